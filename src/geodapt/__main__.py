@@ -1,0 +1,3 @@
+from geodapt.cli import main
+
+main()

@@ -1,0 +1,3 @@
+from geodapt.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,62 @@
+"""What a person sees while something runs: one console, one look of progress bar."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+
+# Progress and messages go to standard error, so that standard output stays the result.
+console = Console(stderr=True)
+
+
+@contextmanager
+def bar(label: str, total: float | None = None) -> Iterator["Bar"]:
+    """A progress bar for the block; it vanishes at the end, and shows nothing in a pipe."""
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with progress:
+        yield Bar(progress, progress.add_task(label, total=total, note=""))
+
+
+class Bar:
+    """The handle that :func:`bar` yields."""
+
+    def __init__(self, progress: Progress, task) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self, amount: float = 1) -> None:
+        self._progress.advance(self._task, amount)
+
+    def note(self, text: str) -> None:
+        """Show a short text behind the bar (the loss, the best value so far)."""
+        self._progress.update(self._task, note=text)
+
+
+def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items behind a progress bar."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    with bar(label, total) as progress:
+        for item in items:
+            yield item
+            progress.advance()

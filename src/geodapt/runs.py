@@ -1,0 +1,146 @@
+"""A run's folder: what `geodapt run` leaves, and what lets it go on after a kill.
+
+::
+
+    config.yaml     the resolved recipe; running it again repeats the run
+    metrics.jsonl   one line a log step: {"stage": ..., "step": ..., "loss": ...}
+    results.json    final figures
+    model/          safetensors, reloadable by one documented call
+    report.html     the pictures
+    stages/         one finished stage a JSON file; with --resume these are not computed again
+    work/           checkpoints of the stage in progress
+"""
+
+import importlib.metadata
+import json
+import platform
+import resource
+import shutil
+import sys
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geodapt.errors import InputError
+from geodapt.files import read_json, write_json, write_text
+from geodapt.settings import Settings
+
+VERSIONED = ("geodapt", "torch", "transformers", "peft", "datasets", "numpy")
+
+
+class RunFolder:
+    """One run's folder. Stages are memoised: a finished stage is read, not computed again."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.started = time.perf_counter()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def stage(self, name: str, compute: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        """The result of a stage: read where it is finished, else computed and kept.
+
+        ``compute`` gets a folder for its checkpoints, which is removed when the stage is done.
+        """
+        done = self.path / "stages" / f"{name}.json"
+        if done.is_file():
+            return read_json(done)
+        work = self.path / "work" / name
+        work.mkdir(parents=True, exist_ok=True)
+        result = compute(work)
+        write_json(done, result)
+        shutil.rmtree(work, ignore_errors=True)
+        return result
+
+    def log(self, stage: str, step: int, **values: float) -> None:
+        """Append a line to ``metrics.jsonl``."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"stage": stage, "step": step, **values})
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def forget_after(self, stage: str, step: int) -> None:
+        """Drop a stage's log lines beyond a step: it is about to run on from there."""
+        path = self.path / "metrics.jsonl"
+        if path.is_file():
+            kept = [
+                line for line in self.metrics() if line["stage"] != stage or line["step"] <= step
+            ]
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All log lines; a last line that a kill cut short is dropped."""
+        path = self.path / "metrics.jsonl"
+        lines = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return lines
+
+    def results(self) -> dict[str, Any]:
+        """The run's ``results.json``; raises :class:`InputError` when the run has none yet."""
+        if not (self.path / "results.json").is_file():
+            raise InputError(
+                f"{self.path} has no results.json: the run is not finished; "
+                f"continue it with --resume"
+            )
+        return read_json(self.path / "results.json")
+
+    def finish(self, results: dict[str, Any], seed: int) -> dict[str, Any]:
+        """Write ``results.json`` with what every run records, and clear the checkpoints."""
+        results = {
+            **results,
+            "seed": seed,
+            "seconds": round(time.perf_counter() - self.started, 2),
+            "peak_memory_mb": peak_memory_mb(),
+            "device": device_name(),
+            "versions": {name: _version(name) for name in VERSIONED},
+            "python": platform.python_version(),
+        }
+        write_json(self.path / "results.json", results)
+        shutil.rmtree(self.path / "work", ignore_errors=True)
+        return results
+
+
+class Recipe(Settings):
+    """What a YAML recipe becomes. A system's ``recipe.py`` holds the subclass."""
+
+    recipe: str
+    """The system that runs it."""
+    title: str = ""
+    """One line that `geodapt ls` and the report show."""
+    seed: int = 0
+    """Seed of everything random; the same seed repeats the run."""
+
+    @abstractmethod
+    def run(self, folder: RunFolder) -> dict[str, Any]:
+        """Do the work in the folder; returns what goes into ``results.json``."""
+
+
+def peak_memory_mb() -> float:
+    """The most memory so far: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def device_name() -> str:
+    """The GPU's name, or the processor architecture and its number of threads."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
