@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 import datasets
+import numpy as np
 from datasets import Dataset
 from filelock import FileLock
 from pydantic import Field
@@ -86,24 +87,27 @@ def distribution(name: str) -> str:
 
 
 def _domain(name: str, folder: Path, settings: ApiCallSettings) -> Domain:
-    table = Dataset.load_from_disk(str(folder / "items"))
+    items = Dataset.load_from_disk(str(folder / "items"))
     bodies = Dataset.load_from_disk(str(folder / "bodies"))
-    names, texts = list(table["name"]), list(table["text"])
+    calls = list(bodies["calls"])
+    users = np.repeat(np.arange(len(calls)), [len(body) for body in calls])
+    flat = np.array([call for body in calls for call in body])
+    stays = k_core(users, flat, settings.min_history + 1, settings.k_core)
+    kept: dict[int, list[int]] = {}
+    for body, call in zip(users[stays].tolist(), flat[stays].tolist(), strict=True):
+        kept.setdefault(body, []).append(call)
+    files, functions = list(bodies["file"]), list(bodies["function"])
     trails = [
-        Trail(f"{file}::{function}", tuple(names[item] for item in calls), file)
-        for file, function, calls in zip(
-            bodies["file"], bodies["function"], bodies["calls"], strict=True
-        )
+        Trail(f"{files[body]}::{functions[body]}", tuple(calls), files[body])
+        for body, calls in kept.items()
     ]
-    trails = k_core(trails, settings.k_core, settings.min_history + 1)
-    rows = by_group(trails, settings.min_history, settings.seed)
-    items = {item: (item, text) for item, text in zip(names, texts, strict=True)}
-    return build_domain(name, rows, items, settings)
+    texts = list(zip(items["name"], items["text"], strict=True))
+    return build_domain(name, by_group(trails, settings), texts, settings)
 
 
 def module_tree(domains: Mapping[str, Domain]) -> list[tuple[str, str]]:
     """The hierarchy that the items' names spell: ``(parent, child)`` from package to callable."""
-    edges = {}
+    edges: dict[tuple[str, str], None] = {}
     for domain in domains.values():
         for name in domain.items["name"]:
             parts = name.split(".")
