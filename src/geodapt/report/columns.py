@@ -37,7 +37,7 @@ class Column:
 
     def text(self, value: float) -> str:
         """Digits and unit, for a sentence."""
-        return f"{self.show(value)} {self.unit}".strip()
+        return f"{self.show(value)}\N{NO-BREAK SPACE}{self.unit}".strip()
 
     def difference(self, value: float, other: float) -> str:
         """How far apart two values are, in words: percentages differ by points."""

@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from geodapt.report.columns import PROPORTIONS, TRAINABLE, Column
-from geodapt.report.figures import ACCENT, INK, QUIET, SOFT, style, wrapped
+from geodapt.report.figures import ACCENT, INK, QUIET, style, wrapped
 from geodapt.report.rows import Row, columns_of, read_rows
 from geodapt.report.section import Run, Section
 from geodapt.report.words import percent
@@ -75,8 +75,8 @@ def verdict(rows: list[Row], metric: Column, system: str) -> str:
     mine, theirs = row.figure(TRAINABLE), other.figure(TRAINABLE)
     if mine and theirs:
         said += (
-            f". {row.name} trains {mine:,} parameters, {percent(mine / theirs)} of the {theirs:,} "
-            f"that {other.name} trains"
+            f". {row.name} has {TRAINABLE.show(mine)} trainable parameters, "
+            f"{percent(mine / theirs)} of the other's {TRAINABLE.show(theirs)}"
         )
     return said + "."
 
@@ -85,10 +85,7 @@ def _resolution(metric: Column, tested: int | None) -> str:
     """How coarse the metric is: what one test case more or less makes."""
     if not tested or metric.key not in PROPORTIONS:
         return ""
-    return (
-        f"There are {tested:,} test cases, so one case is {100 / tested:.2g} points; "
-        "smaller differences mean nothing."
-    )
+    return f"Of the {tested:,} test cases, one more or less is {100 / tested:.2g} points."
 
 
 def standard_error(share: float, tested: int) -> float:
@@ -111,14 +108,9 @@ def _bars(rows: list[Row], metric: Column, system: str, tested: int | None) -> d
             orientation="h",
             width=0.62,
             marker_color=[ACCENT if row.method == system else QUIET for _, row in scored],
-            error_x={"array": errors, "color": SOFT, "thickness": 1, "width": 3},
+            error_x={"array": errors, "color": INK, "thickness": 1, "width": 3},
             text=[metric.show(value) for value in values],
-            textposition="inside",
-            insidetextanchor="start",
-            textangle=0,
-            textfont={
-                "color": ["var(--on-accent)" if row.method == system else INK for _, row in scored]
-            },
+            textposition="none",  # the figures stand in a column at the right
             customdata=[wrapped(row.name, 60) for _, row in scored],
             hovertemplate="%{customdata}<br>%{text} " + metric.unit + "<extra></extra>",
         )
@@ -133,4 +125,19 @@ def _bars(rows: list[Row], metric: Column, system: str, tested: int | None) -> d
     )
     title = f"{metric.label} ({metric.unit})" if metric.unit else metric.label
     figure.update_xaxes(title=title, rangemode="tozero")
-    return style(figure, height=70 + 30 * len(scored), showlegend=False)
+    for position, value in enumerate(values):
+        figure.add_annotation(
+            text=metric.show(value),
+            xref="paper",
+            x=1,
+            xanchor="left",
+            y=position,
+            showarrow=False,
+            font={"color": INK},
+        )
+    return style(
+        figure,
+        height=70 + 30 * len(scored),
+        margin={"l": 8, "r": 44, "t": 8, "b": 8},
+        showlegend=False,
+    )

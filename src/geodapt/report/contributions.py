@@ -115,7 +115,7 @@ def cells(
     values: Float[np.ndarray, "rows columns"], largest: float, without_self: bool = False
 ) -> list[list[dict[str, Any] | None]]:
     """Numbers with the strength of their colour, 0 to 1; None on the diagonal if asked."""
-    digits = decimals(largest)
+    digits = decimals(largest, 2)
     return [
         [
             None

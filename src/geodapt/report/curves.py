@@ -54,6 +54,13 @@ def panels(lines: list[dict[str, Any]]) -> list[list[str]]:
     return [panel for panel in (losses, measured) if panel]
 
 
+def title_of(keys: list[str]) -> str:
+    """What a panel's axis says: its one key, or what its keys have in common."""
+    if len(keys) == 1:
+        return label(keys[0])
+    return "loss" if keys[0].endswith("loss") else "validation"
+
+
 def _figure(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
     drawn = panels(lines)
     if not drawn:
@@ -66,7 +73,8 @@ def _figure(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
                 go.Scatter(
                     x=steps,
                     y=values,
-                    name=plain(label(key)),
+                    name=plain(label(key.removeprefix(VALIDATION))),
+                    showlegend=len(keys) > 1,  # alone, the axis names it
                     mode="lines" if len(steps) > 12 else "lines+markers",
                     line={"color": LINES[(number + row - 1) % len(LINES)], "width": 1.8},
                     marker={"size": 5},
@@ -75,11 +83,11 @@ def _figure(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
                 row=row,
                 col=1,
             )
+        figure.update_yaxes(title=plain(title_of(keys)), row=row, col=1)
     figure.update_yaxes(nticks=4)
     figure.update_xaxes(title="step", row=len(drawn), col=1)
     return style(
         figure,
-        height=90 + 95 * len(drawn),
-        showlegend=True,
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 11}},
+        height=75 + 95 * len(drawn),
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
     )

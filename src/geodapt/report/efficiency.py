@@ -38,15 +38,19 @@ def section(run: Run) -> Section | None:
             "sentence": reading(curves, names, metrics[0], system),
             "figure": _lines(curves, names, metrics[0]),
             "metrics": metrics,
-            "rows": [
+            "methods": [
                 {
                     "name": names[method],
-                    "fraction": percent(point.fraction),
-                    "cells": [_shown(column, point) for column in metrics],
+                    "rows": [
+                        {
+                            "fraction": percent(point.fraction),
+                            "cells": [_shown(column, point) for column in metrics],
+                        }
+                        for point in sorted(points, key=lambda point: point.fraction)
+                        if point.method == method
+                    ],
                 }
                 for method in curves
-                for point in sorted(points, key=lambda point: point.fraction)
-                if point.method == method
             ],
         },
     )
@@ -90,12 +94,16 @@ def reading(
                 continue
             full, goal = curve[-1]
             first = next((fraction for fraction, value in curves[system] if value >= goal), None)
-            reached = "does not reach" if first is None else f"reaches, with {percent(first)},"
+            reached = "does not reach" if first is None else f"reaches with {_part(first)}"
             said += (
-                f" {names[system]} {reached} what {names[method]} has with "
-                f"{percent(full)} ({metric.text(goal)})."
+                f" {names[system]} {reached} what {names[method]} reaches with "
+                f"{_part(full)}, {metric.text(goal)}."
             )
     return said.strip()
+
+
+def _part(fraction: float) -> str:
+    return "all of it" if fraction == 1 else f"{percent(fraction)} of it"
 
 
 def _lines(

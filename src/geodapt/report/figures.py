@@ -41,6 +41,7 @@ def style(figure: go.Figure, height: int, **layout: Any) -> dict[str, Any]:
         "linecolor": RULE,
         "tickcolor": RULE,
         "zeroline": False,
+        "title_font_size": 12,
     }
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)

@@ -80,17 +80,17 @@ def lede(results: dict[str, Any]) -> str:
     said = []
     sources = [str(source) for source in results.get("sources") or ()]
     if results.get("target"):
-        sentence = f"The target domain {results['target']}"
-        if results.get("base"):
-            sentence += f" on the base model {results['base']}"
+        base = f"the frozen base model {results['base']}" if results.get("base") else ""
         if sources:
-            sentence += f", served with adapters from {listed(sources)}"
-        said.append(sentence + ".")
+            server = f"The adapters of {listed(sources)}" + (f", on {base}," if base else "")
+            said.append(f"{server} serve the domain {results['target']}.")
+        elif base:
+            said.append(f"{base.capitalize()} serves the domain {results['target']}.")
     data = results.get("data") or {}
     if data.get("train") is not None and data.get("test") is not None:
         case = "texts" if results.get("task") == "classification" else "sequences"
         sentence = f"Trained on {data['train']:,} {case} and tested on {data['test']:,}"
         if data.get("candidates"):
-            sentence += f", each with {data['candidates']:,} candidates to rank"
+            sentence += f", with {data['candidates']:,} candidates to rank for each"
         said.append(sentence + ".")
     return " ".join(said)

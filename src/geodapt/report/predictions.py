@@ -51,7 +51,7 @@ def section(run: Run) -> Section | None:
 def _shown(example: Example, model: Contributions | None) -> dict[str, Any]:
     ranked = sorted(example.candidates, key=lambda candidate: -candidate.score)
     low, high = ranked[-1].score, ranked[0].score
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "rank": rank,
             "name": candidate.name,
@@ -76,9 +76,7 @@ def rank_of_target(candidates: list[Candidate]) -> int | None:
     target = next((candidate for candidate in candidates if candidate.is_target), None)
     if target is None:
         return None
-    return 1 + sum(
-        other.score >= target.score for other in candidates if other is not target
-    )
+    return 1 + sum(other.score >= target.score for other in candidates if other is not target)
 
 
 def _given(example: Example, model: Contributions) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ def print_table(results: dict[str, Any]) -> None:
     rows = read_rows(results)
     metrics, costs = columns_of(rows)
     table = Table(
-        title=Text(results.get("title", "")),
+        title=Text(str(results.get("title") or "")),
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=0,

@@ -11,12 +11,13 @@ def listed(names: Sequence[str]) -> str:
 
 def percent(fraction: float) -> str:
     """A share without needless digits: ``25 %``, ``0.5 %``."""
-    return f"{100 * fraction:.3g} %" if fraction < 1 else f"{100 * fraction:,.0f} %"
+    digits = f"{100 * fraction:.3g}" if fraction < 1 else f"{100 * fraction:,.0f}"
+    return f"{digits}\N{NO-BREAK SPACE}%"
 
 
-def decimals(largest: float) -> int:
-    """How many decimals show numbers up to ``largest`` with three digits."""
-    return max(0, 2 - math.floor(math.log10(largest))) if largest > 0 else 0
+def decimals(largest: float, digits: int = 3) -> int:
+    """How many decimals show numbers up to ``largest`` with so many digits."""
+    return max(0, digits - 1 - math.floor(math.log10(largest))) if largest > 0 else 0
 
 
 def duration(seconds: float) -> str:

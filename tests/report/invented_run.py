@@ -71,7 +71,7 @@ def ranking_results(layers: int = 6) -> dict[str, Any]:
         "task": "ranking",
         "base": "minilm",
         "target": "scikit-learn",
-        "sources": SOURCES,
+        "sources": list(SOURCES),
         "rows": [
             {
                 "method": method,
@@ -92,7 +92,7 @@ def ranking_results(layers: int = 6) -> dict[str, Any]:
             for fraction, hit in zip([0.1, 0.25, 0.5, 0.75, 1.0], hits, strict=True)
         ],
         "contributions": {
-            "streams": SOURCES,
+            "streams": list(SOURCES),
             "layers": list(range(layers)),
             "direct": exchange(layers, 3, 0.03, 1),
             "interaction": exchange(layers, 3, 0.012, 2),
