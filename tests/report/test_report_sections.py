@@ -264,7 +264,9 @@ class TestCurves:
         assert [head.text for head in page.all("h3")] == [
             *("source-sympy", "source-pandas", "source-numpy", "lora", "xcross")
         ]
-        loss, hit, mrr = page.figures[4]["data"]
+        loss, hit, mrr, rate = page.figures[4]["data"]
+        assert [trace["yaxis"] for trace in (loss, hit, mrr, rate)] == ["y", "y2", "y2", "y3"]
+        assert page.figures[4]["layout"]["yaxis3"]["title"]["text"] == "learning rate"
         lines = [line for line in log_lines() if line["stage"] == "xcross"]
         assert loss["x"] == [line["step"] for line in lines]
         assert loss["y"] == pytest.approx([line["loss"] for line in lines])
@@ -309,3 +311,4 @@ def test_a_model_of_many_layers_fits(tmp_path):
     page = read_html(render(Run(ranking_results(layers=24), [], "")))
     heat = page.section("What each source domain gave").figures[0]
     assert len(heat["data"][0]["z"][0]) == 24
+    assert heat["layout"]["xaxis"]["ticktext"] == [str(layer) for layer in range(0, 24, 2)]
