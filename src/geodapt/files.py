@@ -124,10 +124,12 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        if path.is_dir():
-            _exchange(temporary, path)
-        else:
+        try:
             temporary.rename(path)
+        except OSError:
+            if not path.is_dir():
+                raise
+            _exchange(temporary, path)
     finally:  # what is left here is the unfinished folder, or the one that was replaced
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -43,10 +43,16 @@ class RunFolder:
         self.path = Path(path)
         self._started = time.perf_counter()
         spent = self.path / "work" / "spent.json"
-        self._before = read_json(spent) if spent.is_file() else {"seconds": 0, "peak_memory_mb": 0}
+        before = read_json(spent) if spent.is_file() else {"seconds": 0, "peak_memory_mb": 0}
+        self._seconds_before, self._peak_mb = before["seconds"], before["peak_memory_mb"]
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no work is in the folder yet: nothing logged, no stage begun."""
+        return not any((self.path / name).exists() for name in ("metrics.jsonl", "stages", "work"))
 
     @property
     def finished(self) -> bool:
@@ -136,11 +142,9 @@ class RunFolder:
         return results
 
     def _spent(self) -> dict[str, float]:
-        seconds = self._before["seconds"] + time.perf_counter() - self._started
-        return {
-            "seconds": round(seconds, 2),
-            "peak_memory_mb": max(self._before["peak_memory_mb"], peak_memory_mb()),
-        }
+        seconds = self._seconds_before + time.perf_counter() - self._started
+        self._peak_mb = max(self._peak_mb, peak_memory_mb())
+        return {"seconds": round(seconds, 2), "peak_memory_mb": self._peak_mb}
 
     def _keep_spent(self) -> None:
         write_json(self.path / "work" / "spent.json", self._spent())

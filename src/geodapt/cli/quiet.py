@@ -15,11 +15,11 @@ from geodapt.errors import InputError
 # Read by the libraries when they are imported, which the commands do late.
 _VARIABLES = {
     "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_VERBOSITY": "error",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "DATASETS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
-    "TORCHAO_LOG_LEVEL": "ERROR",
 }
 # torchao looks for kernels of other devices, and registers enums that torch now knows itself.
 _LOGGERS = ("torchao", "torch.utils._pytree", "torch.distributed.elastic")

@@ -1,5 +1,6 @@
 """Running a recipe into a folder: what may start, what goes on, what is already done."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,15 @@ def execute(recipe: Recipe, out: Path | str, resume: bool = False) -> dict[str, 
     folder = RunFolder(out)
     if folder.finished:
         return folder.results()
-    return folder.finish(recipe.run(folder), recipe.seed)
+    try:
+        return folder.finish(recipe.run(folder), recipe.seed)
+    except InputError:
+        # Refused before any work: the mended call finds no folder in its way.
+        if is_main_process() and folder.untouched:
+            (out / "config.yaml").unlink()
+            with suppress(OSError):  # it may hold what the recipe keeps there
+                out.rmdir()
+        raise
 
 
 def _prepare(recipe: Recipe, out: Path, resume: bool) -> None:
