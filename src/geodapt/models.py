@@ -150,7 +150,7 @@ def is_decoder(model: PreTrainedModel) -> bool:
         return embeddings[-1]
 
     embedding = model.get_input_embeddings()
-    tokens = torch.arange(4, device=embedding.weight.device)[None]
+    tokens = torch.arange(4, device=model.device)[None]
     hook = embedding.register_forward_hook(capture)
     try:
         with torch.enable_grad():

@@ -116,6 +116,8 @@ class RunFolder:
     def results(self) -> dict[str, Any]:
         """The run's ``results.json``; raises :class:`InputError` when the run has none yet."""
         if not (self.path / "results.json").is_file():
+            if not (self.path / "config.yaml").is_file():
+                raise InputError(f"{self.path} is not a run's folder: it has no config.yaml")
             raise InputError(
                 f"{self.path} has no results.json: the run is not finished; "
                 f"continue it with --resume"

@@ -96,7 +96,7 @@ class TinyRecipe(Recipe):
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
     from geodapt.cli import main
-    from geodapt.recipes import SYSTEMS
+    from geodapt.recipes.catalog import SYSTEMS
 
     SYSTEMS["tiny"] = "tiny:TinyRecipe"
     main()

@@ -45,7 +45,8 @@ def run(
       accelerate launch -m geodapt run my.yaml  (on several devices)
     """
     with quiet(debug):
-        from geodapt.recipes import execute, load
+        from geodapt.recipes.execution import execute
+        from geodapt.recipes.loading import load
 
         loaded = load(recipe, overrides or [])
         out = out or Path("runs") / loaded.name
