@@ -1,6 +1,6 @@
 """What a person sees while something runs: one console, one look of progress bar."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -13,6 +13,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from geodapt.processes import is_main_process
 
 T = TypeVar("T")
 
@@ -32,7 +34,7 @@ def bar(label: str, total: float | None = None) -> Iterator["Bar"]:
         TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not (console.is_terminal and is_main_process()),
     )
     with progress:
         yield Bar(progress, progress.add_task(label, total=total, note=""))
@@ -54,7 +56,7 @@ class Bar:
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
     """Yield the items behind a progress bar."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with bar(label, total) as progress:
         for item in items:
