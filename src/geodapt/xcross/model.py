@@ -68,7 +68,7 @@ class XCross(Scorer, ModelHubMixin):
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         super().__init__(encoder, head)
-        self.config, self.tokenizer = config, tokenizer
+        self.settings, self.tokenizer = config, tokenizer
 
     def trained(self) -> dict[str, torch.Tensor]:
         """The tensors that a saved model holds."""
@@ -81,23 +81,23 @@ class XCross(Scorer, ModelHubMixin):
     @torch.inference_mode()
     def rank(self, history: Sequence[str], candidates: Sequence[str]) -> list[float]:
         """A score for each candidate text after a history of item names, oldest first."""
-        if self.config.task != "ranking":
+        if self.settings.task != "ranking":
             raise InputError("this model classifies texts; call classify(texts)")
         if not candidates:
             raise InputError("rank() needs at least one candidate")
         items = [*history, *candidates]
-        prompts = ItemPrompts(items, items, self.tokenizer, self.config.prompt)
+        prompts = ItemPrompts(items, items, self.tokenizer, self.settings.prompt)
         rows = prompts(range(len(history)), range(len(history), len(items)))
         return self._logits([{"prompts": rows, "labels": 0}])[0].tolist()
 
     @torch.inference_mode()
     def classify(self, texts: Sequence[str]) -> list[str]:
         """The most likely label of each text."""
-        if self.config.task != "classification":
+        if self.settings.task != "classification":
             raise InputError("this model ranks candidates; call rank(history, candidates)")
-        prompts = TextPrompts(self.tokenizer, self.config.prompt)(texts)
+        prompts = TextPrompts(self.tokenizer, self.settings.prompt)(texts)
         logits = self._logits([{"prompts": [prompt], "labels": 0} for prompt in prompts])
-        return [self.config.labels[index] for index in logits.argmax(-1).tolist()]
+        return [self.settings.labels[index] for index in logits.argmax(-1).tolist()]
 
     def _logits(self, rows: list[dict[str, Any]]) -> torch.Tensor:
         self.eval()
@@ -108,7 +108,7 @@ class XCross(Scorer, ModelHubMixin):
 
     def _save_pretrained(self, save_directory: Path) -> None:
         write_tensors(save_directory / "model.safetensors", self.trained())
-        write_json(save_directory / "config.json", self.config.model_dump(mode="json"))
+        write_json(save_directory / "config.json", self.settings.model_dump(mode="json"))
 
     @classmethod
     def _from_pretrained(
