@@ -226,7 +226,14 @@ def test_nothing_left():
 
 
 def test_an_empty_split():
-    chosen = SequenceSettings(negatives=1)
+    chosen = SequenceSettings(negatives=2)
     rows = leave_one_out([Trail("ann", (1, 2, 3))], chosen)
     with pytest.raises(InputError, match="domain 'short' has no train rows"):
-        build_domain("short", {**rows, "train": []}, ITEMS, SequenceSettings(negatives=2))
+        build_domain("short", rows, ITEMS, chosen)
+
+
+def test_a_split_whose_rows_are_all_in_another():
+    chosen = SequenceSettings(negatives=2)
+    rows = leave_one_out([Trail("ann", (1, 2, 3, 4))], chosen)
+    with pytest.raises(InputError, match="no validation rows, or none that is not in another"):
+        build_domain("copied", {**rows, "validation": rows["test"]}, ITEMS, chosen)
