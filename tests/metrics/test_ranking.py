@@ -111,5 +111,5 @@ def test_wrong_shapes_are_refused(shape, column):
 def test_no_users_are_refused():
     with pytest.raises(InputError, match="empty"):
         ranking_metrics(torch.zeros(0, 30))
-    with pytest.raises(InputError, match="empty"):
+    with pytest.warns(UserWarning, match="before"), pytest.raises(InputError, match="empty"):
         RankingMetrics().compute()

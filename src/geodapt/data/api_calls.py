@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ from geodapt.errors import InputError
 from geodapt.files import atomic_folder, cache_folder
 from geodapt.progress import bar
 
-MINING_VERSION = 1
+MINING_VERSION = 2
 """Part of the cache's key: raised whenever mining finds something else in the same package."""
 
 PACKAGES = {  # distribution: module
@@ -162,7 +161,7 @@ def _run_miner(module: str, advance: Callable[[], None]) -> dict[str, list[dict]
         out = Path(folder) / "mined.json"
         # -P: the script's own folder must not shadow modules that the package imports.
         command = [sys.executable, "-P", "-W", "ignore", mining.__file__, module, str(out)]
-        last: deque[str] = deque(maxlen=3)
+        last = ""
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         ) as process:
@@ -171,11 +170,11 @@ def _run_miner(module: str, advance: Callable[[], None]) -> dict[str, list[dict]
                 if re.fullmatch(r"\d+/\d+\n", line):
                     advance()
                 else:
-                    last.append(line)
+                    last = line.strip() or last
         if process.returncode != 0:
             raise InputError(
                 f"the package {module} could not be read (exit status {process.returncode}): "
-                f"{''.join(last).strip()}. Does `python -c 'import {module}'` work?"
+                f"{last}. Does `python -c 'import {module}'` work?"
             )
         return json.loads(out.read_text())
 

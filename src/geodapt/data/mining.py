@@ -12,6 +12,7 @@ calls run. While it works it prints ``done/total`` in files, a line a file.
 
 import ast
 import contextlib
+import gc
 import importlib
 import importlib.util
 import inspect
@@ -19,7 +20,8 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -91,41 +93,56 @@ def functions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, ast
             yield from functions(node.body, f"{prefix}{node.name}.")
 
 
-class Calls(ast.NodeVisitor):
-    """The calls of one function body whose names resolve, in the order in which they run."""
+class FunctionBody:
+    """The calls in a function's body in the order in which they run, and the names it binds."""
 
-    def __init__(self, function: ast.FunctionDef, names: dict[str, Dotted], module: str, pkg: bool):
-        self.names = dict(names)
-        self.found: list[Dotted] = []
-        local_imports: dict[str, Dotted] = {}
-        for node in ast.walk(function):
-            if isinstance(node, ast.arg):
-                self.names.pop(node.arg, None)
-            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                self.names.pop(node.id, None)
-            elif isinstance(node, ast.Import | ast.ImportFrom):
-                local_imports.update(imported(node, module, pkg))
-            elif isinstance(node, ast.FunctionDef | ast.ClassDef) and node is not function:
-                self.names.pop(node.name, None)
-        self.names.update(local_imports)
+    def __init__(self, function: ast.FunctionDef, module: str, is_package: bool) -> None:
+        self.module, self.is_package = module, is_package
+        self.calls: list[tuple[str, tuple[str, ...]]] = []
+        self.imports: dict[str, Dotted] = {}
+        self.bound = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
         for statement in function.body:
             self.visit(statement)
 
-    def visit_Call(self, node: ast.Call) -> None:
-        self.generic_visit(node)  # arguments are evaluated before the call
-        dotted = self.dotted(node.func)
-        if dotted is not None:
-            self.found.append(dotted)
+    def visit(self, node: ast.AST) -> None:
+        kind = type(node)
+        if kind is ast.Name:
+            if isinstance(node.ctx, ast.Store):  # type: ignore[attr-defined]
+                self.bound.add(node.id)  # type: ignore[attr-defined]
+            return
+        if isinstance(node, ast.arg):
+            self.bound.add(node.arg)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            self.bound.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            self.imports.update(imported(node, self.module, self.is_package))
+        for field in kind._fields:
+            value = getattr(node, field, None)
+            if isinstance(value, ast.AST):
+                self.visit(value)
+            elif type(value) is list:
+                for child in value:
+                    if isinstance(child, ast.AST):
+                        self.visit(child)
+        if isinstance(node, ast.Call):  # after its arguments, as it runs
+            self.call(node.func)
 
-    def dotted(self, node: ast.expr) -> Dotted | None:
+    def call(self, function: ast.expr) -> None:
         attributes: list[str] = []
-        while isinstance(node, ast.Attribute):
-            attributes.append(node.attr)
-            node = node.value
-        if not isinstance(node, ast.Name) or node.id not in self.names:
-            return None
-        module, first = self.names[node.id]
-        return module, (*first, *reversed(attributes))
+        while isinstance(function, ast.Attribute):
+            attributes.append(function.attr)
+            function = function.value
+        if isinstance(function, ast.Name):
+            self.calls.append((function.id, tuple(reversed(attributes))))
+
+    def resolved(self, names: dict[str, Dotted]) -> list[Dotted]:
+        """The calls whose first name is imported or defined in the file, not bound in the body."""
+        found = []
+        for name, attributes in self.calls:
+            known = self.imports.get(name) or (None if name in self.bound else names.get(name))
+            if known is not None:
+                found.append((known[0], known[1] + attributes))
+        return found
 
 
 # --- what the names mean -----------------------------------------------------------------------
@@ -167,68 +184,71 @@ def exported(module: str) -> list[str]:
 
 
 class Api:
-    """The public callables of a package, each under one name: its shortest public path."""
+    """The public callables of a package, each under one name.
 
-    def __init__(self, package: str) -> None:
+    The name is the shortest public path; of aliases (sympy.Eq, sympy.Equality) the one that the
+    package itself calls most.
+    """
+
+    def __init__(self, package: str, calls: Iterable[Dotted]) -> None:
         self.package = package
-        self.resolved: dict[Dotted, str | None] = {}
-        self.objects: dict[str, Any] = {}
-        self.shortest: dict[int, str] = {}
-        self.keep: list[Any] = []  # objects must live for their ids to stay theirs
-
-    def scan(self, modules: list[str]) -> None:
-        """Learn the public paths of everything that the given modules export."""
-        for module in modules:
-            for name in exported(module):
-                path = f"{module}.{name}"
-                value = getattr(sys.modules[module], name, None)
-                if value is None or not is_public(path):
-                    continue
-                known = self.shortest.get(id(value))
-                if known is None or self.rank(path, value) < self.rank(known, value):
-                    self.shortest[id(value)] = path
-                    self.keep.append(value)
+        self.chains: dict[Dotted, list[Any]] = {}
+        self.used: Counter[tuple[int, str]] = Counter()
+        for call in calls:
+            if call not in self.chains:
+                self.chains[call] = self.follow(call)  # kept, so that ids stay theirs
+            for value, name in zip(self.chains[call][1:], call[1], strict=False):
+                self.used[id(value), name] += 1
+        self.paths: dict[int, str] = {}
+        for module in sorted(sys.modules):
+            if module.split(".")[0] == package and is_public(module):
+                self.scan(module)
 
     @staticmethod
-    def rank(path: str, value: Any) -> tuple[int, bool, int, str]:
-        """Fewest dots first; of aliases (sympy.log, sympy.ln) the name given at the definition."""
-        renamed = path.rsplit(".", 1)[-1] != getattr(value, "__name__", None)
-        return path.count("."), renamed, len(path), path
-
-    def follow(self, dotted: Dotted) -> tuple[Any, str | None]:
-        """The object behind a name, and its shortest public path."""
+    def follow(dotted: Dotted) -> list[Any]:
+        """The module and what each attribute leads to, as far as it leads anywhere."""
         module, attributes = dotted
-        value: Any = load(module)
-        path = module if value is not None and is_public(module) else None
+        chain: list[Any] = [load(module)]
         for attribute in attributes:
-            if value is None:
-                return None, None
-            inside_module = isinstance(value, ModuleType)
             try:
-                following = getattr(value, attribute)
+                following = getattr(chain[-1], attribute)
             except Exception:
-                following = load(f"{value.__name__}.{attribute}") if inside_module else None
-            if isinstance(following, ModuleType):
-                path = following.__name__ if is_public(following.__name__) else None
-            elif inside_module:
-                path = self.shortest.get(id(following))
-            else:  # a class's method, an object's attribute
-                path = f"{path}.{attribute}" if path and is_public(attribute) else None
-            value = following
-        return value, path
+                is_module = isinstance(chain[-1], ModuleType)
+                following = load(f"{chain[-1].__name__}.{attribute}") if is_module else None
+            if following is None:
+                break
+            chain.append(following)
+        return chain
+
+    def scan(self, module: str) -> None:
+        """Learn the public paths of everything that a module exports."""
+        for name in exported(module):
+            value = getattr(sys.modules[module], name, None)
+            path = f"{module}.{name}"
+            if value is None or isinstance(value, ModuleType) or not is_public(path):
+                continue
+            known = self.paths.get(id(value))
+            if known is None or self.rank(path, value) < self.rank(known, value):
+                self.paths[id(value)] = path
+
+    def rank(self, path: str, value: Any) -> tuple[int, int, int, str]:
+        name = path.rsplit(".", 1)[-1]
+        return path.count("."), -self.used[id(value), name], len(path), path
 
     def name(self, dotted: Dotted) -> str | None:
         """The public name of what is called, or None when it is not part of the API."""
-        if dotted not in self.resolved:
-            value, path = self.follow(dotted)
-            if path is not None and self.counts(value, path):
-                self.objects[path] = value
-                self.resolved[dotted] = path
-            else:
-                self.resolved[dotted] = None
-        return self.resolved[dotted]
+        chain = self.chains[dotted]
+        if len(chain) != 1 + len(dotted[1]):
+            return None
+        modules = sum(isinstance(value, ModuleType) for value in chain)
+        if modules == len(chain):
+            return None
+        # What a module holds has a path of its own; what a class or object holds, below that.
+        path = ".".join([self.paths.get(id(chain[modules]), "_"), *dotted[1][modules:]])
+        return path if is_public(path) and self.counts(chain[-1], path) else None
 
     def counts(self, value: Any, path: str) -> bool:
+        """Whether a public object is a function, class or method of this very package."""
         if not callable(value) or ASSERTION.match(path.rsplit(".", 1)[-1]):
             return False
         if isinstance(value, type) and issubclass(value, BaseException):
@@ -245,7 +265,7 @@ def first_paragraph(value: Any) -> str:
         return ""
     for paragraph in re.split(r"\n\s*\n", doc.strip()):
         text = " ".join(paragraph.split())
-        if text and not re.fullmatch(r"[\w.]+\(.*\)( *->.*)?", text):
+        if text and not re.fullmatch(r"[\w.]+\(.*\)( *->.*| *--)?", text):
             return text
     return ""
 
@@ -275,12 +295,11 @@ def source_files(package: str) -> list[tuple[Path, str, bool]]:
 def mine(package: str) -> dict[str, list[dict]]:
     """All function bodies of a package with their calls of its public API, two or more each."""
     files = source_files(package)
-    load(package)
+    importlib.import_module(package)  # where this fails, nothing else can work
     for _, module, is_package in files:
         if is_package and is_public(module):
             load(module)
-    api = Api(package)
-    found: list[tuple[str, str, list[Dotted]]] = []
+    found: list[tuple[Path, str, list[Dotted]]] = []
     for done, (path, module, is_package) in enumerate(files, 1):
         print(f"{done}/{len(files)}", flush=True)
         try:
@@ -289,16 +308,14 @@ def mine(package: str) -> dict[str, list[dict]]:
             continue  # a fixture for another Python
         names = module_names(tree, module, is_package)
         for function, node in functions(tree.body):
-            calls = Calls(node, names, module, is_package).found
+            calls = FunctionBody(node, module, is_package).resolved(names)
             calls = [c for c in calls if c[0].split(".")[0] == package]
             if len(calls) > 1:
-                found.append((path.as_posix(), function, calls))
-    for module in sorted({call[0] for _, _, calls in found for call in calls}):
-        load(module)
-    api.scan(sorted(m for m in sys.modules if m.split(".")[0] == package and is_public(m)))
-
+                found.append((path, function, calls))
+    api = Api(package, (call for _, _, calls in found for call in calls))
     root = source_folder(package).parent
     index: dict[str, int] = {}
+    objects: list[Any] = []
     bodies = []
     for file, function, calls in found:
         resolved: list[int] = []
@@ -306,22 +323,25 @@ def mine(package: str) -> dict[str, list[dict]]:
             name = api.name(call)
             if name is None:
                 continue
-            item = index.setdefault(name, len(index))
-            if not resolved or resolved[-1] != item:  # a run of one call is one call
-                resolved.append(item)
+            if name not in index:
+                index[name] = len(index)
+                objects.append(api.chains[call][-1])
+            if not resolved or resolved[-1] != index[name]:  # a run of one call is one call
+                resolved.append(index[name])
         if len(resolved) > 1:
-            relative = Path(file).relative_to(root).as_posix()
+            relative = file.relative_to(root).as_posix()
             bodies.append({"file": relative, "function": function, "calls": resolved})
     items = []
-    for name in index:
-        paragraph = first_paragraph(api.objects[name])
+    for name, value in zip(index, objects, strict=True):
+        paragraph = first_paragraph(value)
         items.append({"name": name, "text": f"{name}: {paragraph}" if paragraph else name})
     return {"items": items, "bodies": bodies}
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    sys.setrecursionlimit(20_000)
+    sys.setrecursionlimit(20_000)  # sums of a thousand terms nest as deep
+    gc.disable()  # syntax trees have no cycles, and looking for them takes a third of the time
     with contextlib.suppress(ImportError):
         import matplotlib
 

@@ -159,31 +159,41 @@ def build_domain(
             "beside a target and its history: set negatives lower, lower k_core "
             f"(now {settings.k_core}), or give more data"
         )
-    taken: set[tuple[tuple[int, ...], int]] = set()
     splits = {}
-    for number, split in reversed(list(enumerate(SPLITS))):
-        unique = []
-        for row in rows[split]:
-            if (row.history, row.target) not in taken:
-                taken.add((row.history, row.target))
-                unique.append(row)
+    for number, (split, unique) in enumerate(_without_copies(rows).items()):
         if not unique:
             raise InputError(
-                f"domain '{name}' has no {split} rows: it is too small; lower k_core (now "
-                f"{settings.k_core}) or min_history (now {settings.min_history}), or give more data"
+                f"domain '{name}' has no {split} rows, or none that is not in another split too: "
+                f"it is too small; lower k_core (now {settings.k_core}) or min_history (now "
+                f"{settings.min_history}), or give more data"
             )
         seed = (settings.seed, zlib.crc32(name.encode()), number)
-        unique = at_most(
-            unique, settings.max_train if split == "train" else settings.max_test, seed
-        )
-        splits[split] = _dataset(name, unique, ids, settings, np.random.default_rng(seed))
+        most = settings.max_train if split == "train" else settings.max_test
+        splits[split] = at_most(unique, most, seed), np.random.default_rng(seed)
     return Domain(
         name,
         Dataset.from_dict(
             {"name": [items[i][0] for i in used], "text": [items[i][1] for i in used]}
         ),
-        DatasetDict({split: splits[split] for split in SPLITS}),
+        DatasetDict(
+            {
+                split: _dataset(name, chosen, ids, settings, generator)
+                for split, (chosen, generator) in splits.items()
+            }
+        ),
     )
+
+
+def _without_copies(rows: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
+    """Of rows with the same history and target the first in the test split, else validation."""
+    taken: set[tuple[tuple[int, ...], int]] = set()
+    unique: dict[str, list[Row]] = {split: [] for split in SPLITS}
+    for split in reversed(SPLITS):
+        for row in rows[split]:
+            if (row.history, row.target) not in taken:
+                taken.add((row.history, row.target))
+                unique[split].append(row)
+    return unique
 
 
 def at_most(rows: list, most: int | None, seed: object) -> list:
@@ -205,11 +215,12 @@ def _dataset(
     for row in track(rows, f"{name}: drawing negatives"):
         left = len(ids) - len(row.seen)
         if left < settings.negatives:
+            fewer = f"set negatives to {left} or fewer, or " if left else ""
             raise InputError(
                 f"domain '{name}' has {len(ids)} items and user '{row.user}' took "
                 f"{len(row.seen)} of them, which leaves {left}, too few for "
-                f"{settings.negatives} negatives: set negatives to {left} or fewer, or lower "
-                f"k_core (now {settings.k_core}) to keep more items"
+                f"{settings.negatives} negatives: {fewer}lower k_core (now {settings.k_core}) to "
+                "keep more items"
             )
         columns["user"].append(row.user)
         columns["history"].append([ids[item] for item in row.history])
