@@ -54,7 +54,7 @@ def find(name: str) -> Path:
             f"recipe file '{name}' does not exist; copy a ready-made one with: geodapt cp NAME FILE"
         )
     raise InputError(
-        f"there is no recipe '{name}'{nearest(name, entries)}; 'geodapt ls' lists them all"
+        f"there is no recipe '{name}'{nearest(name, entries)} ('geodapt ls' lists them all)"
     )
 
 

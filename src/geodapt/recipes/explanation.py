@@ -68,6 +68,8 @@ def _message(location: _Location, found: list[ErrorDetails], document: Document)
 
 def _expected(details: ErrorDetails) -> str:
     """`a valid integer`, from pydantic's `Input should be a valid integer, unable to ...`."""
+    if details["type"] == "model_type":
+        return "a mapping of keys"
     text = details["msg"].removeprefix("Input should be ")
     return text.split(", unable to")[0].split(", got a number")[0]
 
@@ -81,7 +83,7 @@ def _show(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, dict):
-        return "keys below it" if value else "an empty mapping"
+        return "a mapping" if value else "an empty mapping"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -41,7 +41,7 @@ def validate(document: Document) -> Recipe:
             f"{document.name} lacks the key 'recipe', which names the system: "
             f"one of {', '.join(SYSTEMS)}"
         )
-    if system not in SYSTEMS:
+    if system not in list(SYSTEMS):  # a list is compared, not hashed
         raise InputError(
             f"{document.where(('recipe',))}: unknown system {system!r}"
             f"{nearest(str(system), SYSTEMS) or '; there are: ' + ', '.join(SYSTEMS)}"
