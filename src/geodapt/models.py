@@ -12,7 +12,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from geodapt.errors import InputError
-from geodapt.files import PICKLES
+from geodapt.files import PICKLES, hash_tensors
 from geodapt.progress import bar
 
 OFFLINE = "minilm"
@@ -85,6 +85,24 @@ def load_base(
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False).eval()
     return model, tokenizer
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """A short hash that tells base models apart, whatever dtype or path they were loaded with.
+
+    It reads the name, the shape and 64 evenly spaced values (in bfloat16) of every parameter of
+    the model without its task head, so it costs milliseconds. It guards against mistakes, not
+    against an adversary.
+    """
+    body = getattr(model, "base_model", model)
+    samples = {}
+    for name, parameter in body.named_parameters():
+        if "pooler" in name or not parameter.is_floating_point():
+            continue
+        flat = parameter.detach().flatten()
+        positions = torch.linspace(0, flat.numel() - 1, min(64, flat.numel())).long()
+        samples[f"{name} {tuple(parameter.shape)}"] = flat[positions.to(flat.device)].bfloat16()
+    return hash_tensors(samples)[:16]
 
 
 def _refuse_pickles(base: str, folder: Path) -> None:

@@ -17,9 +17,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import shutil
-import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable
@@ -30,6 +28,7 @@ import torch
 
 from geodapt.errors import InputError
 from geodapt.files import read_json, write_json, write_text
+from geodapt.memory import peak_memory_mb
 from geodapt.processes import from_main_process, is_main_process, wait_for_everyone
 from geodapt.settings import Settings
 
@@ -167,14 +166,6 @@ class Recipe(Settings):
     @abstractmethod
     def run(self, folder: RunFolder) -> dict[str, Any]:
         """Do the work in the folder; returns what goes into ``results.json``."""
-
-
-def peak_memory_mb() -> float:
-    """The most memory so far: of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
 def device_name() -> str:

@@ -125,7 +125,16 @@ def classification_results() -> dict[str, Any]:
             {"method": "lora", "label": "LoRA", "accuracy": 0.81, "macro_f1": 0.8},
             {"method": "xcross", "label": "X-Cross", "accuracy": 0.84, "macro_f1": 0.79},
         ],
-        "data": {"train": 800, "test": 200},
+        "examples": [
+            {
+                "text": "Arrived broken, and twice the price of the last one.",
+                "candidates": [
+                    {"name": "negative", "score": 1.5, "is_target": True},
+                    {"name": "positive", "score": -1.5, "is_target": False},
+                ],
+            }
+        ],
+        "data": {"train": 800, "test": 200, "labels": 2},
     }
 
 

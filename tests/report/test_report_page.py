@@ -121,6 +121,12 @@ def test_classification_has_its_own_metrics():
         ["X-Cross", "84.0", "79.0"],
     ]
     assert "Trained on 800 texts and tested on 200." in page.all("p", class_="lede")[0].text
+    (case,) = page.section("Predictions explained").all("article")
+    assert case.all("blockquote")[0].text == "Arrived broken, and twice the price of the last one."
+    assert [name.text for name in case.all("span", class_="name")] == [
+        "negative target",
+        "positive",
+    ]
 
 
 def test_details_show_config_and_versions(page):

@@ -73,9 +73,9 @@ class TestComparison:
         [
             (0.5, 0.4, "X-Cross has the highest Hit@1, 50.0 %: 10.0 points above the next, LoRA."),
             (0.4, 0.5, "LoRA has the highest Hit@1, 50.0 %; X-Cross has 40.0 %, 10.0 points less."),
-            (0.5, 0.5, "X-Cross and LoRA share the highest Hit@1, 50.0 %."),
-            (None, 0.5, "LoRA has the highest Hit@1: 50.0 %."),
-            (0.5, None, "X-Cross has the highest Hit@1: 50.0 %."),
+            (0.5, 0.5, "LoRA and X-Cross share the highest Hit@1, 50.0 %."),
+            (None, 0.5, "LoRA has the highest Hit@1, 50.0 %."),
+            (0.5, None, "X-Cross has the highest Hit@1, 50.0 %."),
         ],
     )
     def test_verdict(self, own, rival, said):
@@ -92,8 +92,8 @@ class TestComparison:
     def test_sentence_compares_sizes_and_says_how_coarse_the_test_is(self):
         assert built(comparison.section).all("p")[0].text == (
             "LoRA trained on scikit-learn has the highest Hit@1, 55.4 %; X-Cross has 52.2 %, "
-            "3.3 points less. X-Cross has 157,313 trainable parameters, 23.3 % of the other's "
-            "676,352. Of the 92 test cases, one more or less is 1.1 points."
+            "3.3 points less. X-Cross has 157,313 trainable parameters, 23.3 % of the 676,352 of "
+            "LoRA trained on scikit-learn. Of the 92 test cases, one more or less is 1.1 points."
         )
 
 
@@ -264,7 +264,9 @@ class TestCurves:
         assert [head.text for head in page.all("h3")] == [
             *("source-sympy", "source-pandas", "source-numpy", "lora", "xcross")
         ]
-        loss, hit, mrr = page.figures[4]["data"]
+        loss, hit, mrr, rate = page.figures[4]["data"]
+        assert [trace["yaxis"] for trace in (loss, hit, mrr, rate)] == ["y", "y2", "y2", "y3"]
+        assert page.figures[4]["layout"]["yaxis3"]["title"]["text"] == "learning rate"
         lines = [line for line in log_lines() if line["stage"] == "xcross"]
         assert loss["x"] == [line["step"] for line in lines]
         assert loss["y"] == pytest.approx([line["loss"] for line in lines])
@@ -309,3 +311,4 @@ def test_a_model_of_many_layers_fits(tmp_path):
     page = read_html(render(Run(ranking_results(layers=24), [], "")))
     heat = page.section("What each source domain gave").figures[0]
     assert len(heat["data"][0]["z"][0]) == 24
+    assert heat["layout"]["xaxis"]["ticktext"] == [str(layer) for layer in range(0, 24, 2)]

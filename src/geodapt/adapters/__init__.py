@@ -1,0 +1,7 @@
+"""Many LoRA adapters stacked on one frozen base: load, gate, train, merge."""
+
+from geodapt.adapters.adapter import Adapter, Factors
+from geodapt.adapters.bank import AdapterBank
+from geodapt.adapters.gates import Mix, Off, Route
+
+__all__ = ["Adapter", "AdapterBank", "Factors", "Mix", "Off", "Route"]

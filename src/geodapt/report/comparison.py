@@ -9,7 +9,7 @@ from geodapt.report.columns import PROPORTIONS, TRAINABLE, Column
 from geodapt.report.figures import ACCENT, INK, QUIET, style, wrapped
 from geodapt.report.rows import Row, columns_of, read_rows
 from geodapt.report.section import Run, Section
-from geodapt.report.words import percent
+from geodapt.report.words import listed, percent
 
 
 def section(run: Run) -> Section | None:
@@ -53,30 +53,27 @@ def _cells(row: Row, rows: list[Row], columns: list[Column], system: bool) -> di
 def verdict(rows: list[Row], metric: Column, system: str) -> str:
     """Which method is best by a metric, and how the run's own system stands to it, in words."""
     scored = [(value, row) for row in rows if (value := row.figure(metric)) is not None]
+    scored.sort(key=lambda pair: -pair[0])
+    best = scored[0][0]
+    leaders = [row.name for value, row in scored if metric.show(value) == metric.show(best)]
+    has = "has" if len(leaders) == 1 else "share"
+    said = f"{listed(leaders)} {has} the highest {metric.label}, {metric.text(best)}"
     own = next(((value, row) for value, row in scored if row.method == system), None)
-    others = [(value, row) for value, row in scored if row.method != system]
-    if own is None or not others:
-        value, row = max(scored, key=lambda pair: pair[0])
-        return f"{row.name} has the highest {metric.label}: {metric.text(value)}."
-    value, row = own
-    rival, other = max(others, key=lambda pair: pair[0])
-    if metric.show(value) == metric.show(rival):
-        said = f"{row.name} and {other.name} share the highest {metric.label}, {metric.text(value)}"
-    elif value > rival:
-        said = (
-            f"{row.name} has the highest {metric.label}, {metric.text(value)}: "
-            f"{metric.difference(value, rival)} above the next, {other.name}"
-        )
-    else:
-        said = (
-            f"{other.name} has the highest {metric.label}, {metric.text(rival)}; "
-            f"{row.name} has {metric.text(value)}, {metric.difference(value, rival)} less"
+    rival = next(((value, row) for value, row in scored if row.method != system), None)
+    if own is None or rival is None:
+        return said + "."
+    (value, row), (other_value, other) = own, rival
+    if leaders == [row.name]:
+        said += f": {metric.difference(value, other_value)} above the next, {other.name}"
+    elif row.name not in leaders:
+        said += (
+            f"; {row.name} has {metric.text(value)}, {metric.difference(value, other_value)} less"
         )
     mine, theirs = row.figure(TRAINABLE), other.figure(TRAINABLE)
     if mine and theirs:
         said += (
             f". {row.name} has {TRAINABLE.show(mine)} trainable parameters, "
-            f"{percent(mine / theirs)} of the other's {TRAINABLE.show(theirs)}"
+            f"{percent(mine / theirs)} of the {TRAINABLE.show(theirs)} of {other.name}"
         )
     return said + "."
 

@@ -134,17 +134,19 @@ def _heat(
     values: Float[np.ndarray, "n L"], streams: list[str], layers: list[int], largest: float
 ) -> dict[str, Any]:
     names = [plain(stream) for stream in streams]
+    every = -(-len(layers) // 12)  # no more than twelve layers are numbered, to fit a phone
     figure = go.Figure(
         go.Heatmap(
             z=values.tolist(),
-            customdata=[[name] * len(layers) for name in names],
+            customdata=[[[name, layer] for layer in layers] for name in names],
             zmin=0,
             zmax=largest or 1,
             colorscale=HEAT,
             xgap=2,
             ygap=2,
             colorbar={"thickness": 8, "outlinewidth": 0, "nticks": 4, "ticks": ""},
-            hovertemplate=f"%{{customdata}}, %{{x}}<br>%{{z:.{decimals(largest)}f}}<extra></extra>",
+            hovertemplate="%{customdata[0]}, layer %{customdata[1]}<br>"
+            f"%{{z:.{decimals(largest)}f}}<extra></extra>",
         )
     )
     figure.update_yaxes(
@@ -157,8 +159,8 @@ def _heat(
     )
     figure.update_xaxes(
         title="Layer",
-        tickvals=list(range(len(layers))),
-        ticktext=[str(layer) for layer in layers],
+        tickvals=list(range(0, len(layers), every)),
+        ticktext=[str(layer) for layer in layers[::every]],
         showgrid=False,
         ticks="",
     )

@@ -47,11 +47,12 @@ def series(lines: list[dict[str, Any]], key: str) -> tuple[list[float], list[flo
 
 
 def panels(lines: list[dict[str, Any]]) -> list[list[str]]:
-    """Keys that belong on one axis: the losses, then what validation measured."""
+    """Keys that belong on one axis: the losses, what validation measured, each other key alone."""
     keys = list(dict.fromkeys(key for line in lines for key in line if series(lines, key)[0]))
     losses = [key for key in keys if key.endswith("loss")]
     measured = [key for key in keys if key.startswith(VALIDATION) and key not in losses]
-    return [panel for panel in (losses, measured) if panel]
+    others = [[key] for key in keys if key not in (*losses, *measured, "step", "epoch")]
+    return [panel for panel in (losses, measured, *others) if panel]
 
 
 def title_of(keys: list[str]) -> str:
@@ -65,7 +66,7 @@ def _figure(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
     drawn = panels(lines)
     if not drawn:
         return None
-    figure = make_subplots(rows=len(drawn), shared_xaxes=True, vertical_spacing=0.1)
+    figure = make_subplots(rows=len(drawn), shared_xaxes=True, vertical_spacing=0.2 / len(drawn))
     for row, keys in enumerate(drawn, start=1):
         for number, key in enumerate(keys):
             steps, values = series(lines, key)
@@ -83,11 +84,15 @@ def _figure(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
                 row=row,
                 col=1,
             )
-        figure.update_yaxes(title=plain(title_of(keys)), row=row, col=1)
-    figure.update_yaxes(nticks=4)
+        # A loss or a metric is read by its small differences, a learning rate from zero.
+        judged = keys[0].endswith("loss") or keys[0].startswith(VALIDATION)
+        figure.update_yaxes(
+            title=plain(title_of(keys)), rangemode="normal" if judged else "tozero", row=row, col=1
+        )
+    figure.update_yaxes(nticks=4, tickformat="~g")
     figure.update_xaxes(title="step", row=len(drawn), col=1)
     return style(
         figure,
-        height=75 + 95 * len(drawn),
+        height=80 + 85 * len(drawn),
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
     )

@@ -10,6 +10,7 @@ DATA = {
     "validation": "validation",
     "test": "test",
     "candidates": "candidates a case",
+    "labels": "labels",
 }
 
 

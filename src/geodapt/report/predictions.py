@@ -26,6 +26,9 @@ class Example(BaseModel):
     """One test case: what came before, and what the model thinks of every candidate."""
 
     history: list[str] = []
+    """The items so far, where items are ranked."""
+    text: str = ""
+    """What is classified, where labels are."""
     candidates: list[Candidate]
     direct: Exchange = []
     interaction: Exchange = []
@@ -63,6 +66,7 @@ def _shown(example: Example, model: Contributions | None) -> dict[str, Any]:
     ]
     return {
         "history": example.history,
+        "text": example.text,
         "rank": rank_of_target(example.candidates),
         "of": len(rows),
         "open": [row for row in rows if row["rank"] <= SHOWN or row["target"]],

@@ -1,0 +1,326 @@
+"""Trains and measures the methods of one comparison, each as a resumable stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from geodapt.adapters import AdapterBank, Gate, Mix
+from geodapt.data import load_domains
+from geodapt.files import atomic_folder
+from geodapt.memory import peak_memory
+from geodapt.models import default_dtype, fingerprint, load_base
+from geodapt.runs import RunFolder
+from geodapt.training import TrainingSettings, fit, predict, trainable_parameters
+from geodapt.xcross.encoders import Encoder, XCrossEncoder
+from geodapt.xcross.explain import Contributions, explain
+from geodapt.xcross.head import FILE as HEAD_FILE
+from geodapt.xcross.head import Head
+from geodapt.xcross.integrator import IntegratorSettings
+from geodapt.xcross.methods import METHODS, Method
+from geodapt.xcross.model import SourceReference, XCross, XCrossConfig
+from geodapt.xcross.prompts import Collator
+from geodapt.xcross.scorer import Scorer
+from geodapt.xcross.tasks import ClassificationTask, RankingTask, Task, make_task, visits_needed
+
+if TYPE_CHECKING:
+    from geodapt.xcross.recipe import XCrossRecipe
+
+SOURCE = "source:"
+
+
+class Comparison:
+    """One base, one bank, the sources' heads and the target's task."""
+
+    def __init__(self, recipe: XCrossRecipe, folder: RunFolder) -> None:
+        self.recipe, self.folder = recipe, folder
+        names = [*recipe.sources, recipe.target]
+        domains = load_domains(recipe.data.model_copy(update={"domains": names}))
+        dtype = {"auto": default_dtype(), "float32": torch.float32, "bfloat16": torch.bfloat16}
+        self.base, self.tokenizer = load_base(recipe.base, dtype[recipe.precision])
+        self.bank = AdapterBank(self.base)
+        self.tasks: dict[str, Task] = {
+            name: make_task(domains[name], self.tokenizer, recipe.prompt, recipe.training_negatives)
+            for name in names
+        }
+        self.target = self.tasks[recipe.target]
+        self.collate = Collator(self.tokenizer)
+        self.source_heads: dict[str, Head] = {}
+
+    # Sources
+
+    def prepare_sources(self) -> None:
+        """Load the source adapters that are given, train the others, and read their heads."""
+        for name in self.recipe.sources:
+            path = self._adapter_path(name)
+            if name not in self.recipe.adapters:
+                self.folder.stage(f"source-{name}", lambda work, name=name: self._train(
+                    name, self.tasks[name], self.recipe.source_training, work, f"source-{name}",
+                    self._head(self.tasks[name].outputs), save_to=Path(self._adapter_path(name)),
+                ))  # fmt: skip
+            self.bank.load(name, path)
+            head = self._head(self.tasks[name].outputs)
+            if (Path(path) / HEAD_FILE).is_file():
+                head.load(Path(path))
+            self.source_heads[name] = head
+
+    def _adapter_path(self, name: str) -> str:
+        return self.recipe.adapters.get(name) or str(self.folder / "adapters" / name)
+
+    def _head(self, outputs: int) -> Head:
+        """A head of the shared start, so that heads of several sources can be averaged."""
+        width = self.base.config.hidden_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.recipe.seed)
+            return Head(width, self.recipe.head_width or width // 2, outputs)
+
+    def _starting_head(self) -> Head:
+        """The mean of the source heads that score as the target does."""
+        head = self._head(self.target.outputs)
+        fitting = [
+            other
+            for other in self.source_heads.values()
+            if other.score.out_features == self.target.outputs
+        ]
+        return head.average(fitting) if fitting else head
+
+    # Rows
+
+    def expand(self, methods: Sequence[str]) -> list[str]:
+        """The rows behind the methods' names: `sources` is one row for each."""
+        rows: list[str] = []
+        for name in methods:
+            rows += [SOURCE + s for s in self.recipe.sources] if name == "sources" else [name]
+        return rows
+
+    def row(self, name: str) -> dict[str, Any]:
+        """One row of the table."""
+        if name.startswith(SOURCE):
+            source = name.removeprefix(SOURCE)
+            method = Method(f"Source: {source}", gate=lambda bank, sources: Mix({source: 1.0}))
+            heads = self.source_heads
+            head = (
+                heads[source] if heads[source].score.out_features == self.target.outputs else None
+            )
+            return self._stage(name.replace(":", "-"), name, method, head=head)
+        return self._stage(f"method-{name}", name, METHODS[name])
+
+    def curve_point(self, name: str, fraction: float) -> dict[str, Any]:
+        """One method trained on a share of the target's training rows."""
+        point = self._stage(f"curve-{name}-{fraction:g}", name, METHODS[name], fraction=fraction)
+        return {**point, "fraction": fraction}
+
+    def _stage(
+        self, stage: str, name: str, method: Method, fraction: float = 1.0, head: Head | None = None
+    ) -> dict[str, Any]:
+        def compute(work: Path) -> dict[str, Any]:
+            start = head or self._starting_head()
+            if method.integrator is not None:
+                return self._xcross(stage, name, method, fraction, start, work)
+            if method.gate is None:
+                return self._lora(stage, fraction, start, work)
+            return self._gated(stage, method, fraction, start, work)
+
+        return {"method": name, "label": method.label, **self.folder.stage(stage, compute)}
+
+    def _gated(
+        self, stage: str, method: Method, fraction: float, head: Head, work: Path
+    ) -> dict[str, Any]:
+        """A gate over the sources: as it is, or with its head trained on the target."""
+        started = time.perf_counter()
+        with peak_memory() as peak:
+            self.bank.train_only()
+            assert method.gate is not None
+            gate = method.gate(self.bank, self.recipe.sources)
+            scorer = Scorer(self._encoder(gate), head)
+            head.requires_grad_(method.trains)
+            if method.trains:
+                self._fit(scorer, self.target, self.recipe.training, work, stage, fraction)
+            figures = self._evaluate(scorer, self.target, work)
+        return self._figures(figures, scorer, time.perf_counter() - started, peak.mb)
+
+    def _lora(self, stage: str, fraction: float, head: Head, work: Path) -> dict[str, Any]:
+        save_to = self.folder / "adapters" / self.recipe.target if fraction == 1 else None
+        settings = self.recipe.lora_training
+        return self._train(
+            self.recipe.target, self.target, settings, work, stage, head, save_to, fraction
+        )
+
+    def _train(
+        self,
+        name: str,
+        task: Task,
+        settings: TrainingSettings,
+        work: Path,
+        stage: str,
+        head: Head,
+        save_to: Path | None,
+        fraction: float = 1.0,
+    ) -> dict[str, Any]:
+        """Train a LoRA adapter with a head on one domain, and save both."""
+        lora = self.recipe.lora
+        started = time.perf_counter()
+        with peak_memory() as peak:
+            torch.manual_seed(self.recipe.seed)
+            self.bank.create(
+                name, rank=lora.rank, alpha=lora.alpha, targets=lora.targets,
+                dropout=lora.dropout, rslora=lora.rslora,
+            )  # fmt: skip
+            try:
+                self.bank.train_only(name)
+                scorer = Scorer(self._encoder(Mix({name: 1.0})), head.requires_grad_(True))
+                self._fit(scorer, task, settings, work, stage, fraction)
+                figures = self._evaluate(scorer, task, work)
+                result = self._figures(figures, scorer, time.perf_counter() - started, peak.mb)
+                if save_to is not None:
+                    with atomic_folder(save_to) as temporary:
+                        self.bank.save(name, temporary)
+                        head.save(temporary)
+            finally:
+                self.bank.remove(name)
+        return {**result, "peak_memory_mb": peak.mb}
+
+    def _xcross(
+        self, stage: str, name: str, method: Method, fraction: float, head: Head, work: Path
+    ) -> dict[str, Any]:
+        started = time.perf_counter()
+        settings = IntegratorSettings.model_validate(
+            {**self.recipe.integrator.model_dump(), **(method.integrator or {})}
+        )
+        with peak_memory() as peak:
+            self.bank.train_only()
+            encoder = XCrossEncoder(
+                self.base, self.bank, self.recipe.sources, settings, self.recipe.pooling
+            )
+            model = XCross(
+                encoder, head.requires_grad_(True), self._config(settings, head), self.tokenizer
+            )
+            try:
+                groups = [
+                    {"params": model.head.parameters()},
+                    {
+                        "params": [*encoder.integrators.parameters()]
+                        + [encoder.weights] * encoder.weights.requires_grad,
+                        "lr": settings.learning_rate,
+                    },
+                ]
+                self._fit(model, self.target, self.recipe.training, work, stage, fraction, groups)
+                figures = self._evaluate(model, self.target, work)
+                seconds = time.perf_counter() - started
+                result = self._figures(figures, model, seconds, peak.mb)
+                if name == "xcross" and fraction == 1:
+                    with atomic_folder(self.folder / "model") as temporary:
+                        model.save_pretrained(temporary)
+                    result |= self._explained(model)
+            finally:
+                encoder.close()
+        return {**result, "peak_memory_mb": peak.mb}
+
+    # Work shared by the methods
+
+    def _encoder(self, gate: Gate) -> Encoder:
+        return Encoder(self.base, self.bank, gate, self.recipe.pooling)
+
+    def _fit(
+        self,
+        scorer: Scorer,
+        task: Task,
+        settings: TrainingSettings,
+        work: Path,
+        stage: str,
+        fraction: float = 1.0,
+        groups: Sequence[dict[str, Any]] | None = None,
+    ) -> None:
+        if fraction < 1:
+            assert self.recipe.curve is not None
+            steps = round(settings.steps * fraction**self.recipe.curve.steps_exponent)
+            settings = settings.model_copy(update={"steps": max(1, steps)})
+        seed = self.recipe.seed
+        rows = settings.batch_size * settings.gradient_accumulation
+        visits = visits_needed(round(task.sizes()["train"] * fraction), settings.steps, rows)
+        fit(
+            scorer, task.training_rows(fraction, visits, seed), settings,
+            work=work, collate=self.collate, validation=task.rows("validation"),
+            metrics=task.metrics, best_by=task.headline, groups=groups, seed=seed,
+            log=lambda step, **values: self.folder.log(stage, step, **values),
+            forget_after=lambda step: self.folder.forget_after(stage, step),
+            label=stage, tensorboard=self.folder / "tensorboard" / stage,
+        )  # fmt: skip
+
+    def _evaluate(self, scorer: Scorer, task: Task, work: Path) -> dict[str, float]:
+        rows = task.rows("test")
+        logits = predict(
+            scorer, rows, collate=self.collate, work=work, label=f"{task.name}, test",
+            batch_size=self.recipe.training.evaluation_batch_size,
+        )  # fmt: skip
+        return task.metrics(logits, torch.tensor([rows[i]["labels"] for i in range(len(rows))]))
+
+    def _figures(self, figures, scorer, seconds: float, peak: float) -> dict[str, Any]:
+        return {
+            **figures,
+            "trainable_parameters": trainable_parameters(scorer),
+            "seconds": round(seconds, 2),
+            "peak_memory_mb": peak,
+        }
+
+    def _config(self, settings: IntegratorSettings, head: Head) -> XCrossConfig:
+        recipe = self.recipe
+        ranking = isinstance(self.target, RankingTask)
+        return XCrossConfig(
+            base=recipe.base,
+            base_fingerprint=fingerprint(self.base),
+            sources=[
+                SourceReference(
+                    name=name,
+                    path=recipe.adapters.get(name, f"../adapters/{name}"),
+                    sha256=self.bank[name].sha256,
+                )
+                for name in recipe.sources
+            ],
+            integrator=settings,
+            pooling=recipe.pooling,
+            prompt=recipe.prompt,
+            head_width=head.pool.out_features,
+            outputs=self.target.outputs,
+            task="ranking" if ranking else "classification",
+            labels=self.target.domain.labels if isinstance(self.target, ClassificationTask) else [],
+        )
+
+    def _explained(self, model: XCross) -> dict[str, Any]:
+        """Contributions over some test rows, and a few rows told in full."""
+        rows, device = self.target.rows("test"), model.encoder.weights.device
+        spread = torch.linspace(0, len(rows) - 1, min(len(rows), 32)).long().unique().tolist()
+        total, examples = Contributions(model), []
+        chosen = set(spread[:: max(1, len(spread) // max(self.recipe.examples, 1))])
+        for index in spread:
+            batch = {k: v.to(device) for k, v in self.collate([rows[index]]).items()}
+            logits, contributions = explain(model, batch)
+            total.merge(contributions)
+            if index in chosen and len(examples) < self.recipe.examples:
+                examples.append(self.target.told(index, logits) | contributions.figures())
+        return {"contributions": total.figures(), "examples": examples}
+
+    def results(self, rows: list[dict], curve: list[dict]) -> dict[str, Any]:
+        """What ``results.json`` holds."""
+        told: dict[str, Any] = {}
+        for row in rows:
+            for key in ("contributions", "examples"):
+                if key in row:
+                    told[key] = row.pop(key)
+        drop = ("contributions", "examples")
+        return {
+            "recipe": self.recipe.recipe,
+            "title": self.recipe.title,
+            "task": "ranking" if isinstance(self.target, RankingTask) else "classification",
+            "base": self.recipe.base,
+            "target": self.recipe.target,
+            "sources": self.recipe.sources,
+            "rows": rows,
+            "curve": [{k: v for k, v in point.items() if k not in drop} for point in curve],
+            "data": self.target.sizes(),
+            **told,
+        }

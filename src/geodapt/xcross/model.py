@@ -1,0 +1,189 @@
+"""X-Cross as a model to save, load and ask.
+
+What is saved is what was trained: integrators, aggregation weights and head. The base and the
+source adapters stay where they are and are found by name or path; their hashes are checked.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
+from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from geodapt.adapters import AdapterBank
+from geodapt.errors import InputError
+from geodapt.files import read_json, read_tensors, write_json, write_tensors
+from geodapt.models import fingerprint, load_base
+from geodapt.settings import Settings
+from geodapt.xcross.encoders import Pooling, XCrossEncoder
+from geodapt.xcross.head import Head
+from geodapt.xcross.integrator import IntegratorSettings
+from geodapt.xcross.prompts import Collator, ItemPrompts, PromptSettings, TextPrompts
+from geodapt.xcross.scorer import Scorer
+
+
+class SourceReference(Settings):
+    """A source adapter: its name, where its PEFT folder is, and what it must hash to."""
+
+    name: str
+    path: str
+    sha256: str
+
+
+class XCrossConfig(Settings):
+    """``config.json`` of a saved X-Cross model."""
+
+    base: str
+    """Base model: ``minilm``, a folder or a hub name."""
+    base_fingerprint: str
+    sources: list[SourceReference]
+    """Paths are relative to the folder that holds ``config.json``, or absolute, or hub names."""
+    integrator: IntegratorSettings = IntegratorSettings()
+    pooling: Pooling = "auto"
+    prompt: PromptSettings = PromptSettings()
+    head_width: int
+    outputs: int = 1
+    task: Literal["ranking", "classification"] = "ranking"
+    labels: list[str] = []
+
+
+class XCross(Scorer, ModelHubMixin):
+    """One frozen base, n source adapters, and the integrators that were trained on a target.
+
+    >>> model = XCross.from_pretrained("runs/demo/model")
+    >>> model.rank(["datasets.load_iris", "svm.SVC"], ["metrics.accuracy_score", "manifold.TSNE"])
+    """
+
+    encoder: XCrossEncoder
+
+    def __init__(
+        self,
+        encoder: XCrossEncoder,
+        head: Head,
+        config: XCrossConfig,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        super().__init__(encoder, head)
+        self.config, self.tokenizer = config, tokenizer
+
+    def trained(self) -> dict[str, torch.Tensor]:
+        """The tensors that a saved model holds."""
+        tensors = {f"head.{name}": t for name, t in self.head.state_dict().items()}
+        tensors["weights"] = self.encoder.weights.detach()
+        for layer, integrator in self.encoder.integrators.items():
+            tensors[f"integrators.{layer}"] = integrator.weight.detach()
+        return tensors
+
+    @torch.inference_mode()
+    def rank(self, history: Sequence[str], candidates: Sequence[str]) -> list[float]:
+        """A score for each candidate text after a history of item names, oldest first."""
+        if self.config.task != "ranking":
+            raise InputError("this model classifies texts; call classify(texts)")
+        if not candidates:
+            raise InputError("rank() needs at least one candidate")
+        items = [*history, *candidates]
+        prompts = ItemPrompts(items, items, self.tokenizer, self.config.prompt)
+        rows = prompts(range(len(history)), range(len(history), len(items)))
+        return self._logits([{"prompts": rows, "labels": 0}])[0].tolist()
+
+    @torch.inference_mode()
+    def classify(self, texts: Sequence[str]) -> list[str]:
+        """The most likely label of each text."""
+        if self.config.task != "classification":
+            raise InputError("this model ranks candidates; call rank(history, candidates)")
+        prompts = TextPrompts(self.tokenizer, self.config.prompt)(texts)
+        logits = self._logits([{"prompts": [prompt], "labels": 0} for prompt in prompts])
+        return [self.config.labels[index] for index in logits.argmax(-1).tolist()]
+
+    def _logits(self, rows: list[dict[str, Any]]) -> torch.Tensor:
+        self.eval()
+        device = self.encoder.weights.device
+        batch = {k: v.to(device) for k, v in Collator(self.tokenizer)(rows).items()}
+        batch.pop("labels")
+        return self(**batch).logits
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        write_tensors(save_directory / "model.safetensors", self.trained())
+        write_json(save_directory / "config.json", self.config.model_dump(mode="json"))
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        base: PreTrainedModel | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        bank: AdapterBank | None = None,
+        dtype: torch.dtype = torch.float32,
+        revision: str | None = None,
+        cache_dir: str | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **unused: Any,
+    ) -> "XCross":
+        """Load base and adapters where the saved model says they are, and check their hashes.
+
+        ``base``, ``tokenizer`` and ``bank`` share what is already in memory.
+        """
+        folder = Path(model_id)
+        if not folder.is_dir():
+            folder = Path(
+                snapshot_download(
+                    model_id, revision=revision, cache_dir=cache_dir, token=token,
+                    force_download=force_download, local_files_only=local_files_only,
+                )
+            )  # fmt: skip
+        config = XCrossConfig.model_validate(read_json(folder / "config.json"))
+        tensors = read_tensors(folder / "model.safetensors")
+        if base is None or tokenizer is None:
+            base, tokenizer = load_base(config.base, dtype)
+        found = fingerprint(base)
+        if found != config.base_fingerprint:
+            raise InputError(
+                f"{folder}: trained on a base with fingerprint {config.base_fingerprint}, but "
+                f"'{config.base}' has {found}: its weights are others now; load the base that it "
+                "was trained on (base=, tokenizer=)"
+            )
+        bank = bank or AdapterBank(base)
+        for source in config.sources:
+            if source.name not in bank:
+                bank.load(source.name, _resolve(folder, source.path))
+            held = bank[source.name].sha256
+            if held != source.sha256:
+                raise InputError(
+                    f"{folder}: source adapter '{source.name}' at {source.path} has hash "
+                    f"{held[:12]}, but this model was trained with {source.sha256[:12]}; "
+                    "put the original adapter back or train again"
+                )
+        names = [source.name for source in config.sources]
+        encoder = XCrossEncoder(base, bank, names, config.integrator, config.pooling)
+        head = Head(encoder.width, config.head_width, config.outputs)
+        model = cls(encoder, head, config, tokenizer)
+        model._load_trained(tensors, folder)
+        return model.eval()
+
+    def _load_trained(self, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+        own = self.trained()
+        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
+            raise InputError(
+                f"{folder}/model.safetensors does not fit its config.json: it holds "
+                f"{sorted(tensors)}, {sorted(own)} expected; save the model again"
+            )
+        self.head.load_tensors(
+            {n.removeprefix("head."): t for n, t in tensors.items() if n.startswith("head.")},
+            str(folder),
+        )
+        with torch.no_grad():
+            self.encoder.weights.copy_(tensors["weights"])
+            for layer, integrator in self.encoder.integrators.items():
+                integrator.weight.copy_(tensors[f"integrators.{layer}"])
+
+
+def _resolve(folder: Path, path: str) -> str:
+    local = folder / path
+    return os.path.normpath(local) if local.exists() else path
