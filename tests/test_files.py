@@ -23,6 +23,7 @@ from geodapt.files import (
     hash_tensors,
     read_json,
     read_tensors,
+    sweep,
     write_bytes,
     write_json,
     write_tensors,
@@ -181,6 +182,18 @@ def test_a_kill_at_any_moment_leaves_whole_files(tmp_path):
         contents = [(tmp_path / "folder" / name).read_bytes() for name in "ab"]
         assert contents[0] == contents[1]
         assert whole(contents[0])
+    sweep(tmp_path)
+    assert names(tmp_path) == ["file", "folder"]
+
+
+def test_sweeping_takes_only_what_was_left_unfinished(tmp_path):
+    kept = [".hidden", ".git.unfinished.txt", "plain.unfinished", "sub"]
+    for name in (*kept[:3], ".file.0123abcd.unfinished"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "sub" / ".model.0123abcd.unfinished").mkdir(parents=True)
+    sweep(tmp_path)
+    assert names(tmp_path) == sorted(kept)
+    assert names(tmp_path / "sub") == []
 
 
 # Tensors

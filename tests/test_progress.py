@@ -38,6 +38,12 @@ def test_the_length_is_known_where_it_can_be(screen):
     assert "3/3" in screen.getvalue()
 
 
+def test_without_a_total_it_shows_no_count(screen):
+    list(progress.track(iter("abc"), "letters"))
+    assert "letters" in screen.getvalue()
+    assert "/" not in screen.getvalue()
+
+
 def test_nothing_shows_in_a_pipe(monkeypatch):
     console = Console(file=io.StringIO())
     monkeypatch.setattr(progress, "console", console)

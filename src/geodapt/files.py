@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # the command line copies and lists files without waiting for
 
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
+UNFINISHED = ".unfinished"
+
 
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write a file atomically, making its folder where needed."""
@@ -42,7 +44,16 @@ def write_bytes(path: Path | str, content: bytes) -> None:
 
 def _beside(path: Path) -> Path:
     """A hidden name in the same folder that nobody else uses."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left anywhere in a folder that nobody is writing to."""
+    for path in list(folder.rglob(f".*{UNFINISHED}")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, content: str) -> None:
@@ -140,7 +151,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 def _exchange(one: Path, other: Path) -> None:
     """Swap two folders' names, in one step where the system can.
 
-    Elsewhere there is a moment without the second name, in which a kill leaves the old content
+    Elsewhere there is a moment without the second name, in which a kill leaves its old content
     under a hidden name beside it.
     """
     if sys.platform == "linux":

@@ -118,6 +118,13 @@ def test_a_stopped_run_goes_on_where_it_was(tiny):
     assert RunFolder("out").metrics() == RunFolder("undisturbed").metrics()
 
 
+def test_resume_sweeps_away_what_a_kill_left_half_written(tiny):
+    execute(recipe(), "out")
+    Path("out/stages/.one.json.0123abcd.unfinished").write_text("{")
+    execute(recipe(), "out", resume=True)
+    assert not any(name.endswith("unfinished") for name in everything_in(Path("out")))
+
+
 def test_what_is_refused_before_any_work_leaves_no_folder(tiny, monkeypatch):
     def refuse(self, folder):
         raise InputError("data.path does not exist")

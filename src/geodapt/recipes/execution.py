@@ -6,7 +6,7 @@ from typing import Any
 
 from geodapt import __version__
 from geodapt.errors import InputError
-from geodapt.files import write_text
+from geodapt.files import sweep, write_text
 from geodapt.processes import is_main_process, wait_for_everyone
 from geodapt.recipes.document import Document, dump
 from geodapt.runs import Recipe, RunFolder
@@ -52,7 +52,8 @@ def _prepare(recipe: Recipe, out: Path, resume: bool) -> None:
                     "or start another with --out FOLDER"
                 )
             if config.is_file():
-                return _require_same(recipe, config)
+                _require_same(recipe, config)
+                return sweep(out)
             raise InputError(
                 f"{out} holds files but no config.yaml: not a run that can be resumed; "
                 "give another folder with --out"
