@@ -56,7 +56,7 @@ def load_base(
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # an unused pooler is no news
     try:
-        with bar(f"Loading {base}"):
+        with bar(f"loading {base}"):
             model, info = AutoModel.from_pretrained(
                 location,
                 dtype=dtype,

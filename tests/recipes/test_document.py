@@ -162,4 +162,4 @@ def test_a_file_that_is_not_text(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_bytes(b"a: \xff\xfe")
     with pytest.raises(InputError, match=r"a\.yaml is not a UTF-8 text file"):
-        Document.read(path)
+        Document.read(path, path.name)

@@ -101,6 +101,21 @@ def test_resume_refuses_another_configuration_and_tells_the_keys(tiny):
     assert "geodapt run out/config.yaml --out out --resume" in lines[-2]
 
 
+def test_resume_goes_on_with_a_run_from_before_a_key_was_new(tiny):
+    results = execute(recipe(), "out")
+    config = Path("out/config.yaml")
+    config.write_text(config.read_text().replace("pause: 0.0\n", ""))
+    assert execute(recipe(), "out", resume=True) == results
+
+
+def test_resume_refuses_a_configuration_that_was_broken(tiny):
+    execute(recipe(), "out")
+    config = Path("out/config.yaml")
+    config.write_text(config.read_text().replace("pause:", "puase:"))
+    with pytest.raises(InputError, match=r"out/config\.yaml:\d+: unknown key 'puase'"):
+        execute(recipe(), "out", resume=True)
+
+
 def test_resume_lets_the_title_change(tiny):
     execute(recipe(), "out")
     assert execute(recipe("title=A better title"), "out", resume=True)

@@ -12,7 +12,7 @@ from geodapt.recipes.loading import load
 
 def message(name, *overrides) -> str:
     with pytest.raises(InputError) as caught:
-        load(str(name), overrides)
+        load(name if isinstance(name, str) else name.name, overrides)
     return str(caught.value)
 
 
@@ -118,6 +118,11 @@ def test_an_unknown_recipe_tells_the_nearest(tiny, monkeypatch):
     assert message("tinny") == (
         "there is no recipe 'tinny'; did you mean 'tiny'? ('geodapt ls' lists them all)"
     )
+
+
+def test_a_file_is_named_as_it_was_given(tiny):
+    with_lines(tiny, "sed: 1")
+    assert message(str(tiny)).startswith(f"{tiny}:11: unknown key 'sed'")
 
 
 def test_a_file_that_is_not_there(tiny):

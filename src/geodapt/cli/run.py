@@ -46,7 +46,7 @@ def run(
       accelerate launch -m geodapt run my.yaml  (on several devices)
     """
     with quiet(debug):
-        with bar("Starting"):  # torch and transformers take their seconds to import
+        with bar("starting"):  # torch and transformers take their seconds to import
             from geodapt.recipes.execution import execute
             from geodapt.recipes.loading import load
 

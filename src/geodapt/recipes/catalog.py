@@ -31,7 +31,7 @@ def packaged() -> dict[str, Entry]:
     """The ready-made recipes by name, in alphabetical order."""
     entries = {}
     for path in sorted(FOLDER.glob("*.yaml")):
-        values = Document.read(path).values
+        values = Document.read(path, path.name).values
         entries[path.stem] = Entry(
             path.stem, path, *(str(values.get(key, "")) for key in ("recipe", "title", "needs"))
         )
