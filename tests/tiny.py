@@ -57,7 +57,7 @@ class TinyRecipe(Recipe):
     recipe: Literal["tiny"]
     data: Annotated[Folder | Hub, Field(discriminator="kind")]
     training: Training = Training()
-    sources: list[str] = Field(default_factory=list)
+    sources: list[str] = Field(default_factory=list, max_length=4)
     more: list[Annotated[Folder | Hub, Field(discriminator="kind")]] = Field(default_factory=list)
     weights: dict[str, float] = Field(default_factory=dict)
     pause: float = 0.0

@@ -79,6 +79,7 @@ def test_an_error_points_at_the_line_and_says_what_was_meant(tiny, lines, expect
         ("training=fast", "training: expected a mapping of keys, got 'fast'"),
         ("data.kind=hubb", "data.kind: unknown value 'hubb'; did you mean 'hub'?"),
         ("data={path: x}", "the key 'kind' is missing in 'data': one of 'folder', 'hub'"),
+        ("sources=[a, b, c, d, e]", "sources: list should have at most 4 items, not 5"),
         ("sources=[a, a]", "sources: a source stands there twice"),
         ("sources.1={}", "sources.1: expected a valid string, got an empty mapping"),
     ],
