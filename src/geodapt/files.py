@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # the command line copies and lists files without waiting for
 
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
+UNFINISHED = ".unfinished"
+
 
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write a file atomically, making its folder where needed."""
@@ -42,7 +44,16 @@ def write_bytes(path: Path | str, content: bytes) -> None:
 
 def _beside(path: Path) -> Path:
     """A hidden name in the same folder that nobody else uses."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left anywhere in a folder that nobody is writing to."""
+    for path in list(folder.rglob(f".*{UNFINISHED}")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, content: str) -> None:
@@ -104,7 +115,10 @@ def read_tensors(path: Path | str) -> dict[str, "torch.Tensor"]:
             "it may be cut short: download or save it again"
         ) from error
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if not tensor.is_floating_point():
+            continue
+        values = tensor.float() if tensor.itemsize == 1 else tensor  # float8 has no isfinite
+        if not torch.isfinite(values).all():
             raise InputError(
                 f"{path}: tensor '{name}' holds NaN or infinite values; it was probably saved "
                 "from a training run that diverged"
@@ -137,7 +151,7 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 def _exchange(one: Path, other: Path) -> None:
     """Swap two folders' names, in one step where the system can.
 
-    Elsewhere there is a moment without the second name, in which a kill leaves the old content
+    Elsewhere there is a moment without the second name, in which a kill leaves its old content
     under a hidden name beside it.
     """
     if sys.platform == "linux":

@@ -56,7 +56,7 @@ def load_base(
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # an unused pooler is no news
     try:
-        with bar(f"Loading {base}"):
+        with bar(f"loading {base}"):
             model, info = AutoModel.from_pretrained(
                 location,
                 dtype=dtype,
@@ -168,7 +168,9 @@ def is_decoder(model: PreTrainedModel) -> bool:
         return embeddings[-1]
 
     embedding = model.get_input_embeddings()
-    tokens = torch.arange(4, device=model.device)[None]
+    # Padding is left out: its embedding is zero, where a norm's gradient can overflow.
+    words = [token for token in range(5) if token != model.config.get_text_config().pad_token_id]
+    tokens = torch.tensor([words[:4]], device=model.device)
     hook = embedding.register_forward_hook(capture)
     try:
         with torch.enable_grad():

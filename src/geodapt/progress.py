@@ -9,6 +9,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -24,13 +25,17 @@ console = Console(stderr=True)
 
 @contextmanager
 def bar(label: str, total: float | None = None) -> Iterator["Bar"]:
-    """A progress bar for the block; it vanishes at the end, and shows nothing in a pipe."""
+    """A progress bar for the block; it vanishes at the end, and shows nothing in a pipe.
+
+    Without a total it only shows that something goes on, and for how long.
+    """
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
+    if total is not None:
+        columns += [MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+    else:
+        columns += [TimeElapsedColumn()]
     progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        *columns,
         TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,

@@ -22,7 +22,7 @@ _VARIABLES = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 # torchao looks for kernels of other devices, and registers enums that torch now knows itself.
-_LOGGERS = ("torchao", "torch.utils._pytree", "torch.distributed.elastic")
+_LOGGERS = ("torchao", "torch.utils._pytree")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import typer
 
 from geodapt.cli.quiet import quiet
 from geodapt.processes import is_main_process, join_processes
+from geodapt.progress import bar
 
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show tracebacks, warnings and all libraries' messages.")
@@ -45,10 +46,11 @@ def run(
       accelerate launch -m geodapt run my.yaml  (on several devices)
     """
     with quiet(debug):
-        from geodapt.recipes.execution import execute
-        from geodapt.recipes.loading import load
+        with bar("starting"):  # torch and transformers take their seconds to import
+            from geodapt.recipes.execution import execute
+            from geodapt.recipes.loading import load
 
-        loaded = load(recipe, overrides or [])
+            loaded = load(recipe, overrides or [])
         out = out or Path("runs") / loaded.name
         join_processes()
         try:

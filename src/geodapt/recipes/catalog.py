@@ -31,7 +31,7 @@ def packaged() -> dict[str, Entry]:
     """The ready-made recipes by name, in alphabetical order."""
     entries = {}
     for path in sorted(FOLDER.glob("*.yaml")):
-        values = Document.read(path).values
+        values = Document.read(path, path.name).values
         entries[path.stem] = Entry(
             path.stem, path, *(str(values.get(key, "")) for key in ("recipe", "title", "needs"))
         )
@@ -54,7 +54,7 @@ def find(name: str) -> Path:
             f"recipe file '{name}' does not exist; copy a ready-made one with: geodapt cp NAME FILE"
         )
     raise InputError(
-        f"there is no recipe '{name}'{nearest(name, entries)}; 'geodapt ls' lists them all"
+        f"there is no recipe '{name}'{nearest(name, entries)} ('geodapt ls' lists them all)"
     )
 
 

@@ -61,12 +61,12 @@ class Document:
     """Path of keys -> ``my.yaml:12`` or ``override 'a.b=1'``."""
 
     @classmethod
-    def read(cls, path: Path) -> "Document":
+    def read(cls, path: Path, name: str) -> "Document":
         """Read a file; raises :class:`InputError` with line and column when it is not YAML."""
         try:
-            return cls.parse(path.read_text(encoding="utf-8"), path.name)
+            return cls.parse(path.read_text(encoding="utf-8"), name)
         except UnicodeDecodeError as error:
-            raise InputError(f"{path.name} is not a UTF-8 text file: {error}") from error
+            raise InputError(f"{name} is not a UTF-8 text file: {error}") from error
 
     @classmethod
     def parse(cls, text: str, name: str) -> "Document":

@@ -6,9 +6,10 @@ from typing import Any
 
 from geodapt import __version__
 from geodapt.errors import InputError
-from geodapt.files import write_text
+from geodapt.files import sweep, write_text
 from geodapt.processes import is_main_process, wait_for_everyone
 from geodapt.recipes.document import Document, dump
+from geodapt.recipes.loading import validate
 from geodapt.runs import Recipe, RunFolder
 
 # What a person may change about a finished run without making it another run.
@@ -52,7 +53,8 @@ def _prepare(recipe: Recipe, out: Path, resume: bool) -> None:
                     "or start another with --out FOLDER"
                 )
             if config.is_file():
-                return _require_same(recipe, config)
+                _require_same(recipe, config)
+                return sweep(out)
             raise InputError(
                 f"{out} holds files but no config.yaml: not a run that can be resumed; "
                 "give another folder with --out"
@@ -73,9 +75,9 @@ def config_text(recipe: Recipe) -> str:
 
 def _require_same(recipe: Recipe, config: Path) -> None:
     """Refuse to go on with the run of another configuration."""
-    before = _flat(Document.read(config).values)
-    # Through text, so that both sides have been written and read.
-    now = _flat(Document.parse(config_text(recipe), str(config)).values)
+    # Validated, so that a key that is newer than the run has its default there too.
+    there = validate(Document.read(config, str(config)), type(recipe))
+    before, now = (_flat(each.model_dump(mode="json")) for each in (there, recipe))
     changed = [
         f"  {key}: {before.get(key, 'absent')!s} there, {now.get(key, 'absent')!s} asked"
         for key in dict.fromkeys((*before, *now))

@@ -11,6 +11,8 @@ from pydantic_core import ErrorDetails
 from geodapt.recipes.catalog import nearest
 from geodapt.recipes.document import Document, Keys
 
+_EXPECTED = "Input should be "
+
 
 @dataclass(frozen=True)
 class _Location:
@@ -60,6 +62,9 @@ def _message(location: _Location, found: list[ErrorDetails], document: Document)
             return place, f"{location}.{key}: unknown value '{tag}'{_suggest(tag, tags)}"
         case "value_error" | "assertion_error":
             return place, f"{location}: {context['error']}" if keys else str(context["error"])
+    if not details["msg"].startswith(_EXPECTED):  # such as a list's length
+        said = details["msg"].replace(" after validation", "")
+        return place, f"{location}: {said[0].lower()}{said[1:]}"
     expected = " or ".join(dict.fromkeys(_expected(each) for each in found))
     words = [word for each in found for word in _literals(each)]
     close = nearest(given, words) if isinstance(given, str) else ""
@@ -68,7 +73,9 @@ def _message(location: _Location, found: list[ErrorDetails], document: Document)
 
 def _expected(details: ErrorDetails) -> str:
     """`a valid integer`, from pydantic's `Input should be a valid integer, unable to ...`."""
-    text = details["msg"].removeprefix("Input should be ")
+    if details["type"] == "model_type":
+        return "a mapping of keys"
+    text = details["msg"].removeprefix(_EXPECTED)
     return text.split(", unable to")[0].split(", got a number")[0]
 
 
@@ -81,7 +88,7 @@ def _show(value: Any) -> str:
     if value is None:
         return "nothing"
     if isinstance(value, dict):
-        return "keys below it" if value else "an empty mapping"
+        return "a mapping" if value else "an empty mapping"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

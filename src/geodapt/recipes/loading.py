@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import ValidationError
 
 from geodapt.errors import InputError
-from geodapt.recipes.catalog import SYSTEMS, find, nearest, system_class
+from geodapt.recipes.catalog import FOLDER, SYSTEMS, find, nearest, system_class
 from geodapt.recipes.document import Document
 from geodapt.recipes.explanation import explain
 from geodapt.runs import Recipe
@@ -27,32 +26,31 @@ def load(name: str, overrides: Iterable[str] = ()) -> Loaded:
     Raises :class:`InputError` that points at the file, the line and the key, or at the override.
     """
     path = find(name)
-    document = Document.read(path)
+    document = Document.read(path, path.name if path.parent == FOLDER else str(path))
     for assignment in overrides:
         document.override(assignment)
-    return Loaded(path.stem, validate(document))
+    return Loaded(path.stem, validate(document, _model(document)))
 
 
-def validate(document: Document) -> Recipe:
-    """The recipe that a document describes."""
-    system = document.values.get("recipe")
-    if system is None:
-        raise InputError(
-            f"{document.name} lacks the key 'recipe', which names the system: "
-            f"one of {', '.join(SYSTEMS)}"
-        )
-    if system not in SYSTEMS:
-        raise InputError(
-            f"{document.where(('recipe',))}: unknown system {system!r}"
-            f"{nearest(str(system), SYSTEMS) or '; there are: ' + ', '.join(SYSTEMS)}"
-        )
-    model = system_class(system)
+def validate(document: Document, model: type[Recipe]) -> Recipe:
+    """The recipe that a document describes; what is wrong is told with its place."""
     try:
         return model.model_validate(document.values)
     except ValidationError as error:
         raise InputError(explain(error, model, document)) from None
 
 
-def read_config(path: Path) -> Recipe:
-    """The recipe in a run's ``config.yaml``."""
-    return validate(Document.read(path))
+def _model(document: Document) -> type[Recipe]:
+    """The class of the system that a document names."""
+    system = document.values.get("recipe")
+    if system is None:
+        raise InputError(
+            f"{document.name} lacks the key 'recipe', which names the system: "
+            f"one of {', '.join(SYSTEMS)}"
+        )
+    if system not in list(SYSTEMS):  # a list is compared, not hashed
+        raise InputError(
+            f"{document.where(('recipe',))}: unknown system {system!r}"
+            f"{nearest(str(system), SYSTEMS) or '; there are: ' + ', '.join(SYSTEMS)}"
+        )
+    return system_class(system)

@@ -1,20 +1,21 @@
 """A recipe small enough to run in a moment, and the command line that knows it.
 
-``python tests/cli/tiny.py run tiny.yaml`` is ``geodapt run tiny.yaml`` with this system added.
+``python tests/tiny.py run tiny.yaml`` is ``geodapt run tiny.yaml`` with this system added.
 """
 
 import os
 import signal
-import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pytest
 import torch
 from pydantic import Field, field_validator
 
 from geodapt.errors import InputError
+from geodapt.recipes.catalog import SYSTEMS
 from geodapt.runs import Recipe, RunFolder
 from geodapt.settings import Settings
 
@@ -56,7 +57,7 @@ class TinyRecipe(Recipe):
     recipe: Literal["tiny"]
     data: Annotated[Folder | Hub, Field(discriminator="kind")]
     training: Training = Training()
-    sources: list[str] = Field(default_factory=list)
+    sources: list[str] = Field(default_factory=list, max_length=4)
     more: list[Annotated[Folder | Hub, Field(discriminator="kind")]] = Field(default_factory=list)
     weights: dict[str, float] = Field(default_factory=dict)
     pause: float = 0.0
@@ -93,10 +94,17 @@ class TinyRecipe(Recipe):
         return {"method": name, "label": name, "hit_at_1": w.item(), "trainable_parameters": 1}
 
 
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> Path:
+    """A recipe file of the tiny system, in an empty working folder."""
+    monkeypatch.setitem(SYSTEMS, "tiny", "tiny:TinyRecipe")
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(YAML)
+    return tmp_path / "tiny.yaml"
+
+
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     from geodapt.cli import main
-    from geodapt.recipes.catalog import SYSTEMS
 
     SYSTEMS["tiny"] = "tiny:TinyRecipe"
     main()
