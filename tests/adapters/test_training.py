@@ -4,11 +4,11 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from tests.adapters.families import inputs, output, randomise, seeded
 from torch.utils.checkpoint import checkpoint
 from transformers import Trainer, TrainingArguments
 
 from geodapt.adapters import Adapter, AdapterBank, Mix, Route
-from tests.adapters.families import inputs, output, randomise, seeded
 
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 
