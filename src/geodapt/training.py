@@ -8,16 +8,16 @@ trains, a progress bar, and the refusal to go on from a NaN.
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -30,7 +30,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from geodapt.errors import InputError
 from geodapt.files import read_tensors, write_tensors
-from geodapt.progress import bar
+from geodapt.progress import Bar, bar
 from geodapt.settings import Settings
 
 WEIGHTS = "trainable.safetensors"
@@ -80,18 +80,26 @@ class Fit:
     best: float | None
 
 
+class Rows(Protocol):
+    """A map-style data set: anything with a length and rows by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
 Log = Callable[..., None]
 """Called as ``log(step, **values)``."""
 
 
 def fit(
     model: nn.Module,
-    train: Dataset,
+    train: Rows,
     settings: TrainingSettings,
     *,
     work: Path,
-    collate: Callable[[Sequence[Any]], Mapping[str, Tensor]] | None = None,
-    validation: Dataset | None = None,
+    collate: Callable[[list[Any]], dict[str, Any]] | None = None,
+    validation: Rows | None = None,
     metrics: Callable[[Tensor, Tensor], dict[str, float]] | None = None,
     best_by: str = "loss",
     groups: Sequence[dict[str, Any]] | None = None,
@@ -114,7 +122,7 @@ def fit(
     Raises :class:`InputError` when the training rows are empty, nothing trains, or the loss
     becomes NaN or infinite.
     """
-    if len(train) == 0:  # type: ignore[arg-type]
+    if len(train) == 0:
         raise InputError(f"{label}: there are no training rows")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"{label}: the model has no parameter that trains")
@@ -123,13 +131,13 @@ def fit(
     arguments = _arguments(settings, work, seed, autocast)
     if evaluates:
         arguments.eval_strategy = "steps"
-        arguments.eval_steps = settings.evaluate_every
+        arguments.eval_steps = float(settings.evaluate_every or 0)
         arguments.metric_for_best_model = f"eval_{best_by}"
         arguments.greater_is_better = best_by != "loss"
         if settings.keep_best:
             arguments.load_best_model_at_end = True
-            arguments.save_steps = settings.evaluate_every
-    callbacks: list[TrainerCallback] = [_Watch(label, log)]
+            arguments.save_steps = float(settings.evaluate_every or 0)
+    callbacks: list[Any] = [_Watch(label, log)]
     if evaluates and settings.patience:
         callbacks.append(EarlyStoppingCallback(settings.patience))
     if tensorboard is not None and settings.tensorboard:
@@ -157,9 +165,9 @@ def fit(
 
 def predict(
     model: nn.Module,
-    rows: Dataset,
+    rows: Rows,
     *,
-    collate: Callable[[Sequence[Any]], Mapping[str, Tensor]] | None = None,
+    collate: Callable[[list[Any]], dict[str, Any]] | None = None,
     batch_size: int = 8,
     work: Path,
     label: str = "evaluating",
@@ -174,7 +182,7 @@ def predict(
         callbacks=[_Watch(label, None)],
     )
     trainer.remove_callback(PrinterCallback)
-    return torch.from_numpy(np.asarray(trainer.predict(rows).predictions))
+    return torch.from_numpy(np.asarray(trainer.predict(rows).predictions))  # type: ignore[arg-type]
 
 
 def trainable_parameters(model: nn.Module) -> int:
@@ -259,8 +267,8 @@ class _Trainer(Trainer):
 
     label = "training"
 
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training and not torch.isfinite(loss):
             raise InputError(
                 f"{self.label}: the loss became {loss.item()} at step "
@@ -274,7 +282,7 @@ class _Trainer(Trainer):
         if isinstance(self.model, PreTrainedModel):
             return super()._save(output_dir, state_dict)
         if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
+            folder = Path(output_dir or self.args.output_dir or ".")
             write_tensors(folder / WEIGHTS, dict(self._trainable()))
         return None
 
@@ -303,7 +311,9 @@ class _Watch(TrainerCallback):
     """Shows the progress bar and passes log lines on."""
 
     def __init__(self, label: str, log: Log | None) -> None:
-        self.label, self.log, self._context, self._bar = label, log, None, None
+        self.label, self.log = label, log
+        self._context: AbstractContextManager[Bar] | None = None
+        self._bar: Bar | None = None
 
     def _open(self, total: int | None, state) -> None:
         if self._context is None and state.is_world_process_zero:

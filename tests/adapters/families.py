@@ -5,24 +5,54 @@ from collections.abc import Callable
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from transformers import DebertaV2Config, DebertaV2Model
 
 from tests.conftest import tiny_bert, tiny_llama, tiny_t5
+
+
+def tiny_deberta() -> DebertaV2Model:
+    config = DebertaV2Config(
+        vocab_size=100,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        relative_attention=True,
+        position_buckets=8,
+        pos_att_type=["p2c", "c2p"],
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        position_biased_input=False,
+    )
+    return DebertaV2Model(config).eval()
+
 
 FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "bert": tiny_bert,
     "llama": tiny_llama,
     "t5": tiny_t5,
+    "deberta": tiny_deberta,
 }
-# Different ranks, scales and targets: (rank, alpha, rsLoRA, targets by family).
+# Different ranks, scales and targets: (rank, alpha, rsLoRA).
 RECIPES = {
-    "toys": (4, 8, False, {"bert": ["query", "value"], "llama": ["q_proj", "v_proj"], "t5": ["q"]}),
-    "books": (
-        2,
-        6,
-        True,
-        {"bert": ["query", "dense"], "llama": "all-linear", "t5": ["q", "v", "wo"]},
-    ),
-    "tools": (3, 3, False, {"bert": ["key"], "llama": ["q_proj", "down_proj"], "t5": ["k", "wi"]}),
+    "toys": (4, 8, False),
+    "books": (2, 6, True),
+    "tools": (3, 3, False),
+}
+TARGETS = {
+    "bert": {"toys": ["query", "value"], "books": ["query", "dense"], "tools": ["key"]},
+    "llama": {
+        "toys": ["q_proj", "v_proj"],
+        "books": "all-linear",
+        "tools": ["q_proj", "down_proj"],
+    },
+    "t5": {"toys": ["q"], "books": ["q", "v", "wo"], "tools": ["k", "wi"]},
+    "deberta": {
+        "toys": ["query_proj", "value_proj"],
+        "books": ["query_proj", "dense"],
+        "tools": ["key_proj"],
+    },
 }
 
 
@@ -55,9 +85,9 @@ def peft_model(family: str, names: tuple[str, ...] = ("toys", "books", "tools"))
     """A PEFT model with the named adapters of RECIPES, filled with random numbers."""
     model = None
     for name in names:
-        rank, alpha, rslora, targets = RECIPES[name]
+        rank, alpha, rslora = RECIPES[name]
         config = LoraConfig(
-            r=rank, lora_alpha=alpha, use_rslora=rslora, target_modules=targets[family]
+            r=rank, lora_alpha=alpha, use_rslora=rslora, target_modules=TARGETS[family][name]
         )
         if model is None:
             model = get_peft_model(seeded(family), config, adapter_name=name)

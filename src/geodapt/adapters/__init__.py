@@ -2,6 +2,6 @@
 
 from geodapt.adapters.adapter import Adapter, Factors
 from geodapt.adapters.bank import AdapterBank
-from geodapt.adapters.gates import Gate, Mix, Off, Route
+from geodapt.adapters.gates import Gate, Mix, Off, Route, TopAtoms
 
-__all__ = ["Adapter", "AdapterBank", "Factors", "Gate", "Mix", "Off", "Route"]
+__all__ = ["Adapter", "AdapterBank", "Factors", "Gate", "Mix", "Off", "Route", "TopAtoms"]

@@ -2,15 +2,17 @@
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.other import get_pattern_key
 from torch import Tensor
 
 from geodapt.files import hash_tensors
@@ -89,6 +91,12 @@ class Adapter:
         """How many numbers the factors hold."""
         return sum(f.A.numel() + f.B.numel() for f in self.factors.values())
 
+    def targeted(self, paths: Iterable[str]) -> list[str]:
+        """Those of a model's layers that the configuration names, by PEFT's own rules."""
+        if not self.config.target_modules or self.config.target_modules == "all-linear":
+            return []
+        return [path for path in paths if check_target_module_exists(self.config, path)]
+
     def norm(self) -> float:
         """Frobenius norm of the whole update, over all layers."""
         return math.sqrt(sum(factors.norm() ** 2 for factors in self.factors.values()))
@@ -103,12 +111,13 @@ class Adapter:
 
 def scale_of(config: LoraConfig, path: str, rank: int) -> float:
     """``alpha / r``, or ``alpha / sqrt(r)`` with rsLoRA (Kalajdzievski 2023)."""
-    from peft.utils.other import get_pattern_key
-
-    alpha = config.alpha_pattern.get(
-        get_pattern_key(list(config.alpha_pattern), path), config.lora_alpha
-    )
+    alpha = _by_pattern(config.alpha_pattern, path, config.lora_alpha)
     return alpha / (math.sqrt(rank) if config.use_rslora else rank)
+
+
+def rank_of(config: LoraConfig, path: str) -> int:
+    """The rank that a configuration gives a layer."""
+    return _by_pattern(config.rank_pattern, path, config.r)
 
 
 def configure(factors: Mapping[str, Factors], like: LoraConfig | None = None) -> LoraConfig:
@@ -117,7 +126,7 @@ def configure(factors: Mapping[str, Factors], like: LoraConfig | None = None) ->
     Ranks and alphas that differ from the first layer's go into ``rank_pattern`` and
     ``alpha_pattern``, by full path. Task, base name and dropout come from ``like``.
     """
-    config = copy.deepcopy(like) if like is not None else LoraConfig()
+    config: Any = copy.deepcopy(like) if like is not None else LoraConfig()
     first = next(iter(factors.values()))
     config.r, config.lora_alpha = first.rank, _tidy(first.scale * first.rank)
     config.use_rslora = False
@@ -135,6 +144,11 @@ def configure(factors: Mapping[str, Factors], like: LoraConfig | None = None) ->
         if alpha != config.lora_alpha:
             config.alpha_pattern[key] = alpha
     return config
+
+
+def _by_pattern(patterns: dict | None, path: str, default: float) -> Any:
+    patterns = patterns or {}
+    return patterns.get(get_pattern_key(list(patterns), path), default)
 
 
 def _tidy(alpha: float) -> float | int:

@@ -1,63 +1,82 @@
 """Many LoRA adapters on one frozen base."""
 
+import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from geodapt.adapters import compiled
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.gates import Gate, Off
+from geodapt.adapters.fitting import fit
+from geodapt.adapters.gates import Gate, Mix, Off, Terms, TopAtoms, names_of
+from geodapt.adapters.hooks import attach, bind_checkpointing
 from geodapt.adapters.plan import Plan
-from geodapt.adapters.stack import Stack
-from geodapt.adapters.targets import adaptable, choose, features, fingerprint, localise
-from geodapt.adapters.trainable import Trainable, fresh
+from geodapt.adapters.residency import Residency
+from geodapt.adapters.shared_inputs import run_by_rows, shares_input
+from geodapt.adapters.stack import LayerStacks, Stack
+from geodapt.adapters.targets import adaptable, choose, features, fingerprint
+from geodapt.adapters.trainable import Trainable, fresh, quoted
 from geodapt.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
+PLANS = 8
+"""How many gates stay prepared; a prepared gate may hold copies of the factors that it uses."""
 
 
 class AdapterBank(nn.Module):
     """Adapters stacked layer by layer on a model that stays as it is.
 
-    The bank freezes the base and hooks the linear layers that adapters touch; module types,
-    state dict and ``save_pretrained`` of the base do not change, and quantized layers work as
-    they are. A *gate* says which adapters act (:class:`Mix`, :class:`Route`, ...)::
+    The bank freezes the base and wraps the ``forward`` of the linear layers that adapters
+    touch; module types, state dict and ``save_pretrained`` of the base do not change, and
+    quantized layers work as they are. A *gate* says which adapters act (:class:`Mix`,
+    :class:`Route`, :class:`TopAtoms`)::
 
         bank = AdapterBank(model)
         bank.load("toys", "path/or/hub-id")
         with bank.use(Route(["toys", None])):
             model(**batch)
 
-    Frozen adapters are stored once in the layer's own type. Adapters that train keep float32
-    masters, which are the bank's only parameters: ``Trainer(model=bank, ...)`` trains and saves
-    them alone. The gate belongs to the running thread; threads may use one model with
-    different gates.
+    Adapters live in host memory; those that gates use lie stacked on the device in the layer's
+    own float type, at most ``capacity`` of them, the least recently used making room. Adapters
+    that train keep float32 masters, which are the bank's only parameters, so that
+    ``Trainer(model=bank, ...)`` trains and saves them alone.
+
+    The gate belongs to the running thread: threads may use one model with different gates,
+    while others load and remove adapters.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, capacity: int | None = None) -> None:
         super().__init__()
+        if capacity is not None and capacity < 1:
+            raise InputError(f"AdapterBank has capacity {capacity}; give at least 1, or None")
         object.__setattr__(self, "model", model.requires_grad_(False))  # used, not owned
         self.lock = threading.RLock()
         self.masters = nn.ModuleDict()
+        self.training_names: frozenset[str] = frozenset()
         self._adapters: dict[str, Adapter] = {}
+        self._loading: dict[str, Future[None]] = {}
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="adapters")
         self._layers: dict[str, nn.Module] = adaptable(model)
-        self._stacks: dict[str, Stack] = {}
-        self._hooks: dict[str, Any] = {}
+        self._stacks: dict[str, LayerStacks] = {}
+        self._detach: dict[str, Callable[[], None]] = {}
+        self._residency = Residency(capacity, self._stack_up, self._unstack, self.lock)
         self._plans: dict[Gate, Plan] = {}
         self._alive: WeakSet[Plan] = WeakSet()
-        self._default: Gate = Off()
         self._active: ContextVar[Plan | None] = ContextVar("gate", default=None)
-        self.training_names: frozenset[str] = frozenset()
+        self._resting = Plan(self, Off())
+        bind_checkpointing(model, self.bind)
+        compiled.banks[id(self)] = self
         # Trainer reads the signature, to know which columns the model takes.
         self.forward = wraps(model.forward)(partial(self.forward))  # type: ignore[method-assign]
 
@@ -65,27 +84,55 @@ class AdapterBank(nn.Module):
 
     @property
     def names(self) -> list[str]:
-        """The adapters in the bank, in the order they came."""
-        return list(self._adapters)
+        """The adapters in the bank, those that are still loading last."""
+        return [*self._adapters, *(name for name in self._loading if name not in self._adapters)]
+
+    @property
+    def resident(self) -> list[str]:
+        """The adapters on the device, least recently used first."""
+        return self._residency.resident
 
     def __contains__(self, name: object) -> bool:
-        return name in self._adapters
+        return name in self._adapters or name in self._loading
 
     def __len__(self) -> int:
-        return len(self._adapters)
+        return len(self.names)
 
     def __getitem__(self, name: str) -> Adapter:
         """An adapter as it is now; raises :class:`InputError` for an unknown name."""
         self._require([name])
-        if quote_name(name) in self.masters:
+        if quoted(name) in self.masters:
             return self._trainable(name).snapshot()
         return self._adapters[name]
 
-    def load(self, name: str, source: str | Path) -> Adapter:
-        """Read an adapter from a PEFT folder or the hub and add it under a name."""
+    def load(self, name: str, source: str | Path, background: bool = False) -> None:
+        """Read an adapter from a PEFT folder or the hub and add it under a name.
+
+        In the background, the call returns at once, and whoever first uses the adapter waits
+        for it, and gets the error if it cannot be read.
+        """
         self._require_new(name)
-        self.add(name, Adapter.from_pretrained(source))
-        return self[name]
+        if not background:
+            self.add(name, Adapter.from_pretrained(source))
+            return
+
+        def work() -> None:
+            fitted = fit(self.model, name, Adapter.from_pretrained(source))
+            with self.lock:
+                self._admit(name, fitted)
+
+        with self.lock:
+            self._loading[name] = self._loader.submit(work)
+
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Bring adapters onto the device in the background, as far as there is room."""
+
+        def work(wanted: list[str]) -> None:
+            self._require(wanted)
+            self._residency.hold(wanted, self.training_names, wait=False)
+            self._residency.release(wanted)
+
+        self._loader.submit(work, list(names))
 
     def create(
         self,
@@ -95,7 +142,7 @@ class AdapterBank(nn.Module):
         targets: str | Iterable[str] = "all-linear",
         dropout: float = 0.0,
         rslora: bool = False,
-    ) -> Adapter:
+    ) -> None:
         """Add a new adapter that changes nothing yet (``B = 0``), ready for :meth:`train_only`.
 
         ``targets`` as in :func:`geodapt.adapters.targets.choose`.
@@ -105,24 +152,18 @@ class AdapterBank(nn.Module):
             raise InputError(f"adapter '{name}' has rank {rank}; give at least 1")
         if not 0 <= dropout < 1:
             raise InputError(f"adapter '{name}' has dropout {dropout}; give 0 or more, below 1")
-        if isinstance(targets, str):
-            paths = choose(self.model, targets)
-            wanted: str | list[str] = paths if targets == "all-linear" else targets
-        else:
-            wanted = list(targets)
-            paths = choose(self.model, wanted)
+        wanted = targets if isinstance(targets, str) else list(targets)
+        paths = choose(self.model, wanted)
         config = LoraConfig(
             r=rank,
             lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes any number
-            target_modules=wanted,
+            target_modules=paths if wanted == "all-linear" else wanted,
             lora_dropout=dropout,
             use_rslora=rslora,
             fan_in_fan_out=any(isinstance(self._layers[path], Conv1D) for path in paths),
         )
-        shapes = {path: features(self._layers[path]) for path in paths}
-        factors = dict(fresh(shapes, rank, config))  # type: ignore[arg-type]
-        self.add(name, Adapter(factors, config))
-        return self[name]
+        shapes = {path: self.widths(path) for path in paths}
+        self.add(name, Adapter(dict(fresh(shapes, rank, config)), config))
 
     def add(self, name: str, adapter: Adapter) -> None:
         """Add an adapter under a name.
@@ -131,35 +172,37 @@ class AdapterBank(nn.Module):
         base: other layers, other widths, or other weights than those that it was trained on.
         """
         self._require_new(name)
-        fitted = self._fit(name, adapter)
+        fitted = fit(self.model, name, adapter)
         with self.lock:
             self._require_new(name)
-            self._adapters[name] = fitted
-            for path in fitted.factors:
-                self._hook(path)
-            self._stack_up(name)
+            self._admit(name, fitted)
 
     def remove(self, name: str) -> None:
         """Forget an adapter; raises :class:`InputError` while a gate uses it."""
         self._require([name])
         with self.lock:
-            self._require_idle(name)
-            self._drop_rows(name)
-            del self._adapters[name]
-            if quote_name(name) in self.masters:
-                del self.masters[quote_name(name)]
+            if self._residency.held(name):
+                raise InputError(
+                    f"adapter '{name}' is used by a running gate; end or change the gate first"
+                )
+            self._residency.forget(name)
             self.training_names -= {name}
-            for path in list(self._hooks):
-                if not self.names_at(path):
-                    self._hooks.pop(path).remove()
-                    self._stacks.pop(path, None)
+            self._loading.pop(name, None)
+            del self._adapters[name]
+            if quoted(name) in self.masters:
+                del self.masters[quoted(name)]
+            touched = {path for adapter in self._adapters.values() for path in adapter.factors}
+            for path in self._stacks.keys() - touched:
+                del self._stacks[path]
+            for path in self._detach.keys() - touched - {parent_of(path) for path in touched}:
+                self._detach.pop(path)()
 
     def save(self, name: str, folder: str | Path) -> None:
         """Write an adapter as a PEFT folder, with the base's name and fingerprint."""
         adapter = self[name]
-        adapter.config.base_model_name_or_path = (
-            getattr(self.model, "name_or_path", None) or adapter.config.base_model_name_or_path
-        )
+        base = getattr(self.model, "name_or_path", None)
+        if base:
+            adapter.config.base_model_name_or_path = base
         mark = fingerprint(self.model, adapter.factors)
         Adapter(adapter.factors, adapter.config, mark, adapter.heads).save_pretrained(folder)
 
@@ -174,43 +217,37 @@ class AdapterBank(nn.Module):
         """Let these adapters train and freeze every other; without names, freeze all."""
         self._require(names)
         with self.lock:
-            before = self.training_names
+            changed = self.training_names.symmetric_difference(names)
             self.training_names = frozenset(names)
-            for name in names:
-                self._trainable(name)
-            for name in self._adapters:
-                if quote_name(name) in self.masters:
-                    self._trainable(name).requires_grad_(name in names)
-            for name in before | set(names):
-                self._drop_rows(name)
-                if name not in names:
-                    self._adapters[name] = self._trainable(name).snapshot()
-                    self._stack_up(name)
-
-    def _trainable(self, name: str) -> Trainable:
-        key = quote_name(name)
-        if key not in self.masters:
-            adapter = self._adapters[name]
-            devices = {path: self._layers[path].weight.device for path in adapter.factors}
-            self.masters[key] = Trainable(adapter, devices).requires_grad_(False)  # type: ignore[arg-type]
-        return self.masters[key]  # type: ignore[return-value]
+            for name in changed:
+                master = self._trainable(name).requires_grad_(name in names)
+                self._adapters[name] = master.snapshot()
+                self._residency.forget(name)
+                if self._residency.held(name):  # freed inside of a gate that uses it
+                    self._residency.hold([name], self.training_names)
+                    self._residency.release([name])
+                self._renew_plans(name)
 
     # Gates
 
     def set(self, gate: Gate) -> None:
-        """Use a gate from now on, in every thread that is not inside :meth:`use`."""
-        self._require({name for terms in gate.entries for name, _ in terms})
-        self._default = gate
+        """Use a gate from now on, wherever no :meth:`use` is active."""
+        plan = self._hold(gate, wait=self._active.get() is None)
+        old, self._resting = self._resting, plan
+        self._residency.release(old.names)
 
     @contextmanager
     def use(self, gate: Gate) -> Iterator[None]:
-        """Use a gate inside the ``with`` block, in this thread; then the one before again."""
-        self._require({name for terms in gate.entries for name, _ in terms})
-        token = self._active.set(self._plan(gate))
+        """Use a gate inside the ``with`` block, in this thread; then the one before again.
+
+        With a ``capacity``, waits while other threads' gates hold all places.
+        """
+        plan = self._hold(gate, wait=self._active.get() is None)
         try:
-            yield
+            with self.under(plan):
+                yield
         finally:
-            self._active.reset(token)
+            self._residency.release(plan.names)
 
     def bind(self, function: F) -> F:
         """The function under the gate that is active now, whenever and wherever it is called.
@@ -218,26 +255,47 @@ class AdapterBank(nn.Module):
         For work that runs later or in another thread: ``checkpoint(bank.bind(block), x)``.
         Checkpointing inside transformers models is bound without it.
         """
-        plan = self._current()
+        plan = self.active_plan()
 
         @wraps(function)
         def bound(*args: Any, **kwargs: Any) -> Any:
-            token = self._active.set(plan)
-            try:
+            with self.under(plan):
                 return function(*args, **kwargs)
-            finally:
-                self._active.reset(token)
 
+        self._residency.hold(plan.names, self.training_names)
+        finalize(bound, self._residency.release, plan.names).atexit = False
         return bound  # type: ignore[return-value]
+
+    @contextmanager
+    def under(self, plan: Plan) -> Iterator[None]:
+        """Make a plan the active one in this thread, for the ``with`` block."""
+        token = self._active.set(plan)
+        try:
+            yield
+        finally:
+            self._active.reset(token)
+
+    def active_plan(self) -> Plan:
+        """The gate that is active in this thread, resolved."""
+        return self._active.get() or self._resting
 
     # What plans ask
 
-    def names_at(self, path: str) -> frozenset[str]:
-        """The adapters that touch a layer."""
-        return frozenset(n for n, adapter in self._adapters.items() if path in adapter.factors)
+    def restrict(self, entries: Sequence[Terms], path: str) -> list[Terms]:
+        """A gate's entries without the adapters that do not touch a layer."""
+        return [
+            tuple((n, w) for n, w in terms if path in self._adapters[n].factors)
+            for terms in entries
+        ]
 
     def rank_at(self, name: str, path: str) -> int:
         return self._adapters[name].factors[path].rank
+
+    def widths(self, path: str) -> tuple[int, int]:
+        """``(in_features, out_features)`` of a layer."""
+        found = features(self._layers[path])
+        assert found is not None
+        return found
 
     def dropout_of(self, name: str) -> float:
         return self._adapters[name].config.lora_dropout
@@ -245,12 +303,10 @@ class AdapterBank(nn.Module):
     def masters_of(self, name: str, path: str) -> tuple[Tensor, Tensor, float]:
         return self._trainable(name).factors(path)
 
-    def stack(self, path: str) -> Stack:
-        """The frozen adapters' stack at a layer, where the layer is."""
-        stack, device = self._stacks[path], self._layers[path].weight.device
-        if stack.A.device != device:
-            stack.move(device)  # type: ignore[arg-type]
-        return stack
+    def stack(self, path: str, names: Iterable[str], atoms: bool = False) -> Stack:
+        """A layer's stacked factors, or atoms; those of the names are in it."""
+        with self.lock:
+            return self._stacks[path].get(self._layers[path].weight.device, names, atoms)  # type: ignore[arg-type]
 
     # The model, seen through the bank
 
@@ -279,99 +335,71 @@ class AdapterBank(nn.Module):
 
     # Inside
 
-    def _plan(self, gate: Gate) -> Plan:
-        plan = self._plans.get(gate)
-        if plan is None:
+    def _hold(self, gate: Gate, wait: bool) -> Plan:
+        """The gate's plan, its adapters on the device."""
+        if isinstance(gate, TopAtoms) and gate.of is None:
+            gate = TopAtoms(gate.keep, Mix(dict.fromkeys(self.names, 1.0)), gate.per)
+        names = names_of(gate)
+        self._require(names)
+        self._residency.hold(names, self.training_names, wait)
+        try:
             with self.lock:
-                plan = self._plans[gate] = Plan(self, gate)
+                plan = self._plans.pop(gate, None) or Plan(self, gate)
+                self._plans[gate] = plan  # most recently used last
                 self._alive.add(plan)
-                while len(self._plans) > 8:
+                while len(self._plans) > PLANS:
                     self._plans.pop(next(iter(self._plans)))
+        except BaseException:
+            self._residency.release(names)
+            raise
         return plan
 
-    def _current(self) -> Plan:
-        return self._active.get() or self._plan(self._default)
-
-    def _hook(self, path: str) -> None:
-        if path in self._hooks:
-            return
-        self._bind_checkpointing()
-        layer = self._layers[path]
-
-        def adapt(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return self._current().apply(path, args[0], output, module.training)
-
-        self._hooks[path] = layer.register_forward_hook(adapt)
-
-    def _bind_checkpointing(self) -> None:
-        """Make transformers' gradient checkpointing recompute under the gate of the forward."""
-        if "_checkpointing" in self._hooks:
-            return
-
-        def bound(original: Callable, function: Callable, *args: Any, **kwargs: Any) -> Any:
-            return original(self.bind(function), *args, **kwargs)
-
-        def before(module: nn.Module, args: Any) -> None:
-            for part in module.modules():
-                run = part.__dict__.get("_gradient_checkpointing_func")
-                if run is not None and getattr(run, "func", None) is not bound:
-                    part._gradient_checkpointing_func = partial(bound, run)
-
-        self._hooks["_checkpointing"] = self.model.register_forward_pre_hook(before)
-
-    def _fit(self, name: str, adapter: Adapter) -> Adapter:
-        paths = localise(self.model, adapter.factors)
-        for path, (A, B, _) in adapter.factors.items():
-            if path not in paths:
-                raise InputError(
-                    f"adapter '{name}' targets {path}, which {type(self.model).__name__} does not "
-                    "have as a linear layer; was it trained on another model?"
+    def _admit(self, name: str, adapter: Adapter) -> None:
+        self._adapters[name] = adapter
+        for path in adapter.factors:
+            if path in self._detach:
+                continue
+            self._detach[path] = attach(self._layers[path], partial(self._run, path))
+            above = parent_of(path)
+            if above not in self._detach and shares_input(self.model.get_submodule(above)):
+                block = self.model.get_submodule(above)
+                self._detach[above] = attach(
+                    block, lambda _, *args, **kw: run_by_rows(self, *args, **kw)
                 )
-            width, out = features(self._layers[paths[path]])  # type: ignore[misc]
-            for kind, found, wanted in (
-                ("in_features", A.shape[1], width),
-                ("out_features", B.shape[0], out),
-            ):
-                if found != wanted:
-                    raise InputError(
-                        f"adapter '{name}' targets {path} with {kind} {found}, the base has "
-                        f"{wanted}; was it trained on another model?"
-                    )
-        here = [head for head in adapter.heads if _has(self.model, head)]
-        if here:
-            raise InputError(
-                f"adapter '{name}' carries its own trained {', '.join(here)} "
-                "(modules_to_save), which cannot be shared by several adapters; "
-                "load the base without that head, or save the adapter without it"
-            )
-        self._check_base(name, adapter, list(paths.values()))
-        return adapter.renamed(paths)
 
-    def _check_base(self, name: str, adapter: Adapter, paths: list[str]) -> None:
-        ours, theirs = getattr(self.model, "name_or_path", ""), adapter.config
-        if not adapter.base_sha256 or (ours and ours == theirs.base_model_name_or_path):
-            return
-        mark = fingerprint(self.model, paths)
-        if mark is not None and mark != adapter.base_sha256:
-            raise InputError(
-                f"adapter '{name}' was trained on '{theirs.base_model_name_or_path}', whose weights "
-                f"differ from this base's ('{ours}'); load the base that it was trained on"
-            )
+    def _run(self, path: str, layer: nn.Module, base: Callable, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self._run_compiled(path, layer, base, x)
+        return (self._active.get() or self._resting).run(path, layer, base, x)
+
+    def _run_compiled(self, path: str, layer: nn.Module, base: Callable, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():  # factors that train are no inputs of the graph
+            torch._dynamo.graph_break()
+            return self.active_plan().run(path, layer, base, x)
+        y = base(x)
+        torch.ops.geodapt.add_update(y, x, id(self), path)
+        return y
+
+    def _trainable(self, name: str) -> Trainable:
+        key = quoted(name)
+        if key not in self.masters:
+            adapter = self._adapters[name]
+            devices = {path: self._layers[path].weight.device for path in adapter.factors}
+            self.masters[key] = Trainable(adapter, devices).requires_grad_(False)  # type: ignore[arg-type]
+        return self.masters[key]  # type: ignore[return-value]
 
     def _stack_up(self, name: str) -> None:
-        for path, (A, B, scale) in self._adapters[name].factors.items():
-            weight = self._layers[path].weight
+        for path, factors in self._adapters[name].factors.items():
             if path not in self._stacks:
-                dtype = weight.dtype if weight.dtype.is_floating_point else torch.bfloat16
-                self._stacks[path] = Stack(A.shape[1], B.shape[0], dtype, weight.device)  # type: ignore[arg-type]
-            self._stacks[path].put(name, A, B.T * scale)
+                weight = self._layers[path].weight
+                dtype = weight.dtype if weight.dtype.is_floating_point else torch.bfloat16  # type: ignore[union-attr]
+                self._stacks[path] = LayerStacks(*self.widths(path), dtype, weight.device)  # type: ignore[arg-type]
+            self._stacks[path].put(name, factors)
         self._renew_plans(name)
 
-    def _drop_rows(self, name: str) -> None:
+    def _unstack(self, name: str) -> None:
         for path in self._adapters[name].factors:
-            stack = self._stacks.get(path)
-            if stack is not None and name in stack.spans:
-                stack.drop(name)
+            self._stacks[path].drop(name)
         self._renew_plans(name)
 
     def _renew_plans(self, name: str) -> None:
@@ -382,30 +410,23 @@ class AdapterBank(nn.Module):
 
     def _require(self, names: Iterable[str]) -> None:
         for name in names:
+            loading = self._loading.get(name)
+            if loading is not None:
+                try:
+                    loading.result()
+                finally:
+                    self._loading.pop(name, None)
             if name not in self._adapters:
-                known = ", ".join(self._adapters) or "none"
+                known = ", ".join(itertools.islice(self._adapters, 20)) or "none"
                 raise InputError(f"no adapter '{name}' in the bank; it has {known}")
 
     def _require_new(self, name: str) -> None:
-        if name in self._adapters:
+        if name in self:
             raise InputError(
                 f"the bank already has an adapter '{name}'; choose another name, or remove it first"
             )
 
-    def _require_idle(self, name: str) -> None:
-        running = {plan.names and name in plan.names for plan in [self._active.get()] if plan}
-        if True in running or any(name in dict(terms) for terms in self._default.entries):
-            raise InputError(f"adapter '{name}' is used by the running gate; change the gate first")
 
-
-def quote_name(name: str) -> str:
-    """A name as a module's key, which must not hold dots."""
-    return quote(name, safe="").replace(".", "%2E")
-
-
-def _has(model: nn.Module, path: str) -> bool:
-    try:
-        model.get_submodule(path)
-    except AttributeError:
-        return False
-    return True
+def parent_of(path: str) -> str:
+    """The path of the module that holds a layer."""
+    return path.rpartition(".")[0]

@@ -7,7 +7,7 @@ A gate is a small immutable value. It becomes active with :meth:`AdapterBank.use
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from geodapt.errors import InputError
 
@@ -45,7 +45,7 @@ class Route:
 
     entries: tuple[Terms, ...]
 
-    def __init__(self, rows: Sequence[str | None | Mapping[str, float]]) -> None:
+    def __init__(self, rows: Sequence[str | Mapping[str, float] | None]) -> None:
         if isinstance(rows, str) or not isinstance(rows, Sequence) or not len(rows):
             raise InputError(
                 f"Route takes a list with one entry a batch row, got {rows!r}; "
@@ -54,10 +54,61 @@ class Route:
         object.__setattr__(self, "entries", tuple(terms(row) for row in rows))
 
 
-Gate = Off | Mix | Route
+@dataclass(frozen=True)
+class TopAtoms:
+    """Of the rank-one terms that a gate lets act, only the largest for this very input.
+
+    With ``s B A = U diag(d) V^T``, the layer adds ``sum_i k_i u_i`` with ``k_i = w d_i v_i^T x``;
+    the terms with the largest ``|k_i|`` stay, for every token, or for a whole sequence by the
+    mean of ``|k_i|`` over its tokens (a row's tokens in this call, padding among them).
+    """
+
+    keep: int | float | None = None
+    """A number of terms a layer (int), a share of them (float up to 1.0), or as many as one
+    adapter has on average, ``(r_1 + ... + r_n) / n`` (None)."""
+    of: Mix | Route | None = None
+    """The gate to choose within; None is the plain sum of every adapter in the bank."""
+    per: Literal["token", "sequence"] = "token"
+
+    def __post_init__(self) -> None:
+        if self.per not in ("token", "sequence"):
+            raise InputError(f"TopAtoms selects per 'token' or per 'sequence', not {self.per!r}")
+        if self.of is not None and not isinstance(self.of, Mix | Route):
+            raise InputError(f"TopAtoms chooses within a Mix or a Route, not {self.of!r}")
+        if self.keep is None:
+            return
+        whole = isinstance(self.keep, int) and not isinstance(self.keep, bool)
+        if not (whole and self.keep >= 1) and not (
+            isinstance(self.keep, float) and 0 < self.keep <= 1
+        ):
+            raise InputError(
+                f"TopAtoms keeps {self.keep!r}; give a number of terms (1, 2, ...) or a share of "
+                "them above 0.0 and up to 1.0"
+            )
+
+    @property
+    def entries(self) -> tuple[Terms, ...]:
+        return self.of.entries if self.of is not None else ((),)
+
+    def count(self, ranks: Sequence[int]) -> int:
+        """How many terms stay, of adapters with these ranks."""
+        total = sum(ranks)
+        if self.keep is None:
+            return math.ceil(total / len(ranks)) if ranks else 0
+        if isinstance(self.keep, int):
+            return min(self.keep, total)
+        return math.ceil(self.keep * total)
 
 
-def terms(entry: str | None | Mapping[str, float]) -> Terms:
+Gate = Off | Mix | Route | TopAtoms
+
+
+def names_of(gate: Gate) -> frozenset[str]:
+    """The adapters that a gate lets act somewhere."""
+    return frozenset(name for entry in gate.entries for name, _ in entry)
+
+
+def terms(entry: str | Mapping[str, float] | None) -> Terms:
     """The weighted sum that one entry of a gate stands for.
 
     Raises :class:`InputError` for a weight that is not a finite number.

@@ -9,11 +9,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import HfHubHTTPError, LocalEntryNotFoundError
 from peft import LoraConfig
-from peft.utils.other import get_pattern_key
 from safetensors import safe_open
 from torch import Tensor
 
-from geodapt.adapters.adapter import Adapter, Factors, scale_of
+from geodapt.adapters.adapter import Adapter, Factors, rank_of, scale_of
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
 
@@ -166,7 +165,7 @@ def _factors(
                 f"adapter '{folder}', layer {path}: lora_A is {tuple(A.shape)} and lora_B "
                 f"{tuple(B.shape)}; expected (rank, in) and (out, rank) of a linear layer"
             )
-        rank = config.rank_pattern.get(get_pattern_key(list(config.rank_pattern), path), config.r)
+        rank = rank_of(config, path)
         if A.shape[0] != rank:
             raise InputError(
                 f"adapter '{folder}', layer {path} has rank {A.shape[0]}, its {CONFIG} says {rank}"

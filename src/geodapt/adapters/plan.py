@@ -1,15 +1,14 @@
-"""A gate resolved against a bank: per layer, which factors act in which form."""
+"""A gate resolved against a bank: per layer, which factors act, and in which form."""
 
-from collections.abc import Callable, Iterable
-from itertools import groupby
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.nn.functional import dropout
+from torch import Tensor, nn
+from torch.nn.functional import dropout, linear
 
-from geodapt.adapters import products
-from geodapt.adapters.gates import Gate, Terms
+from geodapt.adapters.forms import Form, Source
+from geodapt.adapters.gates import Gate, Terms, TopAtoms, names_of
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,60 +23,79 @@ class Plan:
 
     def __init__(self, bank: "AdapterBank", gate: Gate) -> None:
         self.bank, self.gate = bank, gate
-        self.names = {name for terms in gate.entries for name, _ in terms}
+        self.names = names_of(gate)
         self.reset()
 
     def reset(self) -> None:
         """Forget what was prepared: an adapter changed, or the model moved."""
         self.training = self.names & self.bank.training_names
-        self._layers: dict[tuple[str, torch.dtype, torch.device], Layer | None] = {}
+        self._steps: dict[str, Step | None] = {}
+        self.parts: list[tuple[Plan, int]] | None = None  # made where rows must run apart
+        if self.training and isinstance(self.gate, TopAtoms):
+            raise InputError(
+                f"TopAtoms acts on frozen adapters, and '{min(self.training)}' is training; "
+                "call train_only() first"
+            )
 
-    def apply(self, path: str, x: Tensor, y: Tensor, training: bool) -> Tensor:
-        """The layer's output ``y`` with the gate's update of input ``x`` added."""
-        key = (path, y.dtype, y.device)
+    def run(
+        self, path: str, layer: nn.Module, base: Callable[[Tensor], Tensor], x: Tensor
+    ) -> Tensor:
+        """The layer's output under the gate; ``base`` computes it without."""
+        step = self.step(path)
+        return base(x) if step is None else step.run(layer, base, x)
+
+    def step(self, path: str) -> "Step | None":
+        """What happens at a layer; None where no adapter acts."""
         try:
-            layer = self._layers[key]
+            return self._steps[path]
         except KeyError:
-            layer = self._layers[key] = self._prepare(path)
-        if layer is None:
-            return y
-        return layer(x.to(y.dtype), y, training)
-
-    def _prepare(self, path: str) -> "Layer | None":
-        here = self.bank.names_at(path)
-        entries = [tuple((n, w) for n, w in terms if n in here) for terms in self.gate.entries]
-        return Layer(self.bank, path, entries, self.training) if any(entries) else None
+            entries = self.bank.restrict(self.gate.entries, path)
+            step = Step(self, path, entries) if any(entries) else None
+            self._steps[path] = step
+            return step
 
 
-class Layer:
+class Step:
     """One layer of a plan."""
 
-    def __init__(
-        self, bank: "AdapterBank", path: str, entries: list[Terms], training: Iterable[str]
-    ) -> None:
-        self.bank, self.path, self.entries = bank, path, entries
+    def __init__(self, plan: Plan, path: str, entries: list[Terms]) -> None:
+        self.bank, self.gate, self.path, self.entries = plan.bank, plan.gate, path, entries
         names = {name for terms in entries for name, _ in terms}
-        self.training = names & set(training)
-        self.dropouts = {name: bank.dropout_of(name) for name in self.training}
-        self._product: Product | None = None
+        self.training = names & plan.training
+        self.dropouts = {name: self.bank.dropout_of(name) for name in self.training}
+        self._forms: dict[tuple[torch.dtype, torch.device, int], Form] = {}
+        self._tokens = 0  # rows that a sum of many adapters was computed for in factors
+        self._merged: tuple[Tensor, Tensor, int] | None = None
 
-    def __call__(self, x: Tensor, y: Tensor, training: bool) -> Tensor:
-        count = x.numel() // x.shape[-1]
-        if count % len(self.entries):
-            raise InputError(
-                f"the route has {len(self.entries)} entries, the batch {x.shape[0]} rows at layer "
-                f"{self.path}; give one entry a row (None for the base alone)"
-            )
+    def run(self, layer: nn.Module, base: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        weight = self._merged_weight(layer, x)
+        if weight is not None:
+            return linear(x, weight, layer.bias)  # type: ignore[arg-type]
+        return self.add(x, base(x), layer.training)
+
+    def add(self, x: Tensor, y: Tensor, training: bool) -> Tensor:
+        """The base layer's output ``y`` with the update of input ``x`` added."""
+        x = x.to(y.dtype)
+        self._check_rows(x)
         if training and any(self.dropouts.values()):
-            return self._with_dropout(x, y)
+            return self._add_with_dropout(x, y)
         if self.training:  # their factors change from step to step
             return self._form(self.entries, x, y)(x, y)
-        if self._product is None:
+        # Which form is cheapest depends on the number of tokens a row, by its magnitude.
+        each = x.numel() // x.shape[-1] // len(self.entries)
+        key = (y.dtype, y.device, each.bit_length() if len(self.entries) > 1 else 0)
+        form = self._forms.get(key)
+        if form is None:
             with self.bank.lock:
-                self._product = self._form(self.entries, x, y)
-        return self._product(x, y)
+                form = self._forms[key] = self._form(self.entries, x, y)
+        return form(x, y)
 
-    def _with_dropout(self, x: Tensor, y: Tensor) -> Tensor:
+    def _form(self, entries: list[Terms], x: Tensor, y: Tensor) -> Form:
+        source = Source(self.bank, self.path, self.training, y, isinstance(self.gate, TopAtoms))
+        top = self.gate if isinstance(self.gate, TopAtoms) else None
+        return Form.cheapest(source, entries, x.numel() // x.shape[-1], top)
+
+    def _add_with_dropout(self, x: Tensor, y: Tensor) -> Tensor:
         """Adapters by their dropout, each set on its own drop of the input."""
         for p in sorted({0.0, *self.dropouts.values()}):
             entries = [
@@ -89,74 +107,49 @@ class Layer:
                 y = self._form(entries, dropped, y)(dropped, y)
         return y
 
-    def _form(self, entries: list[Terms], x: Tensor, y: Tensor) -> Product:
-        """The cheapest form for these entries; all agree to rounding."""
-        distinct = list(dict.fromkeys(entries))
-        if len(distinct) == 1:
-            return self._shared(distinct[0], y)
-        runs = [(terms, len(list(run))) for terms, run in groupby(entries)]
-        if len({length for _, length in runs}) == 1:
-            return self._blocks([terms for terms, _ in runs], y)
-        return self._masked(entries, y)
+    def _check_rows(self, x: Tensor) -> None:
+        # Tokens may be flattened into the rows, as mixture-of-experts layers do.
+        rows = x.shape[0] if x.ndim > 2 else x.numel() // x.shape[-1]
+        if rows % len(self.entries):
+            raise InputError(
+                f"the route has {len(self.entries)} entries, the batch {rows} rows at layer "
+                f"{self.path}; give one entry a row (None for the base alone)"
+            )
 
-    def _shared(self, terms: Terms, y: Tensor) -> Product:
-        A, B = self._stacked([name for name, _ in terms], y)
-        g = None
-        if any(weight != 1 for _, weight in terms):
-            g = y.new_tensor(self._weights(terms))
-        return lambda x, y: products.shared(x, y, A, B, g)
+    def _merged_weight(self, layer: nn.Module, x: Tensor) -> Tensor | None:
+        """``W0 + sum of the updates`` where that is cheaper than the factors.
 
-    def _blocks(self, runs: list[Terms], y: Tensor) -> Product:
-        groups = [[name for name, _ in terms] for terms in runs]
-        if self.training:
-            parts = [[self._part(name, y) for name in group] for group in groups]
-            A = _pad([[a for a, _ in group] for group in parts], y)
-            B = _pad([[b for _, b in group] for group in parts], y)
-        else:
-            A, B = (t.to(y.dtype) for t in self.bank.stack(self.path).blocks(groups))
-        g = None
-        if any(weight != 1 for terms in runs for _, weight in terms):
-            rows = [self._weights(terms) for terms in runs]
-            g = y.new_tensor([row + [0.0] * (A.shape[1] - len(row)) for row in rows])
-        return lambda x, y: products.blocks(x, y, A, B, g)
-
-    def _masked(self, entries: list[Terms], y: Tensor) -> Product:
-        names = list(dict.fromkeys(name for terms in entries for name, _ in terms))
-        A, B = self._stacked(names, y)
-        weights = [dict(terms) for terms in entries]
-        g = y.new_tensor(
-            [self._weights(tuple((name, w.get(name, 0.0)) for name in names)) for w in weights]
-        )
-        return lambda x, y: products.masked(x, y, A, B, g)
-
-    def _stacked(self, names: list[str], y: Tensor) -> tuple[Tensor, Tensor]:
-        """The factors of some adapters one below the other, ``(R, in)`` and ``(R, out)``."""
-        if self.training & set(names):
-            parts = [self._part(name, y) for name in names]
-            return torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts])
-        stack = self.bank.stack(self.path)
-        rows = stack.rows(names)
-        return stack.A[rows].to(y.dtype), stack.B[rows].to(y.dtype)
-
-    def _part(self, name: str, y: Tensor) -> tuple[Tensor, Tensor]:
-        """One adapter's ``(r, in)`` and ``(r, out)``, through its float32 masters if it trains."""
-        if name in self.training:
-            A, B, scale = self.bank.masters_of(name, self.path)
-            return A.to(y.dtype), (B.T * scale).to(y.dtype)
-        stack = self.bank.stack(self.path)
-        rows = stack.rows([name])
-        return stack.A[rows].to(y.dtype), stack.B[rows].to(y.dtype)
-
-    def _weights(self, terms: Terms) -> list[float]:
-        """Every rank-one term's weight, adapter after adapter."""
-        return [w for name, w in terms for _ in range(self.bank.rank_at(name, self.path))]
-
-
-def _pad(groups: list[list[Tensor]], like: Tensor) -> Tensor:
-    """Stack groups of rows, shorter ones filled up with zero rows."""
-    width = next(part.shape[1] for group in groups for part in group)
-    joined = [torch.cat(group) if group else like.new_zeros(0, width) for group in groups]
-    most = max(len(rows) for rows in joined)
-    return torch.stack(
-        [torch.nn.functional.pad(rows, (0, 0, 0, most - len(rows))) for rows in joined]
-    )
+        A constant sum whose factors cost more than half of the layer itself is formed once its
+        factors have cost as much as forming it. Only in float32 and wider, where adding the
+        update to the weight does not round it away.
+        """
+        if len(set(self.entries)) > 1 or self.training or isinstance(self.gate, TopAtoms):
+            return None
+        weight = layer.weight
+        if (
+            type(weight) is not nn.Parameter
+            or type(layer) is not nn.Linear
+            or weight.dtype not in (torch.float32, torch.float64)
+            or weight.dtype != x.dtype
+            or weight.device != x.device
+            or torch.is_autocast_enabled(x.device.type)
+        ):
+            return None
+        if self._merged is not None:
+            merged, of, version = self._merged
+            if of is weight and version == weight._version:
+                return merged
+        out, width = weight.shape
+        rank = sum(self.bank.rank_at(name, self.path) for name, _ in self.entries[0])
+        if 2 * rank * (width + out) < width * out:
+            return None
+        self._tokens += x.numel() // width
+        if self._tokens * (width + out) < width * out:
+            return None
+        with self.bank.lock, torch.no_grad():
+            source = Source(self.bank, self.path, frozenset(), weight, atoms=False)
+            A, B = source.stacked([name for name, _ in self.entries[0]])
+            g = weight.new_tensor(source.weights(self.entries[0]))
+            merged = torch.addmm(weight, (B * g[:, None]).T, A)
+        self._merged = (merged, weight, weight._version)
+        return merged

@@ -1,8 +1,14 @@
 """One layer's adapters, stacked: all rows of A in one matrix, all columns of B in another."""
 
+from collections.abc import Iterable
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from geodapt.adapters.adapter import Factors
+from geodapt.adapters.lowrank import atoms
 
 
 class Stack:
@@ -61,7 +67,7 @@ class Stack:
     def rows(self, names: list[str]) -> slice | Int[Tensor, "rows"]:
         """The rows of some adapters in order: a slice where they lie side by side."""
         spans = [self.spans[name] for name in names]
-        if all(sum(a) == b[0] for a, b in zip(spans, spans[1:], strict=False)):
+        if all(sum(a) == b[0] for a, b in pairwise(spans)):
             return slice(spans[0][0], sum(spans[-1]))
         return torch.tensor(
             [row for start, rank in spans for row in range(start, start + rank)],
@@ -101,3 +107,46 @@ class Stack:
         self.A = torch.cat([self.A, self.A.new_zeros(more, self.A.shape[1])])
         self.B = torch.cat([self.B, self.B.new_zeros(more, self.B.shape[1])])
         return self._allocate(rank)
+
+
+class LayerStacks:
+    """A layer's adapters stacked as factors, and as atoms once somebody asks for them."""
+
+    def __init__(
+        self, in_features: int, out_features: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._plain = Stack(in_features, out_features, dtype, device)
+        self._atoms = Stack(in_features, out_features, dtype, device)
+        self._factors: dict[str, Factors] = {}
+
+    def put(self, name: str, factors: Factors) -> None:
+        """Add an adapter."""
+        self._factors[name] = factors
+        self._plain.put(name, factors.A, factors.B.T * factors.scale)
+
+    def drop(self, name: str) -> None:
+        """Take an adapter off."""
+        del self._factors[name]
+        for stack in (self._plain, self._atoms):
+            if name in stack.spans:
+                stack.drop(name)
+
+    def get(self, device: torch.device, names: Iterable[str], as_atoms: bool) -> Stack:
+        """The stack with these adapters in it, on the device."""
+        stack = self._atoms if as_atoms else self._plain
+        if stack.A.device != device:
+            stack.move(device)
+        if as_atoms:
+            for name in names:
+                if name not in stack.spans:
+                    A, B, scale = self._factors[name]
+                    wide = torch.promote_types(stack.A.dtype, torch.float32)
+                    terms = atoms(B.to(wide) * scale, A.to(wide))
+                    stack.put(name, *_padded(*terms, rank=A.shape[0]))
+        return stack
+
+
+def _padded(A: Tensor, B: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """As many rows as the rank; a rank above the layer's width has fewer atoms."""
+    more = (0, 0, 0, rank - A.shape[0])
+    return torch.nn.functional.pad(A, more), torch.nn.functional.pad(B, more)

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from geodapt.adapters.adapter import Adapter, Factors
+from geodapt.adapters.adapter import Adapter, Factors, scale_of
 
 
 class Trainable(nn.Module):
@@ -43,14 +43,16 @@ def fresh(
     generator: torch.Generator | None = None,
 ) -> Iterable[tuple[str, Factors]]:
     """New factors by PEFT's rule: A uniform within ``1 / sqrt(in)``, B zero."""
-    from geodapt.adapters.adapter import scale_of
-
     for path, (width, out) in shapes.items():
         bound = width**-0.5
         A = torch.empty(rank, width).uniform_(-bound, bound, generator=generator)
         yield path, Factors(A, torch.zeros(out, rank), scale_of(config, path, rank))
 
 
+def quoted(name: str) -> str:
+    """A name without dots, which modules and parameters must not have in theirs."""
+    return quote(name, safe="").replace(".", "%2E")
+
+
 def _key(path: str, side: str) -> str:
-    """A parameter's name must not hold dots."""
-    return f"{quote(path, safe='').replace('.', '%2E')}:{side}"
+    return f"{quoted(path)}:{side}"

@@ -58,12 +58,12 @@ def load_amazon(settings: AmazonSettings) -> dict[str, Domain]:
 
 def _title(line: str) -> tuple[str, str]:
     product = json_object(line)
-    return product["parent_asin"], " ".join((product["title"] or "").split())
+    return str(product["parent_asin"]), " ".join(str(product["title"] or "").split())
 
 
 def _review(line: str) -> tuple[str, str, int]:
     review: dict[str, Any] = json_object(line)
-    return review["user_id"], review["parent_asin"], int(review["timestamp"])
+    return str(review["user_id"]), str(review["parent_asin"]), int(review["timestamp"])
 
 
 def _file(path: str, category: str, prefix: str = "") -> Path:

@@ -6,13 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from geodapt.data.domain import Domain
-from geodapt.data.sequences import (
-    SequenceSettings,
-    Trail,
-    build_domain,
-    k_core,
-    leave_one_out,
-)
+from geodapt.data.sequences import SequenceSettings, Trail, build_domain, k_core, leave_one_out
 
 
 class Interactions:
@@ -28,9 +22,6 @@ class Interactions:
         self._items.append(self.item_numbers.setdefault(item, len(self.item_numbers)))
         self._times.append(time)
 
-    def __len__(self) -> int:
-        return len(self._users)
-
     def trails(self, settings: SequenceSettings) -> list[Trail]:
         """The k-core's users, each with the items in order of time.
 
@@ -44,14 +35,10 @@ class Interactions:
         users, items = users[order], items[order]
         starts = np.flatnonzero(np.diff(users, prepend=-1))
         names = list(self.user_numbers)
-        return (
-            [
-                Trail(names[users[start]], tuple(part.tolist()))
-                for start, part in zip(starts, np.split(items, starts[1:]), strict=True)
-            ]
-            if len(users)
-            else []
-        )
+        return [
+            Trail(names[users[start]], tuple(items[start:end].tolist()))
+            for start, end in zip(starts, [*starts[1:], len(users)], strict=False)
+        ]
 
     def domain(
         self, name: str, texts: Sequence[tuple[str, str]], settings: SequenceSettings

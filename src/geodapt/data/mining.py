@@ -304,8 +304,8 @@ def mine(package: str) -> dict[str, list[dict]]:
         print(f"{done}/{len(files)}", flush=True)
         try:
             tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):
-            continue  # a fixture for another Python
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue  # a fixture for another Python, or one that nests too deep for this one
         names = module_names(tree, module, is_package)
         for function, node in functions(tree.body):
             calls = FunctionBody(node, module, is_package).resolved(names)

@@ -189,7 +189,7 @@ def _atomic_ratings(path: Path) -> Iterator[Rating]:
     for number, row in _atomic_rows(path, "user_id", "item_id", "timestamp"):
         try:
             yield Rating(row["user_id"], row["item_id"], int(float(row["timestamp"])))
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise InputError(
                 f"{path}, line {number}: expected a timestamp in seconds, found "
                 f"'{row['timestamp']}'"

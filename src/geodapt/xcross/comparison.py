@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,15 +59,17 @@ class Comparison:
         for name in self.recipe.sources:
             path = self._adapter_path(name)
             if name not in self.recipe.adapters:
-                self.folder.stage(f"source-{name}", lambda work, name=name: self._train(
-                    name, self.tasks[name], self.recipe.source_training, work, f"source-{name}",
-                    self._head(self.tasks[name].outputs), save_to=Path(self._adapter_path(name)),
-                ))  # fmt: skip
+                self.folder.stage(f"source-{name}", partial(self._source, name))
             self.bank.load(name, path)
             head = self._head(self.tasks[name].outputs)
             if (Path(path) / HEAD_FILE).is_file():
                 head.load(Path(path))
             self.source_heads[name] = head
+
+    def _source(self, name: str, work: Path) -> dict[str, Any]:
+        task, settings = self.tasks[name], self.recipe.source_training
+        head, save_to = self._head(task.outputs), Path(self._adapter_path(name))
+        return self._train(name, task, settings, work, f"source-{name}", head, save_to)
 
     def _adapter_path(self, name: str) -> str:
         return self.recipe.adapters.get(name) or str(self.folder / "adapters" / name)
@@ -200,13 +203,12 @@ class Comparison:
                 encoder, head.requires_grad_(True), self._config(settings, head), self.tokenizer
             )
             try:
-                groups = [
-                    {"params": model.head.parameters()},
-                    {
-                        "params": [*encoder.integrators.parameters()]
-                        + [encoder.weights] * encoder.weights.requires_grad,
-                        "lr": settings.learning_rate,
-                    },
+                exchange = [*encoder.exchange.parameters()]
+                if encoder.weights.requires_grad:
+                    exchange.append(encoder.weights)
+                groups: list[dict[str, Any]] = [
+                    {"params": list(head.parameters())},
+                    {"params": exchange, "lr": settings.learning_rate},
                 ]
                 self._fit(model, self.target, self.recipe.training, work, stage, fraction, groups)
                 figures = self._evaluate(model, self.target, work)
@@ -294,7 +296,7 @@ class Comparison:
         """Contributions over some test rows, and a few rows told in full."""
         rows, device = self.target.rows("test"), model.encoder.weights.device
         spread = torch.linspace(0, len(rows) - 1, min(len(rows), 32)).long().unique().tolist()
-        total, examples = Contributions(model), []
+        total, examples = Contributions(model), list[dict[str, Any]]()
         chosen = set(spread[:: max(1, len(spread) // max(self.recipe.examples, 1))])
         for index in spread:
             batch = {k: v.to(device) for k, v in self.collate([rows[index]]).items()}

@@ -4,10 +4,10 @@ Both wrap the same frozen base and the same bank of adapters, so that every meth
 comparison shares one set of weights in memory.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -145,26 +145,17 @@ class XCrossEncoder(Encoder):
         self.settings = settings or IntegratorSettings()
         n = len(sources)
         stack = blocks(base)
-        chosen = {
-            "all": list(range(len(stack))),
-            "last": [len(stack) - 1],
-            "none": [],
-        }.get(str(self.settings.layers), self.settings.layers)
-        outside = [layer for layer in chosen if not 0 <= layer < len(stack)]
-        if outside:
-            raise InputError(
-                f"integrator.layers: {outside} are not among the base's {len(stack)} blocks "
-                f"(0 to {len(stack) - 1})"
-            )
-        self.integrators = nn.ModuleDict(
-            {str(layer): Integrator(n, self.width, self.settings) for layer in sorted(chosen)}
-        )
+        self.integrators = {
+            layer: Integrator(n, self.width, self.settings)
+            for layer in _layers(self.settings.layers, len(stack))
+        }
+        self.exchange = nn.ModuleList(self.integrators.values())
         self.weights = nn.Parameter(torch.full((n,), 1 / n))
         self.weights.requires_grad_(self.settings.aggregation == "learned")
         # Other methods share the base, so the hooks act only within this encoder's own passes.
         self._running: ContextVar[bool] = ContextVar("xcross_running", default=False)
         self._hooks = [
-            stack[int(layer)].register_forward_hook(self._hook(integrator))
+            stack[layer].register_forward_hook(self._hook(integrator))
             for layer, integrator in self.integrators.items()
         ]
 
@@ -210,7 +201,7 @@ class XCrossEncoder(Encoder):
             for integrator in self.integrators.values():
                 integrator.keep_terms, integrator.last_terms = False, None
 
-    def _hook(self, integrator: Integrator):
+    def _hook(self, integrator: Integrator) -> Callable[..., Any]:
         def exchange(block, inputs, output):
             if not self._running.get():
                 return None
@@ -219,3 +210,16 @@ class XCrossEncoder(Encoder):
             return (refined, *output[1:]) if isinstance(output, tuple) else refined
 
         return exchange
+
+
+def _layers(chosen: str | list[int], count: int) -> list[int]:
+    """The blocks behind which streams exchange, in order."""
+    if isinstance(chosen, str):
+        return {"all": list(range(count)), "last": [count - 1], "none": []}[chosen]
+    outside = [layer for layer in chosen if not 0 <= layer < count]
+    if outside:
+        raise InputError(
+            f"integrator.layers: {outside} are not among the base's {count} blocks "
+            f"(0 to {count - 1})"
+        )
+    return sorted(set(chosen))

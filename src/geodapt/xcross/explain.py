@@ -14,7 +14,7 @@ class Contributions:
 
     def __init__(self, model: XCross) -> None:
         self.model = model
-        self.sums: dict[str, tuple[Tensor, Tensor]] = {}
+        self.sums: dict[int, tuple[Tensor, Tensor]] = {}
         self.tokens = 0
 
     def add(self, attention_mask: Tensor, rows: slice = slice(None)) -> None:
@@ -23,26 +23,28 @@ class Contributions:
         self.tokens += int(mask.sum())
         for layer, integrator in self.model.encoder.integrators.items():
             assert integrator.last_terms is not None, "run the model within encoder.observed()"
-            now = tuple(terms[rows][mask].abs().sum(0).cpu() for terms in integrator.last_terms)
-            before = self.sums.get(layer)
             direct, interaction = (
-                now if before is None else (before[0] + now[0], before[1] + now[1])
+                terms[rows][mask].abs().sum(0).cpu() for terms in integrator.last_terms
             )
-            self.sums[layer] = (direct, interaction)
+            self._add(layer, direct, interaction)
 
     def merge(self, other: "Contributions") -> None:
         """Take up what another one summed."""
         self.tokens += other.tokens
         for layer, (direct, interaction) in other.sums.items():
-            before = self.sums.get(layer, (0.0, 0.0))
-            self.sums[layer] = (before[0] + direct, before[1] + interaction)
+            self._add(layer, direct, interaction)
+
+    def _add(self, layer: int, direct: Tensor, interaction: Tensor) -> None:
+        if layer in self.sums:
+            direct, interaction = direct + self.sums[layer][0], interaction + self.sums[layer][1]
+        self.sums[layer] = (direct, interaction)
 
     def figures(self) -> dict[str, Any]:
         """``direct[l][m][m']``: how strongly stream m read stream m' behind layer l."""
         count = max(self.tokens, 1)
         return {
             "streams": list(self.model.encoder.sources),
-            "layers": [int(layer) for layer in self.sums],
+            "layers": list(self.sums),
             "direct": [(direct / count).tolist() for direct, _ in self.sums.values()],
             "interaction": [(inter / count).tolist() for _, inter in self.sums.values()],
             "weights": self.model.encoder.weights.detach().cpu().tolist(),

@@ -75,16 +75,13 @@ class Integrator(nn.Module):
         else:
             z = self.weight.to(wide).expand(rows, tokens, -1)
         z = z.view(rows, tokens, self.kinds, n * (n - 1))
-        direct = interaction = None
-        if self.settings.terms != "interaction":
-            direct = self.settings.beta * self._off_diagonal(z[..., 0, :])
-        if self.settings.terms != "direct":
-            interaction = self.settings.gamma * self._off_diagonal(z[..., -1, :])
-        nothing = torch.zeros_like(direct if direct is not None else interaction)
-        return (
-            nothing if direct is None else direct,
-            nothing if interaction is None else interaction,
-        )
+        direct = self.settings.beta * self._off_diagonal(z[..., 0, :])
+        interaction = self.settings.gamma * self._off_diagonal(z[..., -1, :])
+        if self.settings.terms == "direct":
+            return direct, torch.zeros_like(direct)
+        if self.settings.terms == "interaction":
+            return torch.zeros_like(interaction), interaction
+        return direct, interaction
 
     def forward(self, h: Float[Tensor, "n rows tokens d"]) -> Float[Tensor, "n rows tokens d"]:
         """The refined streams ``h~``, in the type of ``h``; z is computed in float32."""

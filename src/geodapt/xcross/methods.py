@@ -32,6 +32,7 @@ def mix(bank: AdapterBank, sources: Sequence[str]) -> Gate:
 def atoms(bank: AdapterBank, sources: Sequence[str]) -> Gate:
     """The largest rank-one terms of the sum for each token, as many as one adapter has."""
     from geodapt.adapters import TopAtoms
+
     return TopAtoms(of=Mix({name: 1.0 for name in sources}))
 
 
@@ -40,6 +41,7 @@ def merged(method: str, **options: Any) -> Callable[[AdapterBank, Sequence[str]]
 
     def gate(bank: AdapterBank, sources: Sequence[str]) -> Gate:
         from geodapt.adapters import merge
+
         name = f"merged-{method}"
         if name not in bank:
             adapters = [bank[source] for source in sources]

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import datasets
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from geodapt.data import Domain, LabelledDomain
 from geodapt.errors import InputError
 from geodapt.metrics.classification import classification_metrics
 from geodapt.metrics.ranking import ranking_metrics
+from geodapt.training import Rows
 from geodapt.xcross.prompts import ItemPrompts, PromptSettings, TextPrompts
 
 
@@ -31,9 +31,9 @@ class Task(Protocol):
     headline: str
     """The figure that chooses the best weights."""
 
-    def training_rows(self, share: float, visits: int, seed: int) -> Dataset: ...
+    def training_rows(self, share: float, visits: int, seed: int) -> Rows: ...
 
-    def rows(self, split: str) -> Dataset: ...
+    def rows(self, split: str) -> Rows: ...
 
     def sizes(self) -> dict[str, int]: ...
 
@@ -58,7 +58,7 @@ class RankingTask:
         self.prompts = ItemPrompts(domain.items["name"], domain.items["text"], tokenizer, prompts)
         self.training_negatives = training_negatives
 
-    def training_rows(self, share: float, visits: int, seed: int) -> Dataset:
+    def training_rows(self, share: float, visits: int, seed: int) -> Rows:
         """A share of the training rows, each ``visits`` times with newly drawn negatives."""
         chosen = _share(self.domain.splits["train"], share, seed, self.name)
         return _RankingRows(chosen, self.prompts, visits, self.training_negatives, seed)
@@ -104,7 +104,7 @@ class ClassificationTask:
         self.name, self.domain, self.outputs = domain.name, domain, len(domain.labels)
         self.prompts = TextPrompts(tokenizer, prompts)
 
-    def training_rows(self, share: float, visits: int, seed: int) -> Dataset:
+    def training_rows(self, share: float, visits: int, seed: int) -> Rows:
         chosen = _share(self.domain.splits["train"], share, seed, self.name)
         return _LabelledRows(chosen, self.prompts)
 
@@ -158,7 +158,7 @@ def _share(data: datasets.Dataset, share: float, seed: int, name: str) -> datase
     return data.select(sorted(order[: max(1, round(share * len(data)))]))
 
 
-class _RankingRows(Dataset):
+class _RankingRows:
     def __init__(
         self,
         data: datasets.Dataset,
@@ -183,7 +183,7 @@ class _RankingRows(Dataset):
         return {"prompts": self.prompts(row["history"], [row["target"], *negatives]), "labels": 0}
 
 
-class _LabelledRows(Dataset):
+class _LabelledRows:
     def __init__(self, data: datasets.Dataset, prompts: TextPrompts) -> None:
         self.prompts = prompts(data["text"])
         self.labels = list(data["label"])
