@@ -4,29 +4,7 @@ import pytest
 import torch
 
 from geodapt.xcross.integrator import Integrator, IntegratorSettings
-
-
-def naive(h: torch.Tensor, weight: torch.Tensor, settings: IntegratorSettings) -> torch.Tensor:
-    """Stages 1 to 3, one token, one pair and one term at a time."""
-    n, rows, tokens, d = h.shape
-    pairs = [(m, other) for m in range(n) for other in range(n) if other != m]
-    both = settings.terms == "both"
-    out = h.clone()
-    for row in range(rows):
-        for token in range(tokens):
-            concat = torch.cat([h[m, row, token] for m in range(n)])
-            if settings.scale == "unit":
-                concat = concat / concat.norm()
-            elif settings.scale == "sqrt_width":
-                concat = concat / (n * d) ** 0.5
-            z = weight @ concat if settings.dynamic else weight
-            for index, (m, other) in enumerate(pairs):
-                direct = z[index] if settings.terms != "interaction" else 0.0
-                interaction = z[index + len(pairs) * both] if settings.terms != "direct" else 0.0
-                out[m, row, token] += settings.beta * direct * h[other, row, token]
-                difference = h[m, row, token] - h[other, row, token]
-                out[m, row, token] += settings.gamma * interaction * difference
-    return out
+from tests.xcross.naive import integrate
 
 
 @pytest.mark.parametrize("streams", [2, 3, 4])
@@ -41,7 +19,7 @@ def test_equals_the_formula(streams, changed):
     integrator = Integrator(streams, 8, settings)
     torch.nn.init.normal_(integrator.weight)
     h = torch.randn(streams, 2, 5, 8)
-    expected = naive(h.double(), integrator.weight.double(), settings)
+    expected = integrate(h.double(), integrator.weight.double(), settings)
     torch.testing.assert_close(integrator(h), expected.float(), rtol=1e-5, atol=1e-5)
 
 
@@ -85,7 +63,7 @@ def test_gradients_equal_the_formula():
 
     ours = torch.autograd.grad(fused(h, integrator.weight), [h, integrator.weight])
     theirs = torch.autograd.grad(
-        naive(h, integrator.weight, settings).square().sum(), [h, integrator.weight]
+        integrate(h, integrator.weight, settings).square().sum(), [h, integrator.weight]
     )
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)

@@ -74,6 +74,8 @@ class Encoder(nn.Module):
     def _base(self, input_ids, attention_mask, token_type_ids, **cache):
         if token_type_ids is not None:
             cache["token_type_ids"] = token_type_ids
+        if self.decoder:  # which keeps every layer's keys and values unless told not to
+            cache.setdefault("use_cache", False)
         return self.base(input_ids=input_ids, attention_mask=attention_mask, **cache)
 
     # What is shared by many candidates of one user is encoded once, where the architecture
