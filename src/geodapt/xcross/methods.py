@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from geodapt.adapters import AdapterBank, Gate, Mix, Off
+from geodapt.adapters import AdapterBank, Gate, Mix, Off, TopAtoms, merge
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,6 @@ def mix(bank: AdapterBank, sources: Sequence[str]) -> Gate:
 
 def atoms(bank: AdapterBank, sources: Sequence[str]) -> Gate:
     """The largest rank-one terms of the sum for each token, as many as one adapter has."""
-    from geodapt.adapters import TopAtoms
-
     return TopAtoms(of=Mix({name: 1.0 for name in sources}))
 
 
@@ -40,8 +38,6 @@ def merged(method: str, **options: Any) -> Callable[[AdapterBank, Sequence[str]]
     """A static merge of the sources with equal weights, to the largest source's rank."""
 
     def gate(bank: AdapterBank, sources: Sequence[str]) -> Gate:
-        from geodapt.adapters import merge
-
         name = f"merged-{method}"
         if name not in bank:
             adapters = [bank[source] for source in sources]
