@@ -252,7 +252,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step(tmp_path, value):
 
 
 def test_a_wild_learning_rate_stops(tmp_path):
-    with pytest.raises(InputError, match="the loss became .* at step"):
+    with pytest.raises(InputError, match=r"the loss became .* at step"):
         train(tmp_path, steps=50, learning_rate=1e30, weight_decay=1.0, schedule="constant")
 
 
