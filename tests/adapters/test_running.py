@@ -5,7 +5,12 @@ import threading
 
 import pytest
 import torch
-from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
+from torchao.quantization import (
+    Int8WeightOnlyConfig,
+    IntxWeightOnlyConfig,
+    PerGroup,
+    quantize_,
+)
 
 from geodapt.adapters import AdapterBank, Mix, Off, Route, TopAtoms
 from tests.adapters.families import inputs, output, seeded
@@ -110,11 +115,10 @@ def test_bfloat16_autocast(gate):
 @pytest.mark.parametrize("bits", [8, 4])
 def test_adapters_on_quantized_layers(bits):
     model = seeded("llama").to(torch.bfloat16)
-    config = (
-        Int8WeightOnlyConfig()
-        if bits == 8
-        else Int4WeightOnlyConfig(group_size=32, int4_packing_format="opaque")
-    )
+    config = {
+        8: Int8WeightOnlyConfig(),
+        4: IntxWeightOnlyConfig(torch.int4, PerGroup(32)),
+    }[bits]
     quantize_(model.model, config)
     bank = filled(model, std=0.1)
     layer = model.model.layers[0].self_attn.q_proj

@@ -49,6 +49,8 @@ class Adapter:
     """Fingerprint of the base's layers that it was trained on, where geodapt saved it."""
     heads: tuple[str, ...] = field(default=())
     """Modules that PEFT trained in full beside the factors (``modules_to_save``)."""
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """By layer, what a merge that cut to a rank lost, as a relative Frobenius norm."""
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> "Adapter":
@@ -106,7 +108,8 @@ class Adapter:
         if all(old == new for old, new in paths.items()):
             return self
         factors = {paths[path]: value for path, value in self.factors.items()}
-        return Adapter(factors, configure(factors, like=self.config), self.base_sha256, self.heads)
+        config = configure(factors, like=self)
+        return Adapter(factors, config, self.base_sha256, self.heads, self.errors)
 
 
 def scale_of(config: LoraConfig, path: str, rank: int) -> float:
@@ -120,20 +123,22 @@ def rank_of(config: LoraConfig, path: str) -> int:
     return _by_pattern(config.rank_pattern, path, config.r)
 
 
-def configure(factors: Mapping[str, Factors], like: LoraConfig | None = None) -> LoraConfig:
+def configure(factors: Mapping[str, Factors], like: Adapter | None = None) -> LoraConfig:
     """The PEFT configuration that gives these factors their ranks and scales.
 
     Ranks and alphas that differ from the first layer's go into ``rank_pattern`` and
-    ``alpha_pattern``, by full path. Task, base name and dropout come from ``like``.
+    ``alpha_pattern``, by full path. Task, base name and dropout come from ``like``, and so does
+    the way it names its targets where the layers are the same.
     """
-    config: Any = copy.deepcopy(like) if like is not None else LoraConfig()
+    config: Any = copy.deepcopy(like.config) if like is not None else LoraConfig()
     first = next(iter(factors.values()))
     config.r, config.lora_alpha = first.rank, _tidy(first.scale * first.rank)
     config.use_rslora = False
-    config.target_modules = set(factors)
-    config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
     config.init_lora_weights = True
     config.modules_to_save = None
+    if like is None or like.factors.keys() != factors.keys():
+        config.target_modules = set(factors)
+        config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
     config.rank_pattern, config.alpha_pattern = {}, {}
     for path, value in factors.items():
         # PEFT reads the keys as regular expressions that may match behind any prefix.

@@ -1,0 +1,12 @@
+"""Hyperbolic geometry as free functions on tensors.
+
+:mod:`~geodapt.geometry.lorentz` (hyperboloid, space components only),
+:mod:`~geodapt.geometry.poincare` (ball), :mod:`~geodapt.geometry.cones` (entailment),
+:mod:`~geodapt.geometry.curvature` (how hyperbolic is this data?). Curvature is always a positive
+``c``; the space has curvature ``-c``.
+"""
+
+from geodapt.geometry import cones, lorentz, poincare
+from geodapt.geometry._domain import checked
+
+__all__ = ["checked", "cones", "lorentz", "poincare"]
