@@ -1,5 +1,10 @@
-"""A saved base and saved source adapters."""
+"""Saved bases and source adapters, and the command line over small data."""
 
+import io
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +19,7 @@ from geodapt.xcross.integrator import IntegratorSettings
 from geodapt.xcross.model import SourceReference, XCross, XCrossConfig
 from geodapt.xcross.prompts import PromptSettings
 from tests.xcross.small import DECODERS, VOCABULARY, base, filled_bank, shaken, tokenizer
+from tests.xcross.worlds import write_ratings, write_reviews
 
 CORPUS = [f"item number {number} is {word}" for number in range(10) for word in ("good", "bad")]
 
@@ -77,3 +83,59 @@ def shelf(tmp_path) -> Shelf:
     made.save_base()
     made.save_adapters()
     return made
+
+
+# The command line
+
+SOURCE = Path(sys.modules["geodapt"].__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """A folder with a base, reviews and ratings, which recipes name by relative paths."""
+    folder = tmp_path_factory.mktemp("world")
+    Shelf(folder).save_base()
+    write_reviews(folder / "reviews.csv")
+    write_ratings(folder / "ratings")
+    return folder
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+def command(folder: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
+    """``geodapt ARGUMENTS`` in a process of its own, in a folder."""
+    return subprocess.Popen(
+        [sys.executable, *(launcher or ("-m",)), "geodapt", *map(str, arguments)],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(SOURCE),
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def geodapt(world):
+    """``geodapt(*arguments)``: the command line in this process, in the world's folder."""
+    from geodapt.cli import main
+
+    def call(*arguments: object) -> Done:
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(world)
+            patch.setattr(sys, "argv", ["geodapt", *map(str, arguments)])
+            patch.setattr(os, "environ", os.environ.copy())  # what the command sets stays in it
+            with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stopped:
+                main()
+        return Done(stopped.value.code or 0, out.getvalue(), err.getvalue())
+
+    return call
