@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from geodapt.adapters import AdapterBank
 from geodapt.models import fingerprint, load_base
@@ -134,6 +135,7 @@ def geodapt(world):
             patch.chdir(world)
             patch.setattr(sys, "argv", ["geodapt", *map(str, arguments)])
             patch.setattr(os, "environ", os.environ.copy())  # what the command sets stays in it
+            disable_progress_bar()  # which that would do before transformers is imported
             with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stopped:
                 main()
         return Done(stopped.value.code or 0, out.getvalue(), err.getvalue())

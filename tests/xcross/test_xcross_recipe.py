@@ -228,8 +228,8 @@ def calm(world, geodapt) -> Path:
 
 def test_stops_and_kills_end_as_an_undisturbed_run(calm, world, geodapt):
     out = world / "disturbed"
-    arguments = ["run", "long.yaml", "--out", "disturbed"]
-    process = command(world, *arguments)
+    run = ["run", "long.yaml", "--out", "disturbed"]
+    process = command(world, *run)
     wait_for(process, out / "metrics.jsonl", "source-drama", 20)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
@@ -240,14 +240,14 @@ def test_stops_and_kills_end_as_an_undisturbed_run(calm, world, geodapt):
 
     for stage, arguments in (
         ("method-lora", go_on.split()),
-        ("method-xcross", [*arguments, "--resume"]),
+        ("method-xcross", [*run, "--resume"]),
     ):
         process = command(world, *arguments)
         wait_for(process, out / "metrics.jsonl", stage, 30)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert list((out / "work" / stage).glob("checkpoint-*"))
-    done = geodapt("run", "long.yaml", "--out", "disturbed", "--resume")
+    done = geodapt(*run, "--resume")
     assert done.code == 0, done.err
     same(out, calm)
     assert (out / "report.html").is_file()

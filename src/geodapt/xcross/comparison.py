@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from geodapt.adapters import AdapterBank, Gate, Mix
-from geodapt.adapters.targets import adaptable
+from geodapt.adapters.targets import adaptable, choose
 from geodapt.data import load_domains
+from geodapt.errors import InputError
 from geodapt.files import atomic_folder
 from geodapt.memory import peak_memory
 from geodapt.models import blocks, default_dtype, fingerprint, load_base
 from geodapt.processes import is_main_process
 from geodapt.runs import RunFolder
 from geodapt.training import TrainingSettings, fit, predict, trainable_parameters
-from geodapt.xcross.encoders import Encoder, XCrossEncoder
+from geodapt.xcross.encoders import Encoder, XCrossEncoder, exchange_layers
 from geodapt.xcross.explain import Contributions, explain
 from geodapt.xcross.head import FILE as HEAD_FILE
 from geodapt.xcross.head import Head
@@ -55,16 +56,32 @@ class Comparison:
         self.target = self.tasks[recipe.target]
         self.collate = Collator(self.tokenizer)
         self.source_heads: dict[str, Head] = {}
+        self._refuse_misfits()
+
+    def _refuse_misfits(self) -> None:
+        """What the base cannot do is said before anything is trained."""
+        recipe, config = self.recipe, self.base.config.get_text_config()
+        if recipe.lora.targets != "all-linear":
+            choose(self.base, recipe.lora.targets)
+        exchange_layers(recipe.integrator.layers, len(blocks(self.base)))
+        longest = getattr(config, "max_position_embeddings", None)
+        if longest is not None and recipe.prompt.max_tokens > longest:
+            raise InputError(
+                f"prompt.max_tokens is {recipe.prompt.max_tokens}, but base '{recipe.base}' has "
+                f"{longest} positions; set it to {longest} or fewer"
+            )
 
     # Sources
 
     def prepare_sources(self) -> None:
         """Load the source adapters that are given, train the others, and read their heads."""
+        for name, path in self.recipe.adapters.items():
+            self.bank.load(name, path)
         for name in self.recipe.sources:
             path = self._adapter_path(name)
-            if name not in self.recipe.adapters:
+            if name not in self.bank:
                 self.folder.stage(f"source-{name}", _measured(partial(self._source, name)))
-            self.bank.load(name, path)
+                self.bank.load(name, path)
             head = self._head(self.tasks[name].outputs)
             if (Path(path) / HEAD_FILE).is_file():
                 head.load(Path(path))

@@ -149,7 +149,7 @@ class XCrossEncoder(Encoder):
         stack = blocks(base)
         self.integrators = {
             layer: Integrator(n, self.width, self.settings)
-            for layer in _layers(self.settings.layers, len(stack))
+            for layer in exchange_layers(self.settings.layers, len(stack))
         }
         self.exchange = nn.ModuleList(self.integrators.values())
         self.weights = nn.Parameter(torch.full((n,), 1 / n))
@@ -214,7 +214,7 @@ class XCrossEncoder(Encoder):
         return exchange
 
 
-def _layers(chosen: str | list[int], count: int) -> list[int]:
+def exchange_layers(chosen: str | list[int], count: int) -> list[int]:
     """The blocks behind which streams exchange, in order."""
     if isinstance(chosen, str):
         return {"all": list(range(count)), "last": [count - 1], "none": []}[chosen]

@@ -166,17 +166,17 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt", model_card_template=
                 "was trained on (base=, tokenizer=)"
             )
         bank = bank or AdapterBank(base)
-        for source in config.sources:
-            if source.name not in bank:
-                bank.load(source.name, _resolve(folder, source.path))
-            held = bank[source.name].sha256
-            if held != source.sha256:
+        for adapter in config.sources:
+            if adapter.name not in bank:
+                bank.load(adapter.name, _resolve(folder, adapter.path))
+            held = bank[adapter.name].sha256
+            if held != adapter.sha256:
                 raise InputError(
-                    f"{folder}: source adapter '{source.name}' at {source.path} has hash "
-                    f"{held[:12]}, but this model was trained with {source.sha256[:12]}; "
+                    f"{folder}: source adapter '{adapter.name}' at {adapter.path} has hash "
+                    f"{held[:12]}, but this model was trained with {adapter.sha256[:12]}; "
                     "put the original adapter back or train again"
                 )
-        names = [source.name for source in config.sources]
+        names = [adapter.name for adapter in config.sources]
         encoder = XCrossEncoder(base, bank, names, config.integrator, config.pooling)
         head = Head(encoder.width, config.head_width, config.outputs)
         model = cls(encoder, head, config, tokenizer)
