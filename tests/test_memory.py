@@ -2,8 +2,8 @@
 
 import sys
 
-import numpy as np
 import pytest
+import torch
 
 from geodapt.memory import peak_memory, peak_memory_mb
 
@@ -12,7 +12,8 @@ linux = sys.platform == "linux"
 
 def use(megabytes: int) -> None:
     """Touch memory, and give it back."""
-    block = np.ones(megabytes * 2**20, dtype=np.uint8)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    block = torch.ones(megabytes * 2**20, dtype=torch.uint8, device=device)
     del block
 
 
@@ -30,11 +31,13 @@ def test_the_peak_is_that_of_the_block():
 
 def test_it_is_measured_when_the_block_fails():
     with pytest.raises(ValueError, match="stop"), peak_memory() as peak:
+        use(20)
         raise ValueError("stop")
     assert peak.mb > 10
 
 
 def test_without_a_mark_to_reset_it_is_that_of_the_process(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("geodapt.memory._STATUS", tmp_path / "status")
     monkeypatch.setattr("geodapt.memory._CLEAR", tmp_path / "none" / "clear_refs")
     before = peak_memory_mb()
