@@ -21,9 +21,25 @@ from geodapt.xcross.integrator import Integrator, IntegratorSettings
 
 Pooling = Literal["auto", "first", "last", "mean"]
 
+POST_NORM = {
+    *("BertLayer", "RobertaLayer", "XLMRobertaLayer", "CamembertLayer", "ElectraLayer"),
+    *("DebertaLayer", "DebertaV2Layer"),
+}
+"""Blocks in which nothing behind the attention weights reads another token, so that the last one
+can go on with the summary token alone: ``attention.output(context, input)``, then feed-forward."""
+
+TOKENS_AT_ONCE = 2048
+"""Tokens that pass a base on a CPU together: of many more, a layer's activations neither stay in
+the caches nor in memory that the C library keeps between two products."""
+
 
 class Encoder(nn.Module):
     """A frozen base under one gate: ``pool(base(prompt))``."""
+
+    streams = 1
+    """How often a prompt passes the base."""
+    whole = False
+    """Whether all tokens of all prompts must be there at once."""
 
     def __init__(
         self, base: PreTrainedModel, bank: AdapterBank, gate: Gate, pooling: Pooling = "auto"
@@ -50,8 +66,16 @@ class Encoder(nn.Module):
         token_type_ids: Int[Tensor, "rows tokens"] | None = None,
     ) -> Float[Tensor, "rows d"]:
         """Summary vectors of right-padded prompts."""
-        hidden = self.hidden(input_ids, attention_mask, token_type_ids)
-        return self.pool(hidden, attention_mask)
+        inputs = (input_ids, attention_mask, token_type_ids)
+        rows, tokens = input_ids.shape
+        at_once = max(rows, 1)
+        if input_ids.device.type == "cpu" and not self.whole:
+            at_once = max(TOKENS_AT_ONCE // (self.streams * tokens), 1)
+        pieces = []
+        for start in range(0, rows, at_once):
+            piece = [t if t is None else t[start : start + at_once] for t in inputs]
+            pieces.append(self.pool(self.hidden(*piece), piece[1]))
+        return torch.cat(pieces)
 
     def hidden(self, input_ids, attention_mask, token_type_ids=None, **cache):
         """Last hidden states ``(rows, tokens, d)``; ``cache`` goes to the base as it is."""
@@ -143,7 +167,7 @@ class XCrossEncoder(Encoder):
             raise InputError(f"adapters {missing} are not in the bank; it holds {list(bank.names)}")
         # One entry a stream: a batch of n times as many rows is n equal blocks.
         super().__init__(base, bank, gate=Route(sources), pooling=pooling)
-        self.sources = tuple(sources)
+        self.sources, self.streams = tuple(sources), len(sources)
         self.settings = settings or IntegratorSettings()
         n = len(sources)
         stack = blocks(base)
@@ -160,6 +184,9 @@ class XCrossEncoder(Encoder):
             stack[layer].register_forward_hook(self._hook(integrator))
             for layer, integrator in self.integrators.items()
         ]
+        if self.pooling == "first" and type(stack[-1]).__name__ in POST_NORM:
+            output = stack[-1].attention.output
+            self._hooks.append(output.register_forward_pre_hook(self._summary_only))
 
     def close(self) -> None:
         """Take the integrators off the base."""
@@ -168,7 +195,10 @@ class XCrossEncoder(Encoder):
         self._hooks.clear()
 
     def hidden(self, input_ids, attention_mask, token_type_ids=None, **cache):
-        """Last hidden states of all streams, ``(n rows, tokens, d)``, stream after stream."""
+        """Last hidden states of all streams, ``(n rows, tokens, d)``, stream after stream.
+
+        Of the summary token alone, where it is the first and the base is one of :data:`POST_NORM`.
+        """
         n = len(self.sources)
 
         def stack(tensor):
@@ -195,13 +225,21 @@ class XCrossEncoder(Encoder):
     @contextmanager
     def observed(self) -> Iterator[None]:
         """Within the block every integrator keeps its terms, for explanations."""
+        self.whole = True
         for integrator in self.integrators.values():
             integrator.keep_terms = True
         try:
             yield
         finally:
+            self.whole = False
             for integrator in self.integrators.values():
                 integrator.keep_terms, integrator.last_terms = False, None
+
+    def _summary_only(self, output: nn.Module, inputs: tuple) -> tuple | None:
+        """Leave out of the last block what only the other tokens would need."""
+        if not self._running.get() or self.whole:
+            return None
+        return tuple(tensor[:, :1] for tensor in inputs)
 
     def _hook(self, integrator: Integrator) -> Callable[..., Any]:
         def exchange(block, inputs, output):
