@@ -153,6 +153,7 @@ def test_the_last_block_goes_on_with_the_summary_alone(family):
     bank = filled_bank(base(family))
     rows = batch()
     scorer = shaken(xcross_scorer(bank))
+    plain = Encoder(bank.model, bank, Off())
     widths = []
     last = bank.model.encoder.layer[-1].intermediate
     hook = last.register_forward_pre_hook(lambda module, args: widths.append(args[0].shape[1]))
@@ -160,7 +161,7 @@ def test_the_last_block_goes_on_with_the_summary_alone(family):
     with scorer.encoder.observed():  # explanations want the terms of all tokens
         whole = scorer(**rows).logits
         assert {i.last_terms[0].shape[1] for i in scorer.encoder.exchange} == {7}
-    Encoder(bank.model, bank, Off())(**{name: t.flatten(0, 1) for name, t in rows.items()})
+    plain(**{name: tensor.flatten(0, 1) for name, tensor in rows.items()})
     hook.remove()
     assert widths == [1, 7, 7]
     torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
