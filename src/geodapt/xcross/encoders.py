@@ -66,15 +66,16 @@ class Encoder(nn.Module):
         token_type_ids: Int[Tensor, "rows tokens"] | None = None,
     ) -> Float[Tensor, "rows d"]:
         """Summary vectors of right-padded prompts."""
-        inputs = (input_ids, attention_mask, token_type_ids)
         rows, tokens = input_ids.shape
         at_once = max(rows, 1)
         if input_ids.device.type == "cpu" and not self.whole:
             at_once = max(TOKENS_AT_ONCE // (self.streams * tokens), 1)
         pieces = []
         for start in range(0, rows, at_once):
-            piece = [t if t is None else t[start : start + at_once] for t in inputs]
-            pieces.append(self.pool(self.hidden(*piece), piece[1]))
+            piece = slice(start, start + at_once)
+            types = None if token_type_ids is None else token_type_ids[piece]
+            hidden = self.hidden(input_ids[piece], attention_mask[piece], types)
+            pieces.append(self.pool(hidden, attention_mask[piece]))
         return torch.cat(pieces)
 
     def hidden(self, input_ids, attention_mask, token_type_ids=None, **cache):
@@ -185,7 +186,7 @@ class XCrossEncoder(Encoder):
             for layer, integrator in self.integrators.items()
         ]
         if self.pooling == "first" and type(stack[-1]).__name__ in POST_NORM:
-            output = stack[-1].attention.output
+            output = stack[-1].get_submodule("attention.output")
             self._hooks.append(output.register_forward_pre_hook(self._summary_only))
 
     def close(self) -> None:
