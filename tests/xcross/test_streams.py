@@ -161,9 +161,12 @@ def test_the_last_block_goes_on_with_the_summary_alone(family):
     with scorer.encoder.observed():  # explanations want the terms of all tokens
         whole = scorer(**rows).logits
         assert {i.last_terms[0].shape[1] for i in scorer.encoder.exchange} == {7}
-    plain(**{name: tensor.flatten(0, 1) for name, tensor in rows.items()})
+    flat = {name: tensor.flatten(0, 1) for name, tensor in rows.items()}
+    summary = plain(**flat)
+    states = bank.model(**flat).last_hidden_state
     hook.remove()
-    assert widths == [1, 7, 7]
+    assert widths == [1, 7, 1, 7]
+    torch.testing.assert_close(summary, states[:, 0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Float, Int
@@ -27,6 +28,11 @@ POST_NORM = {
 }
 """Blocks in which nothing behind the attention weights reads another token, so that the last one
 can go on with the summary token alone: ``attention.output(context, input)``, then feed-forward."""
+
+# Whether an encoder's pass is running that wants the first token alone. Other passes of the base
+# want them all, so its hook, which stays, does nothing in them.
+_SUMMARY_ALONE: ContextVar[bool] = ContextVar("summary_alone", default=False)
+_SHORTENED: WeakSet[nn.Module] = WeakSet()
 
 TOKENS_AT_ONCE = 2048
 """Tokens that pass a base on a CPU together: of many more, a layer's activations neither stay in
@@ -48,6 +54,8 @@ class Encoder(nn.Module):
         self.base, self.bank, self.gate = base, bank, gate
         self.decoder = is_decoder(base)
         self.pooling = ("last" if self.decoder else "first") if pooling == "auto" else pooling
+        if self.pooling == "first":
+            _shorten(blocks(base)[-1])
 
     @property
     def width(self) -> int:
@@ -79,7 +87,11 @@ class Encoder(nn.Module):
         return torch.cat(pieces)
 
     def hidden(self, input_ids, attention_mask, token_type_ids=None, **cache):
-        """Last hidden states ``(rows, tokens, d)``; ``cache`` goes to the base as it is."""
+        """Last hidden states ``(rows, tokens, d)``; ``cache`` goes to the base as it is.
+
+        Those of the summary token alone, where it is the first and the base is of
+        :data:`POST_NORM` blocks.
+        """
         with self.bank.use(self.gate):
             return self._base(input_ids, attention_mask, token_type_ids, **cache).last_hidden_state
 
@@ -101,7 +113,11 @@ class Encoder(nn.Module):
             cache["token_type_ids"] = token_type_ids
         if self.decoder:  # which keeps every layer's keys and values unless told not to
             cache.setdefault("use_cache", False)
-        return self.base(input_ids=input_ids, attention_mask=attention_mask, **cache)
+        token = _SUMMARY_ALONE.set(self.pooling == "first" and not self.whole)
+        try:
+            return self.base(input_ids=input_ids, attention_mask=attention_mask, **cache)
+        finally:
+            _SUMMARY_ALONE.reset(token)
 
     # What is shared by many candidates of one user is encoded once, where the architecture
     # allows it: in a decoder the history's keys and values do not depend on what follows.
@@ -185,9 +201,6 @@ class XCrossEncoder(Encoder):
             stack[layer].register_forward_hook(self._hook(integrator))
             for layer, integrator in self.integrators.items()
         ]
-        if self.pooling == "first" and type(stack[-1]).__name__ in POST_NORM:
-            output = stack[-1].get_submodule("attention.output")
-            self._hooks.append(output.register_forward_pre_hook(self._summary_only))
 
     def close(self) -> None:
         """Take the integrators off the base."""
@@ -196,10 +209,7 @@ class XCrossEncoder(Encoder):
         self._hooks.clear()
 
     def hidden(self, input_ids, attention_mask, token_type_ids=None, **cache):
-        """Last hidden states of all streams, ``(n rows, tokens, d)``, stream after stream.
-
-        Of the summary token alone, where it is the first and the base is one of :data:`POST_NORM`.
-        """
+        """Last hidden states of all streams, ``(n rows, tokens, d)``, stream after stream."""
         n = len(self.sources)
 
         def stack(tensor):
@@ -236,12 +246,6 @@ class XCrossEncoder(Encoder):
             for integrator in self.integrators.values():
                 integrator.keep_terms, integrator.last_terms = False, None
 
-    def _summary_only(self, output: nn.Module, inputs: tuple) -> tuple | None:
-        """Leave out of the last block what only the other tokens would need."""
-        if not self._running.get() or self.whole:
-            return None
-        return tuple(tensor[:, :1] for tensor in inputs)
-
     def _hook(self, integrator: Integrator) -> Callable[..., Any]:
         def exchange(block, inputs, output):
             if not self._running.get():
@@ -251,6 +255,18 @@ class XCrossEncoder(Encoder):
             return (refined, *output[1:]) if isinstance(output, tuple) else refined
 
         return exchange
+
+
+def _shorten(block: nn.Module) -> None:
+    """Let encoders leave out of a last block what only other tokens than the first would need."""
+    if type(block).__name__ in POST_NORM and block not in _SHORTENED:
+        _SHORTENED.add(block)
+        output = block.get_submodule("attention.output")
+        output.register_forward_pre_hook(
+            lambda module, inputs: (
+                tuple(tensor[:, :1] for tensor in inputs) if _SUMMARY_ALONE.get() else None
+            )
+        )
 
 
 def exchange_layers(chosen: str | list[int], count: int) -> list[int]:
