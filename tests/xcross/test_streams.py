@@ -15,7 +15,7 @@ from geodapt.xcross.scorer import Scorer
 from tests.xcross import naive
 from tests.xcross.small import DECODERS, WIDTH, base, batch, filled_bank, shaken, xcross_scorer
 
-FAMILIES = ["bert", "roberta", "deberta", "modernbert", "llama", "qwen"]
+FAMILIES = ["bert", "roberta", "deberta", "modernbert", "t5", "llama", "qwen"]
 THREE = ("toys", "books", "tools")
 
 

@@ -51,8 +51,9 @@ class Encoder(nn.Module):
         self, base: PreTrainedModel, bank: AdapterBank, gate: Gate, pooling: Pooling = "auto"
     ) -> None:
         super().__init__()
-        self.base, self.bank, self.gate = base, bank, gate
-        self.decoder = is_decoder(base)
+        self.base = base.get_encoder() if base.config.is_encoder_decoder else base
+        self.bank, self.gate = bank, gate
+        self.decoder = is_decoder(self.base)
         self.pooling = ("last" if self.decoder else "first") if pooling == "auto" else pooling
         if self.pooling == "first":
             _shorten(blocks(base)[-1])
