@@ -23,17 +23,18 @@ from transformers import (
     PreTrainedModel,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
 from transformers.trainer_callback import PrinterCallback
 
 from geodapt.errors import InputError
-from geodapt.files import read_tensors, write_tensors
+from geodapt.files import read_tensors, write_tensors, write_text
 from geodapt.progress import Bar, bar
 from geodapt.settings import Settings
 
-WEIGHTS = "trainable.safetensors"
+WEIGHTS, STATE = "trainable.safetensors", "trainer_state.json"
 
 
 class TrainingSettings(Settings):
@@ -117,7 +118,7 @@ def fit(
     weights as an undisturbed run. ``metrics(logits, labels)`` names figures of the validation
     rows; ``best_by`` is the one that chooses the best (the lowest for ``loss``, else the
     highest). ``groups`` are optimizer parameter groups; their ``lr`` overrides the setting's.
-    ``forget_after(step)`` is told where a resumed training goes on from, before it does.
+    ``forget_after(step)`` is told behind which step the training begins or goes on, before it does.
 
     Raises :class:`InputError` when the training rows are empty, nothing trains, or the loss
     becomes NaN or infinite.
@@ -155,10 +156,11 @@ def fit(
     trainer.label = label
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(work)
-    if checkpoint is not None and forget_after is not None:
-        forget_after(int(checkpoint.name.rpartition("-")[2]))
+    if forget_after is not None:
+        forget_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint is None or not trainer.finish_from(checkpoint):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started
     return Fit(trainer.state.global_step, round(seconds, 2), trainer.state.best_metric)
 
@@ -194,11 +196,17 @@ def last_checkpoint(work: Path) -> Path | None:
     """The newest checkpoint that was written to its end; torn ones are removed."""
     found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     for path in reversed(found):
+        file = path / STATE
         try:  # Trainer writes its state last, so a readable state means a whole checkpoint
-            json.loads((path / "trainer_state.json").read_text())
-            return path
+            state = json.loads(file.read_text())
         except (OSError, json.JSONDecodeError):
             shutil.rmtree(path, ignore_errors=True)
+            continue
+        # The folder may have moved since, or be named from another place.
+        if best := state.get("best_model_checkpoint"):
+            state["best_model_checkpoint"] = str(work / Path(best).name)
+            write_text(file, json.dumps(state, indent=2))
+        return path
     return None
 
 
@@ -227,6 +235,8 @@ def _arguments(
         fp16=autocast is torch.float16,
         remove_unused_columns=False,
         label_names=["labels"],
+        restore_callback_states_from_checkpoint=True,  # how much patience was left
+        use_cpu=not torch.accelerator.is_available(),
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -277,6 +287,21 @@ class _Trainer(Trainer):
                 f"{self.args.max_grad_norm:g}), and look for NaN in the data"
             )
         return (loss, outputs) if return_outputs else loss
+
+    def finish_from(self, checkpoint: Path) -> bool:
+        """Whether a checkpoint is a training's last; then its state and weights are taken over.
+
+        Trainer itself would take one more step.
+        """
+        state = TrainerState.load_from_json(str(checkpoint / STATE))
+        if not state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
+            return False
+        self.state = state
+        if self.args.load_best_model_at_end and state.best_model_checkpoint:
+            self._load_best_model()
+        else:
+            self._load_from_checkpoint(str(checkpoint))
+        return True
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if isinstance(self.model, PreTrainedModel):
@@ -331,6 +356,9 @@ class _Watch(TrainerCallback):
             self._bar.advance(state.global_step)
 
     def on_step_end(self, args, state, control, **kwargs):
+        # Losses are averaged since the last line: a line with each checkpoint makes those that
+        # follow the same whether the training was resumed there or not.
+        control.should_log |= control.should_save
         if self._bar:
             self._bar.advance()
 

@@ -47,7 +47,7 @@ def merged(base: PreTrainedModel, adapter: Adapter) -> PreTrainedModel:
     with torch.no_grad():
         for path, (A, B, scale) in adapter.factors.items():
             model.get_submodule(path).weight += scale * B.double() @ A.double()
-    return model
+    return model.get_encoder() if model.config.is_encoder_decoder else model
 
 
 def _calls(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> list[tuple[tuple, dict]]:

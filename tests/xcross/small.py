@@ -17,6 +17,8 @@ from transformers import (
     Qwen3Model,
     RobertaConfig,
     RobertaModel,
+    T5Config,
+    T5Model,
 )
 
 from geodapt.adapters import AdapterBank
@@ -56,6 +58,9 @@ def base(family: str) -> PreTrainedModel:
             local = {"local_attention": 4, "global_attn_every_n_layers": 2}
             ends = {"cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2}
             model = ModernBertModel(ModernBertConfig(**SIZES, **local, **ends))
+        case "t5":
+            sizes = {"d_model": WIDTH, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+            model = T5Model(T5Config(vocab_size=VOCABULARY, decoder_start_token_id=0, **sizes))
         case "llama":
             model = LlamaModel(LlamaConfig(**SIZES, num_key_value_heads=2))
         case "qwen":
@@ -65,10 +70,10 @@ def base(family: str) -> PreTrainedModel:
 
 # (rank, alpha, targets). Scales are powers of two, so that folding them in does not round.
 ADAPTERS = {
-    "toys": (4, 8, r".*(query|query_proj|q_proj|Wqkv|value|value_proj|v_proj)"),
+    "toys": (4, 8, r".*(query|query_proj|q_proj|Wqkv|q|value|value_proj|v_proj|v)"),
     "books": (2, 4, "all-linear"),
-    "tools": (3, 3, r".*(query|query_proj|q_proj|Wqkv|Wi|down_proj|output\.dense)"),
-    "music": (1, 2, r".*(key|key_proj|k_proj|Wo|up_proj|intermediate\.dense)"),
+    "tools": (3, 3, r".*(query|query_proj|q_proj|Wqkv|q|Wi|wi|down_proj|output\.dense)"),
+    "music": (1, 2, r".*(key|key_proj|k_proj|k|Wo|wo|up_proj|intermediate\.dense)"),
 }
 
 

@@ -7,6 +7,7 @@ import torch
 
 from geodapt.adapters import Mix, Off
 from geodapt.errors import InputError
+from geodapt.xcross import encoders
 from geodapt.xcross.encoders import Encoder, XCrossEncoder
 from geodapt.xcross.head import Head
 from geodapt.xcross.integrator import IntegratorSettings
@@ -14,7 +15,7 @@ from geodapt.xcross.scorer import Scorer
 from tests.xcross import naive
 from tests.xcross.small import DECODERS, WIDTH, base, batch, filled_bank, shaken, xcross_scorer
 
-FAMILIES = ["bert", "roberta", "deberta", "modernbert", "llama", "qwen"]
+FAMILIES = ["bert", "roberta", "deberta", "modernbert", "t5", "llama", "qwen"]
 THREE = ("toys", "books", "tools")
 
 
@@ -123,6 +124,50 @@ def test_padding_changes_nothing():
     rows = batch(padded=False)
     wider = {name: torch.nn.functional.pad(tensor, (0, 4)) for name, tensor in rows.items()}
     torch.testing.assert_close(scorer(**wider).logits, scorer(**rows).logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_prompts_that_pass_in_pieces(family, monkeypatch):
+    bank = filled_bank(base(family))
+    scorer = shaken(xcross_scorer(bank))
+    rows = batch(rows=3, candidates=3)
+    found = []
+    for at_once, passes in ((10_000, 1), (2 * 3 * 7, 5), (1, 9)):
+        monkeypatch.setattr(encoders, "TOKENS_AT_ONCE", at_once)
+        calls = []
+        hook = bank.model.register_forward_hook(lambda *args, seen=calls: seen.append(args))
+        scorer.zero_grad()
+        output = scorer(**rows, labels=torch.tensor([0, 2, 1]))
+        output.loss.backward()
+        hook.remove()
+        assert len(calls) == passes
+        gradients = [p.grad.clone() for p in scorer.parameters() if p.requires_grad]
+        found.append((output.logits, *gradients))
+    for pieces in found[1:]:
+        for piece, whole in zip(pieces, found[0], strict=True):
+            torch.testing.assert_close(piece, whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "deberta"])
+def test_the_last_block_goes_on_with_the_summary_alone(family):
+    bank = filled_bank(base(family))
+    rows = batch()
+    scorer = shaken(xcross_scorer(bank))
+    plain = Encoder(bank.model, bank, Off())
+    widths = []
+    last = bank.model.encoder.layer[-1].intermediate
+    hook = last.register_forward_pre_hook(lambda module, args: widths.append(args[0].shape[1]))
+    found = scorer(**rows).logits
+    with scorer.encoder.observed():  # explanations want the terms of all tokens
+        whole = scorer(**rows).logits
+        assert {i.last_terms[0].shape[1] for i in scorer.encoder.exchange} == {7}
+    flat = {name: tensor.flatten(0, 1) for name, tensor in rows.items()}
+    summary = plain(**flat)
+    states = bank.model(**flat).last_hidden_state
+    hook.remove()
+    assert widths == [1, 7, 1, 7]
+    torch.testing.assert_close(summary, states[:, 0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from geodapt.adapters import AdapterBank, Gate, Mix
+from geodapt.adapters.targets import adaptable, choose
 from geodapt.data import load_domains
+from geodapt.errors import InputError
 from geodapt.files import atomic_folder
 from geodapt.memory import peak_memory
-from geodapt.models import default_dtype, fingerprint, load_base
+from geodapt.models import blocks, default_dtype, fingerprint, load_base
 from geodapt.processes import is_main_process
 from geodapt.runs import RunFolder
 from geodapt.training import TrainingSettings, fit, predict, trainable_parameters
-from geodapt.xcross.encoders import Encoder, XCrossEncoder
+from geodapt.xcross.encoders import Encoder, XCrossEncoder, exchange_layers
 from geodapt.xcross.explain import Contributions, explain
 from geodapt.xcross.head import FILE as HEAD_FILE
 from geodapt.xcross.head import Head
@@ -54,16 +56,32 @@ class Comparison:
         self.target = self.tasks[recipe.target]
         self.collate = Collator(self.tokenizer)
         self.source_heads: dict[str, Head] = {}
+        self._refuse_misfits()
+
+    def _refuse_misfits(self) -> None:
+        """What the base cannot do is said before anything is trained."""
+        recipe, config = self.recipe, self.base.config.get_text_config()
+        if recipe.lora.targets != "all-linear":
+            choose(self.base, recipe.lora.targets)
+        exchange_layers(recipe.integrator.layers, len(blocks(self.base)))
+        longest = getattr(config, "max_position_embeddings", None)
+        if longest is not None and recipe.prompt.max_tokens > longest:
+            raise InputError(
+                f"prompt.max_tokens is {recipe.prompt.max_tokens}, but base '{recipe.base}' has "
+                f"{longest} positions; set it to {longest} or fewer"
+            )
 
     # Sources
 
     def prepare_sources(self) -> None:
         """Load the source adapters that are given, train the others, and read their heads."""
+        for name, path in self.recipe.adapters.items():
+            self.bank.load(name, path)
         for name in self.recipe.sources:
             path = self._adapter_path(name)
-            if name not in self.recipe.adapters:
+            if name not in self.bank:
                 self.folder.stage(f"source-{name}", _measured(partial(self._source, name)))
-            self.bank.load(name, path)
+                self.bank.load(name, path)
             head = self._head(self.tasks[name].outputs)
             if (Path(path) / HEAD_FILE).is_file():
                 head.load(Path(path))
@@ -197,12 +215,18 @@ class Comparison:
         """A fresh adapter that trains together with a head, in the bank for the block."""
         lora = self.recipe.lora
         torch.manual_seed(self.recipe.seed)
-        self.bank.create(name, lora.rank, lora.alpha, lora.targets, lora.dropout, lora.rslora)
+        targets = self._linears() if lora.targets == "all-linear" else lora.targets
+        self.bank.create(name, lora.rank, lora.alpha, targets, lora.dropout, lora.rslora)
         try:
             self.bank.train_only(name)
             yield Scorer(self._encoder(Mix({name: 1.0})), head.requires_grad_(True))
         finally:
             self.bank.remove(name)
+
+    def _linears(self) -> list[str]:
+        """The blocks' linear layers; a pooler behind them takes no part in any method."""
+        inside = set(blocks(self.base).modules())
+        return [path for path, layer in adaptable(self.base).items() if layer in inside]
 
     def _save(self, name: str, head: Head) -> None:
         if is_main_process():
@@ -261,12 +285,14 @@ class Comparison:
         recipe = self.recipe
         ranking = isinstance(self.target, RankingTask)
         return XCrossConfig(
-            base=recipe.base,
+            base=_lasting(recipe.base),
             base_fingerprint=fingerprint(self.base),
             sources=[
                 SourceReference(
                     name=name,
-                    path=recipe.adapters.get(name, f"../adapters/{name}"),
+                    path=_lasting(recipe.adapters[name])
+                    if name in recipe.adapters
+                    else f"../adapters/{name}",
                     sha256=self.bank[name].sha256,
                 )
                 for name in recipe.sources
@@ -336,3 +362,9 @@ def _measured(compute: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dic
         return {**result, "seconds": seconds, "peak_memory_mb": peak.mb}
 
     return measured
+
+
+def _lasting(name: str) -> str:
+    """A hub name as it is; a folder by a path that means the same from everywhere."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.is_dir() else name

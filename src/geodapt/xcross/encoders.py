@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Float, Int
@@ -21,17 +22,41 @@ from geodapt.xcross.integrator import Integrator, IntegratorSettings
 
 Pooling = Literal["auto", "first", "last", "mean"]
 
+POST_NORM = {
+    *("BertLayer", "RobertaLayer", "XLMRobertaLayer", "CamembertLayer", "ElectraLayer"),
+    *("DebertaLayer", "DebertaV2Layer"),
+}
+"""Blocks in which nothing behind the attention weights reads another token, so that the last one
+can go on with the summary token alone: ``attention.output(context, input)``, then feed-forward."""
+
+# Whether an encoder's pass is running that wants the first token alone. Other passes of the base
+# want them all, so its hook, which stays, does nothing in them.
+_SUMMARY_ALONE: ContextVar[bool] = ContextVar("summary_alone", default=False)
+_SHORTENED: WeakSet[nn.Module] = WeakSet()
+
+TOKENS_AT_ONCE = 2048
+"""Tokens that pass a base on a CPU together: of many more, a layer's activations neither stay in
+the caches nor in memory that the C library keeps between two products."""
+
 
 class Encoder(nn.Module):
     """A frozen base under one gate: ``pool(base(prompt))``."""
+
+    streams = 1
+    """How often a prompt passes the base."""
+    whole = False
+    """Whether all tokens of all prompts must be there at once."""
 
     def __init__(
         self, base: PreTrainedModel, bank: AdapterBank, gate: Gate, pooling: Pooling = "auto"
     ) -> None:
         super().__init__()
-        self.base, self.bank, self.gate = base, bank, gate
-        self.decoder = is_decoder(base)
+        self.base = base.get_encoder() if base.config.is_encoder_decoder else base
+        self.bank, self.gate = bank, gate
+        self.decoder = is_decoder(self.base)
         self.pooling = ("last" if self.decoder else "first") if pooling == "auto" else pooling
+        if self.pooling == "first":
+            _shorten(blocks(base)[-1])
 
     @property
     def width(self) -> int:
@@ -50,11 +75,24 @@ class Encoder(nn.Module):
         token_type_ids: Int[Tensor, "rows tokens"] | None = None,
     ) -> Float[Tensor, "rows d"]:
         """Summary vectors of right-padded prompts."""
-        hidden = self.hidden(input_ids, attention_mask, token_type_ids)
-        return self.pool(hidden, attention_mask)
+        rows, tokens = input_ids.shape
+        at_once = max(rows, 1)
+        if input_ids.device.type == "cpu" and not self.whole:
+            at_once = max(TOKENS_AT_ONCE // (self.streams * tokens), 1)
+        pieces = []
+        for start in range(0, rows, at_once):
+            piece = slice(start, start + at_once)
+            types = None if token_type_ids is None else token_type_ids[piece]
+            hidden = self.hidden(input_ids[piece], attention_mask[piece], types)
+            pieces.append(self.pool(hidden, attention_mask[piece]))
+        return torch.cat(pieces)
 
     def hidden(self, input_ids, attention_mask, token_type_ids=None, **cache):
-        """Last hidden states ``(rows, tokens, d)``; ``cache`` goes to the base as it is."""
+        """Last hidden states ``(rows, tokens, d)``; ``cache`` goes to the base as it is.
+
+        Those of the summary token alone, where it is the first and the base is of
+        :data:`POST_NORM` blocks.
+        """
         with self.bank.use(self.gate):
             return self._base(input_ids, attention_mask, token_type_ids, **cache).last_hidden_state
 
@@ -76,7 +114,11 @@ class Encoder(nn.Module):
             cache["token_type_ids"] = token_type_ids
         if self.decoder:  # which keeps every layer's keys and values unless told not to
             cache.setdefault("use_cache", False)
-        return self.base(input_ids=input_ids, attention_mask=attention_mask, **cache)
+        token = _SUMMARY_ALONE.set(self.pooling == "first" and not self.whole)
+        try:
+            return self.base(input_ids=input_ids, attention_mask=attention_mask, **cache)
+        finally:
+            _SUMMARY_ALONE.reset(token)
 
     # What is shared by many candidates of one user is encoded once, where the architecture
     # allows it: in a decoder the history's keys and values do not depend on what follows.
@@ -143,13 +185,13 @@ class XCrossEncoder(Encoder):
             raise InputError(f"adapters {missing} are not in the bank; it holds {list(bank.names)}")
         # One entry a stream: a batch of n times as many rows is n equal blocks.
         super().__init__(base, bank, gate=Route(sources), pooling=pooling)
-        self.sources = tuple(sources)
+        self.sources, self.streams = tuple(sources), len(sources)
         self.settings = settings or IntegratorSettings()
         n = len(sources)
         stack = blocks(base)
         self.integrators = {
             layer: Integrator(n, self.width, self.settings)
-            for layer in _layers(self.settings.layers, len(stack))
+            for layer in exchange_layers(self.settings.layers, len(stack))
         }
         self.exchange = nn.ModuleList(self.integrators.values())
         self.weights = nn.Parameter(torch.full((n,), 1 / n))
@@ -195,11 +237,13 @@ class XCrossEncoder(Encoder):
     @contextmanager
     def observed(self) -> Iterator[None]:
         """Within the block every integrator keeps its terms, for explanations."""
+        self.whole = True
         for integrator in self.integrators.values():
             integrator.keep_terms = True
         try:
             yield
         finally:
+            self.whole = False
             for integrator in self.integrators.values():
                 integrator.keep_terms, integrator.last_terms = False, None
 
@@ -214,7 +258,19 @@ class XCrossEncoder(Encoder):
         return exchange
 
 
-def _layers(chosen: str | list[int], count: int) -> list[int]:
+def _shorten(block: nn.Module) -> None:
+    """Let encoders leave out of a last block what only other tokens than the first would need."""
+    if type(block).__name__ in POST_NORM and block not in _SHORTENED:
+        _SHORTENED.add(block)
+        output = block.get_submodule("attention.output")
+        output.register_forward_pre_hook(
+            lambda module, inputs: (
+                tuple(tensor[:, :1] for tensor in inputs) if _SUMMARY_ALONE.get() else None
+            )
+        )
+
+
+def exchange_layers(chosen: str | list[int], count: int) -> list[int]:
     """The blocks behind which streams exchange, in order."""
     if isinstance(chosen, str):
         return {"all": list(range(count)), "last": [count - 1], "none": []}[chosen]

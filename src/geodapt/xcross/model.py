@@ -11,12 +11,14 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from pydantic import ValidationError
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from geodapt.adapters import AdapterBank
 from geodapt.errors import InputError
-from geodapt.files import read_json, read_tensors, write_json, write_tensors
+from geodapt.files import PICKLES, read_json, read_tensors, write_json, write_tensors
 from geodapt.models import fingerprint, load_base
 from geodapt.settings import Settings
 from geodapt.xcross.encoders import Pooling, XCrossEncoder
@@ -24,6 +26,21 @@ from geodapt.xcross.head import Head
 from geodapt.xcross.integrator import IntegratorSettings
 from geodapt.xcross.prompts import Collator, ItemPrompts, PromptSettings, TextPrompts
 from geodapt.xcross.scorer import Scorer
+
+WEIGHTS = "model.safetensors"
+CARD = """---
+{{ card_data }}
+---
+
+Integrators and a scoring head of X-Cross: they let the adapters of several source domains, on one
+frozen base, serve a new domain. `config.json` names the base and the adapters.
+
+```python
+from geodapt.xcross.model import XCross
+
+model = XCross.from_pretrained("this folder, or its name on the hub")
+```
+"""
 
 
 class SourceReference(Settings):
@@ -51,7 +68,7 @@ class XCrossConfig(Settings):
     labels: list[str] = []
 
 
-class XCross(Scorer, ModelHubMixin):
+class XCross(Scorer, ModelHubMixin, library_name="geodapt", model_card_template=CARD):
     """One frozen base, n source adapters, and the integrators that were trained on a target.
 
     >>> model = XCross.from_pretrained("runs/demo/model")
@@ -83,6 +100,9 @@ class XCross(Scorer, ModelHubMixin):
         """A score for each candidate text after a history of item names, oldest first."""
         if self.settings.task != "ranking":
             raise InputError("this model classifies texts; call classify(texts)")
+        for given in (history, candidates):
+            if isinstance(given, str):
+                raise InputError(f"rank() takes a list of texts, got the text {given!r}")
         if not candidates:
             raise InputError("rank() needs at least one candidate")
         items = [*history, *candidates]
@@ -95,6 +115,10 @@ class XCross(Scorer, ModelHubMixin):
         """The most likely label of each text."""
         if self.settings.task != "classification":
             raise InputError("this model ranks candidates; call rank(history, candidates)")
+        if isinstance(texts, str):
+            raise InputError(f"classify() takes a list of texts, got the text {texts!r}")
+        if not texts:
+            return []
         prompts = TextPrompts(self.tokenizer, self.settings.prompt)(texts)
         logits = self._logits([{"prompts": [prompt], "labels": 0} for prompt in prompts])
         return [self.settings.labels[index] for index in logits.argmax(-1).tolist()]
@@ -107,39 +131,31 @@ class XCross(Scorer, ModelHubMixin):
         return self(**batch).logits
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        write_tensors(save_directory / "model.safetensors", self.trained())
+        write_tensors(save_directory / WEIGHTS, self.trained())
         write_json(save_directory / "config.json", self.settings.model_dump(mode="json"))
 
     @classmethod
-    def _from_pretrained(  # type: ignore[override]  # the mixin passes what it is given
+    def from_pretrained(  # type: ignore[override]  # the mixin's own has no base and no bank
         cls,
+        source: str | Path,
         *,
-        model_id: str,
         base: PreTrainedModel | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
         bank: AdapterBank | None = None,
         dtype: torch.dtype = torch.float32,
-        revision: str | None = None,
-        cache_dir: str | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        **unused: Any,
+        **hub: Any,
     ) -> "XCross":
         """Load base and adapters where the saved model says they are, and check their hashes.
 
-        ``base``, ``tokenizer`` and ``bank`` share what is already in memory.
+        ``source`` is a folder or a hub name, ``hub`` goes to
+        :func:`huggingface_hub.snapshot_download`. ``base``, ``tokenizer`` and ``bank`` share what
+        is already in memory. Raises :class:`InputError` for what is missing, corrupt or pickled,
+        and for a base or an adapter other than those that it was trained with.
         """
-        folder = Path(model_id)
-        if not folder.is_dir():
-            folder = Path(
-                snapshot_download(
-                    model_id, revision=revision, cache_dir=cache_dir, token=token,
-                    force_download=force_download, local_files_only=local_files_only,
-                )
-            )  # fmt: skip
-        config = XCrossConfig.model_validate(read_json(folder / "config.json"))
-        tensors = read_tensors(folder / "model.safetensors")
+        folder = _find(source, hub)
+        config = _read_config(folder / "config.json")
+        _refuse_pickles(folder)
+        tensors = read_tensors(folder / WEIGHTS)
         if base is None or tokenizer is None:
             base, tokenizer = load_base(config.base, dtype)
         found = fingerprint(base)
@@ -150,17 +166,17 @@ class XCross(Scorer, ModelHubMixin):
                 "was trained on (base=, tokenizer=)"
             )
         bank = bank or AdapterBank(base)
-        for source in config.sources:
-            if source.name not in bank:
-                bank.load(source.name, _resolve(folder, source.path))
-            held = bank[source.name].sha256
-            if held != source.sha256:
+        for adapter in config.sources:
+            if adapter.name not in bank:
+                bank.load(adapter.name, _resolve(folder, adapter.path))
+            held = bank[adapter.name].sha256
+            if held != adapter.sha256:
                 raise InputError(
-                    f"{folder}: source adapter '{source.name}' at {source.path} has hash "
-                    f"{held[:12]}, but this model was trained with {source.sha256[:12]}; "
+                    f"{folder}: source adapter '{adapter.name}' at {adapter.path} has hash "
+                    f"{held[:12]}, but this model was trained with {adapter.sha256[:12]}; "
                     "put the original adapter back or train again"
                 )
-        names = [source.name for source in config.sources]
+        names = [adapter.name for adapter in config.sources]
         encoder = XCrossEncoder(base, bank, names, config.integrator, config.pooling)
         head = Head(encoder.width, config.head_width, config.outputs)
         model = cls(encoder, head, config, tokenizer)
@@ -168,11 +184,15 @@ class XCross(Scorer, ModelHubMixin):
         return model.eval()
 
     def _load_trained(self, tensors: dict[str, torch.Tensor], folder: Path) -> None:
-        own = self.trained()
-        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in tensors.items()}:
+        held, wanted = (
+            {n: tuple(t.shape) for n, t in ts.items()} for ts in (tensors, self.trained())
+        )
+        if held != wanted:
+            name = min(held.items() ^ wanted.items())[0]
             raise InputError(
-                f"{folder}/model.safetensors does not fit its config.json: it holds "
-                f"{sorted(tensors)}, {sorted(own)} expected; save the model again"
+                f"{folder / WEIGHTS} does not fit its config.json: tensor '{name}' is "
+                f"{held.get(name, 'absent')}, but {wanted.get(name, 'absent')} by the "
+                "configuration; save the model again"
             )
         self.head.load_tensors(
             {n.removeprefix("head."): t for n, t in tensors.items() if n.startswith("head.")},
@@ -182,6 +202,41 @@ class XCross(Scorer, ModelHubMixin):
             self.encoder.weights.copy_(tensors["weights"])
             for layer, integrator in self.encoder.integrators.items():
                 integrator.weight.copy_(tensors[f"integrators.{layer}"])
+
+
+def _find(source: str | Path, hub: dict[str, Any]) -> Path:
+    """The folder of a saved model, downloaded first when ``source`` is a hub name."""
+    folder, name = Path(source).expanduser(), str(source)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InputError(f"model '{name}' is not a folder; give one saved by save_pretrained")
+    try:
+        return Path(snapshot_download(name, **hub))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise InputError(
+            f"model '{name}' is neither a folder nor a hub name that is reachable: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+
+
+def _read_config(path: Path) -> XCrossConfig:
+    try:
+        return XCrossConfig.model_validate(read_json(path))
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        key = ".".join(map(str, wrong["loc"])) or "it"
+        raise InputError(
+            f"{path} is not an X-Cross configuration: {key}: {wrong['msg']}; "
+            "was it saved by another version of geodapt?"
+        ) from error
+
+
+def _refuse_pickles(folder: Path) -> None:
+    if not (folder / WEIGHTS).exists():
+        for path in sorted(folder.iterdir()):
+            if path.suffix in PICKLES:
+                read_tensors(path)  # says why a pickle is not read
 
 
 def _resolve(folder: Path, path: str) -> str:

@@ -7,7 +7,7 @@ oldest side, an item's text from its end.
 from collections.abc import Sequence
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -24,6 +24,15 @@ class PromptSettings(Settings):
     """Longest prompt, in tokens."""
     item_tokens: int = Field(default=24, ge=2)
     """Longest candidate, in tokens; the history gets what is left."""
+
+    @model_validator(mode="after")
+    def _room(self) -> "PromptSettings":
+        if self.item_tokens >= self.max_tokens:
+            raise ValueError(
+                f"item_tokens ({self.item_tokens}) leaves no room for a history within max_tokens "
+                f"({self.max_tokens})"
+            )
+        return self
 
 
 class ItemPrompts:

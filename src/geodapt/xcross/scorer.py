@@ -68,7 +68,7 @@ class Scorer(nn.Module):
         columns = torch.arange(history, device=shared.device) - (history - shared).unsqueeze(1)
         past_mask = (columns >= 0).long()
         past = input_ids[:, 0].gather(1, columns.clamp_min(0))
-        rest = input_ids.shape[2] - int(shared.min())
+        rest = int((attention_mask.sum(-1) - shared.unsqueeze(1)).max())
         columns = torch.arange(rest, device=shared.device) + shared.unsqueeze(1)
         inside = (columns < input_ids.shape[2]).long()
         columns = (
