@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 from peft.utils import merge_utils
-from tests.adapters.families import inputs, output, peft_model, seeded
 
 from geodapt.adapters import METHODS, Adapter, AdapterBank, Factors, Mix, merge
 from geodapt.adapters.adapter import configure
@@ -16,6 +15,7 @@ from geodapt.adapters.merging.pruning import threshold
 from geodapt.adapters.merging.registry import Part
 from geodapt.adapters.merging.truncation import leading_terms
 from geodapt.errors import InputError
+from tests.adapters.families import inputs, output, peft_model, seeded
 
 PATHS = {"layers.0.q": (14, 12), "layers.0.v": (9, 12), "layers.1.q": (14, 12)}
 

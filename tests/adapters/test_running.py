@@ -5,7 +5,6 @@ import threading
 
 import pytest
 import torch
-from tests.adapters.families import inputs, output, seeded
 from torchao.quantization import (
     Int8WeightOnlyConfig,
     IntxWeightOnlyConfig,
@@ -14,6 +13,7 @@ from torchao.quantization import (
 )
 
 from geodapt.adapters import AdapterBank, Mix, Off, Route, TopAtoms
+from tests.adapters.families import inputs, output, seeded
 
 TARGETS = ["q_proj", "v_proj", "o_proj"]
 
