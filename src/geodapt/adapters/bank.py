@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from geodapt.adapters import compiled
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.fitting import fit
+from geodapt.adapters.folding import fold, unfold
 from geodapt.adapters.gates import Gate, Mix, Off, Terms, TopAtoms, names_of
 from geodapt.adapters.hooks import attach, bind_checkpointing
 from geodapt.adapters.plan import Plan
@@ -75,6 +76,7 @@ class AdapterBank(nn.Module):
         self._alive: WeakSet[Plan] = WeakSet()
         self._active: ContextVar[Plan | None] = ContextVar("gate", default=None)
         self._resting = Plan(self, Off())
+        self._originals: dict[str, Tensor] = {}
         bind_checkpointing(model, self.bind)
         compiled.banks[id(self)] = self
         # Trainer reads the signature, to know which columns the model takes.
@@ -206,6 +208,26 @@ class AdapterBank(nn.Module):
         mark = fingerprint(self.model, adapter.factors)
         Adapter(adapter.factors, adapter.config, mark, adapter.heads).save_pretrained(folder)
 
+    def merge_into_base(self, weights: Mapping[str, float]) -> None:
+        """Add a weighted sum of adapters to the base's own weights, until :meth:`unmerge`.
+
+        Gates act on top of it. Raises :class:`InputError` for quantized or shared weights, or
+        when something is merged already.
+        """
+        if self._originals:
+            raise InputError("adapters are merged into the base already; call unmerge() first")
+        self._require(weights)
+        with self.lock:
+            self._originals = fold(self.model, {name: self[name] for name in weights}, weights)
+            self._renew_plans()
+
+    def unmerge(self) -> None:
+        """Give the base the very weights that it had before :meth:`merge_into_base`."""
+        with self.lock:
+            unfold(self.model, self._originals)
+            self._originals = {}
+            self._renew_plans()
+
     # Training
 
     def parameters_of(self, name: str) -> list[nn.Parameter]:
@@ -329,8 +351,7 @@ class AdapterBank(nn.Module):
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "AdapterBank":
         self.model._apply(fn)
-        for plan in list(self._alive):
-            plan.reset()
+        self._renew_plans()
         return super()._apply(fn, recurse)
 
     # Inside
@@ -392,7 +413,7 @@ class AdapterBank(nn.Module):
         for path, factors in self._adapters[name].factors.items():
             if path not in self._stacks:
                 weight = self._layers[path].weight
-                dtype = weight.dtype if weight.dtype.is_floating_point else torch.bfloat16  # type: ignore[union-attr]
+                dtype = weight.dtype if weight.dtype.is_floating_point else torch.bfloat16
                 self._stacks[path] = LayerStacks(*self.widths(path), dtype, weight.device)  # type: ignore[arg-type]
             self._stacks[path].put(name, factors)
         self._renew_plans(name)
@@ -402,10 +423,10 @@ class AdapterBank(nn.Module):
             self._stacks[path].drop(name)
         self._renew_plans(name)
 
-    def _renew_plans(self, name: str) -> None:
-        """Let plans that hold an adapter's factors take them anew."""
+    def _renew_plans(self, name: str | None = None) -> None:
+        """Let plans, all or those that hold an adapter's factors, take the factors anew."""
         for plan in list(self._alive):
-            if name in plan.names:
+            if name is None or name in plan.names:
                 plan.reset()
 
     def _require(self, names: Iterable[str]) -> None:

@@ -26,7 +26,7 @@ def attach(module: nn.Module, run: Callable[..., Any]) -> Callable[[], None]:
         base = partial(own, module) if before is None else before
         return run(module, base, *args, **kwargs)
 
-    module.forward = MethodType(forward, module)  # type: ignore[method-assign]
+    module.forward = MethodType(forward, module)
 
     def detach() -> None:
         del module.__dict__["forward"]
