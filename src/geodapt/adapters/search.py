@@ -1,5 +1,6 @@
 """Which merge method, and with which weights? Black-box search over all of it."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -153,4 +154,6 @@ def _optuna() -> Any:
     except ImportError:
         raise InputError("the search needs optuna: pip install 'geodapt[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # The journal and the grouped sampler carry this label; what they do is tested here.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return optuna
