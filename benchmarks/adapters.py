@@ -66,20 +66,23 @@ def make_adapters(model: LlamaForCausalLM, count: int) -> dict[str, Adapter]:
     return adapters
 
 
-def timed(
-    sides: dict[str, Callable[[], object]], rounds: int, warm_up: int = 2
-) -> dict[str, float]:
-    """Median seconds of every side; the sides take turns, so that disturbances hit them alike."""
+def timed(sides: dict[str, Callable[[], object]], budget: float = 15.0) -> dict[str, float]:
+    """Median seconds of every side; the sides take turns, so that disturbances hit them alike.
+
+    After a turn that warms up, at least 3 turns and at most 15, as the budget in seconds allows.
+    """
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(rounds + warm_up):
+    begun = time.perf_counter()
+    for turn in range(16):
         for name, side in sides.items():
             _wait()
             start = time.perf_counter()
             side()
             _wait()
-            if turn >= warm_up:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+            times[name].append(time.perf_counter() - start)
+        if turn >= 3 and time.perf_counter() - begun > budget:
+            break
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
 def _wait() -> None:
@@ -102,20 +105,24 @@ def passes(model, rows: int, tokens: int) -> tuple[Callable, Callable]:
     return prefill, step
 
 
-def floor(model, width: int, layers: int, rows: int, tokens: int, used: int, mixed: bool) -> float:
-    """The least ratio to the base: the larger of extra multiply-adds and extra bytes read.
+def floor(model, width: int, layers: int, rows: int, tokens: int, used: int, mixed: bool) -> dict:
+    """What the factors add to the base at least, as ratios: multiply-adds, and bytes read.
 
-    Each routed row meets one adapter's factors, each mixed row all of them.
+    Each routed row meets one adapter's factors, each mixed row all of them. Many tokens are bound
+    by the first, a few by the second.
     """
     weights = sum(p.numel() for n, p in model.named_parameters() if "embed" not in n)
     head = model.lm_head.weight.numel()
     factors = layers * len(TARGETS) * RANK * 2 * width
     base_macs = rows * (tokens * (weights - head) + head)
     extra_macs = rows * tokens * factors * (used if mixed else 1)
-    return round(max(1 + extra_macs / base_macs, 1 + used * factors / weights), 3)
+    return {
+        "macs": round(1 + extra_macs / base_macs, 3),
+        "bytes": round(1 + used * factors / weights, 3),
+    }
 
 
-def routed(name: str, counts: list[int], rounds: int, device: str, rows_out: list, progress):
+def routed(name: str, counts: list[int], device: str, rows_out: list, progress) -> None:
     width, layers, heads = MODELS[name]
     model = build(width, layers, heads, device)
     adapters = make_adapters(model, max(counts))
@@ -134,7 +141,7 @@ def routed(name: str, counts: list[int], rounds: int, device: str, rows_out: lis
                 if phase == "prefill" and rows > 64:
                     continue
                 sides = _sides(model, bank, gate, peft, rows, tokens, phase, kind)
-                seconds = timed(sides, rounds if rows <= 64 else max(rounds // 2, 3))
+                seconds = timed(sides)
                 rows_out.append(
                     {
                         "model": name,
@@ -213,7 +220,7 @@ def _peft(name: str, adapters: dict[str, Adapter], count: int, kind: str, device
     return model
 
 
-def merges(rounds: int, rows_out: list, progress) -> None:
+def merges(rows_out: list, progress) -> None:
     """Merges of 4 adapters on the wider model; PEFT's method of the same name beside each."""
     peers = {
         "svd": "svd",
@@ -256,9 +263,13 @@ def merges(rounds: int, rows_out: list, progress) -> None:
 
         return run
 
-    once = {kind: timed({"peft": theirs(kind)}, 1, 0)["peft"] for kind in set(peers.values())}
+    once = {}
+    for kind in sorted(set(peers.values())):  # seconds each, so that one turn is enough
+        start = time.perf_counter()
+        theirs(kind)()
+        once[kind] = time.perf_counter() - start
     for name in METHODS:
-        seconds = timed({"ours": lambda name=name: merge(adapters, name)}, rounds)["ours"]
+        seconds = timed({"ours": lambda name=name: merge(adapters, name)}, 5.0)["ours"]
         peer = peers.get(name, "svd")
         rows_out.append(
             {
@@ -283,6 +294,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the smaller model, 1 and 16 adapters")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--parts", nargs="+", default=["gates", "merges"])
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
@@ -291,10 +303,10 @@ def main() -> None:
     with bar("benchmark", total=None) as progress:
         if "gates" in arguments.parts:
             counts = [1, 16] if arguments.quick else [1, 4, 16, 64, 256]
-            for name in list(MODELS)[: 1 if arguments.quick else None]:
-                routed(name, counts, 9, arguments.device, rows, progress)
+            for name in arguments.models[: 1 if arguments.quick else None]:
+                routed(name, counts, arguments.device, rows, progress)
         if "merges" in arguments.parts:
-            merges(3, rows, progress)
+            merges(rows, progress)
     device = "cpu" if arguments.device == "cpu" else torch.cuda.get_device_name()
     print(
         json.dumps({"device": device if device != "cpu" else device_name(), "rows": rows}, indent=1)
