@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from geodapt.data import load_domains
 from geodapt.files import atomic_folder
 from geodapt.memory import peak_memory
 from geodapt.models import default_dtype, fingerprint, load_base
+from geodapt.processes import is_main_process
 from geodapt.runs import RunFolder
 from geodapt.training import TrainingSettings, fit, predict, trainable_parameters
 from geodapt.xcross.encoders import Encoder, XCrossEncoder
@@ -59,17 +62,12 @@ class Comparison:
         for name in self.recipe.sources:
             path = self._adapter_path(name)
             if name not in self.recipe.adapters:
-                self.folder.stage(f"source-{name}", partial(self._source, name))
+                self.folder.stage(f"source-{name}", _measured(partial(self._source, name)))
             self.bank.load(name, path)
             head = self._head(self.tasks[name].outputs)
             if (Path(path) / HEAD_FILE).is_file():
                 head.load(Path(path))
             self.source_heads[name] = head
-
-    def _source(self, name: str, work: Path) -> dict[str, Any]:
-        task, settings = self.tasks[name], self.recipe.source_training
-        head, save_to = self._head(task.outputs), Path(self._adapter_path(name))
-        return self._train(name, task, settings, work, f"source-{name}", head, save_to)
 
     def _adapter_path(self, name: str) -> str:
         return self.recipe.adapters.get(name) or str(self.folder / "adapters" / name)
@@ -109,7 +107,7 @@ class Comparison:
             head = (
                 heads[source] if heads[source].score.out_features == self.target.outputs else None
             )
-            return self._stage(name.replace(":", "-"), name, method, head=head)
+            return self._stage(f"method-source-{source}", name, method, head=head)
         return self._stage(f"method-{name}", name, METHODS[name])
 
     def curve_point(self, name: str, fraction: float) -> dict[str, Any]:
@@ -122,152 +120,142 @@ class Comparison:
     ) -> dict[str, Any]:
         def compute(work: Path) -> dict[str, Any]:
             start = head or self._starting_head()
+            job = _Job(stage, work, fraction)
             if method.integrator is not None:
-                return self._xcross(stage, name, method, fraction, start, work)
+                return self._xcross(name, method, start, job)
             if method.gate is None:
-                return self._lora(stage, fraction, start, work)
-            return self._gated(stage, method, fraction, start, work)
+                return self._lora(start, job)
+            return self._gated(method, start, job)
 
-        return {"method": name, "label": method.label, **self.folder.stage(stage, compute)}
+        result = self.folder.stage(stage, _measured(compute))
+        return {"method": name, "label": method.label, **result}
 
-    def _gated(
-        self, stage: str, method: Method, fraction: float, head: Head, work: Path
-    ) -> dict[str, Any]:
+    def _gated(self, method: Method, head: Head, job: _Job) -> dict[str, Any]:
         """A gate over the sources: as it is, or with its head trained on the target."""
-        started = time.perf_counter()
-        with peak_memory() as peak:
-            self.bank.train_only()
-            assert method.gate is not None
-            gate = method.gate(self.bank, self.recipe.sources)
-            scorer = Scorer(self._encoder(gate), head)
-            head.requires_grad_(method.trains)
-            if method.trains:
-                self._fit(scorer, self.target, self.recipe.training, work, stage, fraction)
-            figures = self._evaluate(scorer, self.target, work)
-        return self._figures(figures, scorer, time.perf_counter() - started, peak.mb)
+        assert method.gate is not None
+        self.bank.train_only()
+        gate = method.gate(self.bank, self.recipe.sources)
+        scorer = Scorer(self._encoder(gate), head.requires_grad_(method.trains))
+        if method.trains:
+            self._fit(scorer, self.target, self.recipe.training, job)
+        return self._evaluate(scorer, job)
 
-    def _lora(self, stage: str, fraction: float, head: Head, work: Path) -> dict[str, Any]:
-        save_to = self.folder / "adapters" / self.recipe.target if fraction == 1 else None
-        settings = self.recipe.lora_training
-        return self._train(
-            self.recipe.target, self.target, settings, work, stage, head, save_to, fraction
-        )
+    def _source(self, name: str, work: Path) -> dict[str, Any]:
+        """Train a source's adapter and head on all of its rows, and save them."""
+        task, settings = self.tasks[name], self.recipe.source_training
+        job = _Job(f"source-{name}", work)
+        with self._new_lora(name, self._head(task.outputs)) as scorer:
+            self._fit(scorer, task, settings, job)
+            self._save(name, scorer.head)
+            return {"trainable_parameters": trainable_parameters(scorer)}
 
-    def _train(
-        self,
-        name: str,
-        task: Task,
-        settings: TrainingSettings,
-        work: Path,
-        stage: str,
-        head: Head,
-        save_to: Path | None,
-        fraction: float = 1.0,
-    ) -> dict[str, Any]:
-        """Train a LoRA adapter with a head on one domain, and save both."""
-        lora = self.recipe.lora
-        started = time.perf_counter()
-        with peak_memory() as peak:
-            torch.manual_seed(self.recipe.seed)
-            self.bank.create(
-                name, rank=lora.rank, alpha=lora.alpha, targets=lora.targets,
-                dropout=lora.dropout, rslora=lora.rslora,
-            )  # fmt: skip
-            try:
-                self.bank.train_only(name)
-                scorer = Scorer(self._encoder(Mix({name: 1.0})), head.requires_grad_(True))
-                self._fit(scorer, task, settings, work, stage, fraction)
-                figures = self._evaluate(scorer, task, work)
-                result = self._figures(figures, scorer, time.perf_counter() - started, peak.mb)
-                if save_to is not None:
-                    with atomic_folder(save_to) as temporary:
-                        self.bank.save(name, temporary)
-                        head.save(temporary)
-            finally:
-                self.bank.remove(name)
-        return {**result, "peak_memory_mb": peak.mb}
+    def _lora(self, head: Head, job: _Job) -> dict[str, Any]:
+        """A LoRA adapter and a head trained on the target."""
+        name = self.recipe.target
+        with self._new_lora(name, head) as scorer:
+            self._fit(scorer, self.target, self.recipe.lora_training, job)
+            if job.fraction == 1:
+                self._save(name, scorer.head)
+            return self._evaluate(scorer, job)
 
-    def _xcross(
-        self, stage: str, name: str, method: Method, fraction: float, head: Head, work: Path
-    ) -> dict[str, Any]:
-        started = time.perf_counter()
+    def _xcross(self, name: str, method: Method, head: Head, job: _Job) -> dict[str, Any]:
+        """X-Cross over the sources, or one of its ablations."""
+        recipe = self.recipe
         settings = IntegratorSettings.model_validate(
-            {**self.recipe.integrator.model_dump(), **(method.integrator or {})}
+            {**recipe.integrator.model_dump(), **(method.integrator or {})}
         )
-        with peak_memory() as peak:
-            self.bank.train_only()
-            encoder = XCrossEncoder(
-                self.base, self.bank, self.recipe.sources, settings, self.recipe.pooling
-            )
-            model = XCross(
-                encoder, head.requires_grad_(True), self._config(settings, head), self.tokenizer
-            )
-            try:
-                exchange = [*encoder.exchange.parameters()]
-                if encoder.weights.requires_grad:
-                    exchange.append(encoder.weights)
-                groups: list[dict[str, Any]] = [
-                    {"params": list(head.parameters())},
-                    {"params": exchange, "lr": settings.learning_rate},
-                ]
-                self._fit(model, self.target, self.recipe.training, work, stage, fraction, groups)
-                figures = self._evaluate(model, self.target, work)
-                seconds = time.perf_counter() - started
-                result = self._figures(figures, model, seconds, peak.mb)
-                if name == "xcross" and fraction == 1:
+        self.bank.train_only()
+        encoder = XCrossEncoder(self.base, self.bank, recipe.sources, settings, recipe.pooling)
+        config = self._config(settings, head)
+        model = XCross(encoder, head.requires_grad_(True), config, self.tokenizer)
+        exchange = [*encoder.exchange.parameters()]
+        if encoder.weights.requires_grad:
+            exchange.append(encoder.weights)
+        groups: list[dict[str, Any]] = [
+            {"params": list(head.parameters())},
+            {"params": exchange, "lr": settings.learning_rate},
+        ]
+        try:
+            self._fit(model, self.target, recipe.training, job, groups)
+            result = self._evaluate(model, job)
+            if name == "xcross" and job.fraction == 1:
+                if is_main_process():
                     with atomic_folder(self.folder / "model") as temporary:
                         model.save_pretrained(temporary)
-                    result |= self._explained(model)
-            finally:
-                encoder.close()
-        return {**result, "peak_memory_mb": peak.mb}
+                result |= self._explained(model)
+            return result
+        finally:
+            encoder.close()
 
     # Work shared by the methods
 
     def _encoder(self, gate: Gate) -> Encoder:
         return Encoder(self.base, self.bank, gate, self.recipe.pooling)
 
+    @contextmanager
+    def _new_lora(self, name: str, head: Head) -> Iterator[Scorer]:
+        """A fresh adapter that trains together with a head, in the bank for the block."""
+        lora = self.recipe.lora
+        torch.manual_seed(self.recipe.seed)
+        self.bank.create(name, lora.rank, lora.alpha, lora.targets, lora.dropout, lora.rslora)
+        try:
+            self.bank.train_only(name)
+            yield Scorer(self._encoder(Mix({name: 1.0})), head.requires_grad_(True))
+        finally:
+            self.bank.remove(name)
+
+    def _save(self, name: str, head: Head) -> None:
+        if is_main_process():
+            with atomic_folder(self.folder / "adapters" / name) as temporary:
+                self.bank.save(name, temporary)
+                head.save(temporary)
+
     def _fit(
         self,
         scorer: Scorer,
         task: Task,
         settings: TrainingSettings,
-        work: Path,
-        stage: str,
-        fraction: float = 1.0,
+        job: _Job,
         groups: Sequence[dict[str, Any]] | None = None,
     ) -> None:
-        if fraction < 1:
+        if job.fraction < 1:
             assert self.recipe.curve is not None
-            steps = round(settings.steps * fraction**self.recipe.curve.steps_exponent)
+            steps = round(settings.steps * job.fraction**self.recipe.curve.steps_exponent)
             settings = settings.model_copy(update={"steps": max(1, steps)})
         seed = self.recipe.seed
         rows = settings.batch_size * settings.gradient_accumulation
-        visits = visits_needed(round(task.sizes()["train"] * fraction), settings.steps, rows)
+        visits = visits_needed(round(task.sizes()["train"] * job.fraction), settings.steps, rows)
         fit(
-            scorer, task.training_rows(fraction, visits, seed), settings,
-            work=work, collate=self.collate, validation=task.rows("validation"),
-            metrics=task.metrics, best_by=task.headline, groups=groups, seed=seed,
-            log=lambda step, **values: self.folder.log(stage, step, **values),
-            forget_after=lambda step: self.folder.forget_after(stage, step),
-            label=stage, tensorboard=self.folder / "tensorboard" / stage,
-        )  # fmt: skip
+            scorer,
+            task.training_rows(job.fraction, visits, seed),
+            settings,
+            work=job.work,
+            collate=self.collate,
+            validation=task.rows("validation"),
+            metrics=task.metrics,
+            best_by=task.headline,
+            groups=groups,
+            seed=seed,
+            log=lambda step, **values: self.folder.log(job.stage, step, **values),
+            forget_after=lambda step: self.folder.forget_after(job.stage, step),
+            label=job.stage,
+            tensorboard=self.folder / "tensorboard" / job.stage,
+        )
 
-    def _evaluate(self, scorer: Scorer, task: Task, work: Path) -> dict[str, float]:
-        rows = task.rows("test")
+    def _evaluate(self, scorer: Scorer, job: _Job) -> dict[str, Any]:
+        """The figures of the target's test rows, and how many parameters train."""
+        rows = self.target.rows("test")
         logits = predict(
-            scorer, rows, collate=self.collate, work=work, label=f"{task.name}, test",
+            scorer,
+            rows,
+            collate=self.collate,
+            work=job.work,
+            label=f"{job.stage}, test",
             batch_size=self.recipe.training.evaluation_batch_size,
-        )  # fmt: skip
-        return task.metrics(logits, torch.tensor([rows[i]["labels"] for i in range(len(rows))]))
-
-    def _figures(self, figures, scorer, seconds: float, peak: float) -> dict[str, Any]:
-        return {
-            **figures,
-            "trainable_parameters": trainable_parameters(scorer),
-            "seconds": round(seconds, 2),
-            "peak_memory_mb": peak,
-        }
+        )
+        labels = torch.tensor([rows[index]["labels"] for index in range(len(rows))])
+        trainable = {"trainable_parameters": trainable_parameters(scorer)}
+        return self.target.metrics(logits, labels) | trainable
 
     def _config(self, settings: IntegratorSettings, head: Head) -> XCrossConfig:
         recipe = self.recipe
@@ -295,7 +283,7 @@ class Comparison:
     def _explained(self, model: XCross) -> dict[str, Any]:
         """Contributions over some test rows, and a few rows told in full."""
         rows, device = self.target.rows("test"), model.encoder.weights.device
-        spread = torch.linspace(0, len(rows) - 1, min(len(rows), 32)).long().unique().tolist()
+        spread = torch.linspace(0, len(rows) - 1, min(len(rows), 16)).long().unique().tolist()
         total, examples = Contributions(model), list[dict[str, Any]]()
         chosen = set(spread[:: max(1, len(spread) // max(self.recipe.examples, 1))])
         for index in spread:
@@ -326,3 +314,25 @@ class Comparison:
             "data": self.target.sizes(),
             **told,
         }
+
+
+@dataclass
+class _Job:
+    """Where one stage logs, keeps its checkpoints, and how much of the data it trains on."""
+
+    stage: str
+    work: Path
+    fraction: float = 1.0
+
+
+def _measured(compute: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
+    """The stage with its seconds and its peak memory added."""
+
+    def measured(work: Path) -> dict[str, Any]:
+        started = time.perf_counter()
+        with peak_memory() as peak:
+            result = compute(work)
+        seconds = round(time.perf_counter() - started, 2)
+        return {**result, "seconds": seconds, "peak_memory_mb": peak.mb}
+
+    return measured

@@ -5,10 +5,10 @@ of X-Cross are X-Cross with one of its settings changed.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from geodapt.adapters import AdapterBank, Gate, Mix, Off
+from geodapt.adapters import AdapterBank, Gate, Mix, Off, TopAtoms, merge
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,6 @@ class Method:
     """The gate over the sources; none: X-Cross, or an adapter of the target's own."""
     integrator: dict[str, Any] | None = None
     """Settings that an ablation of X-Cross changes; none: not X-Cross."""
-    needs: list[str] = field(default_factory=list)
 
 
 def mix(bank: AdapterBank, sources: Sequence[str]) -> Gate:
@@ -31,23 +30,16 @@ def mix(bank: AdapterBank, sources: Sequence[str]) -> Gate:
 
 def atoms(bank: AdapterBank, sources: Sequence[str]) -> Gate:
     """The largest rank-one terms of the sum for each token, as many as one adapter has."""
-    from geodapt.adapters import TopAtoms
-
     return TopAtoms(of=Mix({name: 1.0 for name in sources}))
 
 
 def merged(method: str, **options: Any) -> Callable[[AdapterBank, Sequence[str]], Gate]:
-    """A static merge of the sources with equal weights, to the largest source's rank."""
+    """A static merge of the sources with its usual weights, cut to the largest source's rank."""
 
     def gate(bank: AdapterBank, sources: Sequence[str]) -> Gate:
-        from geodapt.adapters import merge
-
         name = f"merged-{method}"
         if name not in bank:
-            adapters = [bank[source] for source in sources]
-            rank = max(adapter.rank for adapter in adapters)
-            weights = [1 / len(sources)] * len(sources)
-            bank.add(name, merge(adapters, method=method, weights=weights, rank=rank, **options))
+            bank.add(name, merge([bank[source] for source in sources], method=method, **options))
         return Mix({name: 1.0})
 
     return gate
