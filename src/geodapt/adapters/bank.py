@@ -1,20 +1,20 @@
 """Many LoRA adapters on one frozen base."""
 
+import copy
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet, finalize
 
 import torch
-from peft import LoraConfig
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from geodapt.adapters import compiled
 from geodapt.adapters.adapter import Adapter
@@ -26,7 +26,7 @@ from geodapt.adapters.plan import Plan
 from geodapt.adapters.residency import Residency
 from geodapt.adapters.shared_inputs import run_by_rows, shares_input
 from geodapt.adapters.stack import LayerStacks, Stack
-from geodapt.adapters.targets import adaptable, choose, features, fingerprint
+from geodapt.adapters.targets import adaptable, features, fingerprint
 from geodapt.adapters.trainable import Trainable, fresh, quoted
 from geodapt.errors import InputError
 
@@ -150,22 +150,7 @@ class AdapterBank(nn.Module):
         ``targets`` as in :func:`geodapt.adapters.targets.choose`.
         """
         self._require_new(name)
-        if rank < 1:
-            raise InputError(f"adapter '{name}' has rank {rank}; give at least 1")
-        if not 0 <= dropout < 1:
-            raise InputError(f"adapter '{name}' has dropout {dropout}; give 0 or more, below 1")
-        wanted = targets if isinstance(targets, str) else list(targets)
-        paths = choose(self.model, wanted)
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes any number
-            target_modules=paths if wanted == "all-linear" else wanted,
-            lora_dropout=dropout,
-            use_rslora=rslora,
-            fan_in_fan_out=any(isinstance(self._layers[path], Conv1D) for path in paths),
-        )
-        shapes = {path: self.widths(path) for path in paths}
-        self.add(name, Adapter(dict(fresh(shapes, rank, config)), config))
+        self.add(name, fresh(self.model, rank, alpha, targets, dropout, rslora))
 
     def add(self, name: str, adapter: Adapter) -> None:
         """Add an adapter under a name.
@@ -202,11 +187,12 @@ class AdapterBank(nn.Module):
     def save(self, name: str, folder: str | Path) -> None:
         """Write an adapter as a PEFT folder, with the base's name and fingerprint."""
         adapter = self[name]
-        base = getattr(self.model, "name_or_path", None)
-        if base:
-            adapter.config.base_model_name_or_path = base
+        config = copy.deepcopy(adapter.config)
+        config.base_model_name_or_path = (
+            getattr(self.model, "name_or_path", None) or config.base_model_name_or_path
+        )
         mark = fingerprint(self.model, adapter.factors)
-        Adapter(adapter.factors, adapter.config, mark, adapter.heads).save_pretrained(folder)
+        replace(adapter, config=config, base_sha256=mark).save_pretrained(folder)
 
     def merge_into_base(self, weights: Mapping[str, float]) -> None:
         """Add a weighted sum of adapters to the base's own weights, until :meth:`unmerge`.
@@ -343,6 +329,8 @@ class AdapterBank(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
+            if "model" not in self.__dict__:
+                raise
             return getattr(self.__dict__["model"], name)
 
     def train(self, mode: bool = True) -> "AdapterBank":

@@ -87,16 +87,13 @@ class Form:
         return self.apply(x, y)
 
     @classmethod
-    def cheapest(
-        cls, source: Source, entries: list[Terms], tokens: int, top: TopAtoms | None = None
-    ) -> "Form":
-        """The form with the least work for these entries; all agree to rounding.
+    def cheapest(cls, source: Source, entries: list[Terms], tokens: int) -> str:
+        """The name of the form with the least work for these entries; all agree to rounding.
 
         ``tokens`` is the number of rows of ``x`` that the entries share.
         """
         costs = cls.costs(source, entries, tokens)
-        name = min(costs, key=lambda form: costs[form])
-        return cls.make(name, source, entries, top)
+        return min(costs, key=lambda form: costs[form])
 
     @staticmethod
     def costs(source: Source, entries: list[Terms], tokens: int) -> dict[str, int]:

@@ -35,7 +35,9 @@ class Residency:
         """Whether a gate uses an adapter now."""
         return self._held[name] > 0
 
-    def hold(self, names: Collection[str], elsewhere: Collection[str] = (), wait: bool = True):
+    def hold(
+        self, names: Collection[str], elsewhere: Collection[str] = (), wait: bool = True
+    ) -> None:
         """Bring adapters onto the device and keep them there until :meth:`release`.
 
         ``elsewhere`` are names among them that need no place here. Raises :class:`InputError`
