@@ -61,7 +61,6 @@ def alone(model: Tower, adapter: Adapter | None, x: torch.Tensor) -> torch.Tenso
 
 def soak(seconds: float) -> dict:
     torch.manual_seed(0)
-    torch.set_num_threads(1)
     bank = AdapterBank(Tower(), capacity=CAPACITY)
     adapters = [make(i) for i in range(ADAPTERS)]
     for i, adapter in enumerate(adapters):
@@ -119,6 +118,7 @@ def soak(seconds: float) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=60)
+    torch.set_num_threads(1)
     result = soak(parser.parse_args().seconds)
     print(json.dumps(result, indent=1))
     assert result["wrong"] == 0, "wrong answers"
