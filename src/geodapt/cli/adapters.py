@@ -69,7 +69,7 @@ def _describe(console: Any, name: str, adapter: Any, layers: bool) -> None:
         ("parameters", f"{adapter.parameters:,}"),
         ("norm", f"{adapter.norm():.4g}"),
     ):
-        console.print(f"  {label:<11}{text}")
+        console.print(f"  {label:<11}{text}", soft_wrap=True)
     shares = [spectrum(factors) for factors in adapter.factors.values()]
     effective = [_effective_rank(d) for d in shares]
     console.print(
