@@ -240,9 +240,19 @@ class AdapterBank(nn.Module):
 
     def set(self, gate: Gate) -> None:
         """Use a gate from now on, wherever no :meth:`use` is active."""
-        plan = self._hold(gate, wait=self._active.get() is None)
-        old, self._resting = self._resting, plan
-        self._residency.release(old.names)
+        old = self._resting
+        try:
+            plan = self._hold(gate, wait=False)
+            self._residency.release(old.names)
+        except InputError:  # no room for both at once
+            self._require(names_of(gate))
+            self._residency.release(old.names)
+            try:
+                plan = self._hold(gate, wait=False)
+            except BaseException:
+                self._residency.hold(old.names, self.training_names)
+                raise
+        self._resting = plan
 
     @contextmanager
     def use(self, gate: Gate) -> Iterator[None]:
@@ -250,7 +260,8 @@ class AdapterBank(nn.Module):
 
         With a ``capacity``, waits while other threads' gates hold all places.
         """
-        plan = self._hold(gate, wait=self._active.get() is None)
+        resting = self._resting.names - self.training_names
+        plan = self._hold(gate, wait=self._active.get() is None, beside=resting)
         try:
             with self.under(plan):
                 yield
@@ -344,13 +355,13 @@ class AdapterBank(nn.Module):
 
     # Inside
 
-    def _hold(self, gate: Gate, wait: bool) -> Plan:
+    def _hold(self, gate: Gate, wait: bool, beside: frozenset[str] = frozenset()) -> Plan:
         """The gate's plan, its adapters on the device."""
         if isinstance(gate, TopAtoms) and gate.of is None:
             gate = TopAtoms(gate.keep, Mix(dict.fromkeys(self.names, 1.0)), gate.per)
         names = names_of(gate)
         self._require(names)
-        self._residency.hold(names, self.training_names, wait)
+        self._residency.hold(names, self.training_names, wait, beside)
         try:
             with self.lock:
                 plan = self._plans.pop(gate, None) or Plan(self, gate)
