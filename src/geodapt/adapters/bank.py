@@ -5,7 +5,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial, wraps
@@ -127,12 +127,13 @@ class AdapterBank(nn.Module):
             self._loading[name] = self._loader.submit(work)
 
     def prefetch(self, names: Iterable[str]) -> None:
-        """Bring adapters onto the device in the background, as far as there is room."""
+        """Bring adapters onto the device in the background, if there is room for them."""
 
         def work(wanted: list[str]) -> None:
-            self._require(wanted)
-            self._residency.hold(wanted, self.training_names, wait=False)
-            self._residency.release(wanted)
+            here = [name for name in wanted if name in self._adapters]
+            with suppress(InputError):  # no room just now
+                self._residency.hold(here, self.training_names, wait=False)
+                self._residency.release(here)
 
         self._loader.submit(work, list(names))
 
