@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Route, TopAtoms
+from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Route, TopAtoms, products
+from geodapt.adapters.adapter import configure
 from geodapt.adapters.forms import Form, Source
 from tests.adapters.families import seeded
 
@@ -39,7 +40,6 @@ def adapter(rank: int, both: bool = True) -> Adapter:
     factors = {"first": Factors(torch.randn(rank, 12), torch.randn(9, rank), 0.5)}
     if both:
         factors["second"] = Factors(torch.randn(rank, 9), torch.randn(7, rank), 2.0)
-    from geodapt.adapters.adapter import configure
 
     return Adapter(factors, configure(factors))
 
@@ -127,7 +127,6 @@ def test_the_form_follows_the_shapes(entries, rows, tokens, form):
     bank = AdapterBank(nn.Sequential(nn.Linear(512, 512)))
     for name in dict.fromkeys(entries):
         factors = {"0": Factors(torch.zeros(16, 512), torch.zeros(512, 16))}
-        from geodapt.adapters.adapter import configure
 
         bank.add(name, Adapter(factors, configure(factors)))
     with bank.use(Route(entries)):
@@ -288,3 +287,24 @@ def test_the_same_route_in_bfloat16_is_near_the_float32_one():
             found = bank(input_ids=ids)[0].float()
         wanted = found if wanted is None else wanted
         torch.testing.assert_close(found, wanted, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_few_atoms_are_read_one_by_one_with_the_same_result_and_gradient(dtype):
+    torch.manual_seed(1)
+    x = torch.randn(3, 4, 12).to(dtype).requires_grad_()
+    y = torch.randn(3, 4, 9).to(dtype)
+    A, B = torch.randn(16, 12).to(dtype), torch.randn(16, 9).to(dtype)
+    gate = products.weigh(torch.rand(3, 16).to(dtype))
+    out = products.few(x, y, A, B, gate, 3, 2)
+    (gradient,) = torch.autograd.grad(out.square().sum(), x)
+    h = gate((x.view(-1, 12) @ A.T).view(3, -1, 16)).view(-1, 16)
+    best = h.detach().abs().topk(2, dim=-1).indices
+    kept = torch.zeros_like(h).scatter(-1, best, h.gather(-1, best))
+    wide = torch.promote_types(dtype, torch.float32)
+    wanted = y + (kept.to(wide) @ B.to(wide)).view(y.shape).to(dtype)
+    (wanted_gradient,) = torch.autograd.grad(wanted.square().sum(), x)
+    tolerance = {"atol": 0.1, "rtol": 0.05} if dtype == torch.bfloat16 else {}
+    torch.testing.assert_close(out, wanted, **tolerance)
+    if dtype != torch.bfloat16:
+        torch.testing.assert_close(gradient, wanted_gradient)

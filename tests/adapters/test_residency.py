@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Route
+from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Off, Route
 from geodapt.adapters.adapter import configure
 from geodapt.errors import InputError
 
@@ -70,6 +70,23 @@ def test_a_nested_gate_that_can_never_fit_is_refused_at_once():
     bank = bank_of(6, capacity=3)
     with bank.use(Route(["n0", "n1"])), pytest.raises(InputError, match="no room"):
         answer(bank, 3, 4)
+    assert answer(bank, 3, 4) == [3, 4]
+
+
+def test_the_resting_gate_keeps_its_places_until_it_is_changed():
+    bank = bank_of(6, capacity=3)
+    bank.set(Route(["n0", "n1"]))
+    assert answer(bank, 5) == [5]
+    with pytest.raises(InputError, match="and 2 of them for the gate that is set"):
+        answer(bank, 3, 4)
+    with pytest.raises(InputError, match="uses 4 adapters"):
+        bank.set(Route(["n2", "n3", "n4", "n5"]))
+    with torch.no_grad():
+        assert bank(torch.ones(2, 6))[:, 0].tolist() == [0, 1]
+    bank.set(Route(["n2", "n3", "n4"]))  # no room beside the old one
+    with torch.no_grad():
+        assert bank(torch.ones(3, 6))[:, 0].tolist() == [2, 3, 4]
+    bank.set(Off())
     assert answer(bank, 3, 4) == [3, 4]
 
 

@@ -2,8 +2,11 @@
 
 from geodapt.adapters.adapter import Adapter, Factors
 from geodapt.adapters.bank import AdapterBank
+from geodapt.adapters.calibration import calibrate
 from geodapt.adapters.gates import Gate, Mix, Off, Route, TopAtoms
 from geodapt.adapters.merging import METHODS, merge
+from geodapt.adapters.overlap import overlap, overlaps
+from geodapt.adapters.search import search
 
 __all__ = [
     "METHODS",
@@ -15,5 +18,9 @@ __all__ = [
     "Off",
     "Route",
     "TopAtoms",
+    "calibrate",
     "merge",
+    "overlap",
+    "overlaps",
+    "search",
 ]

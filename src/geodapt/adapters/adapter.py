@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,8 +108,9 @@ class Adapter:
         if all(old == new for old, new in paths.items()):
             return self
         factors = {paths[path]: value for path, value in self.factors.items()}
+        errors = {paths[path]: error for path, error in self.errors.items()}
         config = configure(factors, like=self)
-        return Adapter(factors, config, self.base_sha256, self.heads, self.errors)
+        return replace(self, factors=factors, config=config, errors=errors)
 
 
 def scale_of(config: LoraConfig, path: str, rank: int) -> float:

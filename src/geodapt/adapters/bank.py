@@ -1,31 +1,32 @@
 """Many LoRA adapters on one frozen base."""
 
+import copy
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet, finalize
 
 import torch
-from peft import LoraConfig
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from geodapt.adapters import compiled
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.fitting import fit
+from geodapt.adapters.folding import fold, unfold
 from geodapt.adapters.gates import Gate, Mix, Off, Terms, TopAtoms, names_of
 from geodapt.adapters.hooks import attach, bind_checkpointing
 from geodapt.adapters.plan import Plan
 from geodapt.adapters.residency import Residency
 from geodapt.adapters.shared_inputs import run_by_rows, shares_input
 from geodapt.adapters.stack import LayerStacks, Stack
-from geodapt.adapters.targets import adaptable, choose, features, fingerprint
+from geodapt.adapters.targets import adaptable, features, fingerprint
 from geodapt.adapters.trainable import Trainable, fresh, quoted
 from geodapt.errors import InputError
 
@@ -75,6 +76,7 @@ class AdapterBank(nn.Module):
         self._alive: WeakSet[Plan] = WeakSet()
         self._active: ContextVar[Plan | None] = ContextVar("gate", default=None)
         self._resting = Plan(self, Off())
+        self._originals: dict[str, Tensor] = {}
         bind_checkpointing(model, self.bind)
         compiled.banks[id(self)] = self
         # Trainer reads the signature, to know which columns the model takes.
@@ -125,12 +127,13 @@ class AdapterBank(nn.Module):
             self._loading[name] = self._loader.submit(work)
 
     def prefetch(self, names: Iterable[str]) -> None:
-        """Bring adapters onto the device in the background, as far as there is room."""
+        """Bring adapters onto the device in the background, if there is room for them."""
 
         def work(wanted: list[str]) -> None:
-            self._require(wanted)
-            self._residency.hold(wanted, self.training_names, wait=False)
-            self._residency.release(wanted)
+            here = [name for name in wanted if name in self._adapters]
+            with suppress(InputError):  # no room just now
+                self._residency.hold(here, self.training_names, wait=False)
+                self._residency.release(here)
 
         self._loader.submit(work, list(names))
 
@@ -148,22 +151,7 @@ class AdapterBank(nn.Module):
         ``targets`` as in :func:`geodapt.adapters.targets.choose`.
         """
         self._require_new(name)
-        if rank < 1:
-            raise InputError(f"adapter '{name}' has rank {rank}; give at least 1")
-        if not 0 <= dropout < 1:
-            raise InputError(f"adapter '{name}' has dropout {dropout}; give 0 or more, below 1")
-        wanted = targets if isinstance(targets, str) else list(targets)
-        paths = choose(self.model, wanted)
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes any number
-            target_modules=paths if wanted == "all-linear" else wanted,
-            lora_dropout=dropout,
-            use_rslora=rslora,
-            fan_in_fan_out=any(isinstance(self._layers[path], Conv1D) for path in paths),
-        )
-        shapes = {path: self.widths(path) for path in paths}
-        self.add(name, Adapter(dict(fresh(shapes, rank, config)), config))
+        self.add(name, fresh(self.model, rank, alpha, targets, dropout, rslora))
 
     def add(self, name: str, adapter: Adapter) -> None:
         """Add an adapter under a name.
@@ -200,11 +188,32 @@ class AdapterBank(nn.Module):
     def save(self, name: str, folder: str | Path) -> None:
         """Write an adapter as a PEFT folder, with the base's name and fingerprint."""
         adapter = self[name]
-        base = getattr(self.model, "name_or_path", None)
-        if base:
-            adapter.config.base_model_name_or_path = base
+        config = copy.deepcopy(adapter.config)
+        config.base_model_name_or_path = (
+            getattr(self.model, "name_or_path", None) or config.base_model_name_or_path
+        )
         mark = fingerprint(self.model, adapter.factors)
-        Adapter(adapter.factors, adapter.config, mark, adapter.heads).save_pretrained(folder)
+        replace(adapter, config=config, base_sha256=mark).save_pretrained(folder)
+
+    def merge_into_base(self, weights: Mapping[str, float]) -> None:
+        """Add a weighted sum of adapters to the base's own weights, until :meth:`unmerge`.
+
+        Gates act on top of it. Raises :class:`InputError` for quantized or shared weights, or
+        when something is merged already.
+        """
+        if self._originals:
+            raise InputError("adapters are merged into the base already; call unmerge() first")
+        self._require(weights)
+        with self.lock:
+            self._originals = fold(self.model, {name: self[name] for name in weights}, weights)
+            self._renew_plans()
+
+    def unmerge(self) -> None:
+        """Give the base the very weights that it had before :meth:`merge_into_base`."""
+        with self.lock:
+            unfold(self.model, self._originals)
+            self._originals = {}
+            self._renew_plans()
 
     # Training
 
@@ -232,9 +241,19 @@ class AdapterBank(nn.Module):
 
     def set(self, gate: Gate) -> None:
         """Use a gate from now on, wherever no :meth:`use` is active."""
-        plan = self._hold(gate, wait=self._active.get() is None)
-        old, self._resting = self._resting, plan
-        self._residency.release(old.names)
+        old = self._resting
+        try:
+            plan = self._hold(gate, wait=False)
+            self._residency.release(old.names)
+        except InputError:  # no room for both at once
+            self._require(names_of(gate))
+            self._residency.release(old.names)
+            try:
+                plan = self._hold(gate, wait=False)
+            except BaseException:
+                self._residency.hold(old.names, self.training_names)
+                raise
+        self._resting = plan
 
     @contextmanager
     def use(self, gate: Gate) -> Iterator[None]:
@@ -242,7 +261,8 @@ class AdapterBank(nn.Module):
 
         With a ``capacity``, waits while other threads' gates hold all places.
         """
-        plan = self._hold(gate, wait=self._active.get() is None)
+        resting = self._resting.names - self.training_names
+        plan = self._hold(gate, wait=self._active.get() is None, beside=resting)
         try:
             with self.under(plan):
                 yield
@@ -321,6 +341,8 @@ class AdapterBank(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
+            if "model" not in self.__dict__:
+                raise
             return getattr(self.__dict__["model"], name)
 
     def train(self, mode: bool = True) -> "AdapterBank":
@@ -329,19 +351,18 @@ class AdapterBank(nn.Module):
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "AdapterBank":
         self.model._apply(fn)
-        for plan in list(self._alive):
-            plan.reset()
+        self._renew_plans()
         return super()._apply(fn, recurse)
 
     # Inside
 
-    def _hold(self, gate: Gate, wait: bool) -> Plan:
+    def _hold(self, gate: Gate, wait: bool, beside: frozenset[str] = frozenset()) -> Plan:
         """The gate's plan, its adapters on the device."""
         if isinstance(gate, TopAtoms) and gate.of is None:
             gate = TopAtoms(gate.keep, Mix(dict.fromkeys(self.names, 1.0)), gate.per)
         names = names_of(gate)
         self._require(names)
-        self._residency.hold(names, self.training_names, wait)
+        self._residency.hold(names, self.training_names, wait, beside)
         try:
             with self.lock:
                 plan = self._plans.pop(gate, None) or Plan(self, gate)
@@ -392,7 +413,7 @@ class AdapterBank(nn.Module):
         for path, factors in self._adapters[name].factors.items():
             if path not in self._stacks:
                 weight = self._layers[path].weight
-                dtype = weight.dtype if weight.dtype.is_floating_point else torch.bfloat16  # type: ignore[union-attr]
+                dtype = weight.dtype if weight.dtype.is_floating_point else torch.bfloat16
                 self._stacks[path] = LayerStacks(*self.widths(path), dtype, weight.device)  # type: ignore[arg-type]
             self._stacks[path].put(name, factors)
         self._renew_plans(name)
@@ -402,10 +423,10 @@ class AdapterBank(nn.Module):
             self._stacks[path].drop(name)
         self._renew_plans(name)
 
-    def _renew_plans(self, name: str) -> None:
-        """Let plans that hold an adapter's factors take them anew."""
+    def _renew_plans(self, name: str | None = None) -> None:
+        """Let plans, all or those that hold an adapter's factors, take the factors anew."""
         for plan in list(self._alive):
-            if name in plan.names:
+            if name is None or name in plan.names:
                 plan.reset()
 
     def _require(self, names: Iterable[str]) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # Costs in multiply-adds: reading a factor from memory, copying an activation, starting a
 # product. Rough figures are enough, since the forms differ by factors.
 READ, COPY, START = 16, 8, 400_000
+FEW = 4
+"""Reading the kept atoms one by one pays where they are at most one in so many."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Source:
     def weights(self, terms: Terms) -> list[float]:
         """Every rank-one term's weight, adapter after adapter."""
         return [w for name, w in terms for _ in range(self.bank.rank_at(name, self.path))]
+
+    def keep(self, top: TopAtoms, terms: Terms) -> int:
+        """How many of an entry's rank-one terms stay."""
+        return top.count([self.bank.rank_at(name, self.path) for name, _ in terms])
 
     def stacked(
         self, names: list[str]
@@ -81,16 +87,13 @@ class Form:
         return self.apply(x, y)
 
     @classmethod
-    def cheapest(
-        cls, source: Source, entries: list[Terms], tokens: int, top: TopAtoms | None = None
-    ) -> "Form":
-        """The form with the least work for these entries; all agree to rounding.
+    def cheapest(cls, source: Source, entries: list[Terms], tokens: int) -> str:
+        """The name of the form with the least work for these entries; all agree to rounding.
 
         ``tokens`` is the number of rows of ``x`` that the entries share.
         """
         costs = cls.costs(source, entries, tokens)
-        name = min(costs, key=lambda form: costs[form])
-        return cls.make(name, source, entries, top)
+        return min(costs, key=lambda form: costs[form])
 
     @staticmethod
     def costs(source: Source, entries: list[Terms], tokens: int) -> dict[str, int]:
@@ -134,8 +137,14 @@ def _stacked(source: Source, entries: list[Terms], top: TopAtoms | None) -> Call
     names = list(dict.fromkeys(name for terms in entries for name, _ in terms))
     A, B = source.stacked(names)
     every = [tuple((name, dict(terms).get(name, 0.0)) for name in names) for terms in entries]
-    gate = _gate(source, every, entries, A.shape[0], top)
     n = len(entries)
+    if top is not None and top.per == "token":
+        keeps = {source.keep(top, terms) for terms in entries}
+        keep = max(keeps)
+        if len(keeps) == 1 and FEW * keep <= A.shape[0]:
+            weigh = _gate(source, every, entries, A.shape[0], None)
+            return lambda x, y: products.few(x, y, A, B, weigh(x), n, keep)
+    gate = _gate(source, every, entries, A.shape[0], top)
     return lambda x, y: products.stacked(x, y, A, B, gate(x), n)
 
 
@@ -187,9 +196,7 @@ def _gate(
         weigh = products.weigh(g)
     if top is None:
         return lambda x, sequences=None: weigh
-    keep = [
-        top.count([source.bank.rank_at(name, source.path) for name, _ in terms]) for terms in chosen
-    ]
+    keep = [source.keep(top, terms) for terms in chosen]
 
     def select(x: Tensor, sequences: int | None = None) -> products.GateFunction:
         if top.per == "token":

@@ -26,7 +26,7 @@ def attach(module: nn.Module, run: Callable[..., Any]) -> Callable[[], None]:
         base = partial(own, module) if before is None else before
         return run(module, base, *args, **kwargs)
 
-    module.forward = MethodType(forward, module)  # type: ignore[method-assign]
+    module.forward = MethodType(forward, module)
 
     def detach() -> None:
         del module.__dict__["forward"]
@@ -51,7 +51,16 @@ def bind_checkpointing(model: nn.Module, bind: Callable[[Callable], Callable]) -
             return
         for part in model.modules():
             run = part.__dict__.get("_gradient_checkpointing_func")
-            if run is not None and getattr(run, "func", None) is not checkpoint:
+            if run is not None and not _wrapped_by(checkpoint, run):
                 part._gradient_checkpointing_func = partial(checkpoint, run)  # type: ignore[assignment]
 
     return model.register_forward_pre_hook(before)
+
+
+def _wrapped_by(wrapper: Callable, run: Any) -> bool:
+    """Whether a wrapper is somewhere around a function (each bank has its own)."""
+    while isinstance(run, partial):
+        if run.func is wrapper:
+            return True
+        run = run.args[0] if run.args else None
+    return False

@@ -63,7 +63,8 @@ class Step:
         names = {name for terms in entries for name, _ in terms}
         self.training = names & plan.training
         self.dropouts = {name: self.bank.dropout_of(name) for name in self.training}
-        self._forms: dict[tuple[torch.dtype, torch.device, int], Form] = {}
+        self._forms: dict[tuple[torch.dtype, torch.device, int], Form] = {}  # by sort of input
+        self._made: dict[tuple[torch.dtype, torch.device, str], Form] = {}
         self._tokens = 0  # rows that a sum of many adapters was computed for in factors
         self._merged: tuple[Tensor, Tensor, int] | None = None
 
@@ -87,13 +88,19 @@ class Step:
         form = self._forms.get(key)
         if form is None:
             with self.bank.lock:
-                form = self._forms[key] = self._form(self.entries, x, y)
+                form = self._forms[key] = self._form(self.entries, x, y, self._made)
         return form(x, y)
 
-    def _form(self, entries: list[Terms], x: Tensor, y: Tensor) -> Form:
+    def _form(self, entries: list[Terms], x: Tensor, y: Tensor, made: dict | None = None) -> Form:
         source = Source(self.bank, self.path, self.training, y, isinstance(self.gate, TopAtoms))
         top = self.gate if isinstance(self.gate, TopAtoms) else None
-        return Form.cheapest(source, entries, x.numel() // x.shape[-1], top)
+        name = Form.cheapest(source, entries, x.numel() // x.shape[-1])
+        if made is None:
+            return Form.make(name, source, entries, top)
+        key = (y.dtype, y.device, name)
+        if key not in made:
+            made[key] = Form.make(name, source, entries, top)
+        return made[key]
 
     def _add_with_dropout(self, x: Tensor, y: Tensor) -> Tensor:
         """Adapters by their dropout, each set on its own drop of the input."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 Input = Float[Tensor, "*rows in_features"]
 Output = Float[Tensor, "*rows out_features"]
@@ -85,6 +86,28 @@ def grouped(
         y.view(n, -1, y.shape[-1]).index_add_(0, order, update)
         return y
     return y.reshape(n, -1, y.shape[-1]).index_add(0, order, update).view(y.shape)
+
+
+def few(
+    x: Input,
+    y: Output,
+    A: Float[Tensor, "rank in_features"],
+    B: Float[Tensor, "rank out_features"],
+    gate: GateFunction | None,
+    n: int,
+    keep: int,
+) -> Output:
+    """The same factors for every row, but of its terms only the ``keep`` with the largest ``|h|``.
+
+    Reads the chosen rows of B for each row of x, which for few of them is less work than the
+    whole product with most of h zero.
+    """
+    h = x.reshape(-1, x.shape[-1]) @ A.T
+    if gate is not None:
+        h = gate(h.view(n, -1, h.shape[-1])).view(-1, h.shape[-1])
+    chosen = h.detach().abs().topk(keep, dim=-1, sorted=False).indices
+    update = embedding_bag(chosen, B, per_sample_weights=h.gather(-1, chosen), mode="sum")
+    return y.add_(update.view(y.shape)) if _in_place(y, update) else y + update.view(y.shape)
 
 
 def weigh(g: Float[Tensor, "n rank"]) -> GateFunction:

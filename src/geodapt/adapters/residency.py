@@ -35,18 +35,27 @@ class Residency:
         """Whether a gate uses an adapter now."""
         return self._held[name] > 0
 
-    def hold(self, names: Collection[str], elsewhere: Collection[str] = (), wait: bool = True):
+    def hold(
+        self,
+        names: Collection[str],
+        elsewhere: Collection[str] = (),
+        wait: bool = True,
+        beside: Collection[str] = (),
+    ) -> None:
         """Bring adapters onto the device and keep them there until :meth:`release`.
 
-        ``elsewhere`` are names among them that need no place here. Raises :class:`InputError`
-        when there is no room, at once if ``wait`` is False or waiting could not help.
+        ``elsewhere`` are names that need no place here, ``beside`` names that stay held however
+        long one waits. Raises :class:`InputError` when there is no room, at once if ``wait`` is
+        False or waiting could not help.
         """
         stacked = [name for name in names if name not in elsewhere]
+        needed = len({*stacked, *beside})
         with self._changed:
-            if self.capacity is not None and len(stacked) > self.capacity:
+            if self.capacity is not None and needed > self.capacity:
                 raise InputError(
                     f"the gate uses {len(stacked)} adapters, the bank holds {self.capacity} on the "
-                    "device at a time; raise AdapterBank's capacity or split the batch"
+                    f"device at a time{_beside(needed - len(stacked))}; raise AdapterBank's "
+                    "capacity or split the batch"
                 )
             while not self._has_room(stacked):
                 if not wait:
@@ -95,3 +104,7 @@ class Residency:
         if self.capacity is not None and len(self._resident) >= self.capacity:
             oldest = next(name for name in self._resident if not self._held[name])
             self.forget(oldest)
+
+
+def _beside(others: int) -> str:
+    return f" and {others} of them for the gate that is set" if others else ""

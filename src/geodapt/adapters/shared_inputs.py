@@ -67,9 +67,9 @@ def parts_of(plan: Plan) -> list[tuple[Plan, int]]:
     if plan.parts is None:
         parts = []
         for terms, run in groupby(plan.gate.entries):
-            gate: Mix | TopAtoms = Mix(dict(terms))
-            if isinstance(plan.gate, TopAtoms):
-                gate = TopAtoms(plan.gate.keep, gate, plan.gate.per)
+            mix = Mix(dict(terms))
+            top = plan.gate
+            gate = TopAtoms(top.keep, mix, top.per) if isinstance(top, TopAtoms) else mix
             parts.append((Plan(plan.bank, gate), len(list(run))))
         plan.parts = parts if isinstance(_route(plan), Route) else [(plan, 1)]
     return plan.parts

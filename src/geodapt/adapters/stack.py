@@ -90,8 +90,8 @@ class Stack:
         widest = max(sizes)
         index = torch.zeros(len(groups), widest, dtype=torch.long)
         for i, group in enumerate(spans):
-            rows = [row for start, rank in group for row in range(start, start + rank)]
-            index[i, : len(rows)] = torch.tensor(rows, dtype=torch.long)
+            ours = [row for start, rank in group for row in range(start, start + rank)]
+            index[i, : len(ours)] = torch.tensor(ours, dtype=torch.long)
         index = index.to(self.A.device)
         return self.A[index], self.B[index]
 

@@ -1,6 +1,7 @@
 """Which layers of a model an adapter may touch, and by what path."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -81,8 +82,8 @@ def fingerprint(model: nn.Module, paths: Iterable[str]) -> str | None:
     """
     weights = {}
     for path in paths:
-        weight = model.get_submodule(path).weight
-        if type(weight) not in (nn.Parameter, torch.Tensor) or not weight.is_floating_point():
+        weight: Any = model.get_submodule(path).weight
+        if type(weight) is not nn.Parameter or not weight.is_floating_point():
             return None
         weights[canonical(model, path)] = weight.detach().to(torch.bfloat16)
     return hash_tensors(weights)

@@ -1,13 +1,17 @@
-"""The float32 masters of one adapter while it trains."""
+"""New adapters, and the float32 masters of one while it trains."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from urllib.parse import quote
 
 import torch
 from peft import LoraConfig
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from geodapt.adapters.adapter import Adapter, Factors, scale_of
+from geodapt.adapters.targets import adaptable, choose, features
+from geodapt.errors import InputError
 
 
 class Trainable(nn.Module):
@@ -32,21 +36,42 @@ class Trainable(nn.Module):
         for path in self.adapter.factors:
             A, B, scale = self.factors(path)
             factors[path] = Factors(A.detach().cpu().clone(), B.detach().cpu().clone(), scale)
-        old = self.adapter
-        return Adapter(factors, old.config, old.base_sha256, old.heads)
+        return replace(self.adapter, factors=factors)
 
 
 def fresh(
-    shapes: Mapping[str, tuple[int, int]],
+    model: nn.Module,
     rank: int,
-    config: LoraConfig,
-    generator: torch.Generator | None = None,
-) -> Iterable[tuple[str, Factors]]:
-    """New factors by PEFT's rule: A uniform within ``1 / sqrt(in)``, B zero."""
-    for path, (width, out) in shapes.items():
-        bound = width**-0.5
-        A = torch.empty(rank, width).uniform_(-bound, bound, generator=generator)
-        yield path, Factors(A, torch.zeros(out, rank), scale_of(config, path, rank))
+    alpha: float,
+    targets: str | Iterable[str],
+    dropout: float = 0.0,
+    rslora: bool = False,
+) -> Adapter:
+    """A new adapter for a model by PEFT's rule: A uniform within ``1 / sqrt(in)``, B zero.
+
+    Raises :class:`InputError` for a rank or dropout out of range, or targets that match nothing.
+    """
+    if rank < 1:
+        raise InputError(f"rank {rank} is out of range; give at least 1")
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout {dropout} is out of range; give 0 or more, below 1")
+    wanted = targets if isinstance(targets, str) else list(targets)
+    layers = adaptable(model)
+    paths = choose(model, wanted)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes any number
+        target_modules=paths if wanted == "all-linear" else wanted,
+        lora_dropout=dropout,
+        use_rslora=rslora,
+        fan_in_fan_out=any(isinstance(layers[path], Conv1D) for path in paths),
+    )
+    factors = {}
+    for path in paths:
+        width, out = features(layers[path])  # type: ignore[misc]
+        A = torch.empty(rank, width).uniform_(-(width**-0.5), width**-0.5)
+        factors[path] = Factors(A, torch.zeros(out, rank), scale_of(config, path, rank))
+    return Adapter(factors, config)
 
 
 def quoted(name: str) -> str:

@@ -81,7 +81,7 @@ def _largest_within(part: Part, count: int, low: float, high: float) -> float | 
     above, inside = 0, []
     for rows in bands(part.B.shape[0]):
         size = update(part, rows).abs_().numpy(force=True)  # whose masks are the faster ones
-        above += np.count_nonzero(size > high)
+        above += int(np.count_nonzero(size > high))
         inside.append(size[(size >= low) & (size <= high)])
     found = np.concatenate(inside)
     rank = len(found) - (count - above)  # from the smallest of those in the bracket
