@@ -16,8 +16,8 @@ NEAR = 1e-3  # below, six terms of the series are exact in float64
 def _smooth(s: Tensor, function: Callable[[Tensor], Tensor], series: Sequence[float]) -> Tensor:
     if not torch.is_grad_enabled():
         z = torch.sqrt(s)
-        return torch.where(s > 0, function(z), series[0])
-    near = s < NEAR
+        return torch.where(s == 0, series[0], function(z))
+    near = s.abs() < NEAR
     far = function(torch.sqrt(torch.where(near, 1.0, s)))
     below = torch.where(near, s, 0.0)
     polynomial = torch.full_like(s, series[-1])
@@ -28,8 +28,10 @@ def _smooth(s: Tensor, function: Callable[[Tensor], Tensor], series: Sequence[fl
 
 def sqrt(s: Tensor) -> Tensor:
     """``sqrt(s)`` with the gradient 0 at 0, the mean of its subgradients as a norm."""
-    positive = s > 0
-    return torch.where(positive, torch.sqrt(torch.where(positive, s, 1.0)), s * 0)
+    if not torch.is_grad_enabled():
+        return torch.sqrt(s)
+    zero = s == 0
+    return torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, s)))
 
 
 def sinhc(s: Tensor) -> Tensor:

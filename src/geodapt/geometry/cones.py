@@ -39,9 +39,9 @@ def lorentz_exterior_angle(
 ) -> Float[Tensor, "*batch"]:
     """Exterior angle on the hyperboloid (space components), from the origin, in radians.
 
-    MERU eq. 5, ``arccos((t(x) + t(apex) c <apex, x>_L) / (|apex| sqrt((c <apex, x>_L)^2 - 1)))``. The
-    tangent vector ``w = x - apex - (c q / 2) apex`` towards x has the length ``w_radial / gamma``
-    along the axis and keeps its space components across it.
+    MERU eq. 5: ``arccos((t(x) + t(apex) p) / (|apex| sqrt(p^2 - 1)))``, ``p = c <apex, x>_L``. The
+    tangent vector ``w = x - apex - (c q / 2) apex`` towards x keeps the length of its space
+    components across the axis; along it, that length is divided by ``gamma(apex)``.
     """
     c = _domain.curvature(c)
     _domain.vectors(apex=apex, x=x)
@@ -116,7 +116,7 @@ def cone_energy(
 
 
 def _angle(axis: Tensor, v: Tensor, along: Tensor) -> Tensor:
-    """Angle of a vector with the axis: across it as long as ``v`` is, ``along / |axis|`` along it."""
+    """Angle with the axis of a vector as long as ``v`` across it, ``along / |axis|`` along it."""
     length2 = torch.linalg.vecdot(axis, axis)
     share = torch.linalg.vecdot(axis, v) / torch.where(length2 > 0, length2, 1.0)
     across = v - share.unsqueeze(-1) * axis

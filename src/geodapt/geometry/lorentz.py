@@ -86,7 +86,7 @@ def log0(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor,
 def exp(
     x: Float[Tensor, "*batch d"], v: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch d"]:
-    """The point reached from ``x`` along ``v``: ``cosh(sqrt(c) n) x + sinh(sqrt(c) n)/(sqrt(c) n) v``.
+    """The point reached from ``x`` along ``v``: ``cosh(z) x + sinh(z)/z v`` with ``z = sqrt(c) n``.
 
     ``n`` is the tangent vector's length, ``n^2 = |v|^2 - (x.v)^2 / t(x)^2``.
     """
@@ -128,7 +128,7 @@ def transport(
     _domain.vectors(x=x, y=y, v=v)
     dtype = torch.promote_types(_dtype(x, y), v.dtype)
     if x.requires_grad or y.requires_grad:
-        x, y, v = wide(x), wide(y), wide(v)  # parts of the gradient cancel; add before rounding
+        x, y, v = wide(x), wide(y), wide(v)  # parts of the gradient cancel: add, then round
     p = dots(x, y)
     gamma_x, gamma_y = torch.sqrt(1 + c * p.xx), torch.sqrt(1 + c * p.yy)
     product = dot(y, v) - gamma_y * (dot(x, v) / gamma_x)  # <y, v>_L
@@ -225,7 +225,7 @@ def rms_norm(
 
 
 def chord_to_distance(q: Tensor, c: float | Tensor) -> Tensor:
-    """``2/sqrt(c) asinh(sqrt(c q) / 2)`` of a squared chord ``q``; tends to ``sqrt(q)`` as c to 0."""
+    """``2/sqrt(c) asinh(sqrt(c q) / 2)`` of a squared chord ``q``; near ``sqrt(q)`` for small c."""
     return _analytic.sqrt(q) * _analytic.asinhc(c * q / 4)
 
 

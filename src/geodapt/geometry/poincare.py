@@ -161,7 +161,7 @@ def mobius_scalar(
 def conformal_factor(
     x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch"]:
-    """``lambda_x = 2 / (1 - c |x|^2)``: the metric at ``x`` is ``lambda_x^2`` times the Euclidean."""
+    """``lambda_x = 2 / (1 - c |x|^2)``: lengths at ``x`` are ``lambda_x`` times the Euclidean."""
     c = _domain.curvature(c)
     _domain.in_ball(c, x=x)
     return (2 / (1 - c * square(x))).to(x.dtype)
@@ -176,9 +176,9 @@ def project(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tens
     c = _domain.curvature(c)
     _domain.vectors(x=x)
     s = c * square(x)
-    limit = (1 - _margin(x.dtype)) ** 2
-    outside = s > limit
-    k = torch.where(outside, torch.sqrt(limit / torch.where(outside, s, 1.0)), 1.0)
+    outside = ~(s < 1)
+    k = (1 - _margin(x.dtype)) * torch.rsqrt(torch.where(outside, s, 1.0))
+    k = torch.where(outside, k, 1.0)
     return combine((k, x))
 
 
@@ -224,8 +224,11 @@ def _inside(factor: Tensor, delta: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _margin(dtype: torch.dtype) -> float:
-    """Rounding the components moves the norm by at most half of eps; keep a whole one."""
-    return torch.finfo(dtype).eps
+    """Rounding the components moves the norm by at most half of eps; keep a whole one.
+
+    In float64 the sums round as well.
+    """
+    return torch.finfo(dtype).eps * (16 if dtype == torch.float64 else 1)
 
 
 def _per_row(c: float | Tensor) -> float | Tensor:
