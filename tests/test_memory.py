@@ -30,9 +30,12 @@ def test_the_peak_is_that_of_the_block():
 
 
 def test_it_is_measured_when_the_block_fails():
-    with pytest.raises(ValueError, match="stop"), peak_memory() as peak:
+    def work():
         use(20)
         raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"), peak_memory() as peak:
+        work()
     assert peak.mb > 10
 
 

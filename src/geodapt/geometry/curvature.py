@@ -142,9 +142,7 @@ def ollivier_ricci(
     curvatures = []
     with bar("Ollivier-Ricci curvature", total=len(picked)) as progress:
         for u, v in picked.tolist():
-            around_u, around_v = (
-                np.concatenate([[p], neighbours[p].numpy()]) for p in (u, v)
-            )
+            around_u, around_v = (np.concatenate([[p], neighbours[p].numpy()]) for p in (u, v))
             cost = ot.emd2(
                 _lazy_walk(len(around_u), idleness),
                 _lazy_walk(len(around_v), idleness),
