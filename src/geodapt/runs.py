@@ -8,15 +8,16 @@
     model/          safetensors, reloadable by one documented call
     report.html     the pictures
     stages/         one finished stage a JSON file; with --resume these are not computed again
-    work/           checkpoints of the stage in progress
+    work/           checkpoints of the stage in progress, and what the run has cost so far
+
+Of several processes (``accelerate launch``) only the main one writes.
 """
 
 import importlib.metadata
 import json
+import os
 import platform
-import resource
 import shutil
-import sys
 import time
 from abc import abstractmethod
 from collections.abc import Callable
@@ -27,6 +28,8 @@ import torch
 
 from geodapt.errors import InputError
 from geodapt.files import read_json, write_json, write_text
+from geodapt.memory import peak_memory_mb
+from geodapt.processes import from_main_process, is_main_process, wait_for_everyone
 from geodapt.settings import Settings
 
 VERSIONED = ("geodapt", "torch", "transformers", "peft", "datasets", "numpy")
@@ -37,37 +40,62 @@ class RunFolder:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self.started = time.perf_counter()
+        self._started = time.perf_counter()
+        spent = self.path / "work" / "spent.json"
+        before = read_json(spent) if spent.is_file() else {"seconds": 0, "peak_memory_mb": 0}
+        self._seconds_before, self._peak_mb = before["seconds"], before["peak_memory_mb"]
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no work is in the folder yet: nothing logged, no stage begun."""
+        return not any((self.path / name).exists() for name in ("metrics.jsonl", "stages", "work"))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is done: ``results.json`` is the last thing that it writes."""
+        return from_main_process((self.path / "results.json").is_file())
 
     def stage(self, name: str, compute: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """The result of a stage: read where it is finished, else computed and kept.
 
         ``compute`` gets a folder for its checkpoints, which is removed when the stage is done.
+        Every process computes, and gets the main process's result.
         """
         done = self.path / "stages" / f"{name}.json"
-        if done.is_file():
+        if from_main_process(done.is_file()):
             return read_json(done)
         work = self.path / "work" / name
         work.mkdir(parents=True, exist_ok=True)
-        result = compute(work)
-        write_json(done, result)
-        shutil.rmtree(work, ignore_errors=True)
+        result = from_main_process(compute(work))
+        wait_for_everyone()
+        if is_main_process():
+            write_json(done, result)
+            self._keep_spent()
+            shutil.rmtree(work, ignore_errors=True)
+        wait_for_everyone()
         return result
 
     def log(self, stage: str, step: int, **values: float) -> None:
         """Append a line to ``metrics.jsonl``."""
+        if not is_main_process():
+            return
+        line = json.dumps({"stage": stage, "step": step, **values}) + "\n"
         self.path.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"stage": stage, "step": step, **values})
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        with (self.path / "metrics.jsonl").open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":  # a kill cut the last line short
+                    line = "\n" + line
+            file.write(line.encode())
+        self._keep_spent()
 
     def forget_after(self, stage: str, step: int) -> None:
         """Drop a stage's log lines beyond a step: it is about to run on from there."""
         path = self.path / "metrics.jsonl"
-        if path.is_file():
+        if is_main_process() and path.is_file():
             kept = [
                 line for line in self.metrics() if line["stage"] != stage or line["step"] <= step
             ]
@@ -87,6 +115,8 @@ class RunFolder:
     def results(self) -> dict[str, Any]:
         """The run's ``results.json``; raises :class:`InputError` when the run has none yet."""
         if not (self.path / "results.json").is_file():
+            if not (self.path / "config.yaml").is_file():
+                raise InputError(f"{self.path} is not a run's folder: it has no config.yaml")
             raise InputError(
                 f"{self.path} has no results.json: the run is not finished; "
                 f"continue it with --resume"
@@ -94,19 +124,31 @@ class RunFolder:
         return read_json(self.path / "results.json")
 
     def finish(self, results: dict[str, Any], seed: int) -> dict[str, Any]:
-        """Write ``results.json`` with what every run records, and clear the checkpoints."""
+        """Write ``results.json`` with what every run records, and clear the checkpoints.
+
+        Seconds add up over all the runs of a resumed one; memory is the most of any of them.
+        """
         results = {
             **results,
             "seed": seed,
-            "seconds": round(time.perf_counter() - self.started, 2),
-            "peak_memory_mb": peak_memory_mb(),
+            **self._spent(),
             "device": device_name(),
             "versions": {name: _version(name) for name in VERSIONED},
             "python": platform.python_version(),
         }
-        write_json(self.path / "results.json", results)
-        shutil.rmtree(self.path / "work", ignore_errors=True)
+        wait_for_everyone()
+        if is_main_process():
+            write_json(self.path / "results.json", results)
+            shutil.rmtree(self.path / "work", ignore_errors=True)
         return results
+
+    def _spent(self) -> dict[str, float]:
+        seconds = self._seconds_before + time.perf_counter() - self._started
+        self._peak_mb = max(self._peak_mb, peak_memory_mb())
+        return {"seconds": round(seconds, 2), "peak_memory_mb": self._peak_mb}
+
+    def _keep_spent(self) -> None:
+        write_json(self.path / "work" / "spent.json", self._spent())
 
 
 class Recipe(Settings):
@@ -116,20 +158,14 @@ class Recipe(Settings):
     """The system that runs it."""
     title: str = ""
     """One line that `geodapt ls` and the report show."""
+    needs: str = ""
+    """What must be at hand, for `geodapt ls`: data, extras, the network."""
     seed: int = 0
     """Seed of everything random; the same seed repeats the run."""
 
     @abstractmethod
     def run(self, folder: RunFolder) -> dict[str, Any]:
         """Do the work in the folder; returns what goes into ``results.json``."""
-
-
-def peak_memory_mb() -> float:
-    """The most memory so far: of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
 def device_name() -> str:

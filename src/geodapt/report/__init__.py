@@ -1,0 +1,6 @@
+"""What a run has to show: a table for the terminal and one self-contained web page."""
+
+from geodapt.report.page import write_report
+from geodapt.report.table import print_table
+
+__all__ = ["print_table", "write_report"]

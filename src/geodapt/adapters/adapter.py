@@ -1,0 +1,162 @@
+"""One LoRA adapter: a pair of small factors a layer, as PEFT stores it."""
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.other import get_pattern_key
+from torch import Tensor
+
+from geodapt.files import hash_tensors
+
+
+class Factors(NamedTuple):
+    """One layer's update ``scale * B @ A`` (Hu et al. 2021, LoRA, section 4.1)."""
+
+    A: Float[Tensor, "rank in_features"]
+    B: Float[Tensor, "out_features rank"]
+    scale: float = 1.0
+
+    @property
+    def rank(self) -> int:
+        return self.A.shape[0]
+
+    def delta(self) -> Float[Tensor, "out_features in_features"]:
+        """The full update. It is as large as the layer: for merging into it and for tests."""
+        return self.scale * (self.B @ self.A)
+
+    def norm(self) -> float:
+        """Frobenius norm of the update: ``s sqrt(tr((B^T B)(A A^T)))``, from r x r matrices."""
+        A, B = self.A.double(), self.B.double()
+        return abs(self.scale) * math.sqrt(max(((B.T @ B) * (A @ A.T)).sum().item(), 0.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A LoRA adapter: factors by layer path, and the PEFT configuration that goes with them."""
+
+    factors: Mapping[str, Factors]
+    config: LoraConfig
+    base_sha256: str | None = None
+    """Fingerprint of the base's layers that it was trained on, where geodapt saved it."""
+    heads: tuple[str, ...] = field(default=())
+    """Modules that PEFT trained in full beside the factors (``modules_to_save``)."""
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """By layer, what a merge that cut to a rank lost, as a relative Frobenius norm."""
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> "Adapter":
+        """Read a PEFT folder or a hub name.
+
+        Raises :class:`InputError` when it is not a plain LoRA adapter (the reason is named),
+        holds a pickle, lacks a tensor, or holds NaN.
+        """
+        from geodapt.adapters.peft_format import read
+
+        return read(source)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder that PEFT, and every server that takes PEFT adapters, loads."""
+        from geodapt.adapters.peft_format import write
+
+        write(self, folder)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the factors: the same for the same update, whatever folder it lies in."""
+        tensors = {}
+        for path, (A, B, scale) in self.factors.items():
+            tensors[f"{path}.A"], tensors[f"{path}.B"] = A, B
+            tensors[f"{path}.scale"] = torch.tensor(scale, dtype=torch.float64)
+        return hash_tensors(tensors)
+
+    @property
+    def rank(self) -> int:
+        """The largest rank over its layers."""
+        return max(factors.rank for factors in self.factors.values())
+
+    @property
+    def targets(self) -> list[str]:
+        """The last names of the layers that it touches."""
+        return sorted({path.rsplit(".", 1)[-1] for path in self.factors})
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the factors hold."""
+        return sum(f.A.numel() + f.B.numel() for f in self.factors.values())
+
+    def targeted(self, paths: Iterable[str]) -> list[str]:
+        """Those of a model's layers that the configuration names, by PEFT's own rules."""
+        if not self.config.target_modules or self.config.target_modules == "all-linear":
+            return []
+        return [path for path in paths if check_target_module_exists(self.config, path)]
+
+    def norm(self) -> float:
+        """Frobenius norm of the whole update, over all layers."""
+        return math.sqrt(sum(factors.norm() ** 2 for factors in self.factors.values()))
+
+    def renamed(self, paths: Mapping[str, str]) -> "Adapter":
+        """The same adapter under other layer paths."""
+        if all(old == new for old, new in paths.items()):
+            return self
+        factors = {paths[path]: value for path, value in self.factors.items()}
+        errors = {paths[path]: error for path, error in self.errors.items()}
+        config = configure(factors, like=self)
+        return replace(self, factors=factors, config=config, errors=errors)
+
+
+def scale_of(config: LoraConfig, path: str, rank: int) -> float:
+    """``alpha / r``, or ``alpha / sqrt(r)`` with rsLoRA (Kalajdzievski 2023)."""
+    alpha = _by_pattern(config.alpha_pattern, path, config.lora_alpha)
+    return alpha / (math.sqrt(rank) if config.use_rslora else rank)
+
+
+def rank_of(config: LoraConfig, path: str) -> int:
+    """The rank that a configuration gives a layer."""
+    return _by_pattern(config.rank_pattern, path, config.r)
+
+
+def configure(factors: Mapping[str, Factors], like: Adapter | None = None) -> LoraConfig:
+    """The PEFT configuration that gives these factors their ranks and scales.
+
+    Ranks and alphas that differ from the first layer's go into ``rank_pattern`` and
+    ``alpha_pattern``, by full path. Task, base name and dropout come from ``like``, and so does
+    the way it names its targets where the layers are the same.
+    """
+    config: Any = copy.deepcopy(like.config) if like is not None else LoraConfig()
+    first = next(iter(factors.values()))
+    config.r, config.lora_alpha = first.rank, _tidy(first.scale * first.rank)
+    config.use_rslora = False
+    config.init_lora_weights = True
+    config.modules_to_save = None
+    if like is None or like.factors.keys() != factors.keys():
+        config.target_modules = set(factors)
+        config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
+    config.rank_pattern, config.alpha_pattern = {}, {}
+    for path, value in factors.items():
+        # PEFT reads the keys as regular expressions that may match behind any prefix.
+        key = "^" + path.replace(".", r"\.")
+        alpha = _tidy(value.scale * value.rank)
+        if value.rank != config.r:
+            config.rank_pattern[key] = value.rank
+        if alpha != config.lora_alpha:
+            config.alpha_pattern[key] = alpha
+    return config
+
+
+def _by_pattern(patterns: dict | None, path: str, default: float) -> Any:
+    patterns = patterns or {}
+    return patterns.get(get_pattern_key(list(patterns), path), default)
+
+
+def _tidy(alpha: float) -> float | int:
+    """An alpha as people write it: 32 rather than 32.0."""
+    return int(alpha) if float(alpha).is_integer() else float(alpha)

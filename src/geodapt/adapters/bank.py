@@ -1,0 +1,453 @@
+"""Many LoRA adapters on one frozen base."""
+
+import copy
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakSet, finalize
+
+import torch
+from torch import Tensor, nn
+
+from geodapt.adapters import compiled
+from geodapt.adapters.adapter import Adapter
+from geodapt.adapters.fitting import fit
+from geodapt.adapters.folding import fold, unfold
+from geodapt.adapters.gates import Gate, Mix, Off, Terms, TopAtoms, names_of
+from geodapt.adapters.hooks import attach, bind_checkpointing
+from geodapt.adapters.plan import Plan
+from geodapt.adapters.residency import Residency
+from geodapt.adapters.shared_inputs import run_by_rows, shares_input
+from geodapt.adapters.stack import LayerStacks, Stack
+from geodapt.adapters.targets import adaptable, features, fingerprint
+from geodapt.adapters.trainable import Trainable, fresh, quoted
+from geodapt.errors import InputError
+
+F = TypeVar("F", bound=Callable[..., Any])
+PLANS = 8
+"""How many gates stay prepared; a prepared gate may hold copies of the factors that it uses."""
+
+
+class AdapterBank(nn.Module):
+    """Adapters stacked layer by layer on a model that stays as it is.
+
+    The bank freezes the base and wraps the ``forward`` of the linear layers that adapters
+    touch; module types, state dict and ``save_pretrained`` of the base do not change, and
+    quantized layers work as they are. A *gate* says which adapters act (:class:`Mix`,
+    :class:`Route`, :class:`TopAtoms`)::
+
+        bank = AdapterBank(model)
+        bank.load("toys", "path/or/hub-id")
+        with bank.use(Route(["toys", None])):
+            model(**batch)
+
+    Adapters live in host memory; those that gates use lie stacked on the device in the layer's
+    own float type, at most ``capacity`` of them, the least recently used making room. Adapters
+    that train keep float32 masters, which are the bank's only parameters, so that
+    ``Trainer(model=bank, ...)`` trains and saves them alone.
+
+    The gate belongs to the running thread: threads may use one model with different gates,
+    while others load and remove adapters.
+    """
+
+    def __init__(self, model: nn.Module, capacity: int | None = None) -> None:
+        super().__init__()
+        if capacity is not None and capacity < 1:
+            raise InputError(f"AdapterBank has capacity {capacity}; give at least 1, or None")
+        object.__setattr__(self, "model", model.requires_grad_(False))  # used, not owned
+        self.lock = threading.RLock()
+        self.masters = nn.ModuleDict()
+        self.training_names: frozenset[str] = frozenset()
+        self._adapters: dict[str, Adapter] = {}
+        self._loading: dict[str, Future[None]] = {}
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="adapters")
+        self._layers: dict[str, nn.Module] = adaptable(model)
+        self._stacks: dict[str, LayerStacks] = {}
+        self._detach: dict[str, Callable[[], None]] = {}
+        self._residency = Residency(capacity, self._stack_up, self._unstack, self.lock)
+        self._plans: dict[Gate, Plan] = {}
+        self._alive: WeakSet[Plan] = WeakSet()
+        self._active: ContextVar[Plan | None] = ContextVar("gate", default=None)
+        self._resting = Plan(self, Off())
+        self._originals: dict[str, Tensor] = {}
+        bind_checkpointing(model, self.bind)
+        compiled.banks[id(self)] = self
+        # Trainer reads the signature, to know which columns the model takes.
+        self.forward = wraps(model.forward)(partial(self.forward))  # type: ignore[method-assign]
+
+    # Adapters
+
+    @property
+    def names(self) -> list[str]:
+        """The adapters in the bank, those that are still loading last."""
+        return [*self._adapters, *(name for name in self._loading if name not in self._adapters)]
+
+    @property
+    def resident(self) -> list[str]:
+        """The adapters on the device, least recently used first."""
+        return self._residency.resident
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._adapters or name in self._loading
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, name: str) -> Adapter:
+        """An adapter as it is now; raises :class:`InputError` for an unknown name."""
+        self._require([name])
+        if quoted(name) in self.masters:
+            return self._trainable(name).snapshot()
+        return self._adapters[name]
+
+    def load(self, name: str, source: str | Path, background: bool = False) -> None:
+        """Read an adapter from a PEFT folder or the hub and add it under a name.
+
+        In the background, the call returns at once, and whoever first uses the adapter waits
+        for it, and gets the error if it cannot be read.
+        """
+        self._require_new(name)
+        if not background:
+            self.add(name, Adapter.from_pretrained(source))
+            return
+
+        def work() -> None:
+            fitted = fit(self.model, name, Adapter.from_pretrained(source))
+            with self.lock:
+                self._admit(name, fitted)
+
+        with self.lock:
+            self._loading[name] = self._loader.submit(work)
+
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Bring adapters onto the device in the background, if there is room for them."""
+
+        def work(wanted: list[str]) -> None:
+            here = [name for name in wanted if name in self._adapters]
+            with suppress(InputError):  # no room just now
+                self._residency.hold(here, self.training_names, wait=False)
+                self._residency.release(here)
+
+        self._loader.submit(work, list(names))
+
+    def create(
+        self,
+        name: str,
+        rank: int = 16,
+        alpha: float = 32,
+        targets: str | Iterable[str] = "all-linear",
+        dropout: float = 0.0,
+        rslora: bool = False,
+    ) -> None:
+        """Add a new adapter that changes nothing yet (``B = 0``), ready for :meth:`train_only`.
+
+        ``targets`` as in :func:`geodapt.adapters.targets.choose`.
+        """
+        self._require_new(name)
+        self.add(name, fresh(self.model, rank, alpha, targets, dropout, rslora))
+
+    def add(self, name: str, adapter: Adapter) -> None:
+        """Add an adapter under a name.
+
+        Raises :class:`InputError` when the name is taken, or when the adapter does not fit the
+        base: other layers, other widths, or other weights than those that it was trained on.
+        """
+        self._require_new(name)
+        fitted = fit(self.model, name, adapter)
+        with self.lock:
+            self._require_new(name)
+            self._admit(name, fitted)
+
+    def remove(self, name: str) -> None:
+        """Forget an adapter; raises :class:`InputError` while a gate uses it."""
+        self._require([name])
+        with self.lock:
+            if self._residency.held(name):
+                raise InputError(
+                    f"adapter '{name}' is used by a running gate; end or change the gate first"
+                )
+            self._residency.forget(name)
+            self.training_names -= {name}
+            self._loading.pop(name, None)
+            del self._adapters[name]
+            if quoted(name) in self.masters:
+                del self.masters[quoted(name)]
+            touched = {path for adapter in self._adapters.values() for path in adapter.factors}
+            for path in self._stacks.keys() - touched:
+                del self._stacks[path]
+            for path in self._detach.keys() - touched - {parent_of(path) for path in touched}:
+                self._detach.pop(path)()
+
+    def save(self, name: str, folder: str | Path) -> None:
+        """Write an adapter as a PEFT folder, with the base's name and fingerprint."""
+        adapter = self[name]
+        config = copy.deepcopy(adapter.config)
+        config.base_model_name_or_path = (
+            getattr(self.model, "name_or_path", None) or config.base_model_name_or_path
+        )
+        mark = fingerprint(self.model, adapter.factors)
+        replace(adapter, config=config, base_sha256=mark).save_pretrained(folder)
+
+    def merge_into_base(self, weights: Mapping[str, float]) -> None:
+        """Add a weighted sum of adapters to the base's own weights, until :meth:`unmerge`.
+
+        Gates act on top of it. Raises :class:`InputError` for quantized or shared weights, or
+        when something is merged already.
+        """
+        if self._originals:
+            raise InputError("adapters are merged into the base already; call unmerge() first")
+        self._require(weights)
+        with self.lock:
+            self._originals = fold(self.model, {name: self[name] for name in weights}, weights)
+            self._renew_plans()
+
+    def unmerge(self) -> None:
+        """Give the base the very weights that it had before :meth:`merge_into_base`."""
+        with self.lock:
+            unfold(self.model, self._originals)
+            self._originals = {}
+            self._renew_plans()
+
+    # Training
+
+    def parameters_of(self, name: str) -> list[nn.Parameter]:
+        """The float32 factors of one adapter, A and B layer by layer."""
+        self._require([name])
+        return list(self._trainable(name).parameters())
+
+    def train_only(self, *names: str) -> None:
+        """Let these adapters train and freeze every other; without names, freeze all."""
+        self._require(names)
+        with self.lock:
+            changed = self.training_names.symmetric_difference(names)
+            self.training_names = frozenset(names)
+            for name in changed:
+                master = self._trainable(name).requires_grad_(name in names)
+                self._adapters[name] = master.snapshot()
+                self._residency.forget(name)
+                if self._residency.held(name):  # freed inside of a gate that uses it
+                    self._residency.hold([name], self.training_names)
+                    self._residency.release([name])
+                self._renew_plans(name)
+
+    # Gates
+
+    def set(self, gate: Gate) -> None:
+        """Use a gate from now on, wherever no :meth:`use` is active."""
+        old = self._resting
+        try:
+            plan = self._hold(gate, wait=False)
+            self._residency.release(old.names)
+        except InputError:  # no room for both at once
+            self._require(names_of(gate))
+            self._residency.release(old.names)
+            try:
+                plan = self._hold(gate, wait=False)
+            except BaseException:
+                self._residency.hold(old.names, self.training_names)
+                raise
+        self._resting = plan
+
+    @contextmanager
+    def use(self, gate: Gate) -> Iterator[None]:
+        """Use a gate inside the ``with`` block, in this thread; then the one before again.
+
+        With a ``capacity``, waits while other threads' gates hold all places.
+        """
+        resting = self._resting.names - self.training_names
+        plan = self._hold(gate, wait=self._active.get() is None, beside=resting)
+        try:
+            with self.under(plan):
+                yield
+        finally:
+            self._residency.release(plan.names)
+
+    def bind(self, function: F) -> F:
+        """The function under the gate that is active now, whenever and wherever it is called.
+
+        For work that runs later or in another thread: ``checkpoint(bank.bind(block), x)``.
+        Checkpointing inside transformers models is bound without it.
+        """
+        plan = self.active_plan()
+
+        @wraps(function)
+        def bound(*args: Any, **kwargs: Any) -> Any:
+            with self.under(plan):
+                return function(*args, **kwargs)
+
+        self._residency.hold(plan.names, self.training_names)
+        finalize(bound, self._residency.release, plan.names).atexit = False
+        return bound  # type: ignore[return-value]
+
+    @contextmanager
+    def under(self, plan: Plan) -> Iterator[None]:
+        """Make a plan the active one in this thread, for the ``with`` block."""
+        token = self._active.set(plan)
+        try:
+            yield
+        finally:
+            self._active.reset(token)
+
+    def active_plan(self) -> Plan:
+        """The gate that is active in this thread, resolved."""
+        return self._active.get() or self._resting
+
+    # What plans ask
+
+    def restrict(self, entries: Sequence[Terms], path: str) -> list[Terms]:
+        """A gate's entries without the adapters that do not touch a layer."""
+        return [
+            tuple((n, w) for n, w in terms if path in self._adapters[n].factors)
+            for terms in entries
+        ]
+
+    def rank_at(self, name: str, path: str) -> int:
+        return self._adapters[name].factors[path].rank
+
+    def widths(self, path: str) -> tuple[int, int]:
+        """``(in_features, out_features)`` of a layer."""
+        found = features(self._layers[path])
+        assert found is not None
+        return found
+
+    def dropout_of(self, name: str) -> float:
+        return self._adapters[name].config.lora_dropout
+
+    def masters_of(self, name: str, path: str) -> tuple[Tensor, Tensor, float]:
+        return self._trainable(name).factors(path)
+
+    def stack(self, path: str, names: Iterable[str], atoms: bool = False) -> Stack:
+        """A layer's stacked factors, or atoms; those of the names are in it."""
+        with self.lock:
+            return self._stacks[path].get(self._layers[path].weight.device, names, atoms)  # type: ignore[arg-type]
+
+    # The model, seen through the bank
+
+    def forward(self, *args: Any, labels: Tensor | None = None, **kwargs: Any) -> Any:
+        """The model's own forward under the active gate."""
+        if labels is not None:  # named here because Trainer looks for it in the class
+            kwargs["labels"] = labels
+        return self.model(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the bank does not have, the model has: ``config``, ``generate``, ``device``, ..."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "model" not in self.__dict__:
+                raise
+            return getattr(self.__dict__["model"], name)
+
+    def train(self, mode: bool = True) -> "AdapterBank":
+        self.model.train(mode)
+        return super().train(mode)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> "AdapterBank":
+        self.model._apply(fn)
+        self._renew_plans()
+        return super()._apply(fn, recurse)
+
+    # Inside
+
+    def _hold(self, gate: Gate, wait: bool, beside: frozenset[str] = frozenset()) -> Plan:
+        """The gate's plan, its adapters on the device."""
+        if isinstance(gate, TopAtoms) and gate.of is None:
+            gate = TopAtoms(gate.keep, Mix(dict.fromkeys(self.names, 1.0)), gate.per)
+        names = names_of(gate)
+        self._require(names)
+        self._residency.hold(names, self.training_names, wait, beside)
+        try:
+            with self.lock:
+                plan = self._plans.pop(gate, None) or Plan(self, gate)
+                self._plans[gate] = plan  # most recently used last
+                self._alive.add(plan)
+                while len(self._plans) > PLANS:
+                    self._plans.pop(next(iter(self._plans)))
+        except BaseException:
+            self._residency.release(names)
+            raise
+        return plan
+
+    def _admit(self, name: str, adapter: Adapter) -> None:
+        self._adapters[name] = adapter
+        for path in adapter.factors:
+            if path in self._detach:
+                continue
+            self._detach[path] = attach(self._layers[path], partial(self._run, path))
+            above = parent_of(path)
+            if above not in self._detach and shares_input(self.model.get_submodule(above)):
+                block = self.model.get_submodule(above)
+                self._detach[above] = attach(
+                    block, lambda _, *args, **kw: run_by_rows(self, *args, **kw)
+                )
+
+    def _run(self, path: str, layer: nn.Module, base: Callable, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return self._run_compiled(path, layer, base, x)
+        return (self._active.get() or self._resting).run(path, layer, base, x)
+
+    def _run_compiled(self, path: str, layer: nn.Module, base: Callable, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():  # factors that train are no inputs of the graph
+            torch._dynamo.graph_break()
+            return self.active_plan().run(path, layer, base, x)
+        y = base(x)
+        torch.ops.geodapt.add_update(y, x, id(self), path)
+        return y
+
+    def _trainable(self, name: str) -> Trainable:
+        key = quoted(name)
+        if key not in self.masters:
+            adapter = self._adapters[name]
+            devices = {path: self._layers[path].weight.device for path in adapter.factors}
+            self.masters[key] = Trainable(adapter, devices).requires_grad_(False)  # type: ignore[arg-type]
+        return self.masters[key]  # type: ignore[return-value]
+
+    def _stack_up(self, name: str) -> None:
+        for path, factors in self._adapters[name].factors.items():
+            if path not in self._stacks:
+                weight = self._layers[path].weight
+                dtype = weight.dtype if weight.dtype.is_floating_point else torch.bfloat16
+                self._stacks[path] = LayerStacks(*self.widths(path), dtype, weight.device)  # type: ignore[arg-type]
+            self._stacks[path].put(name, factors)
+        self._renew_plans(name)
+
+    def _unstack(self, name: str) -> None:
+        for path in self._adapters[name].factors:
+            self._stacks[path].drop(name)
+        self._renew_plans(name)
+
+    def _renew_plans(self, name: str | None = None) -> None:
+        """Let plans, all or those that hold an adapter's factors, take the factors anew."""
+        for plan in list(self._alive):
+            if name is None or name in plan.names:
+                plan.reset()
+
+    def _require(self, names: Iterable[str]) -> None:
+        for name in names:
+            loading = self._loading.get(name)
+            if loading is not None:
+                try:
+                    loading.result()
+                finally:
+                    self._loading.pop(name, None)
+            if name not in self._adapters:
+                known = ", ".join(itertools.islice(self._adapters, 20)) or "none"
+                raise InputError(f"no adapter '{name}' in the bank; it has {known}")
+
+    def _require_new(self, name: str) -> None:
+        if name in self:
+            raise InputError(
+                f"the bank already has an adapter '{name}'; choose another name, or remove it first"
+            )
+
+
+def parent_of(path: str) -> str:
+    """The path of the module that holds a layer."""
+    return path.rpartition(".")[0]

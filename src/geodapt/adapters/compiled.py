@@ -1,0 +1,31 @@
+"""A layer's update as one opaque operator, for ``torch.compile``.
+
+The gate is looked up when the operator runs, not when the graph is traced: another gate, other
+weights or another route need no new graph, and threads keep their own gates.
+"""
+
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from geodapt.adapters.bank import AdapterBank
+
+banks: "WeakValueDictionary[int, AdapterBank]" = WeakValueDictionary()
+
+
+@torch.library.custom_op("geodapt::add_update", mutates_args=("y",))
+def add_update(y: Tensor, x: Tensor, bank: int, path: str) -> None:
+    """Add the active gate's update of ``x`` at a layer into the base's output ``y``."""
+    step = banks[bank].active_plan().step(path)
+    if step is not None:
+        result = step.add(x, y, training=False)
+        if result is not y:
+            y.copy_(result)
+
+
+@add_update.register_fake
+def _(y: Tensor, x: Tensor, bank: int, path: str) -> None:
+    return None

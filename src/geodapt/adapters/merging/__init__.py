@@ -1,0 +1,171 @@
+"""Many adapters into one.
+
+Each method is a small file with a pure function on one layer's factors; :func:`merge` streams
+the layers through it, so that memory stays near one layer.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geodapt.adapters.adapter import Adapter, Factors, configure
+from geodapt.adapters.merging import (  # noqa: F401 - importing a method registers it
+    atoms,
+    cat,
+    dare,
+    dense_blocks,
+    linear,
+    magnitude,
+    svd,
+    ties,
+)
+from geodapt.adapters.merging.compatible import check_compatible
+from geodapt.adapters.merging.registry import METHODS, LowRank, Method, Part, method
+from geodapt.adapters.merging.truncation import Truncated, truncate
+from geodapt.errors import InputError
+
+__all__ = ["METHODS", "Method", "merge"]
+
+
+def merge(
+    adapters: Sequence[Adapter],
+    method: str = "svd",
+    weights: Sequence[float] | None = None,
+    rank: int | None = None,
+    energy: float | None = None,
+    density: float | None = None,
+    tile: int | None = None,
+    seed: int | None = None,
+    calibration: Mapping[str, Float[Tensor, "tokens in"]] | None = None,
+    same_base: bool = False,
+) -> Adapter:
+    """One adapter out of several; ranks, targets, alphas and rsLoRA may differ.
+
+    Args:
+        adapters: what to merge; a layer that only some of them touch merges those.
+        method: a name in ``METHODS`` (``geodapt merge --list`` explains each).
+        weights: one an adapter; ``1 / n`` each unless the method averages by itself.
+        rank: rank of the result, for the methods that cut it; the adapters' largest by default.
+        energy: instead of a rank, the share of the squared norm that each layer keeps.
+        density: the share of entries or tiles that stays, for the methods that thin out.
+        tile: tile size of ``dense_blocks``.
+        seed: of the random choice in ``dare`` and ``dare_ties``.
+        calibration: each layer's inputs for ``atoms``, see :func:`geodapt.adapters.calibrate`.
+        same_base: the adapters are of one base although their configurations name it differently.
+
+    Returns:
+        An adapter in float32 (float64 if one of them is). ``errors`` says by layer how much of
+        the merged update the cut to its rank lost, as a relative Frobenius norm.
+
+    Raises:
+        InputError: unknown method, an option that the method does not take, weights of the
+            wrong number, a rank or density out of range, or adapters that do not belong to one
+            base.
+    """
+    chosen = _method(method)
+    check_compatible(adapters, same_base)
+    given = {"density": density, "tile": tile, "seed": seed, "calibration": calibration}
+    options = {key: value for key, value in given.items() if value is not None}
+    if rank is not None and "rank" in chosen.options:
+        options["rank"] = rank
+    _check_options(chosen, options, rank, energy)
+    shares = _weights(chosen, len(adapters), weights)
+    if rank is None:
+        rank = max(adapter.rank for adapter in adapters)
+    else:
+        _check_rank(adapters, rank)
+    factors, errors = {}, {}
+    for path, result in _layers(adapters, chosen, shares, rank, energy, options):
+        factors[path] = Factors(result.A.contiguous(), result.B.contiguous(), 1.0)
+        errors[path] = result.error
+    first = adapters[0]
+    sha = first.base_sha256 if first.factors.keys() == factors.keys() else None
+    return Adapter(factors, configure(factors, like=first), sha, errors=errors)
+
+
+def _layers(
+    adapters: Sequence[Adapter],
+    method: Method,
+    weights: Sequence[float],
+    rank: int,
+    energy: float | None,
+    options: dict[str, Any],
+) -> Iterator[tuple[str, Truncated]]:
+    paths = dict.fromkeys(path for adapter in adapters for path in adapter.factors)
+    calibration = options.pop("calibration", None)
+    for path in paths:
+        parts = [
+            Part(*_wide(adapter.factors[path]), weight)
+            for adapter, weight in zip(adapters, weights, strict=True)
+            if path in adapter.factors
+        ]
+        if calibration is not None:
+            if path not in calibration:
+                raise InputError(f"the calibration inputs have none for layer {path}")
+            options["calibration"] = calibration[path]
+        merged = method(parts, **options)
+        if isinstance(merged, LowRank) and not method.truncates:
+            yield path, Truncated(merged.A, merged.B, 0.0)
+        else:
+            yield path, truncate(merged, rank, energy, torch.cat([part.A for part in parts]))
+
+
+def _wide(factors: Factors) -> tuple[Tensor, Tensor]:
+    """``A`` and the scaled ``B`` in float32 at least."""
+    dtype = torch.promote_types(factors.A.dtype, torch.float32)
+    return factors.A.to(dtype), factors.B.to(dtype) * factors.scale
+
+
+def _method(name: str) -> Method:
+    return method(name)
+
+
+def _weights(method: Method, count: int, weights: Sequence[float] | None) -> list[float]:
+    if weights is None:
+        return [1.0 if method.averages else 1 / count] * count
+    if len(weights) != count:
+        raise InputError(f"{len(weights)} weights for {count} adapters; give one for each")
+    for weight in weights:
+        if not math.isfinite(weight):
+            raise InputError(f"weight {weight} is not a finite number")
+    return [float(weight) for weight in weights]
+
+
+def _check_options(
+    method: Method, options: Mapping[str, Any], rank: int | None, energy: float | None
+) -> None:
+    for key in options:
+        if key not in method.options:
+            takes = [m.name for m in METHODS.values() if key in m.options]
+            raise InputError(f"merge method '{method.name}' takes no {key}; {', '.join(takes)} do")
+    if rank is not None and not method.truncates and "rank" not in method.options:
+        raise InputError(f"merge method '{method.name}' is exact and takes no rank; svd does")
+    if energy is not None:
+        if not method.truncates:
+            raise InputError(f"merge method '{method.name}' takes no energy share; svd does")
+        if rank is not None:
+            raise InputError("give a rank or an energy share, not both")
+        if not 0 < energy <= 1:
+            raise InputError(f"energy share {energy} is out of range; give one above 0, up to 1")
+    density = options.get("density")
+    if density is not None and not 0 < density <= 1:
+        raise InputError(f"density {density} is out of range; give one above 0, up to 1")
+    if options.get("tile", 1) < 1:
+        raise InputError(f"tile {options['tile']} is out of range; give at least 1")
+
+
+def _check_rank(adapters: Sequence[Adapter], rank: int) -> None:
+    if rank < 1:
+        raise InputError(f"rank {rank} is out of range; give at least 1")
+    for adapter in adapters:
+        for path, (A, B, _) in adapter.factors.items():
+            largest = min(A.shape[1], B.shape[0])
+            if rank > largest:
+                raise InputError(
+                    f"rank {rank} is more than layer {path} ({B.shape[0]} x {A.shape[1]}) can "
+                    f"have; give at most {largest}"
+                )

@@ -1,0 +1,48 @@
+"""Do adapters belong to one base?"""
+
+from collections.abc import Sequence
+
+from geodapt.adapters.adapter import Adapter
+from geodapt.errors import InputError
+
+
+def check_compatible(adapters: Sequence[Adapter], same_base: bool = False) -> None:
+    """Raises :class:`InputError` when adapters cannot be merged with each other.
+
+    Bases are different when their fingerprints are, or, where an adapter has none, their names
+    (the last part, so that a folder and a hub name agree) unless ``same_base`` says otherwise.
+    """
+    if not adapters:
+        raise InputError("no adapters to merge; give at least one")
+    shapes: dict[str, tuple[int, int]] = {}
+    for adapter in adapters:
+        if adapter.heads:
+            raise InputError(
+                f"an adapter carries its own trained {', '.join(adapter.heads)} "
+                "(modules_to_save), which cannot be merged; save it without that head"
+            )
+        for path, (A, B, _) in adapter.factors.items():
+            shape = (B.shape[0], A.shape[1])
+            if shapes.setdefault(path, shape) != shape:
+                raise InputError(
+                    f"layer {path} is {shapes[path][0]} x {shapes[path][1]} in one adapter and "
+                    f"{shape[0]} x {shape[1]} in another: they belong to different bases"
+                )
+    first = adapters[0]
+    for other in adapters[1:]:
+        one, two = _name(first), _name(other)
+        comparable = first.factors.keys() == other.factors.keys()
+        if first.base_sha256 and other.base_sha256 and comparable:
+            different = first.base_sha256 != other.base_sha256
+        else:
+            different = bool(one and two) and one != two and not same_base
+        if different:
+            raise InputError(
+                f"the adapters belong to different bases ('{first.config.base_model_name_or_path}' "
+                f"and '{other.config.base_model_name_or_path}'); merge adapters of one base, or "
+                "say that it is the same (same_base=True, --same-base)"
+            )
+
+
+def _name(adapter: Adapter) -> str:
+    return str(adapter.config.base_model_name_or_path or "").rstrip("/").rsplit("/", 1)[-1].lower()

@@ -1,0 +1,87 @@
+"""The merge methods by name. A method is a pure function on one layer's factors."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from geodapt.errors import InputError
+
+
+class Part(NamedTuple):
+    """One adapter at one layer: its update ``B A`` with the scale in B, and its weight."""
+
+    A: Float[Tensor, "r in"]
+    B: Float[Tensor, "out r"]
+    weight: float
+
+
+class LowRank(NamedTuple):
+    """A merged update that is still in factors, ``B A``."""
+
+    B: Float[Tensor, "out k"]
+    A: Float[Tensor, "k in"]
+
+
+Merged = LowRank | Float[Tensor, "out in"]
+"""What a method returns: factors where mathematics allows it, else the full matrix."""
+
+
+def empty(parts: Sequence[Part]) -> Float[Tensor, "out in"]:
+    """Room for a full matrix of the parts' size."""
+    return parts[0].A.new_empty(parts[0].B.shape[0], parts[0].A.shape[1])
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to merge adapters."""
+
+    name: str
+    line: str
+    """What it does, in a line."""
+    source: str
+    function: Callable[..., Merged]
+    averages: bool
+    """Whether it averages by itself, so that every weight is 1 unless told otherwise; the
+    weights of the others are 1 / n."""
+    truncates: bool
+    """Whether its result is cut to a rank: to the largest of the adapters unless told otherwise."""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The names of what it can be told."""
+        return tuple(inspect.signature(self.function).parameters)[1:]
+
+    def __call__(self, parts: Sequence[Part], **options) -> Merged:
+        return self.function(parts, **options)
+
+
+METHODS: dict[str, Method] = {}
+
+
+def register(
+    name: str, line: str, source: str, averages: bool = False, truncates: bool = True
+) -> Callable[[Callable[..., Merged]], Callable[..., Merged]]:
+    """Make a function on a layer's parts a merge method.
+
+    Its keyword arguments are the method's options.
+    """
+
+    def add(function: Callable[..., Merged]) -> Callable[..., Merged]:
+        METHODS[name] = Method(name, line, source, function, averages, truncates)
+        return function
+
+    return add
+
+
+def method(name: str) -> Method:
+    """A method by name; raises :class:`InputError` for an unknown one."""
+    try:
+        return METHODS[name]
+    except KeyError:
+        raise InputError(
+            f"no merge method '{name}'; there are {', '.join(METHODS)} (geodapt merge --list)"
+        ) from None

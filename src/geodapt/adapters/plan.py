@@ -1,0 +1,162 @@
+"""A gate resolved against a bank: per layer, which factors act, and in which form."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, linear
+
+from geodapt.adapters.forms import Form, Source
+from geodapt.adapters.gates import Gate, Terms, TopAtoms, names_of
+from geodapt.errors import InputError
+
+if TYPE_CHECKING:
+    from geodapt.adapters.bank import AdapterBank
+
+Product = Callable[[Tensor, Tensor], Tensor]
+"""``(x, y) -> y + update``."""
+
+
+class Plan:
+    """What a gate does at every layer. Prepared at the first use of a layer and then kept."""
+
+    def __init__(self, bank: "AdapterBank", gate: Gate) -> None:
+        self.bank, self.gate = bank, gate
+        self.names = names_of(gate)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was prepared: an adapter changed, or the model moved."""
+        self.training = self.names & self.bank.training_names
+        self._steps: dict[str, Step | None] = {}
+        self.parts: list[tuple[Plan, int]] | None = None  # made where rows must run apart
+        if self.training and isinstance(self.gate, TopAtoms):
+            raise InputError(
+                f"TopAtoms acts on frozen adapters, and '{min(self.training)}' is training; "
+                "call train_only() first"
+            )
+
+    def run(
+        self, path: str, layer: nn.Module, base: Callable[[Tensor], Tensor], x: Tensor
+    ) -> Tensor:
+        """The layer's output under the gate; ``base`` computes it without."""
+        step = self.step(path)
+        return base(x) if step is None else step.run(layer, base, x)
+
+    def step(self, path: str) -> "Step | None":
+        """What happens at a layer; None where no adapter acts."""
+        try:
+            return self._steps[path]
+        except KeyError:
+            entries = self.bank.restrict(self.gate.entries, path)
+            step = Step(self, path, entries) if any(entries) else None
+            self._steps[path] = step
+            return step
+
+
+class Step:
+    """One layer of a plan."""
+
+    def __init__(self, plan: Plan, path: str, entries: list[Terms]) -> None:
+        self.bank, self.gate, self.path, self.entries = plan.bank, plan.gate, path, entries
+        names = {name for terms in entries for name, _ in terms}
+        self.training = names & plan.training
+        self.dropouts = {name: self.bank.dropout_of(name) for name in self.training}
+        self._forms: dict[tuple[torch.dtype, torch.device, int], Form] = {}  # by sort of input
+        self._made: dict[tuple[torch.dtype, torch.device, str], Form] = {}
+        self._tokens = 0  # rows that a sum of many adapters was computed for in factors
+        self._merged: tuple[Tensor, Tensor, int] | None = None
+
+    def run(self, layer: nn.Module, base: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        weight = self._merged_weight(layer, x)
+        if weight is not None:
+            return linear(x, weight, layer.bias)  # type: ignore[arg-type]
+        return self.add(x, base(x), layer.training)
+
+    def add(self, x: Tensor, y: Tensor, training: bool) -> Tensor:
+        """The base layer's output ``y`` with the update of input ``x`` added."""
+        x = x.to(y.dtype)
+        self._check_rows(x)
+        if training and any(self.dropouts.values()):
+            return self._add_with_dropout(x, y)
+        if self.training:  # their factors change from step to step
+            return self._form(self.entries, x, y)(x, y)
+        # Which form is cheapest depends on the number of tokens a row, by its magnitude.
+        each = x.numel() // x.shape[-1] // len(self.entries)
+        key = (y.dtype, y.device, each.bit_length() if len(self.entries) > 1 else 0)
+        form = self._forms.get(key)
+        if form is None:
+            with self.bank.lock:
+                form = self._forms[key] = self._form(self.entries, x, y, self._made)
+        return form(x, y)
+
+    def _form(self, entries: list[Terms], x: Tensor, y: Tensor, made: dict | None = None) -> Form:
+        source = Source(self.bank, self.path, self.training, y, isinstance(self.gate, TopAtoms))
+        top = self.gate if isinstance(self.gate, TopAtoms) else None
+        name = Form.cheapest(source, entries, x.numel() // x.shape[-1])
+        if made is None:
+            return Form.make(name, source, entries, top)
+        key = (y.dtype, y.device, name)
+        if key not in made:
+            made[key] = Form.make(name, source, entries, top)
+        return made[key]
+
+    def _add_with_dropout(self, x: Tensor, y: Tensor) -> Tensor:
+        """Adapters by their dropout, each set on its own drop of the input."""
+        for p in sorted({0.0, *self.dropouts.values()}):
+            entries = [
+                tuple((n, w) for n, w in terms if self.dropouts.get(n, 0.0) == p)
+                for terms in self.entries
+            ]
+            if any(entries):
+                dropped = dropout(x, p) if p else x
+                y = self._form(entries, dropped, y)(dropped, y)
+        return y
+
+    def _check_rows(self, x: Tensor) -> None:
+        # Tokens may be flattened into the rows, as mixture-of-experts layers do.
+        rows = x.shape[0] if x.ndim > 2 else x.numel() // x.shape[-1]
+        if rows % len(self.entries):
+            raise InputError(
+                f"the route has {len(self.entries)} entries, the batch {rows} rows at layer "
+                f"{self.path}; give one entry a row (None for the base alone)"
+            )
+
+    def _merged_weight(self, layer: nn.Module, x: Tensor) -> Tensor | None:
+        """``W0 + sum of the updates`` where that is cheaper than the factors.
+
+        A constant sum whose factors cost more than half of the layer itself is formed once its
+        factors have cost as much as forming it. Only in float32 and wider, where adding the
+        update to the weight does not round it away.
+        """
+        if len(set(self.entries)) > 1 or self.training or isinstance(self.gate, TopAtoms):
+            return None
+        weight = layer.weight
+        if (
+            type(weight) is not nn.Parameter
+            or type(layer) is not nn.Linear
+            or weight.dtype not in (torch.float32, torch.float64)
+            or weight.dtype != x.dtype
+            or weight.device != x.device
+            or torch.is_autocast_enabled(x.device.type)
+        ):
+            return None
+        if self._merged is not None:
+            merged, of, version = self._merged
+            if of is weight and version == weight._version:
+                return merged
+        out, width = weight.shape
+        rank = sum(self.bank.rank_at(name, self.path) for name, _ in self.entries[0])
+        if 2 * rank * (width + out) < width * out:
+            return None
+        self._tokens += x.numel() // width
+        if self._tokens * (width + out) < width * out:
+            return None
+        with self.bank.lock, torch.no_grad():
+            source = Source(self.bank, self.path, frozenset(), weight, atoms=False)
+            A, B = source.stacked([name for name, _ in self.entries[0]])
+            g = weight.new_tensor(source.weights(self.entries[0]))
+            merged = torch.addmm(weight, (B * g[:, None]).T, A)
+        self._merged = (merged, weight, weight._version)
+        return merged

@@ -1,0 +1,152 @@
+"""One layer's adapters, stacked: all rows of A in one matrix, all columns of B in another."""
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from geodapt.adapters.adapter import Factors
+from geodapt.adapters.lowrank import atoms
+
+
+class Stack:
+    """``A (R, in)`` and ``B (R, out)`` over the adapters that are resident at one layer.
+
+    Row ``i`` of ``B`` is the column of the adapter's B that belongs to row ``i`` of ``A``, times
+    the adapter's scale. Row 0 is zero and pads adapters of unequal rank. An adapter occupies
+    consecutive rows; the rows of a dropped adapter are used again.
+
+    Rows in use are never written, and growing makes new tensors, so that readers in other
+    threads need no lock as long as their adapters stay.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.A: Float[Tensor, "rows in_features"] = torch.zeros(
+            1, in_features, dtype=dtype, device=device
+        )
+        self.B: Float[Tensor, "rows out_features"] = torch.zeros(
+            1, out_features, dtype=dtype, device=device
+        )
+        self.spans: dict[str, tuple[int, int]] = {}
+        self._free: list[tuple[int, int]] = []
+
+    def put(
+        self,
+        name: str,
+        A: Float[Tensor, "rank in_features"],
+        B: Float[Tensor, "rank out_features"],
+    ) -> None:
+        """Add an adapter's rows."""
+        rank = A.shape[0]
+        start = self._allocate(rank)
+        # Through .data: other adapters' rows may wait for a backward pass, and they do not change.
+        self.A.data[start : start + rank] = A
+        self.B.data[start : start + rank] = B
+        self.spans[name] = (start, rank)
+
+    def drop(self, name: str) -> None:
+        """Give an adapter's rows back."""
+        self._free.append(self.spans.pop(name))
+        self._free.sort()
+        joined: list[tuple[int, int]] = []
+        for start, length in self._free:
+            if joined and sum(joined[-1]) == start:
+                joined[-1] = (joined[-1][0], joined[-1][1] + length)
+            else:
+                joined.append((start, length))
+        self._free = joined
+
+    def move(self, device: torch.device) -> None:
+        """Go to where the layer went."""
+        self.A, self.B = self.A.to(device), self.B.to(device)
+
+    def rows(self, names: list[str]) -> slice | Int[Tensor, "rows"]:
+        """The rows of some adapters in order: a slice where they lie side by side."""
+        spans = [self.spans[name] for name in names]
+        if all(sum(a) == b[0] for a, b in pairwise(spans)):
+            return slice(spans[0][0], sum(spans[-1]))
+        return torch.tensor(
+            [row for start, rank in spans for row in range(start, start + rank)],
+            device=self.A.device,
+        )
+
+    def blocks(self, groups: list[list[str]]) -> tuple[Tensor, Tensor]:
+        """``(n, r, in)`` and ``(n, r, out)``: every group's rows, padded to the largest with zeros.
+
+        A view, without a copy, where the groups have one size and lie side by side.
+        """
+        spans = [[self.spans[name] for name in group] for group in groups]
+        sizes = {sum(rank for _, rank in group) for group in spans}
+        if len(sizes) == 1:
+            rows = self.rows([name for group in groups for name in group])
+            return (
+                self.A[rows].view(len(groups), -1, self.A.shape[1]),
+                self.B[rows].view(len(groups), -1, self.B.shape[1]),
+            )
+        widest = max(sizes)
+        index = torch.zeros(len(groups), widest, dtype=torch.long)
+        for i, group in enumerate(spans):
+            ours = [row for start, rank in group for row in range(start, start + rank)]
+            index[i, : len(ours)] = torch.tensor(ours, dtype=torch.long)
+        index = index.to(self.A.device)
+        return self.A[index], self.B[index]
+
+    def _allocate(self, rank: int) -> int:
+        for i, (start, length) in enumerate(self._free):
+            if length >= rank:
+                rest = (start + rank, length - rank)
+                self._free[i : i + 1] = [rest] if rest[1] else []
+                return start
+        old = self.A.shape[0]
+        more = max(rank, old)
+        self._free.append((old, more))
+        self.A = torch.cat([self.A, self.A.new_zeros(more, self.A.shape[1])])
+        self.B = torch.cat([self.B, self.B.new_zeros(more, self.B.shape[1])])
+        return self._allocate(rank)
+
+
+class LayerStacks:
+    """A layer's adapters stacked as factors, and as atoms once somebody asks for them."""
+
+    def __init__(
+        self, in_features: int, out_features: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._plain = Stack(in_features, out_features, dtype, device)
+        self._atoms = Stack(in_features, out_features, dtype, device)
+        self._factors: dict[str, Factors] = {}
+
+    def put(self, name: str, factors: Factors) -> None:
+        """Add an adapter."""
+        self._factors[name] = factors
+        self._plain.put(name, factors.A, factors.B.T * factors.scale)
+
+    def drop(self, name: str) -> None:
+        """Take an adapter off."""
+        del self._factors[name]
+        for stack in (self._plain, self._atoms):
+            if name in stack.spans:
+                stack.drop(name)
+
+    def get(self, device: torch.device, names: Iterable[str], as_atoms: bool) -> Stack:
+        """The stack with these adapters in it, on the device."""
+        stack = self._atoms if as_atoms else self._plain
+        if stack.A.device != device:
+            stack.move(device)
+        if as_atoms:
+            for name in names:
+                if name not in stack.spans:
+                    A, B, scale = self._factors[name]
+                    wide = torch.promote_types(stack.A.dtype, torch.float32)
+                    terms = atoms(B.to(wide) * scale, A.to(wide))
+                    stack.put(name, *_padded(*terms, rank=A.shape[0]))
+        return stack
+
+
+def _padded(A: Tensor, B: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """As many rows as the rank; a rank above the layer's width has fewer atoms."""
+    more = (0, 0, 0, rank - A.shape[0])
+    return torch.nn.functional.pad(A, more), torch.nn.functional.pad(B, more)

@@ -1,0 +1,89 @@
+"""Which layers of a model an adapter may touch, and by what path."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from geodapt.errors import InputError
+from geodapt.files import hash_tensors
+
+
+def features(module: nn.Module) -> tuple[int, int] | None:
+    """``(in, out)`` of a linear layer (also a quantized one, and GPT-2's Conv1D), else None."""
+    if isinstance(module, Conv1D):
+        return module.weight.shape[0], module.weight.shape[1]  # stored in x out
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    return None
+
+
+def adaptable(model: nn.Module) -> dict[str, nn.Module]:
+    """Every linear layer of a model by its path."""
+    return {path: module for path, module in model.named_modules() if features(module)}
+
+
+def choose(model: nn.Module, targets: str | Iterable[str]) -> list[str]:
+    """The paths that ``targets`` names, as PEFT's ``target_modules`` would.
+
+    A list holds layer names or path endings, a string is a regular expression over whole paths,
+    and ``"all-linear"`` means every linear layer but the output embedding.
+
+    Raises :class:`InputError` when nothing matches.
+    """
+    layers = adaptable(model)
+    if targets == "all-linear":
+        head = getattr(model, "get_output_embeddings", lambda: None)()
+        chosen = [path for path, module in layers.items() if module is not head]
+    else:
+        wanted = targets if isinstance(targets, str) else list(targets)
+        config = LoraConfig(target_modules=wanted)
+        chosen = [path for path in layers if check_target_module_exists(config, path)]
+    if not chosen:
+        endings = sorted({path.rsplit(".", 1)[-1] for path in layers})
+        raise InputError(
+            f"targets {targets!r} match no linear layer of {type(model).__name__}; "
+            f"it has {', '.join(endings)}"
+        )
+    return chosen
+
+
+def canonical(model: nn.Module, path: str) -> str:
+    """A path without the prefix that a task head puts before the base model's own paths."""
+    return path.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.")
+
+
+def localise(model: nn.Module, paths: Iterable[str]) -> dict[str, str]:
+    """Each adapter path's path in this model, with or without the task-head prefix.
+
+    An adapter trained on ``LlamaForCausalLM`` says ``model.layers.0...``, where ``LlamaModel``
+    says ``layers.0...``. Paths that the model lacks under both names are left out.
+    """
+    layers = adaptable(model)
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    found = {}
+    for path in paths:
+        for candidate in (path, path.removeprefix(prefix), prefix + path):
+            if candidate in layers:
+                found[path] = candidate
+                break
+    return found
+
+
+def fingerprint(model: nn.Module, paths: Iterable[str]) -> str | None:
+    """SHA-256 of the named layers' weights, the same whatever the folder or the float type.
+
+    Weights are rounded to bfloat16 first, so that a base loaded in bfloat16 and in float32
+    agree. None for a quantized base, whose weights are no longer what was published.
+    """
+    weights = {}
+    for path in paths:
+        weight: Any = model.get_submodule(path).weight
+        if type(weight) is not nn.Parameter or not weight.is_floating_point():
+            return None
+        weights[canonical(model, path)] = weight.detach().to(torch.bfloat16)
+    return hash_tensors(weights)

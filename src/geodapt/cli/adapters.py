@@ -1,0 +1,213 @@
+"""``geodapt adapters``: what is in an adapter, and how several get on."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Look at LoRA adapters.")
+
+
+@app.callback()
+def adapters() -> None:
+    """Look at LoRA adapters."""
+
+
+@app.command()
+def info(
+    paths: Annotated[list[str], typer.Argument(help="PEFT folders or hub names.")],
+    layers: Annotated[bool, typer.Option("--layers", help="Layer by layer.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write the comparison as a page (HTML).")
+    ] = None,
+) -> None:
+    """Show rank, targets, norm and spectrum, and how much adapters overlap.
+
+    Two adapters that share their row spaces act on the same inputs. If their updates then agree
+    (cosine near 1) they add up; if they oppose each other (near -1), no weighted sum of the two
+    does justice to both.
+
+    \b
+    Examples:
+      geodapt adapters info toys/
+      geodapt adapters info toys/ tools/ books/ --picture overlap.html
+    """
+    from rich.console import Console
+
+    from geodapt.adapters import Adapter
+
+    loaded = {_label(path, paths): Adapter.from_pretrained(path) for path in paths}
+    console = Console(markup=False)
+    for name, adapter in loaded.items():
+        _describe(console, name, adapter, layers)
+    if len(loaded) > 1:
+        _compare(console, loaded, layers)
+    if picture is not None:
+        from geodapt.files import write_text
+
+        write_text(picture, page(loaded))
+        console.print(f"picture: {picture}")
+
+
+def _label(path: str, paths: list[str]) -> str:
+    """The folder's name where it tells the adapters apart, else the whole path."""
+    name = Path(path).name or path
+    return name if sum((Path(other).name or other) == name for other in paths) == 1 else path
+
+
+def _describe(console: Any, name: str, adapter: Any, layers: bool) -> None:
+    from geodapt.adapters.overlap import spectrum
+
+    ranks = sorted({factors.rank for factors in adapter.factors.values()})
+    console.print(f"{name}")
+    base = adapter.config.base_model_name_or_path or "not said"
+    for label, text in (
+        ("base", base),
+        ("rank", " to ".join(str(rank) for rank in {ranks[0], ranks[-1]})),
+        ("targets", ", ".join(adapter.targets)),
+        ("layers", str(len(adapter.factors))),
+        ("parameters", f"{adapter.parameters:,}"),
+        ("norm", f"{adapter.norm():.4g}"),
+    ):
+        console.print(f"  {label:<11}{text}", soft_wrap=True)
+    shares = [spectrum(factors) for factors in adapter.factors.values()]
+    effective = [_effective_rank(d) for d in shares]
+    console.print(
+        f"  {'spectrum':<11}effective rank {min(effective):.1f} to {max(effective):.1f} "
+        "(exponential of the entropy of d^2)"
+    )
+    if layers:
+        for path, d in zip(adapter.factors, shares, strict=True):
+            values = " ".join(f"{value:.3g}" for value in d[:8].tolist())
+            more = " ..." if len(d) > 8 else ""
+            console.print(f"    {path}: {values}{more}")
+
+
+def _effective_rank(d: Any) -> float:
+    """``exp(-sum p log p)`` with ``p = d^2 / sum d^2`` (Roy and Vetterli 2007)."""
+    energy = d.double().square()
+    if energy.sum() == 0:
+        return 0.0
+    p = energy / energy.sum()
+    return float((-(p * p.clamp(min=1e-300).log()).sum()).exp())
+
+
+def _compare(console: Any, loaded: dict[str, Any], layers: bool) -> None:
+    from itertools import combinations
+
+    from rich.table import Table
+
+    from geodapt.adapters import overlaps
+
+    table = Table(box=None, padding=(0, 3, 0, 0))
+    for heading in ("pair", "layer", "row space shared", "smallest angle", "agreement"):
+        table.add_column(heading, justify="left" if heading in ("pair", "layer") else "right")
+    for (one, a), (two, b) in combinations(loaded.items(), 2):
+        compared = overlaps(a, b)
+        if not compared:
+            table.add_row(f"{one}, {two}", "no common layer", "", "", "")
+            continue
+        if layers:
+            for path, found in compared.items():
+                table.add_row(f"{one}, {two}", path, *_cells([found]))
+        table.add_row(f"{one}, {two}", "mean" if layers else "", *_cells(list(compared.values())))
+    console.print(table)
+
+
+def _cells(found: list[Any]) -> list[str]:
+    import math
+
+    count = len(found)
+    first = [float(f.cosines[0]) if len(f.cosines) else 0.0 for f in found]
+    angle = sum(math.degrees(math.acos(min(c, 1.0))) for c in first) / count
+    return [
+        f"{100 * sum(f.shared for f in found) / count:.1f} %",
+        f"{angle:.1f}°",
+        f"{sum(f.agreement for f in found) / count:+.3f}",
+    ]
+
+
+def page(loaded: dict[str, Any]) -> str:
+    """One self-contained page: which pairs share row spaces, which agree or oppose, and where."""
+    from itertools import combinations
+
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    from geodapt.adapters import overlaps
+    from geodapt.adapters.overlap import spectrum
+
+    names = list(loaded)
+    pairs = {(one, two): overlaps(loaded[one], loaded[two]) for one, two in combinations(names, 2)}
+
+    def matrix(field: str) -> list[list[float | None]]:
+        rows: list[list[float | None]] = []
+        for one in names:
+            row: list[float | None] = []
+            for two in names:
+                found = pairs.get((one, two)) or pairs.get((two, one)) or {}
+                values = [getattr(overlap, field) for overlap in found.values()]
+                row.append(1.0 if one == two else sum(values) / len(values) if values else None)
+            rows.append(row)
+        return rows
+
+    figure = make_subplots(
+        rows=2,
+        cols=2,
+        subplot_titles=(
+            "Row space shared (0 to 1)",
+            "Agreement (-1 opposed, +1 same)",
+            "Agreement by layer",
+            "Spectrum, mean over layers",
+        ),
+        vertical_spacing=0.16,
+        horizontal_spacing=0.16,
+    )
+    for column, (field, scale, low) in enumerate(
+        (("shared", "Blues", 0), ("agreement", "RdBu", -1)), 1
+    ):
+        figure.add_trace(
+            go.Heatmap(
+                z=matrix(field),
+                x=names,
+                y=names,
+                zmin=low,
+                zmax=1,
+                colorscale=scale,
+                texttemplate="%{z:.2f}",
+                showscale=False,
+            ),
+            row=1,
+            col=column,
+        )
+        figure.update_yaxes(autorange="reversed", row=1, col=column)
+    for (one, two), found in pairs.items():
+        figure.add_trace(
+            go.Scatter(
+                x=list(range(len(found))),
+                y=[overlap.agreement for overlap in found.values()],
+                text=list(found),
+                name=f"{one}, {two}",
+                mode="lines+markers",
+            ),
+            row=2,
+            col=1,
+        )
+    for name, adapter in loaded.items():
+        spectra = [spectrum(factors) for factors in adapter.factors.values()]
+        longest = max(len(d) for d in spectra)
+        means = [
+            sum(float(d[i]) for d in spectra if i < len(d)) / sum(i < len(d) for d in spectra)
+            for i in range(longest)
+        ]
+        figure.add_trace(
+            go.Scatter(x=list(range(1, longest + 1)), y=means, name=name, mode="lines+markers"),
+            row=2,
+            col=2,
+        )
+    figure.update_xaxes(title_text="layer, in order", row=2, col=1)
+    figure.update_xaxes(title_text="term", row=2, col=2)
+    figure.update_yaxes(title_text="cosine", range=[-1.05, 1.05], row=2, col=1)
+    figure.update_yaxes(title_text="singular value", rangemode="tozero", row=2, col=2)
+    figure.update_layout(title="How adapters overlap", height=820, template="plotly_white")
+    return figure.to_html(include_plotlyjs=True, full_html=True)

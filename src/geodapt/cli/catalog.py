@@ -1,0 +1,55 @@
+"""``geodapt ls`` and ``geodapt cp``: the ready-made recipes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geodapt.errors import InputError
+
+
+def ls() -> None:
+    """List the ready-made recipes.
+
+    \b
+    Example:
+      geodapt ls
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from geodapt.recipes.catalog import packaged
+
+    table = Table(box=None, padding=(0, 3, 0, 0))
+    for heading in ("name", "system", "what it does", "needs"):
+        table.add_column(heading, no_wrap=heading in {"name", "system"}, overflow="fold")
+    for entry in packaged().values():
+        table.add_row(entry.name, entry.system, entry.title, entry.needs)
+    Console(markup=False).print(table)
+
+
+def cp(
+    name: Annotated[str, typer.Argument(help="A recipe that `geodapt ls` lists.")],
+    file: Annotated[Path, typer.Argument(help="Where to write it.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Copy a ready-made recipe, comments and all, into a file of your own.
+
+    \b
+    Example:
+      geodapt cp xcross my.yaml
+      geodapt run my.yaml data.path=reviews/
+    """
+    from geodapt.files import write_bytes
+    from geodapt.recipes.catalog import find
+
+    if file.is_dir():
+        file = file / f"{Path(name).stem}.yaml"
+    if file.exists() and not force:
+        raise InputError(f"{file} exists; choose another name, or replace it with --force")
+    content = find(name).read_bytes()
+    try:
+        write_bytes(file, content)
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {error.strerror}") from error
+    typer.echo(f"{file} is yours to edit; run it with: geodapt run {file}")

@@ -1,0 +1,267 @@
+"""``geodapt merge``: many adapters into one."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from geodapt.errors import InputError
+
+
+def merge(
+    adapters: Annotated[
+        list[str] | None, typer.Argument(help="PEFT folders or hub names.", show_default=False)
+    ] = None,
+    method: Annotated[str, typer.Option(help="A name that --list explains.")] = "svd",
+    weights: Annotated[
+        str | None,
+        typer.Option(help="One number an adapter: .5 .3 .2, or, with negative ones, =.5,-.3,.2"),
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of the result.")] = None,
+    energy: Annotated[
+        float | None, typer.Option(help="Instead of a rank: the share of the norm to keep.")
+    ] = None,
+    density: Annotated[
+        float | None, typer.Option(help="Share of entries or tiles that stay.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of what is drawn at random.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the merged adapter.")] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Print the cut's error layer by layer.")
+    ] = False,
+    list_methods: Annotated[
+        bool, typer.Option("--list", help="Explain each method in a line.")
+    ] = False,
+    search: Annotated[
+        Path | None,
+        typer.Option(help="JSONL with text (and label): try many merges, keep the best on it."),
+    ] = None,
+    metric: Annotated[str, typer.Option(help="loss, perplexity or accuracy.")] = "loss",
+    budget: Annotated[int, typer.Option(help="How many merges the search tries.")] = 50,
+    base: Annotated[
+        str | None, typer.Option(help="The base to search or calibrate on, if not the adapters'.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="JSONL with text: the inputs by which atoms chooses.")
+    ] = None,
+    same_base: Annotated[
+        bool, typer.Option("--same-base", help="The bases are one although named differently.")
+    ] = False,
+) -> None:
+    """Merge LoRA adapters of one base into a single adapter that PEFT loads.
+
+    \b
+    Examples:
+      geodapt merge --list
+      geodapt merge A B C --method svd --rank 16 --weights .5 .3 .2 --out merged/
+      geodapt merge A B --search held-out.jsonl --metric perplexity --budget 50 --out best/
+    """
+    if list_methods:
+        _list()
+        return
+    sources, numbers = _split(adapters or [], weights)
+    if not sources:
+        raise InputError("no adapters given; geodapt merge A B --out merged/ (or --list)")
+    if out is None:
+        raise InputError("give the folder for the result: --out merged/")
+
+    from geodapt.adapters import Adapter
+    from geodapt.adapters import merge as merge_adapters
+
+    loaded = [Adapter.from_pretrained(source) for source in sources]
+    if search is not None:
+        merged = _search(loaded, search, metric, budget, base, out, seed or 0, same_base)
+    else:
+        inputs = None
+        if calibration is not None:
+            inputs = _calibrate(loaded, calibration, base)
+        merged = merge_adapters(
+            loaded,
+            method,
+            numbers,
+            rank=rank,
+            energy=energy,
+            density=density,
+            seed=seed,
+            calibration=inputs,
+            same_base=same_base,
+        )
+    merged.save_pretrained(out)
+    _report(merged, out, layers)
+
+
+def _split(arguments: list[str], first: str | None) -> tuple[list[str], list[float] | None]:
+    """Adapters and weights apart: the shell hands over all but the first weight with the names."""
+    if first is None:
+        return arguments, None
+    texts = first.split(",")
+    sources = list(arguments)
+    if len(texts) == 1:
+        while sources and _is_number(sources[-1]) and not Path(sources[-1]).exists():
+            texts.insert(1, sources.pop())
+    try:
+        return sources, [float(text) for text in texts]
+    except ValueError:
+        raise InputError(f"--weights {first} is not a list of numbers such as .5 .3 .2") from None
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _list() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from geodapt.adapters import METHODS
+
+    table = Table(box=None, padding=(0, 3, 0, 0))
+    for heading in ("method", "what it does", "options", "source"):
+        table.add_column(heading, no_wrap=heading == "method")
+    for method in METHODS.values():
+        options = [*method.options, *(["rank", "energy"] if method.truncates else [])]
+        table.add_row(method.name, method.line, ", ".join(options), method.source)
+    Console(markup=False).print(table)
+
+
+def _report(merged: Any, out: Path, layers: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    lost = merged.errors
+    console = Console(markup=False)
+    if layers:
+        table = Table(box=None, padding=(0, 3, 0, 0))
+        for heading in ("layer", "rank", "norm", "lost"):
+            table.add_column(heading, justify="left" if heading == "layer" else "right")
+        for path, factors in merged.factors.items():
+            table.add_row(
+                path, str(factors.rank), f"{factors.norm():.4g}", f"{100 * lost[path]:.2f} %"
+            )
+        console.print(table)
+    total = merged.norm()
+    # errors are relative to what was to be merged: |kept|^2 = (1 - error^2) |whole|^2
+    missing = sum(
+        (f.norm() * lost[path]) ** 2 / max(1 - lost[path] ** 2, 1e-12)
+        for path, f in merged.factors.items()
+    )
+    whole = (total**2 + missing) ** 0.5
+    error = 100 * missing**0.5 / whole if whole else 0.0
+    console.print(
+        f"{out}: {len(merged.factors)} layers, rank {merged.rank}; "
+        f"the cut to this rank lost {error:.2f} % of the merged update (Frobenius norm)"
+    )
+
+
+def _search(
+    loaded: list[Any],
+    data: Path,
+    metric: str,
+    budget: int,
+    base: str | None,
+    out: Path,
+    seed: int,
+    same_base: bool,
+) -> Any:
+    from rich.console import Console
+    from rich.table import Table
+
+    from geodapt.adapters import AdapterBank, search
+    from geodapt.adapters.evaluation import METRICS, evaluator
+
+    rows = _rows(data)
+    model, tokenizer = _base(loaded, base, causal=metric != "accuracy")
+    evaluate = evaluator(AdapterBank(model), tokenizer, rows, metric)
+    best, trials = search(
+        loaded,
+        evaluate,
+        budget,
+        out.with_name(out.name + ".search"),
+        maximise=METRICS[metric],
+        seed=seed,
+        same_base=same_base,
+    )
+    table = Table(box=None, padding=(0, 3, 0, 0))
+    for heading in (metric, "method", "weights", "rank", "density"):
+        table.add_column(heading)
+    for trial in trials[:10]:
+        table.add_row(
+            f"{trial.value:.5g}",
+            trial.method,
+            " ".join(f"{weight:.2f}" for weight in trial.weights),
+            "" if trial.rank is None else str(trial.rank),
+            "" if trial.density is None else f"{trial.density:.2f}",
+        )
+    console = Console(markup=False)
+    console.print(table)
+    console.print(f"all {len(trials)} trials: {out.with_name(out.name + '.search')}/trials.json")
+    return best
+
+
+def _calibrate(loaded: list[Any], data: Path, base: str | None) -> dict[str, Any]:
+    from geodapt.adapters import calibrate
+
+    model, tokenizer = _base(loaded, base, causal=False)
+    texts = [str(row["text"]) for row in _rows(data)]
+    batches = [
+        {
+            key: value
+            for key, value in tokenizer(
+                texts[start : start + 16],
+                padding=True,
+                truncation=True,
+                max_length=512,
+                return_tensors="pt",
+            ).items()
+            if key != "token_type_ids"
+        }
+        for start in range(0, len(texts), 16)
+    ]
+    return calibrate(model, batches, dict.fromkeys(p for a in loaded for p in a.factors))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    import json
+
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give a JSONL file with a text a line")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}, line {number} is not JSON: {error}") from error
+        if not isinstance(row, dict) or "text" not in row:
+            raise InputError(f'{path}, line {number} has no text; expected {{"text": ...}}')
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{path} is empty")
+    return rows
+
+
+def _base(loaded: list[Any], base: str | None, causal: bool) -> tuple[Any, Any]:
+    """The base that the adapters name, or the one given, with a language-model head if needed."""
+    from geodapt.models import load_base, locate
+
+    name = base or loaded[0].config.base_model_name_or_path
+    if not name:
+        raise InputError("the adapters do not say what their base is; give it with --base")
+    model, tokenizer = load_base(name)
+    if causal:
+        from transformers import AutoModelForCausalLM
+
+        try:
+            model = AutoModelForCausalLM.from_pretrained(locate(name), use_safetensors=True)
+        except (ValueError, OSError) as error:
+            raise InputError(
+                f"base '{name}' is no causal language model, which the metric needs; "
+                "use --metric accuracy with labelled rows"
+            ) from error
+        model.eval()
+    return model, tokenizer

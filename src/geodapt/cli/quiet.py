@@ -1,0 +1,48 @@
+"""How much a command says: its own words, or with ``--debug`` everything that anybody says."""
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from geodapt.errors import InputError
+
+# Read by the libraries when they are imported, which the commands do late.
+_VARIABLES = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "DATASETS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+# torchao looks for kernels of other devices, and registers enums that torch now knows itself.
+_LOGGERS = ("torchao", "torch.utils._pytree")
+
+
+@contextmanager
+def quiet(debug: bool) -> Iterator[None]:
+    """Silence the libraries' chatter in the block, and end on Ctrl-C with status 130.
+
+    With ``debug`` nothing is silenced, and an :class:`InputError` shows its traceback.
+    """
+    if not debug:
+        for name, value in _VARIABLES.items():
+            os.environ.setdefault(name, value)
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+    try:
+        yield
+    except InputError:
+        if debug:
+            traceback.print_exc()
+        raise
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

@@ -1,0 +1,100 @@
+"""``geodapt run`` and ``geodapt report``: from a recipe to its results and their page."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geodapt.cli.quiet import quiet
+from geodapt.processes import is_main_process, join_processes
+from geodapt.progress import bar
+
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show tracebacks, warnings and all libraries' messages.")
+]
+
+
+def run(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="NAME|FILE", help="A recipe that `geodapt ls` lists, or a file."),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Values to use instead of the recipe's; dots go down, the value is YAML.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for everything that the run leaves [runs/NAME].")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder, if there is one.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Run a recipe; leave figures, model and a web page in a folder.
+
+    \b
+    Examples:
+      geodapt run demo
+      geodapt run my.yaml base=microsoft/deberta-v3-base data.path=reviews/ training.epochs=5
+      geodapt run my.yaml 'sources=[toys, tools]' --out runs/two-sources
+      geodapt run demo --resume                 (after a stop of any kind)
+      accelerate launch -m geodapt run my.yaml  (on several devices)
+    """
+    with quiet(debug):
+        with bar("starting"):  # torch and transformers take their seconds to import
+            from geodapt.recipes.execution import execute
+            from geodapt.recipes.loading import load
+
+            loaded = load(recipe, overrides or [])
+        out = out or Path("runs") / loaded.name
+        join_processes()
+        try:
+            execute(loaded.recipe, out, resume)
+        except KeyboardInterrupt:
+            if is_main_process():
+                typer.echo(f"\nstopped; {_go_on(out)}", err=True)
+            raise
+        except Exception as error:
+            error.add_note(_go_on(out))
+            raise
+        if is_main_process():
+            show(out)
+
+
+def _go_on(out: Path) -> str:
+    """What is left of a run that did not end, and what to do with it."""
+    config = out / "config.yaml"
+    if not config.is_file():
+        return "nothing was written"
+    command = shlex.join(["geodapt", "run", str(config), "--out", str(out), "--resume"])
+    return f"{out} is usable; go on with: {command}"
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A finished run's folder.")],
+    debug: Debug = False,
+) -> None:
+    """Draw a finished run's page again and print its table.
+
+    \b
+    Example:
+      geodapt report runs/demo
+    """
+    with quiet(debug):
+        show(folder)
+
+
+def show(folder: Path) -> None:
+    """Write a run's page, print its table and say where the page is."""
+    from geodapt.report import print_table, write_report
+    from geodapt.runs import RunFolder
+
+    results = RunFolder(folder).results()
+    page = write_report(folder)
+    print_table(results)
+    typer.echo(f"\n{page}")

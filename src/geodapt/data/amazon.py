@@ -1,0 +1,87 @@
+"""Amazon Reviews 2023: JSONL of reviews and of metadata by category, from a folder or the hub.
+
+Y. Hou et al., "Bridging Language and Items for Retrieval and Recommendation" (2024).
+https://amazon-reviews-2023.github.io
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from pydantic import Field
+
+from geodapt.data.domain import Domain
+from geodapt.data.interactions import Interactions
+from geodapt.data.sequences import SequenceSettings
+from geodapt.data.text_files import existing, find, json_object, not_found, records
+from geodapt.errors import InputError
+
+HUB = "McAuley-Lab/Amazon-Reviews-2023"
+
+
+class AmazonSettings(SequenceSettings):
+    """Which product a customer reviewed next; a domain is a product category."""
+
+    kind: Literal["amazon"] = "amazon"
+    path: str = HUB
+    """A folder with CATEGORY.jsonl and meta_CATEGORY.jsonl (or .jsonl.gz), or a hub name."""
+    domains: list[str] = Field(min_length=1)
+    """Categories by the names of their files: Toys_and_Games, Video_Games, All_Beauty, ..."""
+
+
+def load_amazon(settings: AmazonSettings) -> dict[str, Domain]:
+    """The categories in the order asked for.
+
+    A customer's reviews in a category, whatever the number of stars, are one sequence in order of
+    time; an item is a product (``parent_asin``, all its colours and sizes), its text the title.
+    Products without a title are left out. Raises :class:`InputError` for a missing folder, file or
+    hub name, a malformed line, and a category with too few products.
+    """
+    files = {
+        name: (_file(settings.path, name), _file(settings.path, name, "meta_"))
+        for name in settings.domains
+    }
+    domains = {}
+    for name, (reviews, meta) in files.items():
+        titles = dict(records(meta, _title, "a JSON object with parent_asin and title"))
+        table = Interactions()
+        for customer, product, time in records(
+            reviews, _review, "a JSON object with user_id, parent_asin and timestamp"
+        ):
+            if titles.get(product):
+                table.add(customer, product, time)
+        texts = [(titles[product], titles[product]) for product in table.item_numbers]
+        domains[name] = table.domain(name, texts, settings)
+    return domains
+
+
+def _title(line: str) -> tuple[str, str]:
+    product = json_object(line)
+    return str(product["parent_asin"]), " ".join(str(product["title"] or "").split())
+
+
+def _review(line: str) -> tuple[str, str, int]:
+    review: dict[str, Any] = json_object(line)
+    return str(review["user_id"]), str(review["parent_asin"]), int(review["timestamp"])
+
+
+def _file(path: str, category: str, prefix: str = "") -> Path:
+    name = f"{prefix}{category}.jsonl"
+    if Path(path).expanduser().exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
+        folder = existing(path)
+        if not folder.is_dir():
+            raise InputError(f"{folder} is a file; give the folder of {name} and its like")
+        found = find(folder, name)
+        if found is None:
+            raise not_found(folder, f"{name} or {name}.gz")
+        return found
+    try:
+        inside = f"raw/{prefix or 'review_'}categories/{name}"
+        return Path(hf_hub_download(path, inside, repo_type="dataset"))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"data path '{path}' is no folder here, and {inside} could not be fetched from the hub "
+            f"({str(error).strip().splitlines()[0]}); check the names and the network, or download "
+            "the files and give their folder"
+        ) from error

@@ -1,0 +1,191 @@
+"""Built-in data: how installed packages call their own public functions.
+
+Real sequential data in several domains that is already on every user's machine. A domain is a
+package; an item is a public callable, its text the qualified name and the first paragraph of its
+docstring; a user is one function body, its history the calls in it in the order in which they
+run. :mod:`geodapt.data.mining` reads the packages' files; what it found is cached as Arrow.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+import datasets
+import numpy as np
+from datasets import Dataset
+from filelock import FileLock
+from pydantic import Field
+
+from geodapt.data import mining
+from geodapt.data.domain import Domain
+from geodapt.data.sequences import SequenceSettings, Trail, build_domain, by_group, k_core
+from geodapt.errors import InputError
+from geodapt.files import atomic_folder, cache_folder
+from geodapt.progress import bar
+
+MINING_VERSION = 2
+"""Part of the cache's key: raised whenever mining finds something else in the same package."""
+
+PACKAGES = {  # distribution: module
+    "sympy": "sympy",
+    "pandas": "pandas",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "scikit-learn": "sklearn",
+    "networkx": "networkx",
+    "torch": "torch",
+    "matplotlib": "matplotlib",
+}
+
+
+class ApiCallSettings(SequenceSettings):
+    """Sequences of calls of a package's public functions, mined from the package itself."""
+
+    kind: Literal["api_calls"] = "api_calls"
+    domains: list[str] = Field(["sympy", "pandas", "numpy", "scikit-learn"], min_length=1)
+    """Of sympy, pandas, numpy, scipy, scikit-learn (or sklearn), networkx, torch, matplotlib."""
+    k_core: int = Field(3, ge=1)
+    """Items in fewer than this many function bodies are left out."""
+
+
+def load_api_calls(settings: ApiCallSettings) -> dict[str, Domain]:
+    """The domains in the order asked for, mined where the cache does not have them.
+
+    Raises :class:`InputError` for an unknown or missing package, and for one with too few items.
+    """
+    names = {name: distribution(name) for name in settings.domains}
+    folders = mine_packages(names.values())
+    return {name: _domain(name, folders[names[name]], settings) for name in names}
+
+
+def distribution(name: str) -> str:
+    """The distribution behind a domain's name, which may also be the module's (sklearn)."""
+    known = {**{module: package for package, module in PACKAGES.items()}, **dict.fromkeys(PACKAGES)}
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise InputError(f"unknown domain '{name}': {hint}There are {', '.join(PACKAGES)}")
+    package = known[name] or name
+    if importlib.util.find_spec(PACKAGES[package]) is None:
+        raise InputError(
+            f"domain '{name}' is mined from the package {package}, which is not installed: "
+            f"pip install {package}"
+        )
+    return package
+
+
+def _domain(name: str, folder: Path, settings: ApiCallSettings) -> Domain:
+    items = Dataset.load_from_disk(str(folder / "items"))
+    bodies = Dataset.load_from_disk(str(folder / "bodies"))
+    calls = list(bodies["calls"])
+    users = np.repeat(np.arange(len(calls)), [len(body) for body in calls])
+    flat = np.array([call for body in calls for call in body])
+    stays = k_core(users, flat, settings.min_history + 1, settings.k_core)
+    kept: dict[int, list[int]] = {}
+    for body, call in zip(users[stays].tolist(), flat[stays].tolist(), strict=True):
+        kept.setdefault(body, []).append(call)
+    files, functions = list(bodies["file"]), list(bodies["function"])
+    trails = [
+        Trail(f"{files[body]}::{functions[body]}", tuple(calls), files[body])
+        for body, calls in kept.items()
+    ]
+    texts = list(zip(items["name"], items["text"], strict=True))
+    return build_domain(name, by_group(trails, settings), texts, settings)
+
+
+def module_tree(domains: Mapping[str, Domain]) -> list[tuple[str, str]]:
+    """The hierarchy that the items' names spell: ``(parent, child)`` from package to callable."""
+    edges: dict[tuple[str, str], None] = {}
+    for domain in domains.values():
+        for name in domain.items["name"]:
+            parts = name.split(".")
+            for depth in range(1, len(parts)):
+                edges[".".join(parts[:depth]), ".".join(parts[: depth + 1])] = None
+    return list(edges)
+
+
+# --- the cache ---------------------------------------------------------------------------------
+
+
+def mine_packages(packages: Iterable[str]) -> dict[str, Path]:
+    """The folder of what was mined, for each distribution; missing ones are mined side by side."""
+    folders = {package: _cached(package) for package in packages}
+    missing = [package for package, folder in folders.items() if not folder.is_dir()]
+    if missing:
+        sizes = {p: len(mining.source_files(PACKAGES[p])) for p in missing}
+        with (
+            bar(f"reading {', '.join(missing)}", total=sum(sizes.values())) as progress,
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+        ):
+            largest_first = sorted(missing, key=lambda package: -sizes[package])
+            jobs = [
+                pool.submit(_mine_into, folders[package], PACKAGES[package], progress.advance)
+                for package in largest_first
+            ]
+            for job in jobs:
+                job.result()
+    return folders
+
+
+def _cached(package: str) -> Path:
+    version = importlib.metadata.version(package)
+    return cache_folder() / "api_calls" / f"{package}-{version}-mined{MINING_VERSION}"
+
+
+def _mine_into(folder: Path, module: str, advance: Callable[[], None]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Another process may want the same package: it waits, then finds the folder.
+    with FileLock(folder.with_name(folder.name + ".lock")):
+        if folder.is_dir():
+            return
+        found = _run_miner(module, advance)
+        with atomic_folder(folder) as temporary, _quiet():
+            Dataset.from_list(found["items"]).save_to_disk(str(temporary / "items"))
+            Dataset.from_list(found["bodies"]).save_to_disk(str(temporary / "bodies"))
+
+
+def _run_miner(module: str, advance: Callable[[], None]) -> dict[str, list[dict]]:
+    """Mine in a fresh interpreter, which may import whatever the package has."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "mined.json"
+        # -P: the script's own folder must not shadow modules that the package imports.
+        command = [sys.executable, "-P", "-W", "ignore", mining.__file__, module, str(out)]
+        last = ""
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if re.fullmatch(r"\d+/\d+\n", line):
+                    advance()
+                else:
+                    last = line.strip() or last
+        if process.returncode != 0:
+            raise InputError(
+                f"the package {module} could not be read (exit status {process.returncode}): "
+                f"{last}. Does `python -c 'import {module}'` work?"
+            )
+        return json.loads(out.read_text())
+
+
+@contextmanager
+def _quiet():
+    """datasets' own progress bars off: there is one already."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()

@@ -1,0 +1,135 @@
+"""Texts with labels in several domains: from a CSV or JSONL file, or from the hub."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
+from pydantic import Field
+
+from geodapt.data.domain import SPLITS, LabelledDomain, split_of
+from geodapt.data.sequences import at_most
+from geodapt.data.text_files import existing, json_object, records, rows
+from geodapt.errors import InputError
+from geodapt.settings import Settings
+
+SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
+
+
+class ClassificationSettings(Settings):
+    """Which class a text belongs to."""
+
+    kind: Literal["classification"] = "classification"
+    path: str
+    """A .csv or .jsonl file (or .gz of it), or a hub name."""
+    domains: list[str] | None = Field(None, min_length=1)
+    """Which values of the domain column to take, in this order; all, sorted, when not given."""
+    text: str = "text"
+    """The column of the text."""
+    label: str = "label"
+    """The column of the class's name."""
+    domain: str = "domain"
+    """The column of the domain's name."""
+    max_train: int | None = Field(None, ge=1)
+    """The most training rows of a domain; a random choice of them by the seed."""
+    max_test: int | None = Field(None, ge=1)
+    """The most test rows of a domain, and the most validation rows."""
+    seed: int = Field(0, ge=0)
+    """Seed of the splits and of the rows chosen."""
+
+
+def load_classification(settings: ClassificationSettings) -> dict[str, LabelledDomain]:
+    """The domains in the order asked for, each split 70 / 10 / 20 by a hash of the text.
+
+    So one text is in one split only, in all domains; a row that a domain has twice counts once.
+    Raises :class:`InputError` for a missing path or column, a malformed line, an empty cell,
+    fewer than two labels, and a domain that is missing or too small to split.
+    """
+    labelled: dict[str, dict[tuple[str, str], None]] = {}  # (text, label) in the order of the file
+    for text, label, domain in _read(settings):
+        labelled.setdefault(domain, {})[text, label] = None
+    if not labelled:
+        raise InputError(f"{settings.path} is empty: it has no rows under its header")
+    names = settings.domains or sorted(labelled)
+    for name in names:
+        if name not in labelled:
+            there = ", ".join(sorted(labelled)[:20])
+            raise InputError(f"{settings.path} has no domain '{name}'; it has {there}")
+    labels = sorted({label for name in names for _, label in labelled[name]})
+    if len(labels) < 2:
+        raise InputError(
+            f"{settings.path}: there is one label only, '{labels[0]}'; classification needs two"
+        )
+    return {name: _domain(name, list(labelled[name]), labels, settings) for name in names}
+
+
+def _domain(
+    name: str, labelled: list[tuple[str, str]], labels: list[str], settings: ClassificationSettings
+) -> LabelledDomain:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=labels)})
+    examples: dict[str, list[tuple[str, str]]] = {split: [] for split in SPLITS}
+    for example in labelled:
+        examples[split_of(example[0], settings.seed)].append(example)
+    splits = {}
+    for split, chosen in examples.items():
+        if not chosen:
+            raise InputError(
+                f"domain '{name}' has {len(labelled)} rows and none of them for {split}: it is too "
+                "small to split; give more data"
+            )
+        most = settings.max_train if split == "train" else settings.max_test
+        chosen = at_most(chosen, most, (settings.seed, name, split))
+        columns = {"text": [text for text, _ in chosen], "label": [label for _, label in chosen]}
+        splits[split] = Dataset.from_dict(columns, features=features)
+    return LabelledDomain(name, labels, DatasetDict(splits))
+
+
+def _read(settings: ClassificationSettings) -> Iterator[tuple[str, str, str]]:
+    """Text, label and domain of each row, wherever the rows are."""
+    columns = (settings.text, settings.label, settings.domain)
+    path = settings.path
+    local = Path(path).expanduser().exists() or path.endswith(SUFFIXES)
+    if not local and not path.startswith((".", "/", "~")) and path.count("/") <= 1:
+        yield from _read_hub(path, columns)
+        return
+    file = existing(path)
+    if not file.is_file() or not file.name.endswith(SUFFIXES):
+        raise InputError(f"{file} is not a {', '.join(SUFFIXES)} file; give one, or a hub name")
+    if file.name.endswith((".csv", ".csv.gz")):
+        for number, row in rows(file):
+            yield _cells(row, columns, f"{file}, line {number}")
+    else:
+        for number, record in enumerate(records(file, json_object, "a JSON object"), 1):
+            yield _cells(record, columns, f"{file}, record {number}")
+
+
+def _read_hub(name: str, columns: tuple[str, str, str]) -> Iterator[tuple[str, str, str]]:
+    """All splits of a hub data set together: they are split anew, so that none share a text."""
+    try:
+        splits = load_dataset(name)
+    except Exception as error:  # whatever the hub, the network or the builder raises
+        raise InputError(
+            f"data path '{name}' is no file here, and could not be loaded from the hub "
+            f"({str(error).strip().splitlines()[0]}); check the name and the network, or give a "
+            ".csv or .jsonl file"
+        ) from error
+    for split, dataset in splits.items():
+        feature = dataset.features.get(columns[1])
+        for number, row in enumerate(dataset, 1):
+            if isinstance(feature, ClassLabel) and row[columns[1]] is not None:
+                row = {**row, columns[1]: feature.int2str(row[columns[1]])}
+            yield _cells(row, columns, f"{name}, split {split}, row {number}")
+
+
+def _cells(row: dict[str, Any], columns: tuple[str, ...], place: str) -> tuple[str, str, str]:
+    """The three cells as text."""
+    if missing := [column for column in columns if column not in row]:
+        raise InputError(
+            f"{place}: no column {' and no column '.join(missing)}; it has {', '.join(row)}. "
+            "Set text, label and domain to the columns' names"
+        )
+    for column in columns:
+        if row[column] is None or not str(row[column]).strip():
+            raise InputError(f"{place}: column {column} is empty; fill it or leave the row out")
+    text, label, domain = (str(row[column]) for column in columns)
+    return text, label, domain

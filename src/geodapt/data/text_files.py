@@ -1,0 +1,122 @@
+"""Reading lines of other people's files, with errors that say which file and which line."""
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from geodapt.errors import InputError
+from geodapt.progress import bar
+
+T = TypeVar("T")
+
+
+def existing(path: str | Path) -> Path:
+    """The path, with ``~`` expanded; raises :class:`InputError` when nothing is there."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise InputError(f"data path '{path}' does not exist; give a folder or file that does")
+    return path
+
+
+def find(folder: Path, *names: str) -> Path | None:
+    """The first of these files that the folder has, as it is or with ``.gz``."""
+    for name in names:
+        for candidate in (folder / name, folder / f"{name}.gz"):
+            if candidate.is_file():
+                return candidate
+    return None
+
+
+def not_found(folder: Path, wanted: str) -> InputError:
+    """The error for a folder without the expected files: what was looked for, what is there."""
+    there = sorted(path.name for path in folder.iterdir())
+    listed = ", ".join(there[:10]) + (f" and {len(there) - 10} more" if len(there) > 10 else "")
+    return InputError(f"{folder} has no {wanted}; it has {listed or 'nothing'}")
+
+
+def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    """Numbered lines from 1, without their ends, behind a progress bar.
+
+    Raises :class:`InputError` when the file is no text in this encoding, or a broken gzip file.
+    """
+    number = 0
+    with path.open("rb") as raw, bar(f"reading {path.name}", path.stat().st_size) as progress:
+        stream = gzip.open(raw) if path.suffix == ".gz" else raw  # noqa: SIM115 - raw is closed
+        position = 0
+        try:
+            for number, line in enumerate(io.TextIOWrapper(stream, encoding, newline="\n"), 1):
+                if number % 10_000 == 0:
+                    before, position = position, raw.tell()
+                    progress.advance(position - before)
+                yield number, line.rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}, line {number + 1} or soon after: not {encoding} text ({error.reason}); "
+                "save the file in that encoding"
+            ) from error
+        except (EOFError, OSError, zlib.error) as error:
+            raise InputError(
+                f"{path}, after line {number}: {error}; the file may be cut short: fetch it again"
+            ) from error
+
+
+def records(
+    path: Path,
+    parse: Callable[[str], T],
+    expected: str,
+    encoding: str = "utf-8",
+) -> Iterator[T]:
+    """``parse`` of each line that is not blank.
+
+    Where it raises ValueError, KeyError, IndexError or TypeError, raises :class:`InputError` with
+    the file, the line and what was ``expected``.
+    """
+    for number, line in lines(path, encoding):
+        if not line.strip():
+            continue
+        try:
+            yield parse(line)
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            shown = line if len(line) <= 80 else line[:77] + "..."
+            raise InputError(
+                f"{path}, line {number}: expected {expected}, found '{shown}'"
+            ) from error
+
+
+def json_object(line: str) -> dict[str, Any]:
+    """A line of a JSONL file; raises ValueError when it is not a JSON object."""
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
+def rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
+    """Numbered rows of a table with a header: column to text. CSV, or without quotes with tabs.
+
+    Raises :class:`InputError` where a row has more or fewer cells than the header.
+    """
+    reader = csv.reader(
+        (line + "\n" for _, line in lines(path, "utf-8-sig")),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
+    )
+    header: list[str] | None = None
+    try:
+        for cells in reader:
+            if header is None:
+                header = cells
+            elif cells and len(cells) != len(header):
+                raise InputError(
+                    f"{path}, line {reader.line_num}: expected {len(header)} cells "
+                    f"({', '.join(header)}), found {len(cells)}"
+                )
+            elif cells:
+                yield reader.line_num, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: not a row: {error}") from error

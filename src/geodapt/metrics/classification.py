@@ -1,0 +1,25 @@
+"""Figures of a classifier, by torchmetrics."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
+
+from geodapt.errors import InputError
+
+
+def classification_metrics(
+    logits: Float[Tensor, "rows labels"], labels: Int[Tensor, " rows"]
+) -> dict[str, float]:
+    """``accuracy`` over rows and ``macro_f1`` over labels, each in 0..1.
+
+    Raises :class:`InputError` when a logit is NaN or there are no rows.
+    """
+    if logits.shape[0] == 0:
+        raise InputError("no rows to evaluate")
+    if torch.isnan(logits).any():
+        raise InputError("logits hold NaN: the model diverged")
+    classes = logits.shape[1]
+    accuracy = multiclass_accuracy(logits, labels, classes, average="micro")
+    f1 = multiclass_f1_score(logits, labels, classes, average="macro")
+    return {"accuracy": float(accuracy), "macro_f1": float(f1)}

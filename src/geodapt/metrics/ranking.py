@@ -1,0 +1,81 @@
+"""How well a model ranks what a user took next among candidates that the user did not take."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from geodapt.errors import InputError
+
+HIT_AT = (1, 3, 5, 10)
+NDCG_AT = 10
+
+
+def target_ranks(
+    scores: Float[Tensor, "users candidates"], target_column: int = 0
+) -> Int[Tensor, "users"]:
+    """The rank of each user's target, 1 for the best: 1 + the others that score as high or higher.
+
+    Ties count against the target, so a model that gives every candidate one score ranks last.
+
+    Raises :class:`InputError` when scores hold a NaN, which has no rank, or are not a table with
+    that column.
+    """
+    if scores.ndim != 2 or not 0 <= target_column < scores.shape[1]:
+        raise InputError(
+            f"scores have shape {tuple(scores.shape)}, expected (users, candidates) with the "
+            f"target in column {target_column}"
+        )
+    if scores.isnan().any():
+        user = int(scores.isnan().any(1).nonzero()[0])
+        raise InputError(
+            f"scores of user {user} hold NaN, which cannot be ranked; did training diverge? "
+            "Lower the learning rate"
+        )
+    target = scores[:, target_column, None]
+    return (scores >= target).sum(1)  # the target itself counts as the 1
+
+
+class RankingMetrics(Metric):
+    """Hit rate, mean reciprocal rank and NDCG of one target a user, over batches and processes.
+
+    With a single relevant candidate at rank r, Hit@k is 1 where r <= k, MRR the mean of 1 / r,
+    and NDCG@k the mean of 1 / log2(1 + r) where r <= k (the ideal DCG is 1).
+    """
+
+    full_state_update = False
+    ranks: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("ranks", default=[], dist_reduce_fx="cat")
+
+    def update(self, scores: Float[Tensor, "users candidates"], target_column: int = 0) -> None:
+        self.ranks.append(target_ranks(scores, target_column))
+
+    def compute(self) -> dict[str, float]:
+        if not self.ranks:
+            raise InputError("there are no scores to rank: the data set is empty")
+        ranks = dim_zero_cat(self.ranks).double()
+        gain = torch.where(ranks <= NDCG_AT, 1 / torch.log2(1 + ranks), 0.0)
+        return {
+            **{f"hit_at_{k}": (ranks <= k).double().mean().item() for k in HIT_AT},
+            "mrr": (1 / ranks).mean().item(),
+            f"ndcg_at_{NDCG_AT}": gain.mean().item(),
+        }
+
+
+def ranking_metrics(
+    scores: Float[Tensor, "users candidates"], target_column: int = 0
+) -> dict[str, float]:
+    """``hit_at_1``, ``hit_at_3``, ``hit_at_5``, ``hit_at_10``, ``mrr`` and ``ndcg_at_10``.
+
+    Ties count against the target. Raises :class:`InputError` for NaN, for a wrong shape, and
+    where there are no users.
+    """
+    if scores.ndim == 2 and len(scores) == 0:
+        raise InputError("there are no scores to rank: the data set is empty")
+    metric = RankingMetrics()
+    metric.update(scores, target_column)
+    return metric.compute()

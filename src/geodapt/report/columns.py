@@ -1,0 +1,87 @@
+"""The columns of a comparison: what a figure is called, its unit, and which value is the best."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _score(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure of a method, as people read it."""
+
+    key: str
+    """Its key in ``results.json``."""
+    label: str
+    show: Callable[[float], str]
+    """Digits without the unit, so that a column lines up; the unit stands in its head."""
+    unit: str = ""
+    short: str = ""
+    """The head in a narrow terminal, where ``label`` is too long."""
+    cost: bool = False
+    """A cost is better the smaller it is; a metric, the larger."""
+
+    def text(self, value: float) -> str:
+        """Digits and unit, for a sentence."""
+        return f"{self.show(value)}\N{NO-BREAK SPACE}{self.unit}".strip()
+
+    def difference(self, value: float, other: float) -> str:
+        """How far apart two values are, in words: percentages differ by points."""
+        digits = self.show(abs(value - other))
+        return f"{digits} points" if self.unit == "%" else digits
+
+    def best(self, values: Iterable[float | None]) -> float | None:
+        """The best value; of a cost the smallest above zero, since nothing costs nothing."""
+        present = [value for value in values if value is not None]
+        if self.cost:
+            return min((value for value in present if value > 0), default=None)
+        return max(present, default=None)
+
+    def is_best(self, value: float | None, values: Iterable[float | None]) -> bool:
+        """Whether a value reads the same as the best one: what looks equal is marked equally."""
+        best = self.best(values)
+        return best is not None and value is not None and self.show(value) == self.show(best)
+
+
+METRICS = (
+    Column("hit_at_1", "Hit@1", _percent, "%"),
+    Column("hit_at_3", "Hit@3", _percent, "%"),
+    Column("hit_at_5", "Hit@5", _percent, "%"),
+    Column("hit_at_10", "Hit@10", _percent, "%"),
+    Column("accuracy", "Accuracy", _percent, "%"),
+    Column("macro_f1", "Macro F1", _percent, "%"),
+    Column("mrr", "MRR", _score),
+    Column("ndcg_at_10", "NDCG@10", _score, short="NDCG\n@10"),
+)
+
+TRAINABLE = Column(
+    "trainable_parameters", "Trainable parameters", _count, short="Trainable", cost=True
+)
+COSTS = (
+    TRAINABLE,
+    Column("seconds", "Time", _seconds, "s", cost=True),
+    Column("peak_memory_mb", "Memory", _count, "MB", cost=True),
+)
+
+# Shares of independent test cases, for which a standard error follows from their number.
+PROPORTIONS = {"hit_at_1", "hit_at_3", "hit_at_5", "hit_at_10", "accuracy"}
+
+
+def present(columns: Iterable[Column], keys: Iterable[str]) -> list[Column]:
+    """The columns that some row has, in the order of reading."""
+    found = set(keys)
+    return [column for column in columns if column.key in found]

@@ -1,0 +1,140 @@
+"""Section: the methods side by side, as a table and as bars."""
+
+import math
+from typing import Any
+
+import plotly.graph_objects as go
+
+from geodapt.report.columns import PROPORTIONS, TRAINABLE, Column
+from geodapt.report.figures import ACCENT, INK, QUIET, style, wrapped
+from geodapt.report.rows import Row, columns_of, read_rows
+from geodapt.report.section import Run, Section
+from geodapt.report.words import listed, percent
+
+
+def section(run: Run) -> Section | None:
+    """The comparison, where the run has rows with at least one known figure."""
+    rows = read_rows(run.results)
+    metrics, costs = columns_of(rows)
+    if not (metrics or costs):
+        return None
+    system = run.results.get("recipe", "")
+    context: dict[str, Any] = {
+        "metrics": metrics,
+        "costs": costs,
+        "rows": [_cells(row, rows, [*metrics, *costs], row.method == system) for row in rows],
+    }
+    if metrics:
+        tested = (run.results.get("data") or {}).get("test")
+        first = metrics[0]
+        context |= {
+            "sentence": verdict(rows, first, system),
+            "resolution": _resolution(first, tested),
+            "metric": first.label,
+            "figure": _bars(rows, first, system, tested),
+            "whiskers": bool(tested) and first.key in PROPORTIONS,
+        }
+    return Section("Comparison", "comparison.html", context)
+
+
+def _cells(row: Row, rows: list[Row], columns: list[Column], system: bool) -> dict[str, Any]:
+    cells = []
+    for column in columns:
+        value = row.figure(column)
+        cells.append(
+            {
+                "text": "–" if value is None else column.show(value),
+                "best": column.is_best(value, [other.figure(column) for other in rows]),
+            }
+        )
+    return {"name": row.name, "system": system, "cells": cells}
+
+
+def verdict(rows: list[Row], metric: Column, system: str) -> str:
+    """Which method is best by a metric, and how the run's own system stands to it, in words."""
+    scored = [(value, row) for row in rows if (value := row.figure(metric)) is not None]
+    scored.sort(key=lambda pair: -pair[0])
+    best = scored[0][0]
+    leaders = [row.name for value, row in scored if metric.show(value) == metric.show(best)]
+    has = "has" if len(leaders) == 1 else "share"
+    said = f"{listed(leaders)} {has} the highest {metric.label}, {metric.text(best)}"
+    own = next(((value, row) for value, row in scored if row.method == system), None)
+    rival = next(((value, row) for value, row in scored if row.method != system), None)
+    if own is None or rival is None:
+        return said + "."
+    (value, row), (other_value, other) = own, rival
+    if leaders == [row.name]:
+        said += f": {metric.difference(value, other_value)} above the next, {other.name}"
+    elif row.name not in leaders:
+        said += (
+            f"; {row.name} has {metric.text(value)}, {metric.difference(value, other_value)} less"
+        )
+    mine, theirs = row.figure(TRAINABLE), other.figure(TRAINABLE)
+    if mine and theirs:
+        said += (
+            f". {row.name} has {TRAINABLE.show(mine)} trainable parameters, "
+            f"{percent(mine / theirs)} of the {TRAINABLE.show(theirs)} of {other.name}"
+        )
+    return said + "."
+
+
+def _resolution(metric: Column, tested: int | None) -> str:
+    """How coarse the metric is: what one test case more or less makes."""
+    if not tested or metric.key not in PROPORTIONS:
+        return ""
+    return f"Of the {tested:,} test cases, one more or less is {100 / tested:.2g} points."
+
+
+def standard_error(share: float, tested: int) -> float:
+    """Binomial standard error of a share of independent cases: sqrt(p (1 - p) / n)."""
+    return math.sqrt(share * (1 - share) / tested)
+
+
+def _bars(rows: list[Row], metric: Column, system: str, tested: int | None) -> dict[str, Any]:
+    scored = [(value, row) for row in rows if (value := row.figure(metric)) is not None]
+    scale = 100 if metric.unit == "%" else 1
+    values = [value for value, _ in scored]
+    errors = None
+    if tested and metric.key in PROPORTIONS:
+        errors = [scale * standard_error(value, tested) for value in values]
+    figure = go.Figure(
+        go.Bar(
+            # Positions rather than names: two methods may share a name.
+            y=list(range(len(scored))),
+            x=[scale * value for value in values],
+            orientation="h",
+            width=0.62,
+            marker_color=[ACCENT if row.method == system else QUIET for _, row in scored],
+            error_x={"array": errors, "color": INK, "thickness": 1, "width": 3},
+            text=[metric.show(value) for value in values],
+            textposition="none",  # the figures stand in a column at the right
+            customdata=[wrapped(row.name, 60) for _, row in scored],
+            hovertemplate="%{customdata}<br>%{text} " + metric.unit + "<extra></extra>",
+        )
+    )
+    figure.update_yaxes(
+        autorange="reversed",
+        tickvals=list(range(len(scored))),
+        ticktext=[wrapped(row.name) for _, row in scored],
+        tickfont={"color": INK},
+        showgrid=False,
+        ticks="",
+    )
+    title = f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+    figure.update_xaxes(title=title, rangemode="tozero")
+    for position, value in enumerate(values):
+        figure.add_annotation(
+            text=metric.show(value),
+            xref="paper",
+            x=1,
+            xanchor="left",
+            y=position,
+            showarrow=False,
+            font={"color": INK},
+        )
+    return style(
+        figure,
+        height=70 + 30 * len(scored),
+        margin={"l": 8, "r": 44, "t": 8, "b": 8},
+        showlegend=False,
+    )

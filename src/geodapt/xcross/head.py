@@ -1,0 +1,55 @@
+"""The scoring head that every method of the comparison shares.
+
+``h_pooled = GELU(W_p h[CLS] + b_p)``, ``score = V_c^T h_pooled + b_c`` (X-Cross, stage 5).
+"""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from geodapt.errors import InputError
+from geodapt.files import read_tensors, write_tensors
+
+FILE = "head.safetensors"
+
+
+class Head(nn.Module):
+    """Pooler and scores: one score a prompt for ranking, one a label for classification."""
+
+    def __init__(self, width: int, pooled: int, outputs: int = 1) -> None:
+        super().__init__()
+        self.pool = nn.Linear(width, pooled)
+        self.score = nn.Linear(pooled, outputs)
+
+    def forward(self, h: Float[Tensor, "rows d"]) -> Float[Tensor, "rows outputs"]:
+        """Scores in float32 of the summary tokens ``h``."""
+        return self.score(nn.functional.gelu(self.pool(h.to(self.pool.weight.dtype)))).float()
+
+    def save(self, folder: Path) -> None:
+        """Write ``head.safetensors`` into a folder."""
+        write_tensors(folder / FILE, self.state_dict())
+
+    def load(self, folder: Path) -> "Head":
+        """Read it back; raises :class:`InputError` when its shape is another."""
+        self.load_tensors(read_tensors(folder / FILE), str(folder / FILE))
+        return self
+
+    def load_tensors(self, tensors: dict[str, Tensor], where: str) -> None:
+        try:
+            self.load_state_dict(tensors)
+        except RuntimeError as error:
+            given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+            wanted = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+            raise InputError(
+                f"{where} holds a head of {given}, but {wanted} is needed; "
+                "was it trained with another base, head width or task?"
+            ) from error
+
+    def average(self, heads: list["Head"]) -> "Head":
+        """Become the mean of other heads (which share their start, so that it means something)."""
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                parameter.copy_(torch.stack([head.get_parameter(name) for head in heads]).mean(0))
+        return self

@@ -1,0 +1,117 @@
+"""The `xcross` recipe: its configuration, and the order of the work."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from geodapt.data import DataSettings
+from geodapt.runs import Recipe, RunFolder
+from geodapt.settings import Settings
+from geodapt.training import TrainingSettings
+from geodapt.xcross.comparison import Comparison
+from geodapt.xcross.encoders import Pooling
+from geodapt.xcross.integrator import IntegratorSettings
+from geodapt.xcross.methods import METHODS
+from geodapt.xcross.prompts import PromptSettings
+
+
+class LoraSettings(Settings):
+    """The adapters that the recipe trains: the sources' and the target's."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    targets: list[str] | Literal["all-linear"] = "all-linear"
+    """Names of linear layers, as PEFT's target_modules."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    rslora: bool = False
+
+
+class CurveSettings(Settings):
+    """The data-efficiency curve: methods trained on a share of the target's rows."""
+
+    fractions: list[Annotated[float, Field(gt=0, le=1)]] = [0.1, 0.25, 0.5, 0.75]
+    """Shares of the training rows; the whole set is the table's own row."""
+    methods: list[str] = ["lora", "xcross"]
+    steps_exponent: float = Field(default=0.5, ge=0, le=1)
+    """Steps at share f are ``steps * f ** exponent``: 0 the same steps, 1 the same epochs."""
+
+
+class XCrossRecipe(Recipe):
+    """Serve a target domain with the adapters of source domains, in every way there is."""
+
+    recipe: Literal["xcross"] = "xcross"
+    base: str = "minilm"
+    """Any Hugging Face encoder or decoder: a folder, a hub name, or minilm (needs no network)."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the frozen base; auto: bfloat16 where the device multiplies it natively."""
+    data: DataSettings
+    """Where the domains come from; `kind` chooses the loader."""
+    sources: list[str] = Field(min_length=2)
+    """Domains whose adapters are given or trained first."""
+    target: str
+    """The domain to serve."""
+    adapters: dict[str, str] = {}
+    """PEFT folders or hub names of source adapters that exist; the others are trained."""
+    lora: LoraSettings = LoraSettings()
+    head_width: int | None = Field(default=None, ge=1)
+    """Width of the pooler W_p that all methods share; none: half the base's."""
+    pooling: Pooling = "auto"
+    """The summary token: auto is the first for encoders and the last for decoders."""
+    prompt: PromptSettings = PromptSettings()
+    training_negatives: int = Field(default=4, ge=1)
+    """Negatives a training row, drawn anew each time from the row's own."""
+    integrator: IntegratorSettings = IntegratorSettings()
+    source_training: TrainingSettings = TrainingSettings()
+    """How source adapters are trained."""
+    lora_training: TrainingSettings = TrainingSettings()
+    """How the target's LoRA is trained."""
+    training: TrainingSettings = TrainingSettings()
+    """How X-Cross and trained heads are trained."""
+    methods: list[str] = [
+        "base",
+        "sources",
+        "mix",
+        "svd",
+        "ties",
+        "atoms",
+        "head",
+        "lora",
+        "xcross",
+    ]
+    """Rows of the table, in order."""
+    curve: CurveSettings | None = CurveSettings()
+    examples: int = Field(default=4, ge=0)
+    """Predictions that the report explains."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "XCrossRecipe":
+        if self.target in self.sources:
+            raise ValueError(f"target '{self.target}' is one of the sources")
+        repeated = {name for name in self.sources if self.sources.count(name) > 1}
+        if repeated:
+            raise ValueError(f"sources: {sorted(repeated)} given more than once")
+        curve = self.curve.methods if self.curve else []
+        for name in [*self.methods, *curve]:
+            if name not in METHODS:
+                raise ValueError(f"method '{name}' is unknown; there are {', '.join(METHODS)}")
+        for name in curve:
+            if not METHODS[name].trains:
+                raise ValueError(f"curve: method '{name}' does not train, so it has no curve")
+        unknown = set(self.adapters) - set(self.sources)
+        if unknown:
+            raise ValueError(f"adapters: {sorted(unknown)} are not among the sources")
+        return self
+
+    def run(self, folder: RunFolder) -> dict[str, Any]:
+        comparison = Comparison(self, folder)
+        comparison.prepare_sources()
+        rows = [comparison.row(name) for name in comparison.expand(self.methods)]
+        curve = [
+            comparison.curve_point(name, fraction)
+            for fraction in (sorted(self.curve.fractions) if self.curve else [])
+            for name in (self.curve.methods if self.curve else [])
+        ]
+        # The whole set's point is the table's own row.
+        for name in self.curve.methods if self.curve else []:
+            curve += [{**row, "fraction": 1.0} for row in rows if row["method"] == name]
+        return comparison.results(rows, curve)

@@ -1,0 +1,304 @@
+"""Every merge against full matrices in float64, and against PEFT where PEFT is exact."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import PeftModel
+from peft.utils import merge_utils
+
+from geodapt.adapters import METHODS, Adapter, AdapterBank, Factors, Mix, merge
+from geodapt.adapters.adapter import configure
+from geodapt.adapters.merging.pruning import threshold
+from geodapt.adapters.merging.registry import Part
+from geodapt.adapters.merging.truncation import leading_terms
+from geodapt.errors import InputError
+from tests.adapters.families import inputs, output, peft_model, seeded
+
+PATHS = {"layers.0.q": (14, 12), "layers.0.v": (9, 12), "layers.1.q": (14, 12)}
+
+
+def adapter(seed: int, rank: int, paths=PATHS, dtype=torch.float64, scale=0.5) -> Adapter:
+    generator = torch.Generator().manual_seed(seed)
+    factors = {
+        path: Factors(
+            torch.randn(rank, width, generator=generator).to(dtype),
+            torch.randn(out, rank, generator=generator).to(dtype),
+            scale,
+        )
+        for path, (out, width) in paths.items()
+    }
+    return Adapter(factors, configure(factors))
+
+
+@pytest.fixture
+def three() -> list[Adapter]:
+    """Different ranks, scales and targets."""
+    some = {path: PATHS[path] for path in ("layers.0.q", "layers.0.v")}
+    return [adapter(0, 2), adapter(1, 4, some, scale=2.0), adapter(2, 3, scale=-1.0)]
+
+
+WEIGHTS = [0.5, -1.0, 2.0]
+
+
+def deltas(adapters, path):
+    """Full updates, zero for an adapter that does not touch the layer."""
+    out, width = PATHS[path]
+    return [
+        a.factors[path].delta() if path in a.factors else torch.zeros(out, width).double()
+        for a in adapters
+    ]
+
+
+def cut(matrix, rank):
+    U, d, Vt = torch.linalg.svd(matrix, full_matrices=False)
+    return U[:, :rank] @ torch.diag(d[:rank]) @ Vt[:rank]
+
+
+@pytest.mark.parametrize("method", ["linear", "cat"])
+def test_exact_methods_are_the_weighted_sum(three, method):
+    merged = merge(three, method, WEIGHTS)
+    for path in PATHS:
+        wanted = sum(w * d for w, d in zip(WEIGHTS, deltas(three, path), strict=True))
+        torch.testing.assert_close(merged.factors[path].delta(), wanted)
+        ranks = sum(a.factors[path].rank for a in three if path in a.factors)
+        assert merged.factors[path].rank <= ranks
+        assert merged.errors[path] == 0
+    assert merge([three[0], three[0]], "linear").rank == three[0].rank  # and no more than needed
+
+
+@pytest.mark.parametrize("rank", [1, 3, 9])
+def test_svd_is_the_best_approximation(three, rank):
+    merged = merge(three, "svd", WEIGHTS, rank=rank)
+    for path in PATHS:
+        wanted = sum(w * d for w, d in zip(WEIGHTS, deltas(three, path), strict=True))
+        torch.testing.assert_close(merged.factors[path].delta(), cut(wanted, rank))
+        error = (merged.factors[path].delta() - wanted).norm() / wanted.norm()
+        assert merged.errors[path] == pytest.approx(error.item(), abs=1e-7)
+
+
+@settings(max_examples=30, deadline=None)
+@given(energy=st.floats(0.05, 1.0), seed=st.integers(0, 50))
+def test_an_energy_share_takes_the_fewest_terms_that_hold_it(energy, seed):
+    two = [adapter(seed, 3), adapter(seed + 1, 2)]
+    merged = merge(two, "svd", energy=energy)
+    for path in PATHS:
+        spectrum = torch.linalg.svdvals(sum(deltas(two, path)) / 2).square()
+        held = spectrum.cumsum(0) / spectrum.sum()
+        fewest = int((held < energy - 1e-9).sum()) + 1
+        assert merged.factors[path].rank == fewest
+
+
+PEERS = {"ties": merge_utils.ties, "magnitude": merge_utils.magnitude_prune}
+
+
+@pytest.mark.parametrize("density", [0.1, 0.37, 0.5, 1.0])
+@pytest.mark.parametrize("method", PEERS)
+@pytest.mark.filterwarnings("ignore:The density")
+def test_trimming_methods_equal_peft_on_full_matrices(method, density):
+    some = [adapter(i, 3) for i in range(3)]
+    merged = merge(some, method, WEIGHTS, rank=9, density=density)
+    for path in PATHS:
+        wanted = PEERS[method](deltas(some, path), torch.tensor(WEIGHTS).double(), density)
+        torch.testing.assert_close(merged.factors[path].delta(), cut(wanted, 9))
+
+
+def test_a_layer_that_an_adapter_lacks_has_no_say(three):
+    merged = merge(three, "ties", density=1.0, rank=9)
+    wanted = merge_utils.ties(
+        [d for d in deltas(three, "layers.1.q") if d.any()], torch.ones(2).double(), 1.0
+    )
+    torch.testing.assert_close(merged.factors["layers.1.q"].delta(), cut(wanted, 9))
+
+
+@pytest.mark.parametrize("method", ["dare", "dare_ties"])
+def test_random_dropping(method):
+    wide = {"w": (200, 150)}
+    some = [adapter(i, 3, wide, torch.float64) for i in range(2)]
+    whole = [a.factors["w"].delta() for a in some]
+    function = METHODS[method].function
+    parts = [Part(a.factors["w"].A, a.factors["w"].B * a.factors["w"].scale, 1.0) for a in some]
+    result = function(parts, density=0.3, seed=4)
+    assert torch.equal(result, function(parts, density=0.3, seed=4))
+    assert not torch.equal(result, function(parts, density=0.3, seed=5))
+    if method == "dare":
+        # Every entry is a sum of whole[i] / density over those that stayed.
+        candidates = torch.stack(
+            [a * whole[0] / 0.3 + b * whole[1] / 0.3 for a in (0, 1) for b in (0, 1)]
+        )
+        assert (candidates - result).abs().min(0).values.max() < 1e-9
+        assert (result != 0).double().mean() == pytest.approx(1 - 0.7**2, abs=0.02)
+    else:
+        agree = (whole[0].sign() * result.sign() >= 0) | (whole[1].sign() * result.sign() >= 0)
+        assert agree.all()
+    none_dropped = function(parts, density=1.0)
+    wanted = sum(whole) if method == "dare" else merge_utils.ties(whole, torch.ones(2), 1.0)
+    torch.testing.assert_close(none_dropped, wanted)
+
+
+@pytest.mark.parametrize(("density", "tile"), [(0.25, 4), (0.5, 5), (1.0, 3), (0.01, 64)])
+def test_dense_blocks_keeps_the_tiles_with_most_energy(three, density, tile):
+    merged = merge(three, "dense_blocks", WEIGHTS, rank=9, density=density, tile=tile)
+    for path, (out, width) in PATHS.items():
+        wanted = torch.zeros(out, width).double()
+        for weight, delta in zip(WEIGHTS, deltas(three, path), strict=True):
+            corners = [(i, j) for i in range(0, out, tile) for j in range(0, width, tile)]
+            energy = {
+                (i, j): delta[i : i + tile, j : j + tile].square().sum().item() for i, j in corners
+            }
+            stay = sorted(corners, key=energy.get)[-math.ceil(density * len(corners)) :]
+            for i, j in stay:
+                wanted[i : i + tile, j : j + tile] += weight * delta[i : i + tile, j : j + tile]
+        torch.testing.assert_close(merged.factors[path].delta(), cut(wanted, 9))
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_atoms_keeps_the_terms_that_act_most(three, calibrated):
+    calibration = None
+    if calibrated:
+        calibration = {
+            path: torch.randn(20, width, dtype=torch.float64) * torch.linspace(0.1, 3, width)
+            for path, (_, width) in PATHS.items()
+        }
+    merged = merge(three, "atoms", WEIGHTS, rank=4, calibration=calibration)
+    for path in PATHS:
+        terms = []
+        for weight, adapter_ in zip(WEIGHTS, three, strict=True):
+            if path not in adapter_.factors:
+                continue
+            U, d, Vt = torch.linalg.svd(weight * adapter_.factors[path].delta())
+            for i in range(adapter_.factors[path].rank):
+                x = Vt[i] if calibration is None else calibration[path] @ Vt[i]
+                score = d[i] if calibration is None else (d[i] * x).abs().mean()
+                terms.append((score.item(), d[i] * torch.outer(U[:, i], Vt[i])))
+        terms.sort(key=lambda term: -term[0])
+        torch.testing.assert_close(merged.factors[path].delta(), sum(t for _, t in terms[:4]))
+    assert merge(three, "atoms").factors["layers.0.q"].rank == 3  # the mean of 2, 4 and 3
+
+
+def test_large_layers_take_the_fast_paths_to_the_same_result():
+    path = {"w": (512, 384)}
+    some = [adapter(i, 4, path, torch.float32) for i in range(3)]
+    fast = merge(some, "ties", rank=4).factors["w"].delta()
+    full = merge_utils.ties([a.factors["w"].delta() for a in some], torch.ones(3), 0.5)
+    exact = cut(full.double(), 4)
+    assert (fast - full).norm() <= (exact - full).norm() * (1 + 1e-4)
+    assert (fast - exact).norm() < 0.02 * exact.norm()
+
+
+@settings(max_examples=25, deadline=None)
+@given(density=st.floats(0.001, 0.999), seed=st.integers(0, 5))
+def test_the_threshold_keeps_exactly_the_share(density, seed):
+    generator = torch.Generator().manual_seed(seed)
+    part = Part(
+        torch.randn(3, 300, generator=generator), torch.randn(400, 3, generator=generator), 1.0
+    )
+    size = torch.cat([part.B[i : i + 64] @ part.A for i in range(0, 400, 64)]).abs()
+    assert (size > threshold(part, density)).sum() == int(density * size.numel())
+
+
+def test_leading_terms_of_a_noisy_matrix_are_those_of_the_svd():
+    torch.manual_seed(0)
+    matrix = torch.randn(300, 5).double() @ torch.randn(5, 260).double() * 3
+    matrix += torch.randn(300, 260).double()
+    U, d, Vt = leading_terms(matrix, 5, torch.randn(5, 260).double())
+    exact = cut(matrix, 5)
+    torch.testing.assert_close(U @ torch.diag(d) @ Vt, exact, atol=1e-3, rtol=1e-3)
+
+
+def test_all_zero_adapters_merge_to_nothing():
+    zero = adapter(0, 2)
+    zero = Adapter(
+        {p: Factors(f.A, torch.zeros_like(f.B), 1.0) for p, f in zero.factors.items()}, zero.config
+    )
+    for method in METHODS:
+        merged = merge([zero, zero], method)
+        for factors in merged.factors.values():
+            assert factors.rank >= 1
+            assert torch.equal(factors.delta(), torch.zeros_like(factors.delta()))
+
+
+# Against PEFT's own merges, through its models
+
+
+@pytest.mark.parametrize("method", ["svd", "cat"])
+def test_merges_equal_pefts_where_peft_is_exact(method, tmp_path, peft_folder):
+    reference = peft_model("llama", ("toys", "tools"))
+    where = peft_folder(reference)
+    batch = inputs("llama", 2)
+    reference.add_weighted_adapter(
+        ["toys", "tools"], [0.7, 0.6], "both", combination_type=method, svd_rank=3
+    )
+    reference.set_adapter("both")
+    merged = merge(
+        [Adapter.from_pretrained(where(name)) for name in ("toys", "tools")],
+        method,
+        [0.7, 0.6],
+        rank=3 if method == "svd" else None,
+    )
+    merged.save_pretrained(tmp_path / "merged")
+    ours = PeftModel.from_pretrained(seeded("llama"), tmp_path / "merged").eval()
+    torch.testing.assert_close(output(ours, batch), output(reference, batch), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_merge_loads_in_peft_with_equal_logits(method, tmp_path, peft_folder):
+    where = peft_folder(peft_model("llama"))
+    merged = merge(
+        [Adapter.from_pretrained(where(name)) for name in ("toys", "books", "tools")], method
+    )
+    merged.save_pretrained(tmp_path / "merged")
+    bank = AdapterBank(seeded("llama"))
+    bank.add("merged", merged)
+    batch = inputs("llama", 2)
+    peft = PeftModel.from_pretrained(seeded("llama"), tmp_path / "merged").eval()
+    with bank.use(Mix({"merged": 1.0})):
+        torch.testing.assert_close(
+            output(bank.model, batch), output(peft, batch), atol=1e-5, rtol=1e-5
+        )
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "average"}, "no merge method 'average'; there are .*svd"),
+        ({"weights": [1.0]}, "1 weights for 3 adapters"),
+        ({"weights": [1.0, math.nan, 1.0]}, "not a finite number"),
+        ({"rank": 10}, "rank 10 is more than layer layers.0.v .9 x 12. can have; give at most 9"),
+        ({"rank": 0}, "rank 0 is out of range"),
+        ({"method": "ties", "density": 0.0}, "density 0.0 is out of range"),
+        ({"method": "ties", "density": 1.5}, "density 1.5 is out of range"),
+        ({"density": 0.5}, "'svd' takes no density; .*ties"),
+        ({"method": "cat", "rank": 2}, "'cat' is exact and takes no rank"),
+        ({"method": "linear", "energy": 0.5}, "'linear' takes no energy share"),
+        ({"energy": 1.5}, "energy share 1.5 is out of range"),
+        ({"energy": 0.5, "rank": 2}, "not both"),
+        ({"method": "dense_blocks", "tile": 0}, "tile 0 is out of range"),
+        ({"method": "atoms", "calibration": {}}, "none for layer layers.0.q"),
+    ],
+)
+def test_wrong_options_are_refused(three, options, message):
+    with pytest.raises(InputError, match=message):
+        merge(three, **options)
+
+
+def test_adapters_of_different_bases_are_refused(three):
+    with pytest.raises(InputError, match="no adapters"):
+        merge([])
+    with pytest.raises(InputError, match="14 x 12 in one adapter and 14 x 8 in another"):
+        merge([three[0], adapter(0, 2, {"layers.0.q": (14, 8)})])
+    three[0].config.base_model_name_or_path = "somebody/Small-1B"
+    three[1].config.base_model_name_or_path = "/models/Other-1B"
+    with pytest.raises(InputError, match="different bases"):
+        merge(three)
+    assert merge(three, same_base=True).rank == 4
+    three[1].config.base_model_name_or_path = "/models/small-1b/"
+    assert merge(three).rank == 4
+    marked = [Adapter(adapter(0, 2).factors, adapter(0, 2).config, sha) for sha in ("x", "y")]
+    with pytest.raises(InputError, match="different bases"):
+        merge(marked)

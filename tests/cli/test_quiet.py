@@ -1,0 +1,34 @@
+"""What a command keeps to itself, and what `--debug` shows."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def said(code: str, debug: bool) -> str:
+    """Standard error of a block under `quiet` in a fresh process."""
+    block = f"from geodapt.cli.quiet import quiet\nwith quiet({debug}):\n" + "".join(
+        f"    {line}\n" for line in code.splitlines()
+    )
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path), "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", block], env=environment, capture_output=True, text=True, check=True
+    ).stderr
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_warnings_and_other_libraries_logs_show_only_with_debug(debug):
+    heard = said(
+        "import logging, warnings\n"
+        "warnings.warn('a warning')\n"
+        "logging.getLogger('torchao').warning('a log line')",
+        debug,
+    )
+    assert ("a warning" in heard, "a log line" in heard) == (debug, debug)
+
+
+def test_loading_a_base_and_the_heaviest_libraries_says_nothing():
+    assert said("import torchao, datasets\nfrom geodapt.models import load_base\n"
+                "load_base('minilm')", debug=False) == ""  # fmt: skip

@@ -1,0 +1,5 @@
+"""The tiny recipe for these tests."""
+
+from tiny import tiny
+
+__all__ = ["tiny"]

@@ -1,0 +1,137 @@
+"""From a name to a validated recipe, and what is said when that fails."""
+
+from pathlib import Path
+
+import pytest
+from tiny import TinyRecipe
+
+from geodapt.errors import InputError
+from geodapt.recipes import catalog
+from geodapt.recipes.loading import load
+
+
+def message(name, *overrides) -> str:
+    with pytest.raises(InputError) as caught:
+        load(name if isinstance(name, str) else name.name, overrides)
+    return str(caught.value)
+
+
+def with_lines(tiny: Path, *lines: str) -> Path:
+    """The recipe with lines added; its own are the first eleven."""
+    tiny.write_text(tiny.read_text() + "\n".join(lines) + "\n")
+    return tiny
+
+
+def test_a_file_becomes_its_systems_recipe(tiny):
+    loaded = load(str(tiny))
+    assert loaded.name == "tiny"
+    assert isinstance(loaded.recipe, TinyRecipe)
+    assert loaded.recipe.training.learning_rate == 0.01
+    assert loaded.recipe.data.path == Path("ratings")
+
+
+def test_overrides_win_and_are_validated(tiny):
+    recipe = load(
+        "tiny.yaml", ["training.epochs=7", "sources=[pandas]", "data={kind: hub, name: 5-core}"]
+    ).recipe
+    assert recipe.training.epochs == 7
+    assert recipe.training.learning_rate == 0.01
+    assert recipe.sources == ["pandas"]
+    assert recipe.data.name == "5-core"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["trainig: {}"], "tiny.yaml:11: unknown key 'trainig'; did you mean 'training'?"),
+        (["pause: slow"], "tiny.yaml:11: pause: expected a valid number, got 'slow'"),
+        (["seed: 1.5"], "tiny.yaml:11: seed: expected a valid integer, got 1.5"),
+        (["seed:"], "tiny.yaml:11: seed: expected a valid integer, got nothing"),
+        (["seed: {a: 1}"], "tiny.yaml:11: seed: expected a valid integer, got a mapping"),
+        (["fail: bugs"], "tiny.yaml:11: fail: expected 'no', 'input', 'bug' or 'interrupt', got "
+         "'bugs'; did you mean 'bug'?"),
+        (["weights:", "  a: 1", "  b: x"],
+         "tiny.yaml:13: weights.b: expected a valid number, got 'x'"),
+        (["more:", "- kind: hub", "  name: x", "- kind: hubb"],
+         "tiny.yaml:14: more.1.kind: unknown value 'hubb'; did you mean 'hub'?"),
+        (["more:", "- name: x"],
+         "tiny.yaml:12: the key 'kind' is missing in 'more.0': one of 'folder', 'hub'"),
+        (["more:", "- kind: folder"],
+         "tiny.yaml:12: the key 'path' is missing in 'more.0': Folder with one file a domain."),
+        (["more:", "- kind: hub", "  name: x", "  nme: y"],
+         "tiny.yaml:14: unknown key 'nme' in 'more.0'; did you mean 'name'?"),
+        (["more:", "- kind: hub", "  name: x", "  zz: y"],
+         "tiny.yaml:14: unknown key 'zz' in 'more.0'; expected one of 'kind', 'name'"),
+    ],
+)  # fmt: skip
+def test_an_error_points_at_the_line_and_says_what_was_meant(tiny, lines, expected):
+    assert message(with_lines(tiny, *lines)) == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.learning_rat=1",
+         "unknown key 'learning_rat' in 'training'; did you mean 'learning_rate'?"),
+        ("training.epochs=0", "training.epochs: expected greater than or equal to 1, got 0"),
+        ("training.batch_size=big", "training.batch_size: expected a valid integer or 'auto', "
+         "got 'big'"),
+        ("training=fast", "training: expected a mapping of keys, got 'fast'"),
+        ("data.kind=hubb", "data.kind: unknown value 'hubb'; did you mean 'hub'?"),
+        ("data={path: x}", "the key 'kind' is missing in 'data': one of 'folder', 'hub'"),
+        ("sources=[a, b, c, d, e]", "sources: list should have at most 4 items, not 5"),
+        ("sources=[a, a]", "sources: a source stands there twice"),
+        ("sources.1={}", "sources.1: expected a valid string, got an empty mapping"),
+    ],
+)  # fmt: skip
+def test_an_error_in_an_override_quotes_it(tiny, override, expected):
+    assert message(tiny, override) == f"override '{override}': {expected}"
+
+
+def test_all_errors_are_told_in_the_files_order(tiny):
+    text = message(with_lines(tiny, "seed: x", "titel: y"), "training.epochs=0", "data.pth=1")
+    assert [line.split(": ")[0] for line in text.splitlines()] == [
+        "tiny.yaml:11",
+        "tiny.yaml:12",
+        "override 'training.epochs=0'",
+        "override 'data.pth=1'",
+    ]
+
+
+def test_a_missing_key_at_the_top(tiny):
+    tiny.write_text("recipe: tiny\n")
+    assert message(tiny) == "tiny.yaml: the key 'data' is missing"
+
+
+def test_an_unknown_system(tiny):
+    assert message(tiny, "recipe=tny") == (
+        "override 'recipe=tny': unknown system 'tny'; did you mean 'tiny'?"
+    )
+    assert "unknown system 7; there are: xcross" in message(tiny, "recipe=7")
+    assert "unknown system ['tiny']" in message(tiny, "recipe=[tiny]")
+    tiny.write_text("title: nothing\n")
+    assert message(tiny).startswith("tiny.yaml lacks the key 'recipe', which names the system")
+
+
+def test_an_unknown_recipe_tells_the_nearest(tiny, monkeypatch):
+    monkeypatch.setattr(catalog, "FOLDER", tiny.parent)
+    assert load("tiny").name == "tiny"
+    assert message("tinny") == (
+        "there is no recipe 'tinny'; did you mean 'tiny'? ('geodapt ls' lists them all)"
+    )
+
+
+def test_a_file_is_named_as_it_was_given(tiny):
+    with_lines(tiny, "sed: 1")
+    assert message(str(tiny)).startswith(f"{tiny}:11: unknown key 'sed'")
+
+
+def test_a_file_that_is_not_there(tiny):
+    for name in ("other.yaml", "some/where"):
+        assert message(name).startswith(f"recipe file '{name}' does not exist")
+
+
+def test_every_ready_made_recipe_is_valid_and_described():
+    for name, entry in catalog.packaged().items():
+        assert entry.title, name
+        assert load(name).recipe.recipe == entry.system

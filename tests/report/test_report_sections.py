@@ -1,0 +1,314 @@
+"""What the sections say and draw, against figures worked out by hand."""
+
+import math
+
+import pytest
+from html_page import read_html
+from hypothesis import given as samples
+from hypothesis import strategies as st
+from invented_run import METHODS, SOURCES, log_lines, ranking_results
+
+from geodapt.report import comparison, contributions, curves, efficiency, predictions
+from geodapt.report.columns import COSTS, METRICS
+from geodapt.report.page import render, templates
+from geodapt.report.predictions import Candidate, rank_of_target
+from geodapt.report.rows import read_rows
+from geodapt.report.section import Run
+from geodapt.report.words import decimals, duration, listed, percent
+
+
+def built(section, results=None, metrics=()):
+    """A section of the invented run, as HTML."""
+    made = section(Run(ranking_results() if results is None else results, list(metrics), ""))
+    return read_html(templates.get_template(made.template).render(part=made.context))
+
+
+class TestComparison:
+    def test_table(self):
+        table = built(comparison.section).table
+        assert table[0] == [
+            "Method",
+            *("Hit@1 %", "Hit@3 %", "Hit@5 %", "Hit@10 %", "MRR", "NDCG@10"),
+            *("Trainable parameters", "Time s", "Memory MB"),
+        ]
+        assert [row[0] for row in table[1:]] == [method[1] for method in METHODS]
+        assert table[-1][1:] == [
+            *("52.2", "67.2", "74.2", "83.2", "0.632", "0.682"),
+            *("157,313", "114", "1,058"),
+        ]
+
+    def test_best_of_each_column_is_bold(self):
+        page = built(comparison.section)
+        bold = {}
+        for row in page.all("tbody")[0].all("tr"):
+            bold[row.all("th")[0].text] = [cell.text for cell in row.all("strong")]
+        assert bold["LoRA trained on scikit-learn"] == [
+            *("55.4", "70.4", "77.4", "86.4", "0.664", "0.714")
+        ]
+        assert bold["X-Cross"] == ["157,313"]
+        assert bold["Base, no adapter"] == ["3.2", "900"]
+
+    def test_a_missing_figure_is_a_dash_and_never_the_best(self):
+        results = ranking_results()
+        results["rows"][0]["mrr"] = None
+        del results["rows"][1]["seconds"]
+        table = built(comparison.section, results).table
+        assert table[1][5] == "–"
+        assert table[2][8] == "–"
+
+    def test_bars(self):
+        (figure,) = built(comparison.section).figures
+        (bars,) = figure["data"]
+        assert bars["x"] == [pytest.approx(100 * method[2]) for method in METHODS]
+        assert figure["layout"]["yaxis"]["ticktext"][-1] == "X-Cross"
+        assert bars["marker"]["color"].count("var(--accent)") == 1
+        assert bars["marker"]["color"][-1] == "var(--accent)"
+        share = METHODS[-1][2]
+        assert bars["error_x"]["array"][-1] == pytest.approx(
+            100 * math.sqrt(share * (1 - share) / 92)
+        )
+
+    @pytest.mark.parametrize(
+        ("own", "rival", "said"),
+        [
+            (0.5, 0.4, "X-Cross has the highest Hit@1, 50.0 %: 10.0 points above the next, LoRA."),
+            (0.4, 0.5, "LoRA has the highest Hit@1, 50.0 %; X-Cross has 40.0 %, 10.0 points less."),
+            (0.5, 0.5, "LoRA and X-Cross share the highest Hit@1, 50.0 %."),
+            (None, 0.5, "LoRA has the highest Hit@1, 50.0 %."),
+            (0.5, None, "X-Cross has the highest Hit@1, 50.0 %."),
+        ],
+    )
+    def test_verdict(self, own, rival, said):
+        rows = read_rows(
+            {
+                "rows": [
+                    {"method": "lora", "label": "LoRA", "hit_at_1": rival},
+                    {"method": "xcross", "label": "X-Cross", "hit_at_1": own},
+                ]
+            }
+        )
+        assert comparison.verdict(rows, METRICS[0], "xcross").replace("\xa0", " ") == said
+
+    def test_sentence_compares_sizes_and_says_how_coarse_the_test_is(self):
+        assert built(comparison.section).all("p")[0].text == (
+            "LoRA trained on scikit-learn has the highest Hit@1, 55.4 %; X-Cross has 52.2 %, "
+            "3.3 points less. X-Cross has 157,313 trainable parameters, 23.3 % of the 676,352 of "
+            "LoRA trained on scikit-learn. Of the 92 test cases, one more or less is 1.1 points."
+        )
+
+
+@samples(
+    st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=8),
+    st.sampled_from(METRICS),
+)
+def test_best_metric_is_the_largest_as_shown(values, column):
+    marked = [column.is_best(value, values) for value in values]
+    shown = [None if value is None else float(column.show(value)) for value in values]
+    largest = max((value for value in shown if value is not None), default=None)
+    assert marked == [value is not None and value == largest for value in shown]
+
+
+@samples(st.lists(st.integers(0, 10**7), min_size=1, max_size=8))
+def test_best_cost_is_the_smallest_above_zero(values):
+    marked = [COSTS[0].is_best(value, values) for value in values]
+    smallest = min((value for value in values if value), default=None)
+    assert marked == [value == smallest for value in values]
+
+
+class TestEfficiency:
+    def test_curve_has_the_runs_figures(self):
+        page = built(efficiency.section)
+        xcross, lora = page.figures[0]["data"]
+        assert xcross["name"] == "X-Cross"
+        assert xcross["x"] == lora["x"] == [10, 25, 50, 75, 100]
+        assert xcross["y"] == pytest.approx([40.22, 45.65, 50, 51.09, 52.17])
+        assert lora["y"] == pytest.approx([35.87, 42.39, 48.91, 53.26, 55.43])
+        assert page.table[1][:3] == ["X-Cross", "10 %", "40.2"]
+        assert page.table[6][:3] == ["LoRA trained on scikit-learn", "10 %", "35.9"]
+
+    def test_sentence_when_it_does_not_reach(self):
+        assert built(efficiency.section).all("p")[0].text == (
+            "With 10 % of the target's training data, X-Cross reaches 40.2 % and LoRA trained on "
+            "scikit-learn reaches 35.9 %. X-Cross does not reach what LoRA trained on "
+            "scikit-learn reaches with all of it, 55.4 %."
+        )
+
+    def test_sentence_names_the_first_fraction_that_reaches(self):
+        results = ranking_results()
+        for point in results["curve"]:
+            if point["method"] == "xcross":
+                point["hit_at_1"] += 0.06
+        assert (
+            built(efficiency.section, results)
+            .all("p")[0]
+            .text.endswith(
+                " X-Cross reaches with 50 % of it what LoRA trained on scikit-learn reaches with "
+                "all of it, 55.4 %."
+            )
+        )
+
+    def test_order_of_points_does_not_matter(self):
+        results = ranking_results()
+        results["curve"].reverse()
+        assert built(efficiency.section, results).figures == built(efficiency.section).figures
+
+
+class TestContributions:
+    @pytest.mark.parametrize(("index", "kind"), [(0, "direct"), (1, "interaction")])
+    def test_a_cell_sums_what_a_source_gave_to_all_others(self, index, kind):
+        figure = built(contributions.section).figures[index]
+        exchange = ranking_results()["contributions"][kind]
+        for giver in range(3):
+            for layer in range(6):
+                expected = 0.0
+                for receiver in range(3):
+                    expected += exchange[layer][receiver][giver]
+                assert figure["data"][0]["z"][giver][layer] == pytest.approx(expected)
+        assert figure["layout"]["yaxis"]["ticktext"] == SOURCES
+        assert figure["layout"]["xaxis"]["ticktext"] == [str(layer) for layer in range(6)]
+
+    def test_both_pictures_share_a_scale(self):
+        direct, interaction = (figure["data"][0] for figure in built(contributions.section).figures)
+        assert direct["zmax"] == interaction["zmax"] == max(max(row) for row in direct["z"])
+
+    def test_totals_shares_and_weights(self):
+        found = ranking_results()["contributions"]
+        table = built(contributions.section).table
+        amounts = []
+        for giver in range(3):
+            direct = sum(row[giver] for layer in found["direct"] for row in layer)
+            interaction = sum(row[giver] for layer in found["interaction"] for row in layer)
+            assert float(table[giver + 1][1]) == pytest.approx(direct, abs=5.01e-4)
+            assert float(table[giver + 1][2]) == pytest.approx(interaction, abs=5.01e-4)
+            amounts.append(direct + interaction)
+        assert [row[3] for row in table[1:]] == [f"{100 * a / sum(amounts):.0f} %" for a in amounts]
+        assert [row[4] for row in table[1:]] == ["0.310", "0.290", "0.410"]
+
+    def test_layers_show_receiver_and_giver(self):
+        found = ranking_results()["contributions"]
+        heats = built(contributions.section).all("table", class_="heat")
+        assert len(heats) == 12
+        assert heats[4].all("caption")[0].text == "Layer 2, direct"
+        cells = [[cell.text for cell in row.all("td")] for row in heats[4].all("tr")[1:]]
+        for m in range(3):
+            for other in range(3):
+                value = found["direct"][2][m][other]
+                assert cells[m][other] == ("itself" if m == other else f"{value:.3f}")
+
+    def test_without_weights(self):
+        results = ranking_results()
+        del results["contributions"]["weights"]
+        assert built(contributions.section, results).table[0][-1] == "Share of both"
+
+    def test_nothing_given_is_drawn_without_dividing_by_zero(self):
+        results = ranking_results(layers=2)
+        nothing = [[[0.0] * 3] * 3] * 2
+        results["contributions"] |= {"direct": nothing, "interaction": nothing}
+        page = built(contributions.section, results)
+        assert [row[3] for row in page.table[1:]] == ["0 %"] * 3
+
+
+class TestPredictions:
+    def test_hit_and_miss(self):
+        cases = built(predictions.section).all("article")
+        assert cases[0].all("h3")[0].text == "Case 1 hit"
+        assert cases[1].all("h3")[0].text == "Case 2 miss target ranked 8 of 30"
+
+    def test_candidates_by_score_and_the_target_always_in_the_open(self):
+        case = built(predictions.section).all("article")[1]
+        shown, folded = case.all("ul", class_="candidates")
+        ranks = [int(item.all("span", class_="rank")[0].text) for item in shown.all("li")]
+        assert ranks == [1, 2, 3, 4, 5, 8]
+        assert len(folded.all("li")) == 24
+        assert shown.all("li", class_="target")[0] is shown.all("li")[-1]
+        scores = [float(item.all("span", class_="score")[0].text) for item in shown.all("li")]
+        assert scores == sorted(scores, reverse=True)
+        widths = [item.attributes["style"] for item in shown.all("li")]
+        assert widths[0] == "--width: 1.0"
+
+    def test_history_in_order(self):
+        case = built(predictions.section).all("article")[0]
+        assert [item.text for item in case.all("ol")[0].all("li")] == (
+            ranking_results()["examples"][0]["history"]
+        )
+
+    def test_what_each_source_gave_to_this_prediction(self):
+        example = ranking_results()["examples"][0]
+        heat = built(predictions.section).all("article")[0].all("table", class_="heat")[0]
+        for giver, row in enumerate(heat.all("tr")[1:]):
+            expected = [sum(receiver[giver] for receiver in layer) for layer in example["direct"]]
+            assert [float(cell.text) for cell in row.all("td")] == pytest.approx(
+                expected, abs=5.01e-4
+            )
+
+    def test_without_contributions(self):
+        results = ranking_results()
+        del results["contributions"]
+        assert not built(predictions.section, results).all("table")
+
+    @samples(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.data())
+    def test_rank_counts_ties_against_the_target(self, scores, data):
+        target = data.draw(st.integers(0, len(scores) - 1))
+        candidates = [
+            Candidate(name="", score=score, is_target=number == target)
+            for number, score in enumerate(scores)
+        ]
+        rank = rank_of_target(candidates)
+        better = sum(score > scores[target] for score in scores)
+        assert rank == better + scores.count(scores[target])
+
+
+class TestCurves:
+    def test_one_figure_a_stage(self):
+        page = built(curves.section, metrics=log_lines())
+        assert [head.text for head in page.all("h3")] == [
+            *("source-sympy", "source-pandas", "source-numpy", "lora", "xcross")
+        ]
+        loss, hit, mrr, rate = page.figures[4]["data"]
+        assert [trace["yaxis"] for trace in (loss, hit, mrr, rate)] == ["y", "y2", "y2", "y3"]
+        assert page.figures[4]["layout"]["yaxis3"]["title"]["text"] == "learning rate"
+        lines = [line for line in log_lines() if line["stage"] == "xcross"]
+        assert loss["x"] == [line["step"] for line in lines]
+        assert loss["y"] == pytest.approx([line["loss"] for line in lines])
+        assert hit["x"] == [20, 40, 60, 80, 100]
+        assert (hit["name"], mrr["name"]) == ("Hit@1", "MRR")
+
+    def test_values_that_are_no_numbers_are_gaps(self):
+        lines = [
+            {"stage": "a", "step": 2, "loss": math.nan},
+            {"stage": "a", "step": 3, "loss": 1.0},
+            {"stage": "a", "step": 1, "loss": 2.0, "validation_loss": None},
+            {"stage": "b", "step": 1, "note": "text only"},
+            ["not a line"],
+        ]
+        page = built(curves.section, metrics=lines)
+        (figure,) = page.figures
+        assert [(trace["x"], trace["y"]) for trace in figure["data"]] == [([1, 3], [2.0, 1.0])]
+
+    def test_validation_loss_shares_the_axis_of_the_loss(self):
+        lines = [
+            {"stage": "a", "step": 1, "loss": 2.0, "validation_loss": 1.0, "validation_mrr": 0.5}
+        ]
+        (figure,) = built(curves.section, metrics=lines).figures
+        assert [trace["yaxis"] for trace in figure["data"]] == ["y", "y", "y2"]
+        assert figure["layout"]["yaxis2"]["title"]["text"] == "validation MRR"
+
+
+def test_words():
+    assert [listed(names) for names in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+        *("", "a", "a and b", "a, b and c")
+    ]
+    assert [percent(share) for share in (0.25, 0.005, 1, 12.345)] == [
+        *("25\xa0%", "0.5\xa0%", "100\xa0%", "1,234\xa0%")
+    ]
+    assert [duration(seconds) for seconds in (4.217, 41.2, 60, 425, 7800)] == [
+        *("4.22 s", "41 s", "1 min", "7 min 5 s", "2 h 10 min")
+    ]
+    assert [decimals(value) for value in (0, 0.0324, 0.5, 3.2, 1200)] == [0, 4, 3, 2, 0]
+
+
+def test_a_model_of_many_layers_fits(tmp_path):
+    page = read_html(render(Run(ranking_results(layers=24), [], "")))
+    heat = page.section("What each source domain gave").figures[0]
+    assert len(heat["data"][0]["z"][0]) == 24
+    assert heat["layout"]["xaxis"]["ticktext"] == [str(layer) for layer in range(0, 24, 2)]

@@ -1,0 +1,49 @@
+"""The peak memory of one piece of work."""
+
+import sys
+
+import pytest
+import torch
+
+from geodapt.memory import peak_memory, peak_memory_mb
+
+linux = sys.platform == "linux"
+
+
+def use(megabytes: int) -> None:
+    """Touch memory, and give it back."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    block = torch.ones(megabytes * 2**20, dtype=torch.uint8, device=device)
+    del block
+
+
+def test_the_peak_is_that_of_the_block():
+    with peak_memory() as rest:
+        pass
+    with peak_memory() as large:
+        use(300)
+    assert 290 < large.mb - rest.mb < 330
+    with peak_memory() as small:
+        use(50)
+    if linux:  # elsewhere the process's own mark is all there is
+        assert 40 < small.mb - rest.mb < 90
+
+
+def test_it_is_measured_when_the_block_fails():
+    def work():
+        use(20)
+        raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"), peak_memory() as peak:
+        work()
+    assert peak.mb > 10
+
+
+def test_without_a_mark_to_reset_it_is_that_of_the_process(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("geodapt.memory._STATUS", tmp_path / "status")
+    monkeypatch.setattr("geodapt.memory._CLEAR", tmp_path / "none" / "clear_refs")
+    before = peak_memory_mb()
+    with peak_memory() as peak:
+        use(2)
+    assert peak.mb >= before > 10
