@@ -1,6 +1,6 @@
 """How hyperbolic is a finite metric space? Four measurements, all on a matrix of distances.
 
-- :func:`delta_hyperbolicity`: Gromov's four-point delta, 0 for a tree.
+- :func:`delta_hyperbolicity`, :func:`average_delta`: Gromov's four-point delta, 0 for a tree.
 - :func:`ollivier_ricci`: curvature of a graph's edges, negative where neighbourhoods move apart.
 - :func:`radius_profile`: how far the points lie from their centre.
 - :func:`embed` and :func:`suggest_curvature`: points of a hyperbolic (or Euclidean) space that keep
@@ -82,6 +82,23 @@ def delta_hyperbolicity(
             lower, upper = max(lower, at_base), min(upper, 2 * at_base)
             progress.advance()
     return Delta(lower, lower if everything else max(upper, lower), diameter)
+
+
+def average_delta(
+    distances: Float[Tensor, "n n"], quadruples: int = 100_000, seed: int = 0
+) -> float:
+    """Mean of the four-point delta over random quadruples, relative to the mean distance.
+
+    Of the three sums of opposite distances among four points, half the difference of the two
+    largest. Unlike the maximum it does not hang on the worst four points. 0 for a tree.
+    """
+    check_distances(distances)
+    d, n = distances.double(), len(distances)
+    generator = torch.Generator().manual_seed(seed)
+    i, j, k, m = torch.randint(n, (4, quadruples), generator=generator)
+    sums = torch.stack([d[i, j] + d[k, m], d[i, k] + d[j, m], d[i, m] + d[j, k]])
+    largest = sums.sort(0, descending=True).values
+    return ((largest[0] - largest[1]).mean() / 2 / d.sum() * (n * (n - 1))).item()
 
 
 def _excess(rows: Tensor, products: Tensor) -> float:
@@ -172,16 +189,15 @@ def radius_profile(distances: Float[Tensor, "n n"]) -> tuple[int, Float[Tensor, 
 def embed(
     distances: Float[Tensor, "n n"],
     dim: int = 2,
-    c: float | None = None,
+    c: float = 1.0,
     steps: int = 400,
     seed: int = 0,
 ) -> Embedding:
     """Points of a ``dim``-dimensional space whose distances are the given ones, as near as can be.
 
     Metric multidimensional scaling: minimises the mean of ``(d / D - 1)^2`` over all pairs, by Adam
-    on the points' tangent vectors at the origin, from the classical solution (Torgerson). With
-    ``c=None`` the curvature is learned together with the points (a curved plane of curvature
-    -1 holds the distances ``sqrt(c) D``); ``c=0`` is Euclidean; else it is held.
+    on the points' tangent vectors at the origin, from the classical solution (Torgerson). ``c=0``
+    is Euclidean; :func:`suggest_curvature` looks for the ``c`` that fits best.
     """
     check_distances(distances)
     n = len(distances)
@@ -195,19 +211,17 @@ def embed(
     generator = torch.Generator().manual_seed(seed)
     start = classical_scaling(distances.double() / unit, dim)
     start = start + 1e-3 * torch.randn(start.shape, generator=generator, dtype=torch.float64)
-    curved = c != 0
-    log_scale = torch.tensor(0.5 * np.log(c * unit**2) if c else np.log(2.0))
-    tangent = (start * log_scale.exp() if curved else start).float().requires_grad_()
-    log_scale = log_scale.float().requires_grad_(curved and c is None)
-    goal = (goal / unit).float()
-    optimizer = torch.optim.Adam([tangent, *([log_scale] if log_scale.requires_grad else [])])
+    scale = (c**0.5 * unit).item() if c else 1.0  # in the space of curvature -1, or the flat one
+    tangent = (start * scale).float().requires_grad_()
+    goal = (goal / unit * scale).float()
+    optimizer = torch.optim.Adam([tangent])
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
 
     def ratios() -> Tensor:
-        if not curved:
+        if not c:
             return (tangent[i] - tangent[j]).norm(dim=-1) / goal
         points = lorentz.exp0(tangent)
-        return lorentz.distance(points[i], points[j]) / (log_scale.exp() * goal)
+        return lorentz.distance(points[i], points[j]) / goal
 
     with bar("embedding", total=steps) as progress:
         for _ in range(steps):
@@ -217,24 +231,33 @@ def embed(
             optimizer.step()
             schedule.step()
             progress.advance()
-            progress.note(f"stress {loss.item():.4f}")
     with torch.no_grad():
         distortion = (ratios() - 1).abs().mean().item()
-        if not curved:
-            return Embedding(tangent.detach() * unit, 0.0, distortion)
-        found = c or float((log_scale.double().exp() / unit) ** 2)
-        return Embedding(lorentz.exp0(tangent) / found**0.5, found, distortion)
+        points = lorentz.exp0(tangent) if c else tangent.detach()
+        return Embedding(points * (unit / scale), c, distortion)
 
 
 def suggest_curvature(
-    distances: Float[Tensor, "n n"], dim: int = 2, steps: int = 400, seed: int = 0
-) -> tuple[Embedding, Embedding]:
-    """The hyperbolic embedding under the best curvature found, and the Euclidean one beside it.
+    distances: Float[Tensor, "n n"], dim: int = 8, steps: int = 400, seed: int = 0
+) -> Embedding:
+    """The hyperbolic embedding under the curvature that keeps the distances best.
 
-    Its ``c`` is in the data's units (1 / distance^2). Where the Euclidean distortion is no larger,
-    curvature buys nothing in this dimension.
+    Tries curvatures by factors of 4, then of 2 about the best, with a quarter of the steps each.
+    ``c`` is in the data's units (1 / distance^2). Compare the distortion with that of
+    ``embed(distances, dim, c=0)``: where that is no larger, curvature buys nothing.
     """
-    return embed(distances, dim, None, steps, seed), embed(distances, dim, 0, steps, seed)
+    check_distances(distances)
+    mean = distances.double().sum().item() / (len(distances) * (len(distances) - 1))
+    if not mean:
+        raise InputError("all points coincide: there is no distance to keep")
+    tried: dict[float, float] = {}
+    for refine in (False, True):
+        best = min(tried, key=tried.__getitem__) if refine else 16.0
+        for relative in (best / 2, best * 2) if refine else (1.0, 4.0, 16.0, 64.0, 256.0):
+            found = embed(distances, dim, relative / mean**2, max(1, steps // 4), seed)
+            tried[relative] = found.distortion
+    best = min(tried, key=tried.__getitem__)
+    return embed(distances, dim, best / mean**2, steps, seed)
 
 
 def classical_scaling(distances: Float[Tensor, "n n"], dim: int) -> Float[Tensor, "n dim"]:

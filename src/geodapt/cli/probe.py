@@ -1,0 +1,65 @@
+"""`geodapt probe`: is this data hyperbolic?"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+class Kind(StrEnum):
+    vectors = "vectors"
+    distances = "distances"
+    edges = "edges"
+
+
+def probe(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A model (minilm, a folder, a hub name), a .npy, .safetensors, .csv, .tsv or "
+            ".txt file, 'classes' (Python's class hierarchy) or 'api-calls' (the built-in data)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The web page to write.")] = Path("probe.html"),
+    kind: Annotated[
+        Kind | None, typer.Option(help="What a file holds, where it is not to be guessed.")
+    ] = None,
+    tensor: Annotated[
+        str | None,
+        typer.Option(help="Which tensor of a safetensors file; 'classes' for a classifier's rows."),
+    ] = None,
+    sample: Annotated[int, typer.Option(min=10, max=5000, help="Points to measure.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the sample and of the control.")] = 0,
+    json: Annotated[bool, typer.Option(help="Print the figures as JSON instead.")] = False,
+) -> None:
+    """Measure how hyperbolic a model's embeddings, a file of vectors or a graph are.
+
+    Prints the figures beside those of a Euclidean random control, says whether hyperbolic methods
+    are likely to pay, and writes a web page with the pictures.
+
+    Example: geodapt probe minilm --out minilm.html
+    """
+    from geodapt import probe as system  # imported late: --help should be quick
+    from geodapt.probe.page import as_json, table
+
+    console = Console()
+    read = system.load(source, kind.value if kind else None, tensor, sample, seed)
+    for note in read.notes:
+        console.print(f"{read.name}: {note}", style="dim", highlight=False, markup=False)
+    figures = system.measure(read, seed)
+    judged = system.verdict(figures)
+    system.write_page(figures, judged, out)
+    if json:
+        typer.echo(as_json(figures, judged))
+        return
+    shown = Table("", "source", "Euclidean control", title=read.name)
+    for row in table(figures):
+        shown.add_row(*row)
+    console.print(shown)
+    console.print(f"{judged.headline}.", style="bold", highlight=False)
+    for reason in judged.reasons:
+        console.print(f"- {reason}", highlight=False, markup=False)
+    console.print(f"Pictures: {out}", highlight=False, markup=False)

@@ -1,0 +1,206 @@
+"""The web page of a probe: one file that opens without a network."""
+
+import json
+from pathlib import Path
+
+import jinja2
+import plotly.graph_objects as go
+import torch
+from plotly.offline import get_plotlyjs
+from torch import Tensor
+
+from geodapt.files import write_text
+from geodapt.geometry import lorentz
+from geodapt.probe.figures import DIMENSION, Figures, Shape
+from geodapt.probe.verdict import Verdict
+
+DATA, CONTROL = "#2a6fdb", "#d98324"  # apart for the colour-blind, and on white and black
+GREY = "rgba(128,128,128,0.45)"
+
+
+def write_page(figures: Figures, verdict: Verdict, path: Path | str) -> None:
+    """Write the page with the disk, the radii and the curvatures; the write is atomic."""
+    template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    charts = {
+        "disk": disk(figures),
+        "radii": histogram(figures.data.radii, figures.control.radii, "distance from the centre"),
+        "curvatures": histogram(
+            figures.data.curvatures, figures.control.curvatures, "curvature of an edge"
+        ),
+    }
+    # "</" would end the script element wherever a label holds it.
+    encoded = {name: chart.to_json().replace("</", "<\\/") for name, chart in charts.items()}
+    write_text(
+        path,
+        environment.from_string(template).render(
+            figures=figures,
+            verdict=verdict,
+            rows=table(figures),
+            charts=encoded,
+            plotly=get_plotlyjs(),
+        ),
+    )
+
+
+def table(figures: Figures) -> list[tuple[str, str, str]]:
+    """(figure, of the source, of the control), as the terminal and the page show them."""
+
+    def column(shape: Shape) -> list[str]:
+        delta, c = shape.delta, shape.hyperbolic.c
+        return [
+            f"{shape.average_delta:.2%}",
+            f"{delta.relative:.3f}",
+            f"{delta.delta:.4g}" if delta.exact else f"{delta.delta:.4g} to {delta.upper:.4g}",
+            f"{delta.diameter:.4g}",
+            f"{shape.curvatures.mean().item():+.3f} ± {shape.curvatures.std().item():.3f}",
+            f"{shape.hyperbolic.distortion:.1%}",
+            f"{shape.euclidean.distortion:.1%}",
+            f"-{c:.4g} ({c * delta.diameter**2:.3g} / diameter²)",
+        ]
+
+    names = [
+        "average departure from a tree",
+        "relative delta (0 tree, 1 far from one)",
+        "Gromov's delta",
+        "diameter",
+        "Ollivier-Ricci curvature, mean ± spread",
+        f"distortion in {DIMENSION} hyperbolic dimensions",
+        f"distortion in {DIMENSION} Euclidean dimensions",
+        "curvature that fits best",
+    ]
+    return list(zip(names, column(figures.data), column(figures.control), strict=True))
+
+
+def disk(figures: Figures) -> go.Figure:
+    """The source in the Poincare disk: hyperbolic distances are kept as well as the plane can."""
+    embedding, source = figures.picture, figures.source
+    at = lorentz.to_poincare(embedding.points.double(), embedding.c) * embedding.c**0.5
+    at = centred(at)
+    labels = [source.labels[i] for i in figures.drawn.tolist()]
+    center, radii = _radii(figures)
+    figure = go.Figure()
+    figure.add_shape(type="circle", x0=-1, y0=-1, x1=1, y1=1, line={"color": GREY})
+    if source.edges is not None:
+        figure.add_trace(_lines(at, figures))
+    figure.add_trace(
+        go.Scatter(
+            x=at[:, 0].tolist(),
+            y=at[:, 1].tolist(),
+            text=[_short(label) for label in labels],
+            customdata=radii.tolist(),
+            mode="markers",
+            marker={
+                "size": 7,
+                "color": radii.tolist(),
+                "colorscale": "Viridis",
+                "line": {"width": 0.5, "color": "white"},
+                "colorbar": {"title": {"text": "distance from<br>the centre"}, "thickness": 12},
+            },
+            hovertemplate="%{text}<br>%{customdata:.3g} from the centre<extra></extra>",
+            showlegend=False,
+        )
+    )
+    figure.add_annotation(
+        x=at[center, 0].item(), y=at[center, 1].item(), text=_short(labels[center]), showarrow=True
+    )
+    axis = {"visible": False, "range": [-1.04, 1.04]}
+    figure.update_layout(
+        xaxis=axis, yaxis={**axis, "scaleanchor": "x"}, dragmode="pan", height=640, margin=_MARGIN
+    )
+    return figure
+
+
+def centred(points: Tensor) -> Tensor:
+    """The disk turned (by an isometry) so that the points' centre is its centre."""
+    from geodapt.geometry import poincare
+
+    middle = lorentz.to_poincare(lorentz.centroid(poincare.to_lorentz(points)))
+    return poincare.mobius_add(-middle, points)
+
+
+def histogram(data: Tensor, control: Tensor, title: str) -> go.Figure:
+    """Shares of the source and of the control in common bins."""
+    both = torch.cat([data, control])
+    low, high = both.min().item(), both.max().item()
+    size = max(high - low, 1e-9) / 30
+    figure = go.Figure()
+    for name, values, color in (("source", data, DATA), ("control", control, CONTROL)):
+        figure.add_trace(
+            go.Histogram(
+                x=values.tolist(),
+                name=name,
+                histnorm="percent",
+                marker={"color": color},
+                opacity=0.65,
+                xbins={"start": low, "end": high + size, "size": size},
+                hovertemplate="%{x}: %{y:.1f} %<extra>" + name + "</extra>",
+            )
+        )
+    figure.update_layout(
+        barmode="overlay",
+        height=330,
+        xaxis={"title": {"text": title}},
+        yaxis={"title": {"text": "share, %"}},
+        legend={"orientation": "h", "y": 1.15},
+        margin={"l": 50, "r": 10, "t": 10, "b": 45},
+    )
+    return figure
+
+
+_MARGIN = {"l": 0, "r": 0, "t": 0, "b": 0}
+
+
+def _radii(figures: Figures) -> tuple[int, Tensor]:
+    distances = figures.source.distances[figures.drawn][:, figures.drawn]
+    center = int(distances.square().sum(1).argmin())
+    return center, distances[center]
+
+
+def _lines(at: Tensor, figures: Figures) -> go.Scatter:
+    """The graph's edges between drawn points, as one broken line."""
+    edges = figures.source.edges
+    assert edges is not None
+    place = torch.full((len(figures.source.labels),), -1)
+    place[figures.drawn] = torch.arange(len(figures.drawn))
+    ends = place[edges]
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for a, b in ends[(ends >= 0).all(1)].tolist():
+        x += [at[a, 0].item(), at[b, 0].item(), None]
+        y += [at[a, 1].item(), at[b, 1].item(), None]
+    line = {"color": GREY, "width": 1}
+    return go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False)
+
+
+def _short(label: str) -> str:
+    """A label that fits, with what plotly would take for markup made plain."""
+    label = label if len(label) <= 60 else label[:57] + "..."
+    return label.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def as_json(figures: Figures, verdict: Verdict) -> str:
+    """The figures for a machine."""
+
+    def shape(s: Shape) -> dict[str, float]:
+        return {
+            "average_delta": s.average_delta,
+            "delta": s.delta.delta,
+            "delta_upper": s.delta.upper,
+            "relative_delta": s.delta.relative,
+            "diameter": s.delta.diameter,
+            "ollivier_ricci_mean": s.curvatures.mean().item(),
+            "distortion_hyperbolic": s.hyperbolic.distortion,
+            "distortion_euclidean": s.euclidean.distortion,
+            "curvature": -s.hyperbolic.c,
+        }
+
+    content = {
+        "source": figures.source.name,
+        "points": figures.source.total,
+        "sampled": len(figures.source.labels),
+        "verdict": verdict.answer,
+        "data": shape(figures.data),
+        "control": shape(figures.control),
+    }
+    return json.dumps(content, indent=2)

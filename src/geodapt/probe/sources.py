@@ -1,0 +1,239 @@
+"""What can be probed: a model's embeddings, a file of vectors or distances, a graph's edges."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geodapt.errors import InputError
+from geodapt.geometry.curvature import check_distances, graph_distances
+from geodapt.probe import tables
+
+Kind = Literal["vectors", "distances", "edges"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A finite metric space, or the sample of one, with a label for each point."""
+
+    name: str
+    kind: Kind
+    total: int  # points that there are, of which the following are the sample
+    distances: Tensor  # (n, n)
+    labels: list[str]
+    edges: Tensor | None = None  # (m, 2) of a graph
+    notes: list[str] = field(default_factory=list)  # what a reader must be told
+
+
+def load(
+    source: str,
+    kind: Kind | None = None,
+    tensor: str | None = None,
+    sample: int = 1000,
+    seed: int = 0,
+) -> Source:
+    """Read a source and sample it down to ``sample`` points.
+
+    ``source`` is ``classes`` (Python's class hierarchy), ``api-calls`` (the built-in data's items
+    by module path), a ``.npy``, ``.safetensors``, ``.csv`` or ``.tsv`` file, a text file of edges,
+    or a model's name or folder (its token embeddings; with ``tensor="classes"`` its classifier's).
+    ``kind`` says what a file holds where that is to be decided, ``tensor`` names the tensor of a
+    safetensors file. Raises :class:`InputError` for what cannot be probed.
+    """
+    generator = np.random.default_rng(seed)
+    if source in BUILT_IN:
+        return from_edges(source, BUILT_IN[source](), sample, generator)
+    path = Path(source).expanduser()
+    if path.is_file():
+        content = tables.read(path, kind, tensor)
+        if content.edges is not None:
+            return from_edges(path.name, content.edges, sample, generator)
+        if content.kind == "distances":
+            return from_distances(path.name, content.numbers, content.labels, sample, generator)
+        return from_vectors(path.name, content.numbers, content.labels, sample, generator)
+    if path.suffix in tables.SUFFIXES:
+        raise InputError(f"{source} does not exist")
+    vectors, labels = model_embeddings(source, tensor)
+    return from_vectors(source, vectors, labels, sample, generator)
+
+
+def from_vectors(
+    name: str, vectors: np.ndarray, labels: list[str] | None, sample: int, generator
+) -> Source:
+    """The Euclidean distances of a sample of rows."""
+    if vectors.ndim != 2:
+        raise InputError(f"{name} has the shape {vectors.shape}; expected rows of vectors (n, d)")
+    total = len(vectors)
+    chosen, notes = _choose(total, sample, generator)
+    rows = torch.from_numpy(np.asarray(vectors[chosen], dtype=np.float64))
+    if not torch.isfinite(rows).all():
+        row = int(chosen[(~torch.isfinite(rows).all(1)).nonzero()[0, 0]])
+        raise InputError(f"{name}: row {row} holds NaN or infinite values; leave it out")
+    direct = "donot_use_mm_for_euclid_dist"  # the fast form loses close points
+    distances = torch.cdist(rows, rows, compute_mode=direct)
+    names = [labels[i] if labels else str(i) for i in chosen]
+    return _checked(Source(name, "vectors", total, distances, names, notes=notes))
+
+
+def from_distances(
+    name: str, matrix: np.ndarray, labels: list[str] | None, sample: int, generator
+) -> Source:
+    """A sample of rows and columns of a distance matrix."""
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise InputError(f"{name}: a distance matrix is square; this has the shape {matrix.shape}")
+    total = len(matrix)
+    chosen, notes = _choose(total, sample, generator)
+    rows = np.asarray(matrix[chosen][:, chosen], dtype=np.float64)
+    names = [labels[i] if labels else str(i) for i in chosen]
+    return _checked(Source(name, "distances", total, torch.from_numpy(rows), names, notes=notes))
+
+
+def from_edges(
+    name: str, pairs: list[tuple[str, str]], sample: int, generator: np.random.Generator
+) -> Source:
+    """Shortest paths between the nodes of a graph's largest part, or of a connected sample."""
+    labels = sorted({node for pair in pairs for node in pair})
+    if len(labels) < 2:
+        raise InputError(f"{name} holds {len(labels)} nodes; a graph needs two joined ones")
+    index = {label: i for i, label in enumerate(labels)}
+    joined = {tuple(sorted((index[a], index[b]))) for a, b in pairs if a != b}
+    if not joined:
+        raise InputError(f"{name} joins no two different nodes")
+    edges = torch.tensor(sorted(joined))
+    part = _largest_part(edges, len(labels))
+    total, notes = len(part), []
+    if total < len(labels):
+        notes.append(f"{len(labels) - total} nodes outside the largest connected part left out")
+    if total > sample:
+        part = _grow(edges, part, sample, generator)
+        notes.append(f"a connected sample of {sample:,} of {total:,} nodes")
+    place = torch.full((len(labels),), -1)
+    place[part] = torch.arange(len(part))
+    edges = place[edges]
+    edges = edges[(edges >= 0).all(1)]
+    names = [labels[i] for i in part.tolist()]
+    distances = graph_distances(edges)
+    return _checked(Source(name, "edges", total, distances, names, edges, notes))
+
+
+def model_embeddings(base: str, tensor: str | None = None) -> tuple[np.ndarray, list[str]]:
+    """A model's token embeddings with their tokens, or its classifier's rows with class names."""
+    if tensor == "classes":
+        return _class_embeddings(base)
+    from geodapt.models import load_base  # transformers is slow to import, and files need none
+
+    model, tokenizer = load_base(base)
+    try:
+        weight = model.get_input_embeddings().weight
+    except (NotImplementedError, AttributeError) as error:
+        raise InputError(f"model '{base}' has no token embeddings; give a file instead") from error
+    if weight.dim() != 2:
+        raise InputError(f"model '{base}' has no token embeddings but an input of {weight.shape}")
+    words = {index: word for word, index in tokenizer.get_vocab().items()}
+    # Tokenizers leave rows unused at the end; they were never trained.
+    rows = [i for i in range(len(weight)) if i in words]
+    return weight.detach()[rows].float().numpy(), [words[i] for i in rows]
+
+
+def _class_embeddings(base: str) -> tuple[np.ndarray, list[str]]:
+    import transformers
+
+    from geodapt.models import locate
+
+    location = locate(base)
+    config = transformers.AutoConfig.from_pretrained(location)
+    names = [config.id2label[i] for i in range(config.num_labels)]
+    architecture = getattr(transformers, (config.architectures or ["none"])[0], None)
+    model = architecture and architecture.from_pretrained(location)
+    heads = [
+        layer.weight
+        for layer in (model.modules() if model else ())
+        if isinstance(layer, torch.nn.Linear) and layer.out_features == len(names)
+    ]
+    if not heads:
+        raise InputError(f"model '{base}' has no classifier over its {len(names)} labels")
+    return heads[-1].detach().float().numpy(), names
+
+
+def class_hierarchy() -> list[tuple[str, str]]:
+    """Every class that is loaded, below ``object``: (base, class)."""
+    edges, waiting, seen = [], [object], {object}
+    while waiting:
+        base = waiting.pop()
+        for child in type.__subclasses__(base):
+            edges.append((_name(base), _name(child)))
+            if child not in seen:
+                seen.add(child)
+                waiting.append(child)
+    return edges
+
+
+def api_items() -> list[tuple[str, str]]:
+    """The items of the built-in data by module path: (package or module, what it holds)."""
+    from geodapt.data.api_calls import ApiCallSettings, load_api_calls, module_tree
+
+    return module_tree(load_api_calls(ApiCallSettings()))
+
+
+BUILT_IN: dict[str, Callable[[], list[tuple[str, str]]]] = {
+    "classes": class_hierarchy,
+    "api-calls": api_items,
+}
+
+
+def _name(kind: type) -> str:
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else (f"{kind.__module__}.{kind.__qualname__}")
+    )
+
+
+def _choose(total: int, sample: int, generator) -> tuple[np.ndarray, list[str]]:
+    if total <= sample:
+        return np.arange(total), []
+    chosen = np.sort(generator.choice(total, sample, replace=False))
+    return chosen, [f"a random sample of {sample:,} of {total:,} points"]
+
+
+def _largest_part(edges: Tensor, nodes: int) -> Tensor:
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    i, j = edges.T.numpy()
+    graph = csr_array((np.ones(len(i)), (i, j)), shape=(nodes, nodes))
+    _, part = connected_components(graph, directed=False)
+    return torch.from_numpy(np.flatnonzero(part == np.bincount(part).argmax()))
+
+
+def _grow(edges: Tensor, part: Tensor, sample: int, generator: np.random.Generator) -> Tensor:
+    """A connected set of nodes, grown by random neighbours from a random node of the part.
+
+    Distances along a sample that is not connected would not be those of the graph.
+    """
+    neighbours: dict[int, list[int]] = {}
+    for a, b in edges.tolist():
+        neighbours.setdefault(a, []).append(b)
+        neighbours.setdefault(b, []).append(a)
+    degrees = {node: len(neighbours[node]) for node in part.tolist()}
+    start = max(degrees, key=degrees.__getitem__)
+    kept, border = {start}, list(neighbours[start])
+    while len(kept) < sample and border:
+        place = int(generator.integers(len(border)))
+        border[place], border[-1] = border[-1], border[place]
+        node = border.pop()
+        if node not in kept:
+            kept.add(node)
+            border.extend(n for n in neighbours[node] if n not in kept)
+    return torch.tensor(sorted(kept))
+
+
+def _checked(source: Source) -> Source:
+    check_distances(source.distances)
+    if not (source.distances > 0).any():
+        raise InputError(f"{source.name}: all {source.total} points coincide")
+    return source

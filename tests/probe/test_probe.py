@@ -1,0 +1,240 @@
+"""The probe on spaces whose answer is known, on real ones, and on what it must refuse."""
+
+import json
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+import typer
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+from geodapt import probe
+from geodapt.cli.probe import probe as command
+from geodapt.errors import InputError
+from geodapt.probe import figures as figures_module
+from geodapt.probe.page import as_json, table
+
+NORMAL = np.random.default_rng(0).normal(size=(150, 4))
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(figures_module, "STEPS", 60)
+    monkeypatch.setattr(figures_module, "DRAWN", 60)
+    monkeypatch.setattr(figures_module, "EDGES", 60)
+    monkeypatch.setattr(figures_module, "EXACT", 60)
+
+
+def write_edges(path, graph):
+    names = {node: f"node {node}".replace(" ", "_") for node in graph}
+    path.write_text("".join(f"{names[a]}\t{names[b]}\n" for a, b in graph.edges))
+    return str(path)
+
+
+def test_a_tree_is_hyperbolic(tmp_path):
+    source = probe.load(write_edges(tmp_path / "tree.tsv", nx.balanced_tree(3, 4)))
+    measured = probe.measure(source)
+    said = probe.verdict(measured)
+    assert measured.data.delta.delta == measured.data.average_delta == 0
+    assert said.answer == "likely"
+    assert "exactly those of a tree" in said.reasons[0]
+
+
+def test_a_grid_is_not(tmp_path):
+    source = probe.load(write_edges(tmp_path / "grid.tsv", nx.grid_2d_graph(11, 11)))
+    measured = probe.measure(source)
+    assert measured.data.delta.delta <= 10 <= measured.data.delta.upper
+    assert probe.verdict(measured).answer == "unlikely"
+
+
+@pytest.mark.parametrize("d", [2, 64])
+def test_a_euclidean_cloud_is_its_own_control(tmp_path, d):
+    np.save(tmp_path / "cloud.npy", np.random.default_rng(1).normal(size=(200, d)))
+    measured = probe.measure(probe.load(str(tmp_path / "cloud.npy")))
+    assert 0.75 < measured.departure < 1.3
+    assert measured.data.gain == pytest.approx(measured.control.gain, rel=0.2)
+    assert probe.verdict(measured).answer == "unlikely"
+
+
+def test_pythons_class_hierarchy_is_nearly_a_tree():
+    source = probe.load("classes", sample=200)
+    measured = probe.measure(source)
+    assert "object" in source.labels
+    assert source.total > 1000
+    assert measured.departure < 0.5
+
+
+def test_the_same_metric_read_in_every_way(tmp_path):
+    vectors = NORMAL.astype(np.float32)
+    np.save(tmp_path / "a.npy", vectors)
+    save_file({"x": vectors, "bias": vectors[0]}, tmp_path / "b.safetensors")
+    rows = "\n".join(
+        ",".join([f"p{i}", *map(repr, map(float, row))]) for i, row in enumerate(vectors)
+    )
+    (tmp_path / "c.csv").write_text("name,a,b,c,d\n" + rows)
+    d = np.linalg.norm(vectors[:, None].astype(float) - vectors, axis=-1)
+    np.save(tmp_path / "d.npy", d)
+    read = [probe.load(str(path)) for path in sorted(tmp_path.iterdir())]
+    assert [source.kind for source in read] == ["vectors", "vectors", "vectors", "distances"]
+    for source in read:
+        np.testing.assert_allclose(source.distances, d, atol=1e-6)
+    assert read[2].labels[:2] == ["p0", "p1"]
+    assert probe.load(str(tmp_path / "d.npy"), kind="vectors").kind == "vectors"
+
+
+def test_numbered_edges_need_to_be_called_edges(tmp_path):
+    (tmp_path / "e.csv").write_text("0,1\n1,2\n2,3\n")
+    assert probe.load(str(tmp_path / "e.csv")).kind == "vectors"
+    source = probe.load(str(tmp_path / "e.csv"), kind="edges")
+    assert source.distances.max() == 3
+
+
+def test_large_sources_are_sampled_aloud(tmp_path):
+    np.save(tmp_path / "many.npy", np.random.default_rng(0).normal(size=(5000, 3)))
+    source = probe.load(str(tmp_path / "many.npy"), sample=50)
+    assert source.total == 5000
+    assert len(source.labels) == 50
+    assert source.notes == ["a random sample of 50 of 5,000 points"]
+    again = probe.load(str(tmp_path / "many.npy"), sample=50)
+    assert torch.equal(source.distances, again.distances)
+    other = probe.load(str(tmp_path / "many.npy"), sample=50, seed=1)
+    assert not torch.equal(source.distances, other.distances)
+
+
+def test_sampled_graphs_stay_connected(tmp_path):
+    graph = nx.disjoint_union(nx.balanced_tree(2, 8), nx.path_graph(5))
+    source = probe.load(write_edges(tmp_path / "t.tsv", graph), sample=100)
+    assert source.total == 511
+    assert len(source.notes) == 2
+    assert len(source.labels) == 100
+    assert torch.isfinite(source.distances).all()
+
+
+def test_model_embeddings(tmp_path, bert):
+    from transformers import BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(40))]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    bert.save_pretrained(tmp_path)
+    vectors, labels = probe.sources.model_embeddings(str(tmp_path))
+    assert len(vectors) == len(labels) <= 100
+    rows = bert.get_input_embeddings().weight[: len(labels)].numpy()
+    np.testing.assert_array_equal(vectors, rows)
+
+
+def test_class_embeddings(tmp_path):
+    from transformers import BertConfig, BertForSequenceClassification
+
+    names = {i: f"class {i}" for i in range(7)}
+    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    config = BertConfig(
+        vocab_size=50, id2label=names, label2id={n: i for i, n in names.items()}, **sizes
+    )
+    model = BertForSequenceClassification(config)
+    model.save_pretrained(tmp_path)
+    vectors, labels = probe.sources.model_embeddings(str(tmp_path), "classes")
+    assert labels == list(names.values())
+    np.testing.assert_array_equal(vectors, model.classifier.weight.detach().numpy())
+
+
+def test_model_without_embeddings(tmp_path, monkeypatch):
+    class Waves(torch.nn.Module):
+        def get_input_embeddings(self):
+            raise NotImplementedError
+
+    monkeypatch.setattr("geodapt.models.load_base", lambda base: (Waves(), None))
+    with pytest.raises(InputError, match="no token embeddings"):
+        probe.load("waves")
+
+
+def test_page_and_command(tmp_path):
+    application = typer.Typer()
+    application.command()(command)
+    edges = write_edges(tmp_path / "t</script>.tsv".replace("/", ""), nx.balanced_tree(2, 5))
+    out = tmp_path / "page.html"
+    run = CliRunner().invoke(application, [edges, "--out", str(out)])
+    assert run.exit_code == 0, run.output
+    assert "likely to pay" in run.output
+    page = out.read_text()
+    assert page.count("</script>") == 2
+    assert "node_0" in page
+    assert "src=" not in page.split("<script>")[0]  # nothing is fetched
+    run = CliRunner().invoke(application, [edges, "--out", str(out), "--json"])
+    figures = json.loads(run.stdout)
+    assert figures["verdict"] == "likely"
+    assert figures["points"] == figures["sampled"] == 63
+
+
+def test_figures_on_the_page_are_those_measured():
+    source = probe.load("classes", sample=60)
+    measured = probe.measure(source)
+    numbers = json.loads(as_json(measured, probe.verdict(measured)))
+    shown = {name: data for name, data, _ in table(measured)}
+    assert shown["diameter"] == f"{numbers['data']['diameter']:.4g}"
+    assert numbers["data"]["relative_delta"] == measured.data.delta.relative
+
+
+def save(path, array):
+    np.save(path, array)
+    return str(path)
+
+
+BAD = {
+    "empty text": ("a.csv", lambda p: p.write_text(""), "is empty"),
+    "one point": ("a.npy", lambda p: save(p, np.ones((1, 3))), "at least two"),
+    "no points": ("a.npy", lambda p: save(p, np.ones((0, 3))), "at least two"),
+    "NaN": ("a.npy", lambda p: save(p, np.array([[0.0, 1], [np.nan, 2]])), "row 1 holds NaN"),
+    "all equal": ("a.npy", lambda p: save(p, np.ones((5, 3))), "coincide"),
+    "not a matrix": ("a.npy", lambda p: save(p, np.ones((5, 3, 2))), "expected rows of vectors"),
+    "words": ("a.npy", lambda p: save(p, np.array([["a", "b"]])), "expected real numbers"),
+    "pickled": ("a.npy", lambda p: np.save(p, np.array([{}], dtype=object)), "not a readable"),
+    "not numpy": ("a.npy", lambda p: p.write_text("nonsense"), "not a readable"),
+    "ragged": ("a.csv", lambda p: p.write_text("1,2,3\n4,5\n6,7,8\n"), "line 2: 2 fields"),
+    "word among numbers": ("a.csv", lambda p: p.write_text("1,2,3\n4,x,6\n"), "line 2: could not"),
+    "asymmetric": (
+        "a.npy",
+        lambda p: save(p, np.triu(np.ones((4, 4)), 1)),
+        "not symmetric",
+    ),
+    "negative": ("a.npy", lambda p: save(p, np.eye(4) - np.ones((4, 4))), "expected 0 or more"),
+    "loop only": ("a.tsv", lambda p: p.write_text("x\tx\n"), "needs two"),
+    "three fields in edges": ("a.tsv", lambda p: p.write_text("x\ty\nx\ty\tz\n"), "line"),
+    "pickle": ("a.pt", lambda p: torch.save(torch.ones(3, 3), p), "is a pickle"),
+    "unknown kind": ("a.xml", lambda p: p.write_text("<a/>"), "no known kind"),
+    "corrupt safetensors": ("a.safetensors", lambda p: p.write_bytes(b"12"), "safetensors"),
+    "two matrices": (
+        "a.safetensors",
+        lambda p: save_file({"a": np.ones((3, 3)), "b": np.ones((3, 3))}, p),
+        "choose one with --tensor",
+    ),
+    "not text": ("a.csv", lambda p: p.write_bytes(b"\xff\xfe\x00"), "UTF-8"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(case, tmp_path):
+    name, write, message = BAD[case]
+    write(tmp_path / name)
+    with pytest.raises(InputError, match=message):
+        probe.load(str(tmp_path / name))
+
+
+def test_missing_sources(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        probe.load(str(tmp_path / "gone.npy"))
+    with pytest.raises(InputError):
+        probe.load(str(tmp_path / "gone"))
+
+
+def test_more_than_memory(tmp_path, monkeypatch):
+    (tmp_path / "big.csv").write_text("1,2\n" * 100)
+
+    class Full:
+        available = 10
+
+    monkeypatch.setattr("psutil.virtual_memory", lambda: Full)
+    with pytest.raises(InputError, match="are free; save it as"):
+        probe.load(str(tmp_path / "big.csv"))
