@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -52,6 +52,7 @@ def load(
         content = tables.read(path, kind, tensor)
         if content.edges is not None:
             return from_edges(path.name, content.edges, sample, generator)
+        assert content.numbers is not None  # a table holds edges or numbers
         if content.kind == "distances":
             return from_distances(path.name, content.numbers, content.labels, sample, generator)
         return from_vectors(path.name, content.numbers, content.labels, sample, generator)
@@ -128,7 +129,7 @@ def model_embeddings(base: str, tensor: str | None = None) -> tuple[np.ndarray, 
 
     model, tokenizer = load_base(base)
     try:
-        weight = model.get_input_embeddings().weight
+        weight: Any = model.get_input_embeddings().weight
     except (NotImplementedError, AttributeError) as error:
         raise InputError(f"model '{base}' has no token embeddings; give a file instead") from error
     if weight.dim() != 2:
@@ -176,7 +177,7 @@ def api_items() -> list[tuple[str, str]]:
     """The items of the built-in data by module path: (package or module, what it holds)."""
     from geodapt.data.api_calls import ApiCallSettings, load_api_calls, module_tree
 
-    return module_tree(load_api_calls(ApiCallSettings()))
+    return module_tree(load_api_calls(ApiCallSettings.model_validate({})))
 
 
 BUILT_IN: dict[str, Callable[[], list[tuple[str, str]]]] = {
