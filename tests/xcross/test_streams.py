@@ -270,6 +270,26 @@ def test_training_keeps_the_base_in_eval_mode():
     assert torch.equal(scorer(**rows).logits, scorer(**rows).logits)
 
 
+@pytest.mark.parametrize("gate", [*GATES[1:], "xcross"], ids=str)
+def test_what_inference_prepared_serves_training(gate):
+    bank = filled_bank(base("bert"))
+    scorer = shaken(xcross_scorer(bank))
+    if gate != "xcross":
+        scorer.encoder = Encoder(bank.model, bank, gate)
+    rows = batch()
+    with torch.inference_mode():
+        wanted = scorer(**rows).logits
+    hidden = torch.zeros(2, 2, 7, WIDTH, requires_grad=True)
+    hook = bank.model.embeddings.register_forward_hook(
+        lambda module, args, out: out + hidden.flatten(0, 1).repeat(len(out) // 4, 1, 1)
+    )
+    output = scorer(**rows, labels=torch.tensor([0, 1]))
+    hook.remove()
+    torch.testing.assert_close(output.logits, wanted, rtol=1e-5, atol=1e-5)
+    output.loss.backward()
+    assert hidden.grad.abs().sum() > 0
+
+
 def test_bfloat16_stays_near_float32():
     exact = shaken(xcross_scorer(filled_bank(base("bert"))))
     rows = batch()

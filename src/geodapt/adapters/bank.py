@@ -325,7 +325,7 @@ class AdapterBank(nn.Module):
 
     def stack(self, path: str, names: Iterable[str], atoms: bool = False) -> Stack:
         """A layer's stacked factors, or atoms; those of the names are in it."""
-        with self.lock:
+        with self.lock, torch.inference_mode(False):
             return self._stacks[path].get(self._layers[path].weight.device, names, atoms)  # type: ignore[arg-type]
 
     # The model, seen through the bank
@@ -409,6 +409,7 @@ class AdapterBank(nn.Module):
             self.masters[key] = Trainable(adapter, devices).requires_grad_(False)  # type: ignore[arg-type]
         return self.masters[key]  # type: ignore[return-value]
 
+    @torch.inference_mode(False)  # what is stacked for one pass serves all, training among them
     def _stack_up(self, name: str) -> None:
         for path, factors in self._adapters[name].factors.items():
             if path not in self._stacks:

@@ -87,7 +87,8 @@ class Step:
         key = (y.dtype, y.device, each.bit_length() if len(self.entries) > 1 else 0)
         form = self._forms.get(key)
         if form is None:
-            with self.bank.lock:
+            # A form made in inference mode could not be used in training.
+            with self.bank.lock, torch.inference_mode(False):
                 form = self._forms[key] = self._form(self.entries, x, y, self._made)
         return form(x, y)
 
@@ -153,7 +154,7 @@ class Step:
         self._tokens += x.numel() // width
         if self._tokens * (width + out) < width * out:
             return None
-        with self.bank.lock, torch.no_grad():
+        with self.bank.lock, torch.inference_mode(False), torch.no_grad():
             source = Source(self.bank, self.path, frozenset(), weight, atoms=False)
             A, B = source.stacked([name for name, _ in self.entries[0]])
             g = weight.new_tensor(source.weights(self.entries[0]))
