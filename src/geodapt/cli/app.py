@@ -4,15 +4,17 @@ The modules of commands import torch and transformers inside their functions, so
 listings appear at once.
 """
 
-import importlib
-import importlib.util
 import sys
 from typing import Annotated
 
 import typer
 
 from geodapt import __version__
+from geodapt.cli import adapters
 from geodapt.cli.catalog import cp, ls
+from geodapt.cli.merge import merge
+from geodapt.cli.probe import probe
+from geodapt.cli.quiet import silence
 from geodapt.cli.run import report, run
 from geodapt.errors import InputError
 from geodapt.processes import is_main_process
@@ -49,18 +51,15 @@ def geodapt(
     """
 
 
-for _command in (ls, cp, run, report):
+for _command in (ls, cp, run, report, merge, probe):
     app.command()(_command)
-# Commands of single systems, each in a module of its own.
-for _name in ("merge", "probe"):
-    if importlib.util.find_spec(f"geodapt.cli.{_name}"):
-        app.command()(getattr(importlib.import_module(f"geodapt.cli.{_name}"), _name))
-if importlib.util.find_spec("geodapt.cli.adapters"):
-    app.add_typer(importlib.import_module("geodapt.cli.adapters").app, name="adapters")
+app.add_typer(adapters.app, name="adapters")
 
 
 def main() -> None:
     """Run the command line. What the user can mend ends with status 2 and no traceback."""
+    if "--debug" not in sys.argv:
+        silence()
     try:
         app(prog_name="geodapt")
     except InputError as error:

@@ -25,6 +25,16 @@ _VARIABLES = {
 _LOGGERS = ("torchao", "torch.utils._pytree")
 
 
+def silence() -> None:
+    """Silence what libraries say that the user can do nothing about."""
+    for name, value in _VARIABLES.items():
+        os.environ.setdefault(name, value)
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
 @contextmanager
 def quiet(debug: bool) -> Iterator[None]:
     """Silence the libraries' chatter in the block, and end on Ctrl-C with status 130.
@@ -32,12 +42,7 @@ def quiet(debug: bool) -> Iterator[None]:
     With ``debug`` nothing is silenced, and an :class:`InputError` shows its traceback.
     """
     if not debug:
-        for name, value in _VARIABLES.items():
-            os.environ.setdefault(name, value)
-        for name in _LOGGERS:
-            logging.getLogger(name).setLevel(logging.ERROR)
-        if not sys.warnoptions:
-            warnings.simplefilter("ignore")
+        silence()
     try:
         yield
     except InputError:
