@@ -121,7 +121,7 @@ def test_model_embeddings(tmp_path, bert):
     bert.save_pretrained(tmp_path)
     vectors, labels = probe.sources.model_embeddings(str(tmp_path))
     assert len(vectors) == len(labels) <= 100
-    rows = bert.get_input_embeddings().weight[: len(labels)].numpy()
+    rows = bert.get_input_embeddings().weight[: len(labels)].detach().numpy()
     np.testing.assert_array_equal(vectors, rows)
 
 

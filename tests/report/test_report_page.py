@@ -162,9 +162,10 @@ class TestErrors:
             write_report(tmp_path / "run")
 
     def test_not_finished(self, tmp_path):
+        (tmp_path / "config.yaml").write_text("recipe: xcross\n")
         with pytest.raises(InputError, match=r"no results\.json"):
             write_report(tmp_path)
-        assert not list(tmp_path.iterdir())
+        assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
     @pytest.mark.parametrize("content", ["{", "[1]", "3"])
     def test_results_are_no_object(self, tmp_path, content):
