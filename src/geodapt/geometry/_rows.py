@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from geodapt.geometry import _native
+from geodapt.geometry._native import threads
 
 BLOCK = 1 << 24  # numbers that one block of a pairwise product may widen to float64 at once
 
@@ -86,9 +87,10 @@ class _Dot(Function):
     @staticmethod
     def forward(x, y):
         if kernels := _kernels(x, y):
-            x, y = x.contiguous(), y.contiguous()
+            x, y = x.resolve_neg().contiguous(), y.resolve_neg().contiguous()
             out = x.new_empty(x.shape[:-1], dtype=torch.float64)
-            kernels.dot(x.data_ptr(), y.data_ptr(), out.data_ptr(), out.numel(), x.shape[-1])
+            n, d = out.numel(), x.shape[-1]
+            kernels.dot(x.data_ptr(), y.data_ptr(), out.data_ptr(), n, d, threads(n * d))
             return out
         return _dot(x, y)
 
@@ -120,10 +122,10 @@ class _Dots(Function):
     @staticmethod
     def forward(x, y):
         if kernels := _kernels(x, y):
-            x, y = x.contiguous(), y.contiguous()
+            x, y = x.resolve_neg().contiguous(), y.resolve_neg().contiguous()
             out = x.new_empty((5, *x.shape[:-1]), dtype=torch.float64)
             n, d = out[0].numel(), x.shape[-1]
-            kernels.dots(x.data_ptr(), y.data_ptr(), out.data_ptr(), n, n, d, 0)
+            kernels.dots(x.data_ptr(), y.data_ptr(), out.data_ptr(), n, 0, d, threads(n * d))
             return out
         return _dots(x, y)
 
@@ -161,10 +163,10 @@ class _PairwiseDots(Function):
     def forward(x, y):
         (*batch, n, d), m = x.shape, y.shape[-2]
         kernels = _kernels(x, y)
-        if kernels and not batch:
-            x, y = x.contiguous(), y.contiguous()
+        if kernels and not batch and n * m > 0:
+            x, y = x.resolve_neg().contiguous(), y.resolve_neg().contiguous()
             out = x.new_empty((5, n, m), dtype=torch.float64)
-            kernels.dots(x.data_ptr(), y.data_ptr(), out.data_ptr(), n, m, d, 1)
+            kernels.dots(x.data_ptr(), y.data_ptr(), out.data_ptr(), n, m, d, threads(n * m * d))
             return out
         rows = max(1, BLOCK // max(1, y.numel()))
         columns = y.unsqueeze(-3)
@@ -205,12 +207,14 @@ class _Combine(Function):
     @staticmethod
     def forward(coefficients, *xs):
         if len(xs) <= 3 and (kernels := _kernels(*xs)):
-            rows = [x.contiguous() for x in xs]
+            rows = [x.resolve_neg().contiguous() for x in xs]
             coefficients = coefficients.double().contiguous()
             out = torch.empty_like(rows[0])
             pointers = [x.data_ptr() for x in rows] + [None] * (3 - len(rows))
             n, d = coefficients[0].numel(), out.shape[-1]
-            kernels.combine(coefficients.data_ptr(), *pointers, out.data_ptr(), n, d)
+            kernels.combine(
+                coefficients.data_ptr(), *pointers, out.data_ptr(), n, d, threads(n * d)
+            )
             return out
         return _combine(coefficients, xs)
 

@@ -1,0 +1,137 @@
+"""Whole functions in one pass: the kernels, where nothing but values is asked for.
+
+A function of rows reads its vectors, turns a few sums into coefficients and combines the vectors.
+Written with operators that is a dozen passes, of which the small ones cost as much as the large.
+:func:`one_pass` lets a call run the C function of the same name instead (``lorentz_distance`` for
+``lorentz.distance``) when the arguments are ordinary float32 tensors on the CPU and no gradient is
+recorded. In every other case (gradients, ``vmap``, ``torch.compile``, other types, a GPU, checked
+mode, bad arguments) the function's own body runs, which is the definition.
+"""
+
+import ctypes
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from geodapt.geometry import _domain, _native
+
+P = ParamSpec("P")
+Scalar = float | Tensor
+
+VECTORS = ("x", "y", "v")  # the names that these arguments have in every function
+WEIGHTS = ("w", "r")
+
+
+def one_pass(*, number: bool = False, pairs: bool = False) -> Callable:
+    """Decorate a function of vectors and a curvature that has a kernel.
+
+    ``number`` says that a row gives one number, not a vector; ``pairs`` that every row of ``x``
+    meets every row of ``y``.
+    """
+
+    def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        parameters = inspect.signature(function).parameters
+        names = tuple(parameters)
+        defaults = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+        kernel = f"{function.__module__.rpartition('.')[2]}_{function.__name__}"
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+            if not torch.compiler.is_compiling() and len(args) <= len(names):
+                given = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+                vectors = [given[name] for name in names if name in VECTORS and name in given]
+                weights = [given[name] for name in names if name in WEIGHTS and name in given]
+                out = run(kernel, vectors, given["c"], *weights, number=number, pairs=pairs)
+                if out is not None:
+                    return out
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def run(
+    kernel: str,
+    vectors: list[Tensor],
+    c: Scalar,
+    w: Scalar = 1.0,
+    *,
+    number: bool = False,
+    pairs: bool = False,
+    into: Tensor | None = None,
+) -> Tensor | None:
+    """The kernel's result, written ``into`` a tensor or a new one; None where it must not run."""
+    scalars = [s for s in (c, w) if isinstance(s, Tensor)]
+    if not all(map(_ordinary, vectors)) or not all(map(_plain, scalars)) or _domain.checking():
+        return None
+    if not isinstance(c, Tensor) and not 0 < c < float("inf"):
+        return None  # the function's own body says what is wrong
+    x, d, m = vectors[0], vectors[0].shape[-1], 0
+    if any(v.shape[-1] != d for v in vectors) or (library := _native.library()) is None:
+        return None
+    if pairs:
+        if any(v.dim() != 2 for v in vectors):
+            return None
+        n, m = len(x), len(vectors[1])
+        batch = torch.Size((n, m))
+    else:
+        batch = x.shape[:-1]
+        if scalars or any(v.shape != x.shape for v in vectors):
+            shapes = [v.shape[:-1] for v in vectors] + [s.shape for s in scalars]
+            batch = torch.broadcast_shapes(*shapes)
+            vectors = [v.expand(*batch, d) for v in vectors]
+        n = batch.numel()
+    if batch.numel() * d == 0:
+        return None
+    rows = [v.resolve_neg().contiguous() for v in vectors]
+    out = x.new_empty(batch if number else (*batch, d)) if into is None else into
+    kept = [_numbers(s, batch) for s in (c, w)]
+    try:
+        points = [_native.pointer(v) for v in rows] + [None] * (3 - len(rows))
+        (c_at, c_step, _), (w_at, w_step, _) = kept
+        arguments = _native.Arguments(
+            *points, _native.pointer(out), c_at, w_at, c_step, w_step, n, m, d,
+            _native.threads(n * max(1, m) * d),
+        )  # fmt: skip
+    except RuntimeError:
+        return None
+    getattr(library, kernel)(ctypes.byref(arguments))
+    return out
+
+
+def _ordinary(x: object) -> bool:
+    """A float32 vector in the CPU's memory of which only the value is wanted."""
+    return (
+        type(x) in (Tensor, torch.nn.Parameter)
+        and x.dtype == torch.float32
+        and x.dim() > 0
+        and x.layout == torch.strided
+        and _plain(x)
+    )
+
+
+def _plain(x: Tensor) -> bool:
+    """On the CPU, and no gradient of any kind is recorded."""
+    return (
+        x.device.type == "cpu"
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and forward_ad.unpack_dual(x).tangent is None
+    )
+
+
+def _numbers(s: Scalar, batch: torch.Size) -> tuple[int, int, object]:
+    """Address of a scalar's values in float64, their step from row to row, and what holds them."""
+    if not isinstance(s, Tensor):
+        value = ctypes.c_double(s)
+        return ctypes.addressof(value), 0, value
+    if s.numel() == 1:
+        values, step = s.detach().double(), 0
+    else:
+        values, step = s.detach().double().expand(batch).contiguous(), 1
+    return _native.pointer(values), step, values
