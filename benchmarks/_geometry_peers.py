@@ -33,8 +33,8 @@ class Peer:
                 wide = x.double()
                 time = torch.sqrt(wide.square().sum(-1, keepdim=True) + 1 / c)
                 lifted.append(torch.cat([time, wide], -1).to(x.dtype))
-            elif letter == "v":
-                at = points[0].double() if len(points) > 1 else torch.zeros_like(x.double())
+            elif letter in "vo":
+                at = points[0].double() if letter == "v" else torch.zeros_like(x.double())
                 time = torch.sqrt(at.square().sum(-1, keepdim=True) + 1 / c)
                 along = (at * x.double()).sum(-1, keepdim=True) / time
                 lifted.append(torch.cat([along, x.double()], -1).to(x.dtype))

@@ -4,13 +4,16 @@ A function of rows reads its vectors, turns a few sums into coefficients and com
 Written with operators that is a dozen passes, of which the small ones cost as much as the large.
 :func:`one_pass` lets a call run the C function of the same name instead (``lorentz_distance`` for
 ``lorentz.distance``) when the arguments are ordinary float32 tensors on the CPU and no gradient is
-recorded. In every other case (gradients, ``vmap``, ``torch.compile``, other types, a GPU, checked
-mode, bad arguments) the function's own body runs, which is the definition.
+recorded. In every other case (gradients, ``vmap``, other types, a GPU, checked mode, bad
+arguments) the function's own body runs, which is the definition.
+
+Under ``torch.compile`` the same choice is made when a graph is traced: the kernel is one operator
+in it, ``geodapt::one_pass``, since code that is generated from the body in float64 is slower.
 """
 
 import ctypes
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import ParamSpec
 
@@ -19,12 +22,18 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from geodapt.geometry import _domain, _native
+from geodapt.geometry._rows import MEMORY
 
 P = ParamSpec("P")
 Scalar = float | Tensor
 
 VECTORS = ("x", "y", "v")  # the names that these arguments have in every function
 WEIGHTS = ("w", "r")
+
+
+# By the kernel's name: its function as one of (vectors, c, weight); whether it gives a number a
+# row; whether it takes all pairs of rows.
+BODIES: dict[str, tuple[Callable[..., Tensor], bool, bool]] = {}
 
 
 def one_pass(*, number: bool = False, pairs: bool = False) -> Callable:
@@ -40,17 +49,28 @@ def one_pass(*, number: bool = False, pairs: bool = False) -> Callable:
         defaults = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
         kernel = f"{function.__module__.rpartition('.')[2]}_{function.__name__}"
 
+        vector_names = [name for name in names if name in VECTORS]
+        weight_names = [name for name in names if name in WEIGHTS]
+
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-            if not torch.compiler.is_compiling() and len(args) <= len(names):
-                given = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
-                vectors = [given[name] for name in names if name in VECTORS and name in given]
-                weights = [given[name] for name in names if name in WEIGHTS and name in given]
-                out = run(kernel, vectors, given["c"], *weights, number=number, pairs=pairs)
-                if out is not None:
-                    return out
+            given = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+            if len(args) <= len(names) and all(name in given for name in names):
+                vectors = [given[name] for name in vector_names]
+                weight = given[weight_names[0]] if weight_names else 1.0
+                if not torch.compiler.is_compiling():
+                    out = run(kernel, vectors, given["c"], weight, number=number, pairs=pairs)
+                    if out is not None:
+                        return out
+                elif _traceable(vectors, given["c"], weight, pairs):
+                    return _operator(kernel, vectors, given["c"], weight)
             return function(*args, **kwargs)
 
+        def body(vectors: Sequence[Tensor], c: float, weight: float) -> Tensor:
+            named = dict(zip(vector_names, vectors, strict=True))
+            return function(**named, c=c, **dict.fromkeys(weight_names, weight))
+
+        BODIES[kernel] = body, number, pairs
         return call
 
     return decorate
@@ -105,10 +125,51 @@ def run(
     return out
 
 
+@torch.library.custom_op("geodapt::one_pass", mutates_args=(), device_types="cpu")
+def _operator(kernel: str, vectors: Sequence[Tensor], c: float, weight: float) -> Tensor:
+    body, number, pairs = BODIES[kernel]
+    out = run(kernel, list(vectors), c, weight, number=number, pairs=pairs)
+    return body(vectors, c, weight) if out is None else out
+
+
+@_operator.register_fake
+def _(kernel: str, vectors: Sequence[Tensor], c: float, weight: float) -> Tensor:
+    _, number, pairs = BODIES[kernel]
+    if pairs:
+        return vectors[0].new_empty(vectors[0].shape[0], vectors[1].shape[0])
+    shape = torch.broadcast_shapes(*(v.shape for v in vectors))
+    return vectors[0].new_empty(shape[:-1] if number else shape)
+
+
+def _traceable(vectors: list[Tensor], c: Scalar, weight: Scalar, pairs: bool) -> bool:
+    """What :func:`run` asks, of tensors that have no values yet."""
+    return (
+        isinstance(c, float | int)
+        and c > 0
+        and isinstance(weight, float | int)
+        and not torch.compiler.is_exporting()  # an exported graph should not need this package
+        and all(
+            v.dtype == torch.float32
+            and v.device.type == "cpu"
+            and v.shape[-1] == vectors[0].shape[-1]
+            and (v.dim() == 2 if pairs else v.dim() > 0)
+            and not (v.requires_grad and torch.is_grad_enabled())
+            for v in vectors
+        )
+        and _available()
+    )
+
+
+@torch.compiler.assume_constant_result
+def _available() -> bool:
+    """Asked while tracing: whether there are kernels, and no vmap or func.grad around the call."""
+    return torch._C._functorch.peek_interpreter_stack() is None and _native.library() is not None
+
+
 def _ordinary(x: object) -> bool:
     """A float32 vector in the CPU's memory of which only the value is wanted."""
     return (
-        type(x) in (Tensor, torch.nn.Parameter)
+        type(x) in MEMORY
         and x.dtype == torch.float32
         and x.dim() > 0
         and x.layout == torch.strided
