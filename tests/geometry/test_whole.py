@@ -74,6 +74,14 @@ def test_layouts_and_broadcasting():
     w = torch.rand(5)
     each = torch.stack([lorentz.residual(x[:, i], y, w[i].item()) for i in range(5)], 1)
     torch.testing.assert_close(lorentz.residual(x, y, w), each)
+    ball = lorentz.to_poincare(x)
+    c = torch.rand(3, 1, 1) * 0.5 + 0.1  # more dimensions than the points have
+    each = torch.stack([poincare.mobius_matvec(torch.eye(40), ball, a.item()) for a in c])
+    torch.testing.assert_close(poincare.mobius_matvec(torch.eye(40), ball, c), each)
+    outside = torch.cat([ball, 3 * ball / ball.norm(dim=-1, keepdim=True)])
+    torch.testing.assert_close(
+        poincare.project(outside), poincare.project(outside.double()).float()
+    )
     for empty in (x[:0], x[..., :0]):
         assert lorentz.exp0(empty).shape == empty.shape
     assert lorentz.pairwise_distance(x[0], x[0, :0]).shape == (5, 0)
@@ -89,6 +97,8 @@ def test_other_ways_to_differentiate_take_the_definition():
     torch.testing.assert_close(func.vmap(lorentz.distance)(x, y), expected)
     torch.testing.assert_close(func.vmap(lorentz.distance, (0, None))(x, y[0]),
                                lorentz.distance(x, y[0]))  # fmt: skip
+    c = torch.rand(6) + 0.1
+    torch.testing.assert_close(func.vmap(lorentz.distance)(x, y, c), lorentz.distance(x, y, c))
     with torch.autograd.forward_ad.dual_level(), torch.no_grad():
         dual = torch.autograd.forward_ad.make_dual(x, y)
         tangent = torch.autograd.forward_ad.unpack_dual(lorentz.distance(dual, y)).tangent

@@ -73,11 +73,6 @@ def threads(work: int) -> int:
     return 1 if work < ALONE else torch.get_num_threads()
 
 
-def pointer(x: torch.Tensor) -> int:
-    """Where a tensor's numbers are; RuntimeError for one without memory (vmap's, a fake one)."""
-    return x.data_ptr()
-
-
 def _compiled(compiler: str, target: Path) -> Path:
     """The library at the target, compiled where it is missing.
 

@@ -15,7 +15,7 @@ import ctypes
 import inspect
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ def one_pass(*, number: bool = False, pairs: bool = False) -> Callable:
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-            given = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+            given: dict[str, Any] = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
             if len(args) <= len(names) and all(name in given for name in names):
                 vectors = [given[name] for name in vector_names]
                 weight = given[weight_names[0]] if weight_names else 1.0
@@ -66,9 +66,11 @@ def one_pass(*, number: bool = False, pairs: bool = False) -> Callable:
                     return _operator(kernel, vectors, given["c"], weight)
             return function(*args, **kwargs)
 
+        definition: Callable[..., Tensor] = function
+
         def body(vectors: Sequence[Tensor], c: float, weight: float) -> Tensor:
             named = dict(zip(vector_names, vectors, strict=True))
-            return function(**named, c=c, **dict.fromkeys(weight_names, weight))
+            return definition(**named, c=c, **dict.fromkeys(weight_names, weight))
 
         BODIES[kernel] = body, number, pairs
         return call
@@ -109,17 +111,19 @@ def run(
         n = batch.numel()
     if batch.numel() * d == 0:
         return None
+    if into is not None and (batch != into.shape[:-1] or not into.is_contiguous()):
+        return None
     rows = [v.resolve_neg().contiguous() for v in vectors]
     out = x.new_empty(batch if number else (*batch, d)) if into is None else into
-    kept = [_numbers(s, batch) for s in (c, w)]
     try:
-        points = [_native.pointer(v) for v in rows] + [None] * (3 - len(rows))
-        (c_at, c_step, _), (w_at, w_step, _) = kept
+        points = [v.data_ptr() for v in rows] + [None] * (3 - len(rows))
+        # the last of each holds the numbers until the kernel has run
+        (c_at, c_step, _c), (w_at, w_step, _w) = _numbers(c, batch), _numbers(w, batch)
         arguments = _native.Arguments(
-            *points, _native.pointer(out), c_at, w_at, c_step, w_step, n, m, d,
+            *points, out.data_ptr(), c_at, w_at, c_step, w_step, n, m, d,
             _native.threads(n * max(1, m) * d),
         )  # fmt: skip
-    except RuntimeError:
+    except RuntimeError:  # vmap's tensors and fake ones have no memory; the shapes do not fit
         return None
     getattr(library, kernel)(ctypes.byref(arguments))
     return out
@@ -166,7 +170,7 @@ def _available() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is None and _native.library() is not None
 
 
-def _ordinary(x: object) -> bool:
+def _ordinary(x: Tensor) -> bool:
     """A float32 vector in the CPU's memory of which only the value is wanted."""
     return (
         type(x) in MEMORY
@@ -195,4 +199,4 @@ def _numbers(s: Scalar, batch: torch.Size) -> tuple[int, int, object]:
         values, step = s.detach().double(), 0
     else:
         values, step = s.detach().double().expand(batch).contiguous(), 1
-    return _native.pointer(values), step, values
+    return values.data_ptr(), step, values
