@@ -116,13 +116,7 @@ def read_chains(path: str | Path, repeats: bool = False) -> list[Chain]:
         raise InputError(f"{file} is not a {', '.join(SUFFIXES)} file of chains; give one")
     chains = []
     for place, record in _records(file):
-        chain = _chain(place, record)
-        if chains and len(chain.texts) != len(chains[0].texts):
-            raise InputError(
-                f"{place}: a chain of {len(chain.texts)} levels, where the first has "
-                f"{len(chains[0].texts)}; give all chains the same levels, or an edge list "
-                "(data.kind=edges), whose paths may differ"
-            )
+        chain = _chain(place, record, len(chains[0].texts) if chains else None)
         if not repeats and len(set(chain.texts)) < len(chain.texts):
             twice = Counter(chain.texts).most_common(1)[0][0]
             raise InputError(
@@ -186,11 +180,16 @@ def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{file}, record {number}", record
 
 
-def _chain(place: str, record: dict[str, Any]) -> Chain:
+def _chain(place: str, record: dict[str, Any], levels: int | None) -> Chain:
     texts = _texts(place, record)
     negatives = _listed(place, next((record[n] for n in NEGATIVES if record.get(n)), None))
     if len(texts) < 2:
         raise InputError(f"{place}: a chain of {len(texts)} level; it needs at least two")
+    if levels is not None and len(texts) != levels:
+        raise InputError(
+            f"{place}: a chain of {len(texts)} levels, where the first has {levels}; give all "
+            "chains the same levels, or an edge list (data.kind=edges), whose paths may differ"
+        )
     for name, values in (("level", texts), ("negative", negatives)):
         for number, text in enumerate(values, 1):
             if not text:
