@@ -1,7 +1,8 @@
 """The polar picture: two dimensions that keep each point's radius, and angles at the root.
 
-The radius is exact. Directions from the root span many dimensions, so their angles are kept as
-well as a circle can: by least squares on the differences of angle.
+The radius is exact. Directions from the root span many dimensions, in which unrelated texts are
+all about as far apart, so a circle cannot keep every angle: the small ones, between texts that
+belong together, count most.
 """
 
 import math
@@ -39,7 +40,8 @@ def polar(
     Without one, the two directions in which the points differ most give the first angles.
     """
     directions = nn.functional.normalize((vectors - roots).double(), dim=-1)
-    true = torch.arccos((directions @ directions.T).clamp(-1, 1)).fill_diagonal_(0)
+    cosine = (directions @ directions.T).clamp(-1, 1)
+    true, weight = torch.arccos(cosine).fill_diagonal_(0), cosine.clamp_min(0) ** 4
     if start is None:
         centred = directions - directions.mean(0)
         _, _, axes = torch.linalg.svd(centred, full_matrices=False)
@@ -50,7 +52,7 @@ def polar(
     with torch.enable_grad():
         for _ in range(ROUNDS):
             optimizer.zero_grad()
-            (_between(angles) - true).square().mean().backward()
+            (weight * (_between(angles) - true).square()).mean().backward()
             optimizer.step()
     found = angles.detach()
     error = (_between(found) - true).abs().mean().item()
