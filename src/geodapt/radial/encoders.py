@@ -42,8 +42,12 @@ class TextEncoder(nn.Module):
         self.pooling: Pooling | None = None
         if not self.dual:
             self.pooling = pooling or ("lasttoken" if is_decoder(model) else "mean")
-        # SigLIP was trained on texts that are padded to the end, and reads its last position.
+        # SigLIP was trained on texts that are padded to the end, without a mask, and reads its
+        # last position.
         self.fixed_length = "siglip" in model.config.model_type
+        self.inputs = ["input_ids"] if self.fixed_length else ["input_ids", "attention_mask"]
+        if not self.dual:
+            self.inputs.append("token_type_ids")
 
     @classmethod
     def load(cls, base: str) -> "TextEncoder":
@@ -109,14 +113,13 @@ class TextEncoder(nn.Module):
                 f"encoder '{self.name}' has no tokens for the text '{texts[place]}', so it has no "
                 "embedding; of the root, set root.text to a most general word such as 'thing'"
             )
-        return {name: tensor.long() for name, tensor in batch.items()}
+        return {name: batch[name].long() for name in self.inputs if name in batch}
 
     def forward(self, **tokens: Tensor) -> Float[Tensor, "n d"]:
         """Unit vectors of right-padded tokens, passed in groups of similar length."""
-        mask = tokens.get("attention_mask")
-        if mask is None or self.fixed_length:
+        if "attention_mask" not in tokens:
             return self._vectors(tokens)
-        lengths = mask.sum(1)
+        lengths = tokens["attention_mask"].sum(1)
         order = lengths.argsort(stable=True)
         parts = []
         for rows in order.split(TEXTS_AT_ONCE):

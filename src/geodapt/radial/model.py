@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from geodapt.adapters import AdapterBank, Mix
@@ -32,8 +32,8 @@ base did; so are the folders that ``modules.json`` names."""
 class LoraSettings(Settings):
     """An adapter on the text side."""
 
-    rank: int = 16
-    alpha: float = 32
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
     targets: list[str] | Literal["all-linear"] = "all-linear"
     """Names of linear layers, as PEFT's target_modules; all-linear: all of the text tower."""
 

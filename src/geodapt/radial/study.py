@@ -20,7 +20,7 @@ from geodapt.radial.batches import Collator
 from geodapt.radial.encoders import TextEncoder
 from geodapt.radial.images import Images, embed_images
 from geodapt.radial.measuring import Measurer
-from geodapt.radial.model import RadialModel
+from geodapt.radial.model import LoraSettings, RadialModel
 from geodapt.radial.picture import picture
 from geodapt.radial.roots import RootSettings
 from geodapt.radial.tuning import Tuner
@@ -44,20 +44,31 @@ class Study:
     def __init__(self, recipe: RadialRecipe, folder: RunFolder) -> None:
         self.recipe, self.folder = recipe, folder
         self.lexical = load_lexical(recipe.lexical) if recipe.lexical else None
-        if recipe.images is not None and not Path(recipe.images).expanduser().is_dir():
-            raise InputError(f"images '{recipe.images}' is no folder; give the images' folder")
         self.hierarchy = load_hierarchy(recipe.data)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        encoder = self._encoder()
-        # What the encoder cannot do is said before anything is measured or trained.
-        RadialModel(encoder, RootSettings(text=recipe.root.text))
-        if recipe.images is not None and not encoder.dual:
+        self.root = recipe.root.text
+        self.images: Images | None = None
+        self._refuse_misfits()
+
+    def _refuse_misfits(self) -> None:
+        """What the encoder cannot do is said before anything is measured or trained."""
+        recipe = self.recipe
+        model = RadialModel(self._encoder(), RootSettings(text=self.root))
+        model.train_text_side(self._lora())
+        if recipe.images is None:
+            return
+        if not model.encoder.dual:
             raise InputError(
                 f"images are given, but encoder '{recipe.base}' embeds texts only; "
                 "give a CLIP or a SigLIP, or leave images out"
             )
-        self.images: Images | None = None
-        self.root = recipe.root.text
+        folder = Path(recipe.images).expanduser()
+        if not folder.is_dir():
+            raise InputError(f"images '{recipe.images}' is no folder; give the images' folder")
+        names = [Path(chain.group).name for chain in self.hierarchy.test if chain.group]
+        if not any((folder / name).is_file() for name in names):
+            wanted = f", such as {names[0]}" if names else ": its chains name none"
+            raise InputError(f"images '{recipe.images}' has none of the data's images{wanted}")
 
     # Rows
 
@@ -87,7 +98,7 @@ class Study:
         torch.manual_seed(recipe.seed)
         model = RadialModel(self._encoder(), root)
         model.spread_roots([chain.texts[0] for chain in self.hierarchy.train], recipe.seed)
-        model.train_text_side(recipe.lora if recipe.tune == "lora" else None)
+        model.train_text_side(self._lora())
         kind = "cone" if name == "cone" else "radial"
         tuner = Tuner(model, recipe.loss.model_copy(update={"kind": kind}))
         points = [p for p in model.roots.parameters() if p.requires_grad]
@@ -127,6 +138,9 @@ class Study:
 
     def _encoder(self) -> TextEncoder:
         return TextEncoder.load(self.recipe.base).to(self.device)
+
+    def _lora(self) -> LoraSettings | None:
+        return self.recipe.lora if self.recipe.tune == "lora" else None
 
     def _images(self, encoder: TextEncoder) -> Images | None:
         """The held-out images, embedded once: their tower does not train."""
