@@ -18,6 +18,7 @@ from geodapt.radial import (
     radial_loss,
 )
 from geodapt.radial.batches import Collator
+from geodapt.radial.images import Images
 from geodapt.radial.measuring import Measurer
 from geodapt.radial.tuning import Tuner
 from geodapt.training import TrainingSettings, fit
@@ -208,9 +209,35 @@ def test_lexical_entailment_is_measured_at_the_general_word(folder, chains):
     assert found == pytest.approx(wanted, abs=1e-6)
 
 
-def test_images_that_belong_to_no_chain(folder, chains):
-    from geodapt.radial.images import Images
+def test_images_are_queries_and_a_group_may_have_several(folder, chains):
+    model = RadialModel(TextEncoder.load(str(folder / "bert")))
+    generator = torch.Generator().manual_seed(0)
+    test = chains[::4]
+    names = [chain.group for chain in test] * 2
+    vectors = torch.nn.functional.normalize(
+        torch.randn(len(names), 32, generator=generator), dim=-1
+    )
+    images = Images(vectors, names, {})
+    classes = list({chain.texts[1]: None for chain in test})
+    found = Measurer(model, Hierarchy("chains", chains, test, classes), images).figures()
 
+    texts = list(dict.fromkeys(text for chain in test for text in chain.texts))
+    candidates, root = model.embed(texts), model.root_points()[0]
+    retrieved = retrieve_chains(vectors @ candidates.T, (candidates - root).norm(dim=-1))
+    references = [[[texts.index(t) for t in c.texts]] for c in [*test, *test]]
+    wanted = hierarchical_retrieval(retrieved, references)
+    captions = model.embed([chain.texts[-1] for chain in test])
+    same = torch.tensor([[chain.group == name for name in names] for chain in test])
+    wanted |= recall_at(captions @ vectors.T, same)
+    back = recall_at(vectors @ captions.T, same.T)
+    wanted |= {f"text_{name}": value for name, value in back.items()}
+    right = torch.tensor([[c.texts[1] == name for name in classes] for c in [*test, *test]])
+    back = recall_at(vectors @ model.embed(classes).T, right)
+    wanted |= {f"class_{name}": value for name, value in back.items()}
+    assert {key: found[key] for key in wanted} == pytest.approx(wanted, abs=1e-9)
+
+
+def test_images_that_belong_to_no_chain(folder, chains):
     model = RadialModel(TextEncoder.load(str(folder / "bert")))
     other = Images(torch.zeros(1, 32), ["other.png"], {})
     with pytest.raises(InputError, match="no test chain belongs to an image"):

@@ -84,10 +84,8 @@ def load_chains(settings: ChainSettings) -> Hierarchy:
             )
     else:
         train, test = chains, read_chains(settings.test_path, repeats=True)
-    groups = at_most(
-        list(dict.fromkeys(map(_group, test))), settings.max_test, (settings.seed, "test")
-    )
-    kept = set(groups)
+    names = list(dict.fromkeys(map(_group, test)))
+    kept = set(at_most(names, settings.max_test, (settings.seed, "test")))
     train = at_most(train, settings.max_train, (settings.seed, "train"))
     train, notes = contradicted(train, chains, settings.path, settings.seed)
     return Hierarchy(
@@ -114,7 +112,7 @@ def read_chains(path: str | Path, repeats: bool = False) -> list[Chain]:
     file = existing(path)
     if not file.is_file() or not file.name.endswith(SUFFIXES):
         raise InputError(f"{file} is not a {', '.join(SUFFIXES)} file of chains; give one")
-    chains = []
+    chains: list[Chain] = []
     for place, record in _records(file):
         chain = _chain(place, record, len(chains[0].texts) if chains else None)
         if not repeats and len(set(chain.texts)) < len(chain.texts):

@@ -91,7 +91,8 @@ def class_tree(packages: list[str]) -> tuple[list[tuple[str, str]], dict[str, st
 
 def api_tree(settings: CodeTreeSettings) -> tuple[list[tuple[str, str]], dict[str, str]]:
     """(package or module, what it holds) in words, and what each function says of itself."""
-    domains = load_api_calls(ApiCallSettings(domains=settings.domains, seed=settings.seed))
+    asked = {"domains": settings.domains, "seed": settings.seed}
+    domains = load_api_calls(ApiCallSettings.model_validate(asked))
     edges = [(words(parent), words(child)) for parent, child in module_tree(domains)]
     described = {}
     for domain in domains.values():

@@ -113,7 +113,7 @@ def read_edges(path: str | Path) -> list[tuple[str, str]]:
     file = existing(path)
     if not file.is_file():
         raise InputError(f"{file} is a folder; give a file of edges")
-    edges = []
+    edges: list[tuple[str, str]] = []
     for number, line in lines(file, "utf-8-sig"):
         if not line.strip() or line.startswith("#"):
             continue

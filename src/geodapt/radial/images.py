@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, BaseImageProcessor
 
 from geodapt.errors import InputError
 from geodapt.models import locate
@@ -35,7 +35,6 @@ class Images:
         return f"{len(self.skipped):,} images skipped, such as {name}: {reason}"
 
 
-@torch.no_grad()
 def embed_images(
     encoder: TextEncoder, names: Sequence[str], folder: Path | str | None = None
 ) -> Images:
@@ -67,11 +66,18 @@ def embed_images(
                     skipped[name] = str(error) or type(error).__name__
                 progress.advance()
             if images:
-                pixels = processor(images=images, return_tensors="pt").pixel_values
-                found = encoder.model.get_image_features(pixel_values=pixels.to(encoder.device))
-                found = found if isinstance(found, Tensor) else found.pooler_output
-                vectors.append(nn.functional.normalize(found.float(), dim=-1).cpu())
+                vectors.append(_embed(encoder, processor, images))
     if not vectors:
         reason = next(iter(skipped.values()), "none were given")
         raise InputError(f"none of {len(different)} images could be read ({reason})")
     return Images(torch.cat(vectors), read, skipped)
+
+
+@torch.no_grad()
+def _embed(
+    encoder: TextEncoder, processor: BaseImageProcessor, images: list[Image.Image]
+) -> Float[Tensor, "n d"]:
+    pixels = processor(images=images, return_tensors="pt").pixel_values
+    found = encoder.model.get_image_features(pixel_values=pixels.to(encoder.device))
+    found = found if isinstance(found, Tensor) else found.pooler_output
+    return nn.functional.normalize(found.float(), dim=-1).cpu()

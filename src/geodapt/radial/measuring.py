@@ -26,31 +26,38 @@ from geodapt.radial.roots import generality, nearest
 class Measurer:
     """Held-out chains, embedded by one model.
 
-    With images, an image is a query, and its chains are the references, as HierarCaps is
-    evaluated. Without, the mean of the most specific texts of its chains stands for it; in a tree,
-    the leaf itself.
+    With images, every image is a query, and its group's chains are the references, as HierarCaps
+    is evaluated. Without, the mean of the most specific texts of a group's chains stands for its
+    image; in a tree, where a chain is a group of its own, that is the leaf.
     """
 
     def __init__(
         self, model: RadialModel, hierarchy: Hierarchy, images: Images | None = None
     ) -> None:
-        self.model, self.hierarchy = model, hierarchy
-        self.chains = hierarchy.test
+        self.model, self.hierarchy, self.images = model, hierarchy, images
         seen = set(images.names) if images else None
-        if seen is not None:
-            self.chains = [chain for chain in self.chains if chain.group in seen]
-            if not self.chains:
-                raise InputError(
-                    f"{hierarchy.name}: no test chain belongs to an image that was read"
-                )
+        self.chains = [c for c in hierarchy.test if seen is None or c.group in seen]
+        if not self.chains:
+            raise InputError(f"{hierarchy.name}: no test chain belongs to an image that was read")
+        self.groups: dict[str, list[Chain]] = {}
+        for number, chain in enumerate(self.chains):
+            self.groups.setdefault(chain.group or f"chain {number}", []).append(chain)
         self.texts = list(dict.fromkeys(text for chain in self.chains for text in chain.texts))
         self.place = {text: row for row, text in enumerate(self.texts)}
         self.vectors = model.embed(self.texts, "embedding held-out chains")
         self.roots = model.root_points()
-        self.images = images
-        self.groups: dict[str, list[Chain]] = {}
-        for number, chain in enumerate(self.chains):
-            self.groups.setdefault(chain.group or f"chain {number}", []).append(chain)
+        self.queries, self.asked = self._queries()
+
+    def _queries(self) -> tuple[Float[Tensor, "queries d"], list[str]]:
+        """A unit vector for each query, and the group that it asks for."""
+        if self.images is not None:
+            rows = [row for row, name in enumerate(self.images.names) if name in self.groups]
+            return self.images.vectors[rows], [self.images.names[row] for row in rows]
+        means = [
+            self.at([chain.texts[-1] for chain in chains]).mean(0)
+            for chains in self.groups.values()
+        ]
+        return nn.functional.normalize(torch.stack(means), dim=-1), list(self.groups)
 
     def figures(self, lexical: Sequence[LexicalPair] | None = None) -> dict[str, float]:
         """All figures that the data allows, by their names in ``results.json``."""
@@ -73,65 +80,66 @@ class Measurer:
         """Distances from the root along each chain."""
         return [generality(self.at(chain.texts), self.root_of(chain)) for chain in self.chains]
 
-    def queries(self) -> Float[Tensor, "queries d"]:
-        """One unit vector a group, in the order of ``groups``."""
-        if self.images is not None:
-            row = {name: number for number, name in enumerate(self.images.names)}
-            return self.images.vectors[[row[group] for group in self.groups]]
-        means = [
-            self.at([chain.texts[-1] for chain in chains]).mean(0)
-            for chains in self.groups.values()
-        ]
-        return nn.functional.normalize(torch.stack(means), dim=-1)
-
     def hierarchical_retrieval(self) -> dict[str, float]:
         """Precision and recall of the chains retrieved over 50 radii, among all held-out texts."""
-        queries = self.queries()
         radii = generality(self.vectors[None], self.roots[:, None])
-        own = radii[0] if len(self.roots) == 1 else radii[nearest(self.roots, queries)]
-        retrieved = retrieve_chains(queries @ self.vectors.T, own, STEPS)
-        references = [
-            [[self.place[text] for text in chain.texts] for chain in chains]
-            for chains in self.groups.values()
-        ]
-        return hierarchical_retrieval(retrieved, references)
+        own = radii[0] if len(self.roots) == 1 else radii[nearest(self.roots, self.queries)]
+        retrieved = retrieve_chains(self.queries @ self.vectors.T, own, STEPS)
+        references = {
+            group: [[self.place[text] for text in chain.texts] for chain in chains]
+            for group, chains in self.groups.items()
+        }
+        return hierarchical_retrieval(retrieved, [references[group] for group in self.asked])
 
     def retrieval(self) -> dict[str, float]:
         """Plain retrieval, which tuning should leave as it was: R@1 and R@5.
 
-        With images: of the most specific captions, how many find their image. Without: how many
-        find another caption of the same image, where images have several.
+        With images: of the most specific texts how many find an image of theirs, and of the images
+        how many find a text of theirs (``text_recall_at_k``; where the texts are classes, that is
+        zero-shot classification). Without: how many captions find another of the same image, where
+        images have several.
         """
-        captions = self.at([chain.texts[-1] for chain in self.chains])
-        groups = {group: number for number, group in enumerate(self.groups)}
-        own = torch.tensor([groups[c.group] if c.group else -1 for c in self.chains])
+        number = {group: row for row, group in enumerate(self.groups)}
+        texts = list({chain.texts[-1]: None for chain in self.chains})
+        owned = torch.zeros(len(texts), len(number), dtype=torch.bool)
+        place = {text: row for row, text in enumerate(texts)}
+        for group, chains in self.groups.items():
+            for chain in chains:
+                owned[place[chain.texts[-1]], number[group]] = True
+        vectors = self.at(texts)
         if self.images is not None:
-            return recall_at(captions @ self.queries().T, own[:, None] == torch.arange(len(groups)))
-        scores = (captions @ captions.T).fill_diagonal_(-torch.inf)
-        relevant = (own[:, None] == own) & (own[:, None] >= 0)
-        relevant.fill_diagonal_(False)
+            scores = vectors @ self.queries.T
+            relevant = owned[:, [number[group] for group in self.asked]]
+            back = recall_at(scores.T, relevant.T)
+            return {
+                **recall_at(scores, relevant),
+                **{f"text_{name}": value for name, value in back.items()},
+            }
+        scores = (vectors @ vectors.T).fill_diagonal_(-torch.inf)
+        relevant = (owned.float() @ owned.float().T > 0).fill_diagonal_(False)
         paired = relevant.any(1)
         return recall_at(scores[paired], relevant[paired]) if paired.any() else {}
 
     def classification(self) -> dict[str, float]:
-        """Hierarchical classification: held-out leaves among all inner nodes of the tree.
+        """Hierarchical classification: R@1 and R@5 of the inner node right above a leaf.
 
-        R@1 and R@5 of the node right above the leaf, by similarity, as CLIP classifies.
+        The candidates are all inner nodes of the tree, by similarity, as CLIP classifies; the
+        queries are the leaves' images, or the leaves themselves.
         """
-        classes = self.model.embed(self.hierarchy.classes, "embedding classes")
         column = {text: number for number, text in enumerate(self.hierarchy.classes)}
-        known = [chain for chain in self.chains if len(chain.texts) > 1]
-        right, leaves = [], []
-        for chain in known:
-            inner = [text for text in chain.texts if text in column]
-            if inner and inner[-1] != chain.texts[-1]:
-                right.append(column[inner[-1]])
-                leaves.append(chain.texts[-1])
-        if not leaves:
+        above = {
+            group: [text for text in chains[0].texts[:-1] if text in column][-1:]
+            for group, chains in self.groups.items()
+        }
+        known = [row for row, group in enumerate(self.asked) if above[group]]
+        if not known:
             return {}
-        scores = self.at(leaves) @ classes.T
-        relevant = torch.tensor(right)[:, None] == torch.arange(len(column))
-        return {f"class_{name}": value for name, value in recall_at(scores, relevant).items()}
+        classes = self.model.embed(self.hierarchy.classes, "embedding classes")
+        right = torch.tensor([column[above[self.asked[row]][0]] for row in known])
+        found = recall_at(
+            self.queries[known] @ classes.T, right[:, None] == torch.arange(len(column))
+        )
+        return {f"class_{name}": value for name, value in found.items()}
 
     def lexical_entailment(self, pairs: Sequence[LexicalPair]) -> float:
         """Spearman's correlation of scores with exterior angles at the general words."""

@@ -74,6 +74,8 @@ METRICS = (
     Column("lexical_entailment", "Lexical entailment (ρ)", _score, short="Lexical\nρ"),
     Column("recall_at_1", "R@1", _percent, "%"),
     Column("recall_at_5", "R@5", _percent, "%"),
+    Column("text_recall_at_1", "Text R@1", _percent, "%", short="Text\nR@1"),
+    Column("text_recall_at_5", "Text R@5", _percent, "%", short="Text\nR@5"),
 )
 
 TRAINABLE = Column(
