@@ -37,7 +37,7 @@ class TextEncoder(nn.Module):
         """``pooling`` is that of a text model; None: the last token of a decoder, else the mean."""
         super().__init__()
         self.model, self.tokenizer = model.eval(), tokenizer
-        self.name = name or model.name_or_path
+        self.name: str = name or str(model.name_or_path)
         self.dual = hasattr(model, "get_text_features")
         self.pooling: Pooling | None = None
         if not self.dual:

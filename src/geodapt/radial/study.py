@@ -99,8 +99,8 @@ class Study:
         model = RadialModel(self._encoder(), root)
         model.spread_roots([chain.texts[0] for chain in self.hierarchy.train], recipe.seed)
         model.train_text_side(self._lora())
-        kind = "cone" if name == "cone" else "radial"
-        tuner = Tuner(model, recipe.loss.model_copy(update={"kind": kind}))
+        loss = {"kind": "cone" if name == "cone" else "radial"}
+        tuner = Tuner(model, recipe.loss.model_copy(update=loss))
         points = [p for p in model.roots.parameters() if p.requires_grad]
         own = {id(point) for point in points}
         rest = [p for p in tuner.parameters() if p.requires_grad and id(p) not in own]
