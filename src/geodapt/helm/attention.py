@@ -50,7 +50,8 @@ class HelmAttention(nn.Module):
             config.num_key_value_heads,
             config.head_dim,
         )
-        assert groups is not None and size is not None  # filled in by the configuration
+        assert groups
+        assert size  # both are filled in by the configuration
         self.num_key_value_groups = heads // groups
         self.space = size - 1
         d, bias = config.hidden_size, config.attention_bias

@@ -22,10 +22,10 @@ class HelmConfig(PreTrainedConfig):
     ``q_lora_rank``, ``qk_rope_head_dim``) count space components alone.
 
     **Geometry.** The space has curvature ``-curvature``; ``learn_curvature`` trains it.
-    ``expert_curvatures`` holds those of the shared experts and then of the routed ones: a list, one
-    number for all (the paper's MICE-CONST, together with ``learn_expert_curvatures=False``), or None
-    for 0.1 to 2.0 evenly spaced. ``expert_geometries`` names the routed experts' geometries, repeated
-    in turn; None stands for ``["hyperbolic"]``.
+    ``expert_curvatures`` holds those of the shared experts and then of the routed ones: a list,
+    one number for all (the paper's MICE-CONST, with ``learn_expert_curvatures=False``), or None
+    for 0.1 to 2.0 evenly spaced. ``expert_geometries`` names the routed experts' geometries,
+    repeated in turn; None stands for ``["hyperbolic"]``.
 
     **Ablations.** ``attention="mha"`` caches keys and values (HMHA), ``"mla"`` latents (HMLA).
     ``position`` is ``"hope"``, ``"relative"`` (a learned bias a head and distance, in buckets as

@@ -190,6 +190,9 @@ def _grouped_linear(
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
+    aligned = all(size * x.element_size() % 16 == 0 for size in weight.shape[1:])
+    if x.dtype == torch.float64 or not aligned:  # PyTorch's own kernels take neither
+        return torch.ops.transformers.grouped_mm_fallback(x, weight.mT, ends)
     return _grouped_mm(x, weight.mT, ends)
 
 

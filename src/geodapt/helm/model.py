@@ -141,6 +141,8 @@ class HelmModel(HelmPreTrainedModel):
         past = past_key_values.get_seq_length() if past_key_values is not None else 0
         n = inputs_embeds.shape[1]
         self._require_positions(past, n)
+        if self.relative_bias is not None:
+            kwargs["position_bias"] = self._bias(past, n, past_key_values).to(inputs_embeds.dtype)
         if position_ids is None:
             position_ids = (torch.arange(n, device=inputs_embeds.device) + past).unsqueeze(0)
         mask = create_causal_mask(
@@ -152,8 +154,6 @@ class HelmModel(HelmPreTrainedModel):
         )
         if self.rotary_emb is not None:
             kwargs["rotation"] = self.rotary_emb(inputs_embeds, position_ids)
-        if self.relative_bias is not None:
-            kwargs["position_bias"] = self._bias(past, n, past_key_values).to(inputs_embeds.dtype)
         if self.training and torch.is_grad_enabled():
             self._balance_experts()
 
