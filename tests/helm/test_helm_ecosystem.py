@@ -96,9 +96,9 @@ def test_trainer(kind, tmp_path):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("kind", ["mha", "mla", "mixed", "learned-curvature"])
+@pytest.mark.parametrize("kind", ["learned-curvature", "mixed"])
 def test_compiles_without_graph_breaks(kind):
-    helm = small.model(kind).train()
+    helm = small.model(kind, num_hidden_layers=1, first_k_dense_replace=0).train()
     eager, ids = copy.deepcopy(helm), small.tokens()
     torch._dynamo.reset()
     compiled = torch.compile(helm, fullgraph=True, backend="aot_eager")

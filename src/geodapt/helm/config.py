@@ -85,7 +85,6 @@ class HelmConfig(PreTrainedConfig):
     routed_scaling_factor: float = 1.0
     bias_update_speed: float = 0.001
     router_aux_loss_coef: float = 0.0001
-    output_router_logits: bool = False
 
     curvature: float = 1.0
     learn_curvature: bool = False

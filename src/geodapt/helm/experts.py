@@ -245,10 +245,11 @@ class HelmMoE(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "rows n d"], time: Float[Tensor, "rows n"], c: Curvature
-    ) -> Float[Tensor, "rows n d"]:
+    ) -> tuple[Float[Tensor, "rows n d"], Float[Tensor, "tokens e"]]:
+        """The centroid, and the gate's logits for the balance loss."""
         shape, x, time = x.shape, x.flatten(0, -2), time.flatten()
         c_i = self.curvatures()
-        _, weights, chosen = self.gate(x)
+        logits, weights, chosen = self.gate(x)
         spaces = self.spaces(c_i[self.shared :], c)
         s, u = self.experts(x, chosen, weights, spaces, c)
         for expert, c_e in zip(self.shared_experts, c_i[: self.shared], strict=True):
@@ -256,4 +257,4 @@ class HelmMoE(nn.Module):
             y = expert(x * scale.to(x.dtype), time * scale, c_e) / scale.to(x.dtype)
             s, u = s + y, u + points.excess(points.square(y), c)
         norm = points.inverse_norm(points.square(s), u, self.shared + weights.sum(-1), c)
-        return (s * norm.unsqueeze(-1).to(s.dtype)).view(shape)
+        return (s * norm.unsqueeze(-1).to(s.dtype)).view(shape), logits

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOut
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+from transformers.utils.output_capturing import capture_outputs
 
 from geodapt.errors import InputError
 from geodapt.helm.attention import HelmAttention
@@ -44,12 +44,17 @@ class HelmDecoderLayer(GradientCheckpointingLayer):
 
     def forward(
         self, hidden_states: Float[Tensor, "rows n d"], c: Curvature, **kwargs: Any
-    ) -> Float[Tensor, "rows n d"]:
+    ) -> tuple[Float[Tensor, "rows n d"], Float[Tensor, "tokens e"] | None]:
+        """The block's points, and its gate's logits if it has experts."""
         h, time = self.input_layernorm(hidden_states, c)
         attended, _ = self.self_attn(h, time, c, **kwargs)
         hidden_states = self.attention_residual(hidden_states, attended, c)
         h, time = self.post_attention_layernorm(hidden_states, c)
-        return self.mlp_residual(hidden_states, self.mlp(h, time, c), c)
+        if isinstance(self.mlp, HelmMoE):
+            h, router_logits = self.mlp(h, time, c)
+        else:
+            h, router_logits = self.mlp(h, time, c), None
+        return self.mlp_residual(hidden_states, h, c), router_logits
 
 
 class HelmPreTrainedModel(PreTrainedModel):
@@ -69,7 +74,6 @@ class HelmPreTrainedModel(PreTrainedModel):
     _can_record_outputs = {
         "hidden_states": HelmDecoderLayer,
         "attentions": [HelmAttention, HelmLatentAttention],
-        "router_logits": OutputRecorder(HelmRouter, index=0),
     }
     _keep_in_fp32_modules_strict = ["e_score_correction_bias"]
 
@@ -158,9 +162,9 @@ class HelmModel(HelmPreTrainedModel):
             self._balance_experts()
 
         c = self.config.curvature if self.curvature is None else self.curvature()
-        hidden_states = inputs_embeds
+        hidden_states, router_logits = inputs_embeds, []
         for layer in self.layers:
-            hidden_states = layer(
+            hidden_states, logits = layer(
                 hidden_states,
                 c,
                 attention_mask=mask,
@@ -169,9 +173,13 @@ class HelmModel(HelmPreTrainedModel):
                 use_cache=use_cache,
                 **kwargs,
             )
+            if logits is not None:
+                router_logits.append(logits)
         hidden_states, _ = self.norm(hidden_states, c)
         return MoeModelOutputWithPast(
-            last_hidden_state=hidden_states, past_key_values=past_key_values
+            last_hidden_state=hidden_states,
+            past_key_values=past_key_values,
+            router_logits=tuple(router_logits) or None,
         )
 
     def curvatures(self) -> dict[str, float]:
@@ -246,17 +254,12 @@ class HelmForCausalLM(HelmPreTrainedModel, GenerationMixin):
         inputs_embeds: Float[Tensor, "rows n d"] | None = None,
         labels: Int[Tensor, "rows n"] | None = None,
         use_cache: bool | None = None,
-        output_router_logits: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
     ) -> MoeCausalLMOutputWithPast:
         """As LlamaForCausalLM's. In training, ``loss`` includes the experts' balance loss, which is
         ``aux_loss``; elsewhere it is the cross entropy alone."""
         config = self.config
-        balanced = self.training and labels is not None and config.router_aux_loss_coef > 0
-        balanced = balanced and config.n_routed_experts > 0
-        if output_router_logits is None:
-            output_router_logits = config.output_router_logits
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -264,7 +267,6 @@ class HelmForCausalLM(HelmPreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
-            output_router_logits=output_router_logits or balanced,
             **kwargs,
         )
         hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
@@ -274,7 +276,7 @@ class HelmForCausalLM(HelmPreTrainedModel, GenerationMixin):
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=config.vocab_size, **kwargs
             )
-        if balanced and outputs.router_logits:
+        if loss is not None and self.training and outputs.router_logits:
             aux_loss = sequence_balance_loss(
                 outputs.router_logits, config, logits.shape[0], attention_mask
             )
