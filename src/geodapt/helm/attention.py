@@ -30,7 +30,7 @@ from transformers import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import repeat_kv
 
-from geodapt.helm import hope, points
+from geodapt.helm import fused, hope, points
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.hope import Rotation
 from geodapt.helm.layers import LearnedTemperature, LorentzLinear
@@ -123,7 +123,7 @@ def softmax(
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     elif attention_mask is not None:
         scores = scores + attention_mask
-    return points.wide(scores).softmax(-1).to(scores.dtype)
+    return fused.wide(scores).softmax(-1).to(scores.dtype)
 
 
 def centroid(
@@ -131,8 +131,6 @@ def centroid(
 ) -> tuple[Float[Tensor, "rows n heads*d"], Float[Tensor, "rows n"]]:
     """Each head's Lorentz centroid from its sums ``(s, sum of u)``; then all heads' Lorentz
     concatenation (their space components side by side), and its time."""
-    s, u = sums[..., :-1], points.wide(sums[..., -1])
-    square = points.square(s)
-    norm = points.inverse_norm(square, u, 1.0, c)
-    out = (s * norm.unsqueeze(-1).to(s.dtype)).flatten(-2)
-    return out, torch.sqrt((square * norm * norm).sum(-1) + 1 / c)
+    s, s2, u = fused.split_sums(sums)
+    norm = points.inverse_norm(s2, u, 1.0, c)
+    return fused.scale(s, norm).flatten(-2), points.time_of((s2 * norm**2).sum(-1), c)

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 from transformers.integrations.moe import _grouped_mm
 
-from geodapt.helm import points
+from geodapt.helm import fused, points
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.layers import HelmMLP
 from geodapt.helm.points import Curvature
@@ -57,7 +57,7 @@ class HelmRouter(nn.Module):
         """Logits, weights of the chosen experts, and which they are; in float32 or wider."""
         config = self.config
         with torch.autocast(x.device.type, enabled=False):
-            logits = F.linear(points.wide(x), points.wide(self.weight))
+            logits = F.linear(fused.wide(x), fused.wide(self.weight))
         scores = affinities(logits, config)
         chosen = self._choose(scores.detach() + self.e_score_correction_bias)
         if self.training:
@@ -147,19 +147,19 @@ class HelmExperts(nn.Module):
         ends = load(expert, len(spaces.scale)).cumsum(0).to(torch.int32)
         space, token = spaces.of(expert), order // k
 
-        r, time = space.lift(points.square(x)[token] * space.scale**2)
-        inputs = x.index_select(0, token) * (r * space.scale).unsqueeze(-1).to(x.dtype)
+        r, time = space.lift(fused.square(x)[token] * space.scale**2)
+        inputs = fused.scale(x.index_select(0, token), r * space.scale)
         both = _grouped_linear(inputs, self.gate_up_proj, ends)
         gate, up = _add_time(both, r * time, space.member, self.gate_up_time).chunk(2, dim=-1)
-        h = self.act_fn(gate) * up
-        r, time = space.lift(points.square(h))
+        h, h2 = fused.product(self.act_fn(gate), up)
+        r, time = space.lift(h2)
         y = _add_time(_grouped_linear(h, self.down_proj, ends), time, space.member, self.down_time)
 
         # Back to the model's space, and each token's results side by side again.
         back = r / space.scale
-        u = points.excess(points.square(y) * back**2, c)
+        u = points.excess(fused.square(y) * back**2, c)
         gated = weights.flatten()[order]
-        y = y * (gated * back).unsqueeze(-1).to(y.dtype)
+        y = fused.scale(y, gated * back)
         place = torch.argsort(order)
         u = (gated * u)[place].view(-1, k).sum(-1)
         return y.index_select(0, place).view(-1, k, y.shape[-1]).sum(1), u
@@ -225,7 +225,7 @@ class HelmMoE(nn.Module):
 
     def curvatures(self) -> Float[Tensor, "experts"]:
         """``c_i`` of every expert, shared ones first."""
-        offset = points.wide(self.curvature_offset)
+        offset = fused.wide(self.curvature_offset)
         return offset.new_tensor(self.start) * torch.exp(offset)
 
     def spaces(self, c_i: Float[Tensor, "e"], c: Curvature) -> Spaces:
@@ -255,6 +255,6 @@ class HelmMoE(nn.Module):
         for expert, c_e in zip(self.shared_experts, c_i[: self.shared], strict=True):
             scale = torch.sqrt(c / c_e)
             y = expert(x * scale.to(x.dtype), time * scale, c_e) / scale.to(x.dtype)
-            s, u = s + y, u + points.excess(points.square(y), c)
-        norm = points.inverse_norm(points.square(s), u, self.shared + weights.sum(-1), c)
-        return (s * norm.unsqueeze(-1).to(s.dtype)).view(shape), logits
+            s, u = s + y, u + points.excess(fused.square(y), c)
+        norm = points.inverse_norm(fused.square(s), u, self.shared + weights.sum(-1), c)
+        return fused.scale(s, norm).view(shape), logits

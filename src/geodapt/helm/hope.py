@@ -14,11 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from geodapt.helm import points
+from geodapt.helm import fused, points
 from geodapt.helm.config import HelmConfig
+from geodapt.helm.fused import Rotation
 from geodapt.helm.points import Curvature
-
-Rotation = tuple[Tensor, Tensor]
 
 
 class HelmRotaryEmbedding(LlamaRotaryEmbedding):
@@ -41,18 +40,6 @@ class HelmRotaryEmbedding(LlamaRotaryEmbedding):
         return cos[..., :half], sin[..., :half]
 
 
-def rotate(
-    x: Float[Tensor, "rows n heads d"], rotation: Rotation | None
-) -> Float[Tensor, "rows n heads d"]:
-    """Rotate the pairs ``(x_i, x_(i + p))`` for i < p; components from 2 p on stay."""
-    if rotation is None:
-        return x
-    cos, sin = (part.unsqueeze(2) for part in rotation)
-    pairs = cos.shape[-1]
-    a, b, rest = x.split([pairs, pairs, x.shape[-1] - 2 * pairs], dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
-
-
 def queries(
     x: Float[Tensor, "rows n heads d"],
     rotation: Rotation | None,
@@ -60,16 +47,15 @@ def queries(
     c: Curvature,
 ) -> Float[Tensor, "rows heads n d+1"]:
     """``factor (R x, -t(x))``, as :func:`geodapt.helm.attention` multiplies it with keys."""
-    time = points.time(x, c).unsqueeze(-1).to(x.dtype)
-    return (torch.cat([rotate(x, rotation), -time], dim=-1) * factor.to(x.dtype)).transpose(1, 2)
+    return fused.whole(x, -points.time(x, c), rotation, factor).transpose(1, 2)
 
 
 def keys(
     x: Float[Tensor, "rows n heads d"], rotation: Rotation | None, c: Curvature
 ) -> Float[Tensor, "rows heads n d+1"]:
     """``(R x, u(x))``, with the time excess in the last place; values are so without rotation."""
-    u = points.excess(points.square(x), c).unsqueeze(-1).to(x.dtype)
-    return torch.cat([rotate(x, rotation), u], dim=-1).transpose(1, 2)
+    u = points.excess(fused.square(x), c)
+    return fused.whole(x, u, rotation).transpose(1, 2)
 
 
 class RelativeBias(nn.Module):

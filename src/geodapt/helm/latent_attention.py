@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import Cache
 
-from geodapt.helm import hope, points
+from geodapt.helm import fused, hope, points
 from geodapt.helm.attention import attend, centroid, softmax
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.hope import Rotation
@@ -82,10 +82,10 @@ class HelmLatentAttention(nn.Module):
         )
         z, z_time = self.kv_a_layernorm(latent, c)
         z = torch.cat([z, z_time.unsqueeze(-1).to(z.dtype)], dim=-1)
-        rope = hope.rotate(rope.unsqueeze(2), rotation)
+        rope = fused.rotate(rope.unsqueeze(2), rotation)
         k, v = self._expand(z)
-        k_excess = points.excess(points.square(k) + points.square(rope), c).to(k.dtype)
-        v_excess = points.excess(points.square(v), c).to(v.dtype)
+        k_excess = points.excess(fused.square(k) + fused.square(rope), c).to(k.dtype)
+        v_excess = points.excess(fused.square(v), c).to(v.dtype)
         if past_key_values is not None:
             kept = torch.cat([rope.squeeze(2), k_excess, v_excess], dim=-1)
             z, kept = past_key_values.update(z.unsqueeze(1), kept.unsqueeze(1), self.layer_idx)

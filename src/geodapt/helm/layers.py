@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from geodapt.helm import points
+from geodapt.helm import fused, points
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.points import Curvature
 
@@ -25,7 +25,7 @@ class LearnedCurvature(nn.Module):
         self.offset = nn.Parameter(torch.zeros(()))
 
     def forward(self) -> Float[Tensor, ""]:
-        return self.start * torch.exp(points.wide(self.offset))
+        return self.start * torch.exp(fused.wide(self.offset))
 
 
 class LorentzLinear(nn.Linear):
@@ -45,8 +45,7 @@ class LorentzLinear(nn.Linear):
     def forward(  # type: ignore[override]  # a linear layer that reads one component more
         self, x: Float[Tensor, "*batch d_in"], time: Float[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch d_out"]:
-        y = super().forward(x)
-        return torch.addcmul(y, time.unsqueeze(-1).to(y.dtype), self.time_weight.to(y.dtype))
+        return fused.add_time(super().forward(x), time, self.time_weight)
 
 
 class HelmRMSNorm(nn.Module):
@@ -79,8 +78,8 @@ class LorentzResidual(nn.Module):
     def forward(
         self, x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], c: Curvature
     ) -> Float[Tensor, "*batch d"]:
-        weight = torch.exp(points.wide(self.weight_offset))
-        scale = 2 * torch.exp(points.wide(self.scale_offset))
+        weight = torch.exp(fused.wide(self.weight_offset))
+        scale = 2 * torch.exp(fused.wide(self.scale_offset))
         return points.residual(x, y, weight, scale, c)
 
 
@@ -98,8 +97,8 @@ class HelmMLP(nn.Module):
     def forward(
         self, x: Float[Tensor, "*batch d"], time: Float[Tensor, "*batch"], c: Curvature
     ) -> Float[Tensor, "*batch d"]:
-        h = self.act_fn(self.gate_proj(x, time)) * self.up_proj(x, time)
-        return self.down_proj(h, points.time(h, c))
+        h, h2 = fused.product(self.act_fn(self.gate_proj(x, time)), self.up_proj(x, time))
+        return self.down_proj(h, points.time_of(h2, c))
 
 
 class LearnedTemperature(nn.Module):
@@ -111,7 +110,7 @@ class LearnedTemperature(nn.Module):
         self.offset = nn.Parameter(torch.zeros(()))
 
     def forward(self) -> Float[Tensor, ""]:
-        return 2 / self.start * torch.exp(-points.wide(self.offset))
+        return 2 / self.start * torch.exp(-fused.wide(self.offset))
 
     @classmethod
     def of_heads(cls, heads: int, head_dim: int) -> "LearnedTemperature":

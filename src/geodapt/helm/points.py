@@ -14,23 +14,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geodapt.helm import fused
+
 Curvature = float | Tensor
-
-
-def square(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-    """``|x|^2``, in float32 or wider."""
-    x = wide(x)
-    return torch.linalg.vecdot(x, x)
-
-
-def wide(x: Tensor) -> Tensor:
-    """The tensor in the type that scalars are computed in."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def time(x: Float[Tensor, "*batch d"], c: Curvature) -> Float[Tensor, "*batch"]:
     """``t(x) = sqrt(|x|^2 + 1/c)``."""
-    return torch.sqrt(square(x) + 1 / c)
+    return time_of(fused.square(x), c)
+
+
+def time_of(square: Float[Tensor, "*batch"], c: Curvature) -> Float[Tensor, "*batch"]:
+    """Time of points with this ``|x|^2``."""
+    return torch.sqrt(square + 1 / c)
 
 
 def excess(square: Float[Tensor, "*batch"], c: Curvature) -> Float[Tensor, "*batch"]:
@@ -65,16 +61,14 @@ def residual(
     c: Curvature,
 ) -> Float[Tensor, "*batch d"]:
     """Lorentzian residual connection: ``scale`` times the centroid of ``x + weight y``."""
-    s = x + weight.to(x.dtype) * y
-    lifted = excess(square(x), c) + weight * excess(square(y), c)
-    norm = inverse_norm(square(s), lifted, 1 + weight, c)
-    return s * (scale * norm).unsqueeze(-1).to(x.dtype)
+    s, s2, x2, y2 = fused.weighted_sum(x, y, weight)
+    lifted = excess(x2, c) + weight * excess(y2, c)
+    return fused.scale(s, scale * inverse_norm(s2, lifted, 1 + weight, c))
 
 
 def rms_norm(
     x: Float[Tensor, "*batch d"], weight: Float[Tensor, "d"], eps: float, c: Curvature
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
     """RMSNorm of the space components, and the time of the result."""
-    k = torch.rsqrt(square(x) / x.shape[-1] + eps)
-    h = (x * k.unsqueeze(-1).to(x.dtype)) * weight
-    return h, time(h, c)
+    h, h2 = fused.rms_norm(x, weight, eps)
+    return h, time_of(h2, c)
