@@ -147,7 +147,7 @@ class HelmExperts(nn.Module):
         ends = load(expert, len(spaces.scale)).cumsum(0).to(torch.int32)
         space, token = spaces.of(expert), order // k
 
-        r, time = space.lift(fused.square(x)[token] * space.scale**2)
+        r, time = space.lift(fused.square(x).index_select(0, token) * space.scale**2)
         inputs = fused.scale(x.index_select(0, token), r * space.scale)
         both = _grouped_linear(inputs, self.gate_up_proj, ends)
         gate, up = _add_time(both, r * time, space.member, self.gate_up_time).chunk(2, dim=-1)
@@ -158,10 +158,10 @@ class HelmExperts(nn.Module):
         # Back to the model's space, and each token's results side by side again.
         back = r / space.scale
         u = points.excess(fused.square(y) * back**2, c)
-        gated = weights.flatten()[order]
+        gated = weights.flatten().index_select(0, order)
         y = fused.scale(y, gated * back)
         place = torch.argsort(order)
-        u = (gated * u)[place].view(-1, k).sum(-1)
+        u = (gated * u).index_select(0, place).view(-1, k).sum(-1)
         return y.index_select(0, place).view(-1, k, y.shape[-1]).sum(1), u
 
 
@@ -253,8 +253,8 @@ class HelmMoE(nn.Module):
         spaces = self.spaces(c_i[self.shared :], c)
         s, u = self.experts(x, chosen, weights, spaces, c)
         for expert, c_e in zip(self.shared_experts, c_i[: self.shared], strict=True):
-            scale = torch.sqrt(c / c_e)
-            y = expert(x * scale.to(x.dtype), time * scale, c_e) / scale.to(x.dtype)
+            a = torch.sqrt(c / c_e).expand_as(time)
+            y = fused.scale(expert(fused.scale(x, a), time * a, c_e), 1 / a)
             s, u = s + y, u + points.excess(fused.square(y), c)
         norm = points.inverse_norm(fused.square(s), u, self.shared + weights.sum(-1), c)
         return fused.scale(s, norm).view(shape), logits
