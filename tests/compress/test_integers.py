@@ -62,7 +62,7 @@ def test_codes_scales_and_products_are_torchaos(form, dtype):
 
 @pytest.mark.parametrize("form", [Form(4, 16), Form(3, 32), Form(8, 96)], ids=str)
 def test_rounding_by_hand(form):
-    """No integer in range is nearer; torchao divides by the 16-bit scale, so nearly tied ones may."""
+    """No integer in range is nearer, but for ties: torchao divides by a rounded scale."""
     W = torch.randn(5, 96)
     made = integers.quantise(W, form)
     scale = made.scale.double().repeat_interleave(form.group, 1)

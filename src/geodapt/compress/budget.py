@@ -7,6 +7,7 @@ hulls first gives the least total error for the bytes taken (the Lagrangian argu
 and a segment's slope is a squared singular value per byte of its two vectors.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -59,13 +60,13 @@ def allocate(curves: Mapping[str, Sequence[Option]], budget: Budget) -> dict[str
     """
     hulls = {path: hull(options) for path, options in curves.items()}
     chosen = {path: options[0] for path, options in hulls.items()}
+    require_room(chosen, budget)
     left = budget.bytes - sum(option.bytes for option in chosen.values())
-    _require_room(left, chosen, budget)
     error = sum(option.error for option in chosen.values())
     segments = [
         (_slope(small, large), path, small, large)
         for path, options in hulls.items()
-        for small, large in zip(options, options[1:], strict=False)
+        for small, large in itertools.pairwise(options)
     ]
     for _, path, small, large in sorted(segments, key=lambda segment: -segment[0]):
         if error <= budget.loss * len(chosen):
@@ -91,7 +92,7 @@ def allocate_uniform(curves: Mapping[str, Sequence[Option]], budget: Budget) -> 
         for row in rows
     ]
     smallest = min(totals, key=lambda total: total[0])
-    _require_room(budget.bytes - smallest[0], smallest[2], budget)
+    require_room(smallest[2], budget)
     fitting = [total for total in totals if total[0] <= budget.bytes]
     enough = [total for total in fitting if total[1] <= budget.loss]
     if enough:
@@ -118,13 +119,14 @@ def _aligned(curves: Sequence[Sequence[Option]]) -> list[tuple[Option, ...]]:
     ]
 
 
-def _require_room(left: float, smallest: Mapping[str, Option], budget: Budget) -> None:
-    if left < 0:
-        needed = sum(option.bytes for option in smallest.values())
+def require_room(smallest: Mapping[str, Option], budget: Budget) -> None:
+    """Raise :class:`InputError` when even the smallest options exceed the budget."""
+    needed = sum(option.bytes for option in smallest.values())
+    if needed > budget.bytes:
         raise InputError(
             f"the budget of {budget.bytes:,.0f} bytes for the layers' weights cannot be met: this "
-            f"method takes {needed:,} at least; raise the budget, or choose a method with fewer "
-            "bits (svd and int go lowest)"
+            f"method takes {needed:,} at least, {needed / budget.bytes:.2f} times as much; raise "
+            "the budget, or choose a method that goes lower (svd, int, lowrank_plus_int)"
         )
 
 

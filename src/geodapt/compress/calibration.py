@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from geodapt.compress.layers import shape_of
 from geodapt.errors import InputError
 from geodapt.progress import bar
 
@@ -110,11 +111,7 @@ class _Seen:
 
     def moments(self, path: str, inputs: int) -> Moments:
         tokens = self.tokens[path]
-        if tokens < inputs:
-            raise InputError(
-                f"the calibration set is too small: layer {path} has {inputs:,} inputs and saw "
-                f"{tokens:,} tokens; give at least {inputs:,}, better ten times as many"
-            )
+        _require_tokens(path, inputs, tokens)
         matrix = (self.sums.pop(path) / tokens).float()
         if not torch.isfinite(matrix).all():
             raise InputError(
@@ -142,5 +139,20 @@ def _ticking(batches: list[Mapping[str, Any]], progress) -> Iterator[Mapping[str
         progress.advance()
 
 
-def _inputs(layer: Any) -> int:
-    return layer.nx if hasattr(layer, "nx") else layer.in_features  # nx: GPT-2's Conv1D
+def check_size(layers: Mapping[str, nn.Module], batches: list[Mapping[str, Any]]) -> None:
+    """Raise :class:`InputError` when there are fewer tokens than the widest layer has inputs."""
+    tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+    widest = max(layers, key=lambda path: _inputs(layers[path]))
+    _require_tokens(widest, _inputs(layers[widest]), tokens)
+
+
+def _require_tokens(path: str, inputs: int, tokens: int) -> None:
+    if tokens < inputs:
+        raise InputError(
+            f"the calibration set is too small: layer {path} has {inputs:,} inputs and saw "
+            f"{tokens:,} tokens; give at least {inputs:,}, better ten times as many"
+        )
+
+
+def _inputs(layer: nn.Module) -> int:
+    return shape_of(layer)[1]

@@ -7,13 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geodapt.compress.budget import Budget, Option, allocate, allocate_uniform, hull
+from geodapt.compress.budget import (
+    Budget,
+    Option,
+    allocate,
+    allocate_uniform,
+    hull,
+    require_room,
+)
 from geodapt.compress.calibration import calibrate
 from geodapt.compress.curves import curve
-from geodapt.compress.forms import Form, Method, groups_of
-from geodapt.compress.layers import compressible, replace_weight, weight_of
+from geodapt.compress.forms import WIDTHS, Form, Method, groups_of
+from geodapt.compress.layers import compressible, replace_weight, shape_of, weight_of
 from geodapt.compress.svd import Whitening
-from geodapt.compress.weights import build
+from geodapt.compress.weights import build, is_compressed
 from geodapt.errors import InputError
 from geodapt.progress import track
 
@@ -64,14 +71,32 @@ class Target:
         return None if self.loss is None else Budget(loss=self.loss)
 
 
-def options(
-    path: str, W: Tensor, method: Method, target: Target, whitening: Whitening
-) -> list[Option]:
-    """What a layer may become, as far as :func:`choose` needs it.
+def check_fits(layers: Mapping[str, nn.Module], method: Method, target: Target) -> None:
+    """Raise :class:`InputError` for a target that these layers cannot meet, before any work.
 
-    Raises :class:`InputError` when the rank or the group does not fit the layer.
+    What their errors decide (an allowed loss) shows later.
     """
-    out_features, in_features = W.shape
+    target.check(method)
+    smallest = {}
+    for path, layer in layers.items():
+        shape = shape_of(layer)
+        _check_layer(path, shape, method, target)
+        form = _smallest(shape, method, target)
+        smallest[path] = Option(form, form.bytes(*shape), 0.0)
+    budget = target.budget(count_weights(layers))
+    if budget is not None:
+        require_room(smallest, budget)
+
+
+def _smallest(shape: tuple[int, int], method: Method, target: Target) -> Form:
+    if not method.integers:
+        return Form(rank=1)
+    return Form(method.width or WIDTHS[0], target.group or shape[1])
+
+
+def _check_layer(path: str, shape: tuple[int, int], method: Method, target: Target) -> None:
+    """Rank and group must suit the layer."""
+    out_features, in_features = shape
     if target.group is not None and in_features % target.group:
         raise InputError(
             f"layer {path} has {in_features} inputs, which groups of {target.group} do not "
@@ -83,6 +108,11 @@ def options(
             f"rank {target.rank} is outside of 1 to {full}, the full rank of layer {path} "
             f"({out_features} x {in_features})"
         )
+
+
+def options(W: Tensor, method: Method, target: Target, whitening: Whitening) -> list[Option]:
+    """What a layer may become, as far as :func:`choose` needs it."""
+    out_features, in_features = W.shape
     if target.budget(1) is None:
         form = Form(method.width, _group(method, target, in_features), target.rank or 0)
         return [Option(form, form.bytes(out_features, in_features), 0.0)]
@@ -170,15 +200,15 @@ def compress(
     anything is changed, for what cannot be compressed or a target that cannot be met.
     """
     how, goal = Method.named(method), Target(**target)
-    goal.check(how)
     layers = compressible(model)
+    check_fits(layers, how, goal)
     moments: dict[str, Tensor] = {}
     for group in calibrate(model, layers, batches) if batches is not None else ():
         moments |= {path: found.matrix for path, found in group.items()}
     curves = {}
     for path, layer in track(layers.items(), "measuring layers", len(layers)):
         W = weight_of(layer)
-        curves[path] = options(path, W, how, goal, Whitening(moments.get(path)))
+        curves[path] = options(W, how, goal, Whitening(moments.get(path)))
     forms = choose(curves, how, goal, count_weights(layers))
     reports = []
     for path, layer in track(layers.items(), "compressing layers", len(layers)):
@@ -195,8 +225,6 @@ def count_weights(layers: Mapping[str, nn.Module]) -> int:
 
 def compressed_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     """The layers whose weight is compressed."""
-    from geodapt.compress.weights import is_compressed
-
     for path, module in model.named_modules():
         if isinstance(module, nn.Linear) and is_compressed(module.weight):
             yield path, module

@@ -29,7 +29,8 @@ def quantise(W: Float[Tensor, "out in"], form: Form) -> Tensor:
     ``IntxWeightOnlyConfig(torch.intN, PerGroup(group))`` makes with 16-bit scales.
     """
     out_features, in_features = W.shape
-    assert form.width is not None and form.group is not None
+    assert form.width is not None
+    assert form.group is not None
     config: Int8WeightOnlyConfig | IntxWeightOnlyConfig
     if form.is_int8_by_rows(in_features):
         config = Int8WeightOnlyConfig(set_inductor_config=False)
@@ -56,7 +57,8 @@ def unpack(
     tensors: dict[str, Tensor], form: Form, shape: tuple[int, int], dtype: torch.dtype
 ) -> Tensor:
     """The tensor that :func:`pack` took apart."""
-    assert form.width is not None and form.group is not None
+    assert form.width is not None
+    assert form.group is not None
     count = shape[0] * shape[1]
     codes = unpack_bits(tensors["codes"], form.width, count).to(torch.int16)
     qdata = (codes - 2 ** (form.width - 1)).to(torch.int8).reshape(shape)

@@ -48,6 +48,12 @@ def compressible(model: nn.Module) -> dict[str, nn.Module]:
     return layers
 
 
+def shape_of(layer: Any) -> tuple[int, int]:
+    """Outputs and inputs."""
+    rows, columns = layer.weight.shape
+    return (columns, rows) if isinstance(layer, Conv1D) else (rows, columns)
+
+
 def weight_of(layer: nn.Module) -> Float[Tensor, "out in"]:
     """The weight, output by input (GPT-2's Conv1D stores it the other way round)."""
     weight: Any = layer.weight

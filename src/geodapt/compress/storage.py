@@ -3,7 +3,7 @@
 ::
 
     config.json           the model's own configuration
-    model.safetensors     all tensors; of a compressed layer ``PATH.codes``, ``.scale``, ``.A``, ``.B``
+    model.safetensors     all tensors; compressed ones as PATH.codes, .scale, .A, .B
     compression.json      which layers are in which form
     tokenizer.json, ...   the tokenizer
 """

@@ -18,7 +18,7 @@ from geodapt.compress.forms import Form
 from geodapt.compress.integers import narrow
 from geodapt.compress.svd import Factors, Whitening, truncate
 
-ROUNDS = 5
+ROUNDS = 4
 """How often integers and correction are fitted to what the other leaves."""
 
 

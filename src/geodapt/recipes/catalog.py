@@ -10,6 +10,7 @@ from geodapt.recipes.document import Document
 
 SYSTEMS = {
     "xcross": "geodapt.xcross.recipe:XCrossRecipe",
+    "compress": "geodapt.compress.recipe:CompressRecipe",
 }
 """System name -> ``module:class`` of its recipe, imported only when it is run."""
 

@@ -66,6 +66,7 @@ METRICS = (
     Column("macro_f1", "Macro F1", _percent, "%"),
     Column("mrr", "MRR", _score),
     Column("ndcg_at_10", "NDCG@10", _score, short="NDCG\n@10"),
+    Column("cosine_agreement", "Agreement of cosines", _score, short="Agree-\nment"),
 )
 
 TRAINABLE = Column(
@@ -73,6 +74,9 @@ TRAINABLE = Column(
 )
 COSTS = (
     TRAINABLE,
+    Column("perplexity", "Perplexity", _seconds, cost=True),
+    Column("size_mb", "Size", _seconds, "MB", cost=True),
+    Column("forward_ms", "Forward", _seconds, "ms", cost=True),
     Column("seconds", "Time", _seconds, "s", cost=True),
     Column("peak_memory_mb", "Memory", _count, "MB", cost=True),
 )

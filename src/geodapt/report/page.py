@@ -9,7 +9,15 @@ from plotly.offline import get_plotlyjs
 
 from geodapt.errors import InputError
 from geodapt.files import write_text
-from geodapt.report import comparison, contributions, curves, details, efficiency, predictions
+from geodapt.report import (
+    comparison,
+    compression,
+    contributions,
+    curves,
+    details,
+    efficiency,
+    predictions,
+)
 from geodapt.report.section import Run, Section
 from geodapt.report.words import listed
 from geodapt.runs import RunFolder
@@ -19,6 +27,8 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     efficiency.section,
     contributions.section,
     predictions.section,
+    compression.layers,
+    compression.errors,
     curves.section,
     details.section,
 )
