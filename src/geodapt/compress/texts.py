@@ -26,6 +26,13 @@ def read_texts(source: str) -> list[str]:
         domains = load_domains(ApiCallSettings.model_validate({"domains": PACKAGES}))
         return [text for domain in domains.values() for text in domain.items["text"]]
     path = Path(source).expanduser()
+    texts = _file(source, path)
+    if not texts:
+        raise InputError(f"{source} holds no text")
+    return texts
+
+
+def _file(source: str, path: Path) -> list[str]:
     if not path.is_file():
         raise InputError(
             f"{source} does not exist; give a text file, a JSONL file with a text a line, or "
