@@ -53,7 +53,7 @@ def test_a_run_leaves_a_model_that_loads_and_its_figures(world, tmp_path, model,
     else:
         assert after["cosine_agreement"] > 0.8
         assert 0 <= after["hit_at_1"] <= after["mrr"] <= 1
-    assert all(0 < layer["output_error"] < 0.5 for layer in found["layers"])
+    assert all(0 < layer["output_error"] < 1 for layer in found["layers"])
     loaded = load(tmp_path / "out/model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out/model")
     batch = tokenizer(["w1 w2 w3"], return_tensors="pt")

@@ -1,5 +1,6 @@
 """From a model to a smaller one: measure the layers, share out the budget, replace the weights."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -220,7 +221,7 @@ def compress(
 
 def count_weights(layers: Mapping[str, nn.Module]) -> int:
     """Entries of all layers' weights."""
-    return sum(layer.weight.numel() for layer in layers.values())  # type: ignore[operator, union-attr]
+    return sum(math.prod(shape_of(layer)) for layer in layers.values())
 
 
 def compressed_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:

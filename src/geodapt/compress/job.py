@@ -131,8 +131,8 @@ class Job:
         ]
 
     def _analyse(self, reports: list[dict[str, Any]]) -> dict[str, Any]:
-        weights = count_weights(self.layers)
-        bits = 8 * sum(report["bytes"] for report in reports) / weights
+        taken = 8 * sum(report["bytes"] for report in reports) / count_weights(self.layers)
+        bits = self.recipe.bits_per_weight or taken
         drawn = {0, len(self.layers) // 2, len(self.layers) - 1}
 
         def compute(number: int, path: str, work: Path) -> dict[str, Any]:

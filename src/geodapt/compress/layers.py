@@ -18,7 +18,7 @@ def compressible(model: nn.Module) -> dict[str, nn.Module]:
     :class:`InputError` when there are none, when one is quantized already, or holds a NaN.
     """
     head = getattr(model, "get_output_embeddings", lambda: None)()
-    layers = {
+    layers: dict[str, nn.Module] = {
         path: module
         for path, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D) and module is not head and "pooler" not in path

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from geodapt.compress.compression import compressed_layers
@@ -92,11 +92,10 @@ def load(folder: Path | str) -> PreTrainedModel:
             "from_pretrained"
         )
     description = _description(folder)
-    config = AutoConfig.from_pretrained(folder)
+    kind = _class(description.model, folder)
+    config = kind.config_class.from_pretrained(folder)
     with no_init_weights():
-        model = _class(description.model, folder)._from_config(
-            config, dtype=getattr(torch, description.dtype)
-        )
+        model = kind._from_config(config, dtype=getattr(torch, description.dtype))
     model.tie_weights()  # left out with the initialisation
     tensors = read_tensors(folder / WEIGHTS)
     for path, layer in description.layers.items():

@@ -60,7 +60,7 @@ def batches(
     tokenizer: Any, texts: Sequence[str], model: Any, max_tokens: int = 128, size: int = 16
 ) -> list[Mapping[str, Any]]:
     """Padded batches of texts, texts of like length together."""
-    found = []
+    found: list[Mapping[str, Any]] = []
     by_length = sorted(texts, key=len)
     for start in range(0, len(by_length), size):
         batch = tokenizer(

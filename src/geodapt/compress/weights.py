@@ -34,7 +34,7 @@ class LowRank(TorchAOBaseTensor):
     integers: Tensor | None
 
     def __new__(cls, A: Tensor, B: Tensor, integers: Tensor | None = None) -> "LowRank":
-        return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        return torch.Tensor._make_wrapper_subclass(
             cls, (B.shape[0], A.shape[1]), dtype=A.dtype, device=A.device
         )
 
