@@ -55,7 +55,9 @@ def geoopt(matrix: Tensor, scalar: float) -> dict[str, Peer]:
         import geoopt.manifolds.lorentz.math as lorentz
         import geoopt.manifolds.stereographic.math as ball
     except ImportError:
-        console.print("geoopt is not installed: its columns are missing (pip install geoopt)")
+        console.print(
+            "geoopt is missing, and so are its columns: pip install geoopt", soft_wrap=True
+        )
         return {}
 
     def on_hyperboloid(function: Callable, full: bool = True) -> Peer:
@@ -107,10 +109,7 @@ def hypll() -> dict[str, Peer]:
     try:
         from hypll.manifolds.poincare_ball.math import diffgeom
     except ImportError:
-        console.print(
-            "hypll is not installed: its columns are missing "
-            "(pip install --no-deps --target FOLDER hypll, then PYTHONPATH=FOLDER)"
-        )
+        console.print("hypll is missing, and so are its columns: see --help", soft_wrap=True)
         return {}
 
     def peer(function: Callable) -> Peer:
