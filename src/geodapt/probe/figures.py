@@ -7,15 +7,19 @@ from torch import Tensor
 
 from geodapt.geometry import curvature
 from geodapt.geometry.curvature import Delta, Embedding
-from geodapt.probe.sources import Source
+from geodapt.geometry.graphs import graph_distances, nearest_neighbours
+from geodapt.geometry.scaling import classical_scaling
+from geodapt.probe.sources import Source, connected_sample
 
 NEIGHBOURS = 10  # of the graph whose curvature is measured, where the source is no graph itself
 EXACT = 120  # points up to which every point is a base of delta
-BASES = 6
+BASES = 4  # of delta, else
 EDGES = 300  # edges whose curvature is measured
-DRAWN = 250  # points of the pictures
+DRAWN = 200  # points of the pictures
 DIMENSION = 8  # of the space in which a curvature is sought
-STEPS = 240
+STEPS = 200
+REACH = 32.0  # largest diameter, in radii of curvature, at which a curvature is sought
+VISIBLE = 10.0  # the same of the picture: beyond, all lies on the rim
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,11 @@ class Shape:
     average_delta: float
     curvatures: Tensor
     radii: Tensor  # relative to the mean distance between points
-    hyperbolic: Embedding
+    hyperbolic: Embedding  # in DIMENSION dimensions
     euclidean: Embedding
+    disk: Embedding  # in two
+    plane: Embedding
+    span: float  # diameter of the embedded points
 
     @property
     def gain(self) -> float:
@@ -36,6 +43,11 @@ class Shape:
         A hundredth is added to both, for below that neither has anything left to gain.
         """
         return (self.euclidean.distortion + 0.01) / (self.hyperbolic.distortion + 0.01)
+
+    @property
+    def endless(self) -> bool:
+        """Whether the largest curvature tried fits best, as it does a tree."""
+        return self.hyperbolic.c**0.5 * self.span > 0.99 * REACH
 
 
 @dataclass(frozen=True)
@@ -64,50 +76,61 @@ def measure(source: Source, seed: int = 0) -> Figures:
     """
     generator = torch.Generator().manual_seed(seed)
     n = len(source.distances)
-    axes = curvature.classical_scaling(source.distances, n)
-    cloud = torch.randn(n, n, generator=generator, dtype=torch.float64) * axes.std(0)
+    spread = classical_scaling(source.distances, n).std(0)
+    spread = spread[spread > 1e-6 * spread[0]]
+    cloud = torch.randn(n, len(spread), generator=generator, dtype=torch.float64) * spread
     control = torch.cdist(cloud, cloud, compute_mode="donot_use_mm_for_euclid_dist")
     drawn = _spread(source, min(n, DRAWN), generator)
     return Figures(
         source,
-        _shape(source.distances, source.edges, drawn, seed),
+        _shape(source.distances, source.graph, drawn, seed),
         _shape(control, None, drawn, seed),
         drawn,
-        curvature.suggest_curvature(source.distances[drawn][:, drawn], 2, STEPS, seed),
+        curvature.suggest_curvature(source.distances[drawn][:, drawn], 2, STEPS, seed, VISIBLE),
     )
 
 
-def _shape(distances: Tensor, edges: Tensor | None, drawn: Tensor, seed: int) -> Shape:
+def _shape(distances: Tensor, graph: Tensor | None, drawn: Tensor, seed: int) -> Shape:
     generator = torch.Generator().manual_seed(seed)
     n = len(distances)
     bases = None if n <= EXACT else torch.randperm(n, generator=generator)[:BASES].tolist()
-    if edges is None:
-        edges = curvature.nearest_neighbours(distances, min(NEIGHBOURS, n - 1))
-        lengths = distances[edges[:, 0], edges[:, 1]]
+    paths = None
+    if graph is None:
+        graph = nearest_neighbours(distances, min(NEIGHBOURS, n - 1))
+        lengths = distances[graph[:, 0], graph[:, 1]]
         # Coinciding points join at no cost: a zero would mean no edge, and divide by zero.
-        edges, lengths = edges[lengths > 0], lengths[lengths > 0]
-        paths = curvature.graph_distances(edges, lengths)
-        far = paths[torch.isfinite(paths)].max()
-        paths = paths.nan_to_num(posinf=float(2 * far))
-    else:
-        paths = distances
-    chosen = torch.randperm(len(edges), generator=generator)[:EDGES]
+        graph, lengths = graph[lengths > 0], lengths[lengths > 0]
+        paths = graph_distances(graph, lengths)
+    measured = _inner(graph) if paths is None else torch.arange(len(graph))
+    chosen = measured[torch.randperm(len(measured), generator=generator)[:EDGES]]
     center, radii = curvature.radius_profile(distances)
     others = torch.arange(n) != center
     part = distances[drawn][:, drawn]
     return Shape(
-        curvature.delta_hyperbolicity(distances, bases),
+        curvature.delta_hyperbolicity(distances.float(), bases),
         curvature.average_delta(distances, seed=seed),
-        curvature.ollivier_ricci(edges, paths, chosen=chosen),
+        curvature.ollivier_ricci(graph, paths, chosen=chosen),
         radii[others] / distances.sum() * (n * (n - 1)),
-        curvature.suggest_curvature(part, DIMENSION, STEPS, seed),
+        curvature.suggest_curvature(part, DIMENSION, STEPS, seed, REACH),
         curvature.embed(part, DIMENSION, 0, STEPS, seed),
+        curvature.suggest_curvature(part, 2, STEPS, seed, REACH),
+        curvature.embed(part, 2, 0, STEPS, seed),
+        part.max().item(),
     )
 
 
+def _inner(graph: Tensor) -> Tensor:
+    """The edges that do not end at a leaf: to a leaf curvature is never negative, branch or not."""
+    degrees = torch.bincount(graph.flatten())
+    inner = (degrees[graph] > 1).all(1).nonzero().flatten()
+    return inner if len(inner) else torch.arange(len(graph))
+
+
 def _spread(source: Source, count: int, generator: torch.Generator) -> Tensor:
-    """Points to draw: of a graph the nodes nearest to its centre, so that edges stay whole."""
-    if source.edges is None:
-        return torch.randperm(len(source.distances), generator=generator)[:count].sort().values
-    _, radii = curvature.radius_profile(source.distances)
-    return radii.argsort(stable=True)[:count].sort().values
+    """Points to draw, at random; of a graph, random nodes with their ways from the centre."""
+    n = len(source.distances)
+    shuffled = torch.randperm(n, generator=generator)
+    if source.edges is None or n <= count:
+        return shuffled[:count].sort().values
+    center, _ = curvature.radius_profile(source.distances)
+    return connected_sample(source.edges, n, center, count, shuffled.numpy())
