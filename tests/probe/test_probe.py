@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from geodapt import probe
 from geodapt.cli.probe import probe as command
 from geodapt.errors import InputError
+from geodapt.geometry import curvature, scaling
 from geodapt.probe import figures as figures_module
 from geodapt.probe.page import as_json, table
 
@@ -56,6 +57,25 @@ def test_a_euclidean_cloud_is_its_own_control(tmp_path, d):
     assert 0.75 < measured.departure < 1.3
     assert measured.data.gain == pytest.approx(measured.control.gain, rel=0.2)
     assert probe.verdict(measured).answer == "unlikely"
+
+
+@pytest.mark.parametrize("d", [1, 2, 20, 300, 2000])
+def test_the_control_of_a_cloud_is_like_it(d):
+    """Even where the sample has fewer points than the space dimensions."""
+    x = torch.randn(300, d, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    control = figures_module.control_cloud(distances, torch.Generator().manual_seed(2))
+    assert control.mean() == pytest.approx(distances.mean(), rel=0.1)
+    found, expected = (curvature.average_delta(each) for each in (control, distances))
+    assert found == pytest.approx(expected, rel=0.1, abs=1e-6)
+
+
+def test_the_control_keeps_unequal_axes():
+    x = torch.randn(400, 5, dtype=torch.float64) * torch.tensor([5.0, 3, 1, 0.3, 0.1])
+    distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    control = figures_module.control_cloud(distances, torch.Generator().manual_seed(0))
+    found = scaling.classical_scaling(control, 5).std(0)
+    torch.testing.assert_close(found, x.std(0).sort(descending=True).values, rtol=0.15, atol=0.03)
 
 
 def test_pythons_class_hierarchy_is_nearly_a_tree():
@@ -116,13 +136,14 @@ def test_model_embeddings(tmp_path, bert):
     from transformers import BertTokenizerFast
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(40))]
+    words += ["[unused0]", "<|reserved_special_token_7|>", "unused", "[unused]"]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     BertTokenizerFast(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
     bert.save_pretrained(tmp_path)
     vectors, labels = probe.sources.model_embeddings(str(tmp_path))
-    assert len(vectors) == len(labels) <= 100
-    rows = bert.get_input_embeddings().weight[: len(labels)].detach().numpy()
-    np.testing.assert_array_equal(vectors, rows)
+    assert labels == [*words[:45], "unused", "[unused]"]
+    rows = bert.get_input_embeddings().weight.detach().numpy()
+    np.testing.assert_array_equal(vectors, rows[[*range(45), 47, 48]])
 
 
 def test_class_embeddings(tmp_path):
@@ -213,6 +234,7 @@ BAD = {
         "line 2: 3 fields; an",
     ),
     "one field in edges": ("a.tsv", lambda p: p.write_text("x\ty\nx\n"), "line 2: 1 fields; an"),
+    "nameless node": ("a.tsv", lambda p: p.write_text("x\ty\n\ty\n"), "line 2: a node without"),
     "one row": ("a.csv", lambda p: p.write_text("1,2\n"), "at least two"),
     "NaN in text": ("a.csv", lambda p: p.write_text("1,2\n3,nan\n"), "line 2: nan; leave"),
     "gap in text": ("a.csv", lambda p: p.write_text("1,2\n3,\n"), "line 2: '' is not a number"),

@@ -17,6 +17,7 @@ BASES = 4  # of delta, else
 EDGES = 300  # edges whose curvature is measured
 DRAWN = 200  # points of the pictures
 DIMENSION = 8  # of the space in which a curvature is sought
+MOST_AXES = 10  # of the control, times its points
 STEPS = 200
 REACH = 32.0  # largest diameter, in radii of curvature, at which a curvature is sought
 VISIBLE = 10.0  # the same of the picture: beyond, all lies on the rim
@@ -69,17 +70,13 @@ class Figures:
 def measure(source: Source, seed: int = 0) -> Figures:
     """Measure a source and its control.
 
-    The control is a Gaussian cloud with as many points and, by classical scaling, the same
-    variances along its axes: what the source would be if only its spread mattered. High-dimensional
-    clouds look a little hyperbolic, because their distances are all alike; the comparison with
-    the control takes that away.
+    The control is a Gaussian cloud with as many points and the same spread: what the source would
+    be if only that mattered. High-dimensional clouds look a little hyperbolic, because their
+    distances are all alike; the comparison with the control takes that away.
     """
     generator = torch.Generator().manual_seed(seed)
     n = len(source.distances)
-    spread = classical_scaling(source.distances, n).std(0)
-    spread = spread[spread > 1e-6 * spread[0]]
-    cloud = torch.randn(n, len(spread), generator=generator, dtype=torch.float64) * spread
-    control = torch.cdist(cloud, cloud, compute_mode="donot_use_mm_for_euclid_dist")
+    control = control_cloud(source.distances, generator)
     drawn = _spread(source, min(n, DRAWN), generator)
     return Figures(
         source,
@@ -88,6 +85,29 @@ def measure(source: Source, seed: int = 0) -> Figures:
         drawn,
         curvature.suggest_curvature(source.distances[drawn][:, drawn], 2, STEPS, seed, VISIBLE),
     )
+
+
+def control_cloud(distances: Tensor, generator: torch.Generator) -> Tensor:
+    """Distances of a Gaussian cloud that spreads as the points do, by classical scaling.
+
+    The variances along a sample's own axes are more unequal than those it was drawn from: white
+    noise in as many dimensions as there are points would seem to have half as many. The unbiased
+    estimate of their sum of squares is ``sum v^2 - (sum v)^2 / (n - 1)``; the variances are shrunk
+    towards equal ones (Ledoit & Wolf 2004) until they have it, over more axes where it takes more.
+    """
+    n = len(distances)
+    variances = classical_scaling(distances, n).square().mean(0)
+    variances = variances[variances > 1e-12 * variances[0]]
+    total, squares = variances.sum(), variances.square().sum()
+    wanted = (squares - total**2 / (n - 1)).clamp_min(total**2 / (MOST_AXES * n))
+    axes = max(len(variances), int(total**2 / wanted))
+    equal = total / axes
+    kept = ((wanted - total * equal).clamp_min(0) / (squares - total * equal)).nan_to_num(1).sqrt()
+    variances = torch.nn.functional.pad(variances, (0, axes - len(variances)))
+    spread = (kept * variances + (1 - kept) * equal).sqrt()
+    cloud = torch.randn(n, axes, generator=generator, dtype=torch.float64) * spread
+    control = torch.cdist(cloud, cloud)
+    return ((control + control.T) / 2).fill_diagonal_(0)  # the fast form rounds
 
 
 def _shape(distances: Tensor, graph: Tensor | None, drawn: Tensor, seed: int) -> Shape:

@@ -1,5 +1,6 @@
 """What can be probed: a model's embeddings, a file of vectors or distances, a graph's edges."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from geodapt.progress import track
 
 Kind = Literal["vectors", "distances", "edges"]
 
+PLACEHOLDER = re.compile(r"[\[<].*(unused|reserved).*\d+.*[\]>]")  # BERT's, Gemma's, Llama's
 BLOCK = 1 << 15  # rows that are checked at once
 MATRICES = 12  # matrices of distances that measuring takes at its peak
 
@@ -151,8 +153,8 @@ def model_embeddings(base: str, tensor: str | None = None) -> tuple[np.ndarray, 
     if weight.dim() != 2:
         raise InputError(f"model '{base}' has no token embeddings but an input of {weight.shape}")
     words = {index: word for word, index in tokenizer.get_vocab().items()}
-    # Tokenizers leave rows unused at the end; they were never trained.
-    rows = [i for i in range(len(weight)) if i in words]
+    # Rows at the end that no token has and placeholders were never trained: they lie in a heap.
+    rows = [i for i in range(len(weight)) if i in words and not PLACEHOLDER.fullmatch(words[i])]
     return weight.detach()[rows].float().numpy(), [words[i] for i in rows]
 
 

@@ -116,7 +116,7 @@ def _read_text(path: Path, kind: str | None) -> Table:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8: {error}") from error
     if edges:
-        if (frame[1] == "").any():  # as too short a row reads
+        if (frame == "").any(axis=None):  # as too short a row reads, too
             _explain(path, delimiter, set(skipped), width, texts)
         return Table("edges", edges=list(zip(frame[0], frame[1], strict=True)))
     labels = None
@@ -160,6 +160,8 @@ def _explain(path: Path, delimiter: str | None, skipped: set[int], width: int, t
             if len(row) != width:
                 wanted = "an edge has two nodes" if texts == 2 else f"the first row has {width}"
                 raise InputError(f"{path}, line {number}: {len(row)} fields; {wanted}")
+            if texts == 2 and not all(field.strip() for field in row):
+                raise InputError(f"{path}, line {number}: a node without a name")
             for field in row[texts:]:
                 if not _is_number(field):
                     raise InputError(f"{path}, line {number}: '{field}' is not a number")
@@ -171,7 +173,7 @@ def _looks_like_edges(rows: list[tuple[int, list[str]]]) -> bool:
     """Two fields a row, and the second is no number (two numbers are a vector of the plane)."""
     fields = [row for _, row in rows]
     return len(fields[0]) == 2 and not any(
-        _is_number(field) for row in fields[1:] or fields for field in row[1:]
+        _is_number(field) or not field.strip() for row in fields[1:] or fields for field in row[1:]
     )
 
 

@@ -91,10 +91,9 @@ def _curvature(figures: Figures) -> str:
     )
     if control.gain > 0.8 * data.gain:
         text += (
-            f" This alone says little: the random cloud gains as much "
+            f" The random cloud gains about as much "
             f"({_percent(control.hyperbolic.distortion)} and "
-            f"{_percent(control.euclidean.distortion)}), for where all distances are alike, any "
-            "points are nearly a star."
+            f"{_percent(control.euclidean.distortion)}), so this alone is no evidence."
         )
     return text
 
