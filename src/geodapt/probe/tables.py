@@ -133,7 +133,8 @@ def _read_text(path: Path, kind: str | None) -> Table:
 
 def _beginning(path: Path) -> tuple[list[int], str | None, list[tuple[int, list[str]]]]:
     """The numbers of the lines that are comments, the delimiter, and the first rows' fields."""
-    comments, first = [], []
+    comments: list[int] = []
+    first: list[tuple[int, str]] = []
     with path.open(newline="", encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             mark = line.lstrip()[:1]
