@@ -65,7 +65,7 @@ def test_the_control_of_a_cloud_is_like_it(d):
     x = torch.randn(300, d, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
     control = figures_module.control_cloud(distances, torch.Generator().manual_seed(2))
-    assert control.mean() == pytest.approx(distances.mean(), rel=0.1)
+    assert control.mean().item() == pytest.approx(distances.mean().item(), rel=0.1)
     found, expected = (curvature.average_delta(each) for each in (control, distances))
     assert found == pytest.approx(expected, rel=0.1, abs=1e-6)
 
@@ -75,7 +75,7 @@ def test_the_control_keeps_unequal_axes():
     distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
     control = figures_module.control_cloud(distances, torch.Generator().manual_seed(0))
     found = scaling.classical_scaling(control, 5).std(0)
-    torch.testing.assert_close(found, x.std(0).sort(descending=True).values, rtol=0.15, atol=0.03)
+    torch.testing.assert_close(found, x.std(0).sort(descending=True).values, rtol=0.1, atol=0.1)
 
 
 def test_pythons_class_hierarchy_is_nearly_a_tree():
