@@ -8,6 +8,7 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
+from geodapt.adapters.merging.tiles import Tiles
 from geodapt.errors import InputError
 
 
@@ -26,13 +27,18 @@ class LowRank(NamedTuple):
     A: Float[Tensor, "k in"]
 
 
-Merged = LowRank | Float[Tensor, "out in"]
+Merged = LowRank | Tiles | Float[Tensor, "out in"]
 """What a method returns: factors where mathematics allows it, else the full matrix."""
 
 
 def empty(parts: Sequence[Part]) -> Float[Tensor, "out in"]:
     """Room for a full matrix of the parts' size."""
     return parts[0].A.new_empty(parts[0].B.shape[0], parts[0].A.shape[1])
+
+
+def weights_of(parts: Sequence[Part]) -> Float[Tensor, "n"]:
+    """The parts' weights, in their float type."""
+    return parts[0].A.new_tensor([part.weight for part in parts])
 
 
 @dataclass(frozen=True)
