@@ -415,6 +415,7 @@ def test_every_merge_loads_in_peft_with_equal_logits(method, tmp_path, peft_fold
         ({"energy": 1.5}, "energy share 1.5 is out of range"),
         ({"energy": 0.5, "rank": 2}, "not both"),
         ({"method": "dense_blocks", "tile": 0}, "tile 0 is out of range"),
+        ({"method": "dare", "seed": -1}, "seed -1 is out of range"),
         ({"method": "atoms", "calibration": {}}, "none for layer layers.0.q"),
     ],
 )

@@ -115,7 +115,7 @@ def _layer(
     merged = method(parts, **options)
     if isinstance(merged, LowRank) and not method.truncates:
         return Truncated(merged.A, merged.B, 0.0)
-    return truncate(merged, rank, energy, cat.cat(parts))
+    return truncate(merged, rank, energy, near=cat.cat(parts))
 
 
 def _in(dtype: torch.dtype, factors: Factors) -> tuple[Tensor, Tensor]:
@@ -158,13 +158,15 @@ def _check_options(
     density = options.get("density")
     if density is not None and not 0 < density <= 1:
         raise InputError(f"density {density} is out of range; give one above 0, up to 1")
+    if options.get("seed", 0) < 0:
+        raise InputError(f"seed {options['seed']} is out of range; give at least 0")
     if options.get("tile", 1) < 1:
         raise InputError(f"tile {options['tile']} is out of range; give at least 1")
 
 
 def _check_calibration(calibration: Mapping[str, Tensor] | None, paths: Sequence[str]) -> None:
-    for path in paths if calibration is not None else ():
-        if path not in calibration:
+    for path in paths:
+        if calibration is not None and path not in calibration:
             raise InputError(f"the calibration inputs have none for layer {path}")
 
 

@@ -24,7 +24,8 @@ def dense_blocks(parts: Sequence[Part], *, density: float = 0.5, tile: int = 32)
     lower and right edge may be smaller). Tiles' inner products need the factors alone:
     ``<B_i A_j, B'_i A'_j> = <B_i^T B'_i, A_j A'_j^T>``.
     """
-    B, A = cat(parts)
+    whole = cat(parts)
+    B, A = whole.B, whole.A
     ranks = [len(part.A) for part in parts]
     tall, wide = cut_up(B, tile), cut_up(A.T, tile)
     left, right = _products(tall, ranks), _products(wide, ranks)

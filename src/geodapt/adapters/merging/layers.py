@@ -7,10 +7,11 @@ from typing import TypeVar
 
 import torch
 
-T, Result = TypeVar("T"), TypeVar("Result")
+Layer = TypeVar("Layer")
+Result = TypeVar("Result")
 
 
-def each(work: Callable[[T], Result], layers: Sequence[T]) -> Iterator[Result]:
+def each(work: Callable[[Layer], Result], layers: Sequence[Layer]) -> Iterator[Result]:
     """Results in the layers' order, by as many threads as PyTorch may use.
 
     A layer alone would keep few of them busy: its steps are many, and each is short.

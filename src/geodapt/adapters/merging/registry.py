@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -29,6 +29,7 @@ class LowRank(NamedTuple):
 
 Merged = LowRank | Tiles | Float[Tensor, "out in"]
 """What a method returns: factors where mathematics allows it, else the full matrix."""
+Function = TypeVar("Function", bound=Callable[..., Merged])
 
 
 def empty(parts: Sequence[Part]) -> Float[Tensor, "out in"]:
@@ -70,13 +71,13 @@ METHODS: dict[str, Method] = {}
 
 def register(
     name: str, line: str, source: str, averages: bool = False, truncates: bool = True
-) -> Callable[[Callable[..., Merged]], Callable[..., Merged]]:
+) -> Callable[[Function], Function]:
     """Make a function on a layer's parts a merge method.
 
     Its keyword arguments are the method's options.
     """
 
-    def add(function: Callable[..., Merged]) -> Callable[..., Merged]:
+    def add(function: Function) -> Function:
         METHODS[name] = Method(name, line, source, function, averages, truncates)
         return function
 

@@ -32,7 +32,7 @@ def leading_terms(
         whole = delta.dense() if isinstance(delta, Tiles) else delta
         U, d, Vt = torch.linalg.svd(whole, full_matrices=False)
         return SVD(U[:, :rank], d[:rank], Vt[:rank])
-    left = torch.linalg.qr(_start(near, width)).Q
+    left = right = torch.linalg.qr(_start(near, width)).Q
     held, gain = 0.0, float("inf")
     for step in range(40):
         if step % 2:

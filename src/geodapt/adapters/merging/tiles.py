@@ -26,7 +26,7 @@ class Tiles(NamedTuple):
         """The transpose."""
         return Tiles(self.B.mT, self.A.mT, self.kept.mT, self.shape[::-1], self.energy)
 
-    def __matmul__(self, x: Float[Tensor, "in k"]) -> Float[Tensor, "out k"]:  # type: ignore[override]
+    def __matmul__(self, x: Float[Tensor, "in k"]) -> Float[Tensor, "out k"]:
         spans = cut_up(x, self.A.shape[2])
         within = torch.einsum("rij,jrk->irk", self.kept, self.A @ spans)
         return (self.B @ within).flatten(0, 1)[: self.shape[0]]

@@ -43,13 +43,14 @@ def limits(parts: Sequence[Part], density: float) -> list[float]:
         for size, around in zip(sizes, brackets, strict=True):
             around.look(size)
     found = []
-    for part, around in zip(parts, brackets, strict=True):
+    for i, around in enumerate(brackets):
         value = around.largest(count)
         if value is None:
-            around = Bracket()
-            for _, deltas in updates([part]):
-                around.look(deltas[0].abs().numpy())
-            value = around.largest(count)
+            everything = Bracket()
+            for _, deltas in updates(parts):
+                everything.look(deltas[i].abs().numpy())
+            value = everything.largest(count)
+            assert value is not None
         found.append(float(np.nextafter(value, -np.ones_like(value))))  # for it has to stay
     return found
 
@@ -64,7 +65,7 @@ class Bracket:
 
     def look(self, sizes: Float[np.ndarray, "..."]) -> None:
         over = sizes > self.high
-        self.above += np.count_nonzero(over)
+        self.above += int(np.count_nonzero(over))
         self.inside.append(sizes[(sizes >= self.low) ^ over])
 
     def largest(self, count: int) -> np.floating | None:
@@ -105,4 +106,6 @@ def bracket(sizes: Float[np.ndarray, "n"], share: float) -> Bracket:
     coarse.look(sizes)
     low = coarse.largest(most) if most <= n else 0.0
     high = coarse.largest(least) if least > 0 else float("inf")
-    return Bracket(0.0 if low is None else low, float("inf") if high is None else high)
+    return Bracket(
+        0.0 if low is None else float(low), float("inf") if high is None else float(high)
+    )
