@@ -301,6 +301,21 @@ def test_tiles_multiply_as_the_matrix_that_they_stand_for(tile):
     assert tiles.energy == pytest.approx(whole.square().sum().item())
 
 
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].truncates])
+def test_a_large_update_with_nothing_to_cut_comes_back_whole(method):
+    one = adapter(0, 4, {"w": (300, 200)}, torch.float32)
+    density = {"density": 1.0} if "density" in METHODS[method].options else {}
+    merged = merge([one], method, **density)
+    torch.testing.assert_close(
+        merged.factors["w"].delta(), one.factors["w"].delta(), atol=1e-4, rtol=1e-4
+    )
+    assert merged.errors["w"] < 2e-3  # the root of float32's rounding
+    nothing = Adapter({"w": Factors(torch.randn(4, 200), torch.zeros(300, 4), 1.0)}, one.config)
+    assert not merge([nothing], method).factors["w"].delta().any()
+    half = merge([nothing, one], method, [1.0, 1.0], **density).factors["w"].delta()
+    torch.testing.assert_close(half, one.factors["w"].delta(), atol=1e-4, rtol=1e-4)
+
+
 def test_leading_terms_of_a_noisy_matrix_are_those_of_the_svd():
     torch.manual_seed(0)
     near = LowRank(torch.randn(300, 5).double(), torch.randn(5, 260).double() * 3)

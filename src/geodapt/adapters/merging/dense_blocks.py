@@ -35,8 +35,8 @@ def dense_blocks(parts: Sequence[Part], *, density: float = 0.5, tile: int = 32)
         for j in range(i + 1):
             both = (left[i][j] @ right[i][j].T)[kept[i] & kept[j]].sum().item()
             energy += both if i == j else 2 * both
-    stays = torch.stack(kept).to(A.dtype).repeat_interleave(torch.tensor(ranks), 0)
-    return Tiles(wide.mT, tall, stays, (len(B), A.shape[1]), energy)
+    stays = torch.stack(kept).to(A.dtype)
+    return Tiles(wide.mT, tall, stays, ranks, (len(B), A.shape[1]), energy)
 
 
 def _products(

@@ -42,7 +42,8 @@ def leading_terms(
         before, last = held, gain
         held = torch.linalg.svdvals(core)[:rank].double().square().sum().item()
         gain = held - before
-        if step > 1 and gain * gain <= TOLERANCE * (last - gain) * (total - held):
+        settled = gain * gain <= TOLERANCE * (last - gain) * (total - held)
+        if step > 1 and (settled or gain <= torch.finfo(core.dtype).eps * total):
             break
     U, d, Vt = torch.linalg.svd(core if step % 2 else core.T, full_matrices=False)
     return SVD((left @ U)[:, :rank], d[:rank], (Vt @ right.T)[:rank])
