@@ -103,9 +103,12 @@ def bracket(sizes: Float[np.ndarray, "n"], share: float) -> Bracket:
     if n >= 4 * SUBSAMPLE:
         drawn = np.random.default_rng(0).integers(n, size=SUBSAMPLE)
         coarse = bracket(sizes[drawn], share)
-    coarse.look(sizes)
-    low = coarse.largest(most) if most <= n else 0.0
-    high = coarse.largest(least) if least > 0 else float("inf")
-    return Bracket(
-        0.0 if low is None else float(low), float("inf") if high is None else float(high)
-    )
+    for around in (coarse, Bracket()):  # the second one cannot miss
+        around.look(sizes)
+        low = around.largest(most) if most <= n else 0.0
+        high = around.largest(least) if least > 0 else float("inf")
+        if low is not None and high is not None:
+            break
+    assert low is not None
+    assert high is not None
+    return Bracket(float(low), float(high))
