@@ -175,7 +175,8 @@ def serving(kind: str, width: int, tokens: int, options) -> list[dict]:
 @torch.no_grad()
 def decoding(context: int, options) -> dict:
     """One step over a cache that holds ``context`` tokens, absorbed and rebuilt."""
-    model = pair("mice", options.widths[-1], 2, options.vocabulary, options.device)["ours"].eval()
+    width, layers = options.widths[-1], options.layers
+    model = pair("mice", width, layers, options.vocabulary, options.device)["ours"].eval()
     config = model.config
     kept = config.qk_rope_head_dim + 2 * config.num_attention_heads
     cache = DynamicCache(config=config)
@@ -196,7 +197,7 @@ def decoding(context: int, options) -> dict:
     seconds = timed({"absorbed": step(True), "rebuilt": step(False)}, options.budget)
     return {
         "what": "HMLA decoding step, absorbed and rebuilt",
-        "width": options.widths[-1],
+        "width": width,
         "context": context,
         "ms": {name: round(1e3 * s, 2) for name, s in seconds.items()},
         "times_faster": round(seconds["rebuilt"] / seconds["absorbed"], 2),
@@ -248,7 +249,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     if options.quick:
-        options.widths, options.tokens, options.contexts = [64], [32], [64, 256]
+        options.widths, options.tokens, options.contexts = [96], [32], [64, 256]
         options.layers, options.vocabulary, options.budget = 2, 256, 0.1
     torch.set_num_threads(options.threads)
     rows: list[dict] = []

@@ -27,6 +27,8 @@ def test_saved_and_loaded(kind, tmp_path):
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert isinstance(again, HelmForCausalLM)
     torch.testing.assert_close(again(ids).logits, helm(ids).logits, rtol=0, atol=0)
+    for name, buffer in again.named_buffers():
+        assert torch.equal(buffer, helm.get_buffer(name)), name
     body = AutoModel.from_pretrained(tmp_path)
     assert torch.equal(body(ids).last_hidden_state, helm.model(ids).last_hidden_state)
 

@@ -1,6 +1,6 @@
 """The configuration of a HELM; attributes are named as in LlamaConfig and DeepseekV3Config."""
 
-from typing import Any, Literal
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -9,6 +9,11 @@ from transformers.modeling_rope_utils import RopeParameters
 from geodapt.errors import InputError
 
 CURVATURES = (0.1, 2.0)  # of the experts by default: evenly spaced between the two
+CHOICES = {
+    "attention": ("mha", "mla"),
+    "position": ("hope", "relative", "none"),
+    "scoring_func": ("sigmoid", "softmax"),
+}
 
 
 @strict
@@ -62,8 +67,8 @@ class HelmConfig(PreTrainedConfig):
     attention_bias: bool = False
     mlp_bias: bool = False
 
-    attention: Literal["mha", "mla"] = "mha"
-    position: Literal["hope", "relative", "none"] = "hope"
+    attention: str = "mha"
+    position: str = "hope"
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
 
@@ -80,7 +85,7 @@ class HelmConfig(PreTrainedConfig):
     first_k_dense_replace: int = 1
     n_group: int = 1
     topk_group: int = 1
-    scoring_func: Literal["sigmoid", "softmax"] = "sigmoid"
+    scoring_func: str = "sigmoid"
     norm_topk_prob: bool = True
     routed_scaling_factor: float = 1.0
     bias_update_speed: float = 0.001
@@ -128,6 +133,11 @@ class HelmConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Called when a configuration is made; every message names the attributes at fault."""
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"{name} is '{getattr(self, name)}'; expected {' or '.join(map(repr, known))}"
+                )
         self._require_positive()
         self._require_attention()
         if self.n_routed_experts:

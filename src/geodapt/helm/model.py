@@ -27,6 +27,9 @@ from geodapt.helm.latent_attention import HelmLatentAttention
 from geodapt.helm.layers import HelmMLP, HelmRMSNorm, LearnedCurvature, LorentzResidual
 from geodapt.helm.points import Curvature
 
+ZERO = {"time_weight", "gate_up_time", "down_time", "offset", "weight_offset", "scale_offset"}
+ZERO |= {"curvature_offset", "e_score_correction_bias", "load"}
+
 
 class HelmDecoderLayer(GradientCheckpointingLayer):
     """``x (+) attention(norm(x))``, then ``x (+) feed-forward(norm(x))``."""
@@ -87,16 +90,14 @@ class HelmPreTrainedModel(PreTrainedModel):
         elif isinstance(module, HelmExperts):
             init.normal_(module.gate_up_proj, mean=0.0, std=std)
             init.normal_(module.down_proj, mean=0.0, std=std)
+        elif isinstance(module, RelativeBias):
+            init.zeros_(module.weight)
         for name, tensor in (
             *module.named_parameters(recurse=False),
             *module.named_buffers(recurse=False),
         ):
             if name in ZERO:
                 init.zeros_(tensor)
-
-
-ZERO = {"time_weight", "gate_up_time", "down_time", "offset", "weight_offset", "scale_offset"}
-ZERO |= {"curvature_offset", "e_score_correction_bias", "load"}
 
 
 class HelmModel(HelmPreTrainedModel):
