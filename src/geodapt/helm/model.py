@@ -215,12 +215,12 @@ class HelmModel(HelmPreTrainedModel):
         # On a GPU looking would wait for it, and its own kernel refuses such tokens.
         if torch.compiler.is_compiling() or input_ids is None or input_ids.device.type != "cpu":
             return
-        if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < (
-            self.config.vocab_size
-        ):
+        vocabulary = self.config.vocab_size
+        outside = (input_ids < 0) | (input_ids >= vocabulary)
+        if outside.any():
             raise InputError(
-                f"input_ids holds token {int(input_ids.max())}, but the model's vocabulary has "
-                f"{self.config.vocab_size}; is the tokenizer another model's?"
+                f"input_ids holds token {int(input_ids[outside][0])}, but the model's vocabulary "
+                f"has {vocabulary}; is the tokenizer another model's?"
             )
 
     def _require_positions(self, past: int | Tensor, n: int) -> None:
