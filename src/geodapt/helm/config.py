@@ -156,9 +156,11 @@ class HelmConfig(PreTrainedConfig):
             )
 
     def _require_attention(self) -> None:
-        heads, groups = self.num_attention_heads, self.num_key_value_heads
+        heads, groups, size = self.num_attention_heads, self.num_key_value_heads, self.head_dim
+        assert groups is not None
+        assert size is not None  # __post_init__ has filled both in
         if self.attention == "mha":
-            if self.head_dim == self.hidden_size // heads and self.hidden_size % heads:
+            if size == self.hidden_size // heads and self.hidden_size % heads:
                 raise InputError(
                     f"hidden_size {self.hidden_size} does not divide into {heads} heads; "
                     "change num_attention_heads or give head_dim"
@@ -167,9 +169,9 @@ class HelmConfig(PreTrainedConfig):
                 raise InputError(
                     f"num_attention_heads {heads} is not a multiple of num_key_value_heads {groups}"
                 )
-            if self.head_dim % 2 or self.head_dim < 4:
+            if size % 2 or size < 4:
                 raise InputError(
-                    f"head_dim is {self.head_dim}; expected an even number of 4 or more: HoPE "
+                    f"head_dim is {size}; expected an even number of 4 or more: HoPE "
                     "rotates pairs of components, and one component of a head is the time"
                 )
             return

@@ -43,6 +43,9 @@ class HelmRouter(nn.Module):
     the load since the last time.
     """
 
+    e_score_correction_bias: Tensor
+    load: Tensor
+
     def __init__(self, config: HelmConfig) -> None:
         super().__init__()
         self.config = config
@@ -177,7 +180,11 @@ class Spaces(NamedTuple):
     spherical: Float[Tensor, "n"] | None = None  # c_i or 0
 
     def of(self, expert: Int[Tensor, "rows"]) -> "Spaces":
-        return Spaces(*(part if part is None else part.index_select(0, expert) for part in self))
+        scale, radius2, member = (part.index_select(0, expert) for part in self[:3])
+        if self.hyperbolic is None or self.spherical is None:
+            return Spaces(scale, radius2, member)
+        kinds = (part.index_select(0, expert) for part in (self.hyperbolic, self.spherical))
+        return Spaces(scale, radius2, member, *kinds)
 
     def lift(
         self, square: Float[Tensor, "n"]
