@@ -320,11 +320,25 @@ def test_a_samples_paths_may_leave_it(tmp_path):
 def test_drawn_nodes_of_a_graph_hang_together(tmp_path):
     source = probe.load(write_edges(tmp_path / "t.tsv", nx.balanced_tree(3, 5)))
     generator = torch.Generator().manual_seed(0)
-    drawn = figures_module._spread(source, 60, generator)
+    drawn = figures_module._drawn(source, 60, generator)
     assert 30 < len(drawn) <= 60
     graph = nx.Graph(source.edges.tolist())
     assert nx.is_connected(graph.subgraph(drawn.tolist()))
     assert source.distances[drawn][:, drawn].max() == 10  # down to the leaves
+
+
+def test_the_picture_of_a_grid_is_a_grid(tmp_path):
+    source = probe.load(write_edges(tmp_path / "g.tsv", nx.grid_2d_graph(15, 15)))
+    drawn = set(figures_module._drawn(source, 60, torch.Generator().manual_seed(0)).tolist())
+    edges = sum(a in drawn and b in drawn for a, b in source.edges.tolist())
+    assert edges > 1.5 * len(drawn)
+
+
+def test_api_items_are_one_tree():
+    source = probe.load("api-calls", sample=50)
+    assert "packages" in source.labels
+    assert len(source.notes) == 1  # sampled, and no part left out
+    assert len(source.graph) == source.total - 1
 
 
 def test_more_than_memory(tmp_path, monkeypatch):

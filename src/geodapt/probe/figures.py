@@ -15,7 +15,8 @@ NEIGHBOURS = 10  # of the graph whose curvature is measured, where the source is
 EXACT = 120  # points up to which every point is a base of delta
 BASES = 4  # of delta, else
 EDGES = 300  # edges whose curvature is measured
-DRAWN = 200  # points of the pictures
+DRAWN = 200  # points that are embedded, and points of the picture
+NEARLY_A_TREE = 1.2  # edges a node
 DIMENSION = 8  # of the space in which a curvature is sought
 MOST_AXES = 10  # of the control, times its points
 STEPS = 200
@@ -77,11 +78,11 @@ def measure(source: Source, seed: int = 0) -> Figures:
     generator = torch.Generator().manual_seed(seed)
     n = len(source.distances)
     control = control_cloud(source.distances, generator)
-    drawn = _spread(source, min(n, DRAWN), generator)
+    drawn = _drawn(source, min(n, DRAWN), generator)
     return Figures(
         source,
-        _shape(source.distances, source.graph, drawn, seed),
-        _shape(control, None, drawn, seed),
+        _shape(source.distances, source.graph, seed),
+        _shape(control, None, seed),
         drawn,
         curvature.suggest_curvature(source.distances[drawn][:, drawn], 2, STEPS, seed, VISIBLE),
     )
@@ -110,7 +111,7 @@ def control_cloud(distances: Tensor, generator: torch.Generator) -> Tensor:
     return ((control + control.T) / 2).fill_diagonal_(0)  # the fast form rounds
 
 
-def _shape(distances: Tensor, graph: Tensor | None, drawn: Tensor, seed: int) -> Shape:
+def _shape(distances: Tensor, graph: Tensor | None, seed: int) -> Shape:
     generator = torch.Generator().manual_seed(seed)
     n = len(distances)
     bases = None if n <= EXACT else torch.randperm(n, generator=generator)[:BASES].tolist()
@@ -125,7 +126,8 @@ def _shape(distances: Tensor, graph: Tensor | None, drawn: Tensor, seed: int) ->
     chosen = measured[torch.randperm(len(measured), generator=generator)[:EDGES]]
     center, radii = curvature.radius_profile(distances)
     others = torch.arange(n) != center
-    part = distances[drawn][:, drawn]
+    some = torch.randperm(n, generator=generator)[:DRAWN]
+    part = distances[some][:, some]
     return Shape(
         curvature.delta_hyperbolicity(distances.float(), bases),
         curvature.average_delta(distances, seed=seed),
@@ -146,11 +148,17 @@ def _inner(graph: Tensor) -> Tensor:
     return inner if len(inner) else torch.arange(len(graph))
 
 
-def _spread(source: Source, count: int, generator: torch.Generator) -> Tensor:
-    """Points to draw, at random; of a graph, random nodes with their ways from the centre."""
+def _drawn(source: Source, count: int, generator: torch.Generator) -> Tensor:
+    """Points of the picture: at random, but of a graph such that what joins them is seen.
+
+    Of one that is nearly a tree random nodes with their ways from the centre, down to the leaves.
+    Ways alone would make a tree of any graph, so of others the nodes about the centre.
+    """
     n = len(source.distances)
     shuffled = torch.randperm(n, generator=generator)
     if source.edges is None or n <= count:
         return shuffled[:count].sort().values
-    center, _ = curvature.radius_profile(source.distances)
-    return connected_sample(source.edges, n, center, count, shuffled.numpy())
+    center, radii = curvature.radius_profile(source.distances)
+    if len(source.edges) < NEARLY_A_TREE * n:
+        return connected_sample(source.edges, n, center, count, shuffled.numpy())
+    return radii.argsort(stable=True)[:count].sort().values

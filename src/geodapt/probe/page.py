@@ -58,7 +58,7 @@ def table(figures: Figures) -> list[tuple[str, str, str]]:
             f"{shape.curvatures.mean().item():+.3f} ± {shape.curvatures.std().item():.3f}",
             f"{shape.hyperbolic.distortion:.1%} / {shape.euclidean.distortion:.1%}",
             f"{shape.disk.distortion:.1%} / {shape.plane.distortion:.1%}",
-            f"{least}{c:.3g} ({c * delta.diameter**2:.3g} / diameter²)",
+            f"{least}{c:.3g} ({c * delta.diameter**2:.4g} / diameter²)",
         ]
 
     names = [
@@ -133,7 +133,8 @@ def disk(figures: Figures) -> go.Figure:
     figure.add_annotation(
         x=at[center, 0].item(), y=at[center, 1].item(), text=_short(labels[center]), showarrow=True
     )
-    axis = {"visible": False, "range": [-1.04, 1.04]}
+    shown = min(1.04, 1.25 * at.norm(dim=1).max().item())  # flat data lies about the centre
+    axis = {"visible": False, "range": [-shown, shown]}
     figure.update_layout(
         xaxis=axis, yaxis={**axis, "scaleanchor": "x"}, dragmode="pan", height=640, margin=_MARGIN
     )

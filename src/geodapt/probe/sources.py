@@ -192,10 +192,16 @@ def class_hierarchy() -> list[tuple[str, str]]:
 
 
 def api_items() -> list[tuple[str, str]]:
-    """The items of the built-in data by module path: (package or module, what it holds)."""
+    """The items of the built-in data by module path: (package or module, what it holds).
+
+    A root joins the packages.
+    """
     from geodapt.data.api_calls import ApiCallSettings, load_api_calls, module_tree
 
-    return module_tree(load_api_calls(ApiCallSettings.model_validate({})))
+    domains = load_api_calls(ApiCallSettings.model_validate({}))
+    edges = module_tree(domains)
+    packages = {parent for parent, _ in edges} - {child for _, child in edges}
+    return [*(("packages", package) for package in sorted(packages)), *edges]
 
 
 BUILT_IN: dict[str, Callable[[], list[tuple[str, str]]]] = {

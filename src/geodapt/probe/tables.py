@@ -15,7 +15,7 @@ from geodapt.files import PICKLES, read_tensors
 SUFFIXES = {".npy", ".safetensors", ".csv", ".tsv", ".txt", ".edges"}
 EDGE_NAMES = {"parent", "child", "source", "target", "from", "to"}  # a header over edges
 HEAD = 50  # rows from which it is told what a text file holds
-TEXT = 6  # bytes of memory a byte of text takes while it is read
+NUMBERS, EDGES = 4, 70  # bytes of memory that a byte of such text takes, paths of a graph included
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,17 @@ def _read_safetensors(path: Path, tensor: str | None) -> np.ndarray:
 
 
 def _read_text(path: Path, kind: str | None) -> Table:
-    must_fit(str(path), TEXT * path.stat().st_size, "save it as .npy, of which no copy is made")
     try:
         skipped, delimiter, head = _beginning(path)
         if not head:
             raise InputError(f"{path} is empty")
         edges = kind == "edges" or (kind is None and _looks_like_edges(head))
+        size = path.stat().st_size
         if edges:
+            must_fit(str(path), EDGES * size, "take a part of the graph")
             has_names = {field.strip().lower() for field in head[0][1]} <= EDGE_NAMES
         else:
+            must_fit(str(path), NUMBERS * size, "save it as .npy, of which no copy is made")
             has_names = len(head) > 1 and not any(_is_number(a) for a in head[0][1][1:])
         if has_names:
             skipped.append(head[0][0])
