@@ -2,11 +2,19 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 from transformers.pytorch_utils import Conv1D
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -44,9 +52,11 @@ def locate(base: str) -> str:
 
 
 def load_base(
-    base: str, dtype: torch.dtype = torch.float32
+    base: str, dtype: torch.dtype = torch.float32, head: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model without a task head, frozen and in eval mode, and its tokenizer.
+    """The model, frozen and in eval mode, and its tokenizer.
+
+    It comes without its task head, or with the ``head`` that its configuration names.
 
     Raises :class:`InputError` when the name leads nowhere, when the weights are pickled, cut
     short or not those of the configuration, or when there are no blocks or no tokenizer.
@@ -57,7 +67,8 @@ def load_base(
     transformers_logging.set_verbosity_error()  # an unused pooler is no news
     try:
         with bar(f"loading {base}"):
-            model, info = AutoModel.from_pretrained(
+            kind = _with_head(location) if head else AutoModel
+            model, info = kind.from_pretrained(
                 location,
                 dtype=dtype,
                 use_safetensors=True,
@@ -85,6 +96,13 @@ def load_base(
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False).eval()
     return model, tokenizer
+
+
+def _with_head(location: str) -> Any:
+    """The class that a model was saved from, or one that its task tells."""
+    names = AutoConfig.from_pretrained(location).architectures or ["AutoModel"]
+    own = getattr(transformers, names[0], None)
+    return own or (AutoModelForCausalLM if names[0].endswith("ForCausalLM") else AutoModel)
 
 
 def fingerprint(model: PreTrainedModel) -> str:

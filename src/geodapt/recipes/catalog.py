@@ -12,6 +12,7 @@ SYSTEMS = {
     "xcross": "geodapt.xcross.recipe:XCrossRecipe",
     "radial": "geodapt.radial.recipe:RadialRecipe",
     "radial-query": "geodapt.radial.query:RadialQueryRecipe",
+    "compress": "geodapt.compress.recipe:CompressRecipe",
 }
 """System name -> ``module:class`` of its recipe, imported only when it is run."""
 

@@ -76,6 +76,7 @@ METRICS = (
     Column("recall_at_5", "R@5", _percent, "%"),
     Column("text_recall_at_1", "Text R@1", _percent, "%", short="Text\nR@1"),
     Column("text_recall_at_5", "Text R@5", _percent, "%", short="Text\nR@5"),
+    Column("cosine_agreement", "Agreement of cosines", _score, short="Agree-\nment"),
 )
 
 TRAINABLE = Column(
@@ -83,6 +84,9 @@ TRAINABLE = Column(
 )
 COSTS = (
     TRAINABLE,
+    Column("perplexity", "Perplexity", _seconds, cost=True),
+    Column("size_mb", "Size", _seconds, "MB", cost=True),
+    Column("forward_ms", "Forward", _seconds, "ms", cost=True),
     Column("seconds", "Time", _seconds, "s", cost=True),
     Column("peak_memory_mb", "Memory", _count, "MB", cost=True),
 )

@@ -12,6 +12,7 @@ from geodapt.files import write_text
 from geodapt.report import (
     chains,
     comparison,
+    compression,
     contributions,
     curves,
     details,
@@ -30,6 +31,8 @@ SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
     efficiency.section,
     contributions.section,
     predictions.section,
+    compression.layers,
+    compression.errors,
     curves.section,
     details.section,
 )
