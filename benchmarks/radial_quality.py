@@ -1,7 +1,7 @@
 """What radial tuning does to an encoder: every method of a recipe, mean and spread over seeds.
 
-    python benchmarks/radial_quality.py radial-text
-    python benchmarks/radial_quality.py radial-hierarcaps -- data.path=hierarcaps_expanded.csv.gz
+    python benchmarks/radial_quality.py
+    python benchmarks/radial_quality.py --recipe radial-hierarcaps -- data.path=FILE
 
 The seed chooses what is held out, too. Every run is resumable: a call that was cut short goes on
 where it was. Overrides of the recipe go behind ``--``, as in `geodapt run`. Prints JSON; the
@@ -22,7 +22,7 @@ from geodapt.report import write_report
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recipe", nargs="?", default="radial-text")
+    parser.add_argument("--recipe", default="radial-text")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/radial-quality"))
     parser.add_argument("overrides", nargs="*", help="key=value, behind --")
