@@ -57,8 +57,8 @@ def find_fonts(places: Iterable[str]) -> list[Font]:
     fonts: dict[str, Font] = {}
     seen = set()
     for place in places:
-        for file, name in _files(place):
-            font = _read(file, name)
+        for file in _files(place):
+            font = _read(file)
             if font.sha256 in seen:
                 continue
             seen.add(font.sha256)
@@ -71,8 +71,7 @@ def find_fonts(places: Iterable[str]) -> list[Font]:
     return list(fonts.values())
 
 
-def _files(place: str) -> list[tuple[Path, str]]:
-    """Font files and their names, empty where the file itself says it."""
+def _files(place: str) -> list[Path]:
     if place == MATPLOTLIB:
         try:
             import matplotlib
@@ -82,32 +81,31 @@ def _files(place: str) -> list[tuple[Path, str]]:
                 "'geodapt[glyphs]', or name your own by data.fonts=[FILE|FOLDER]"
             ) from error
         folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-        names = {**dict.fromkeys(SHIPPED, ""), **TEX}
-        return [(folder / f"{stem}.ttf", name) for stem, name in names.items()]
+        return [folder / f"{stem}.ttf" for stem in (*SHIPPED, *TEX)]
     path = Path(place).expanduser()
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
         if not found:
             raise InputError(f"folder {path} holds no font: no {', '.join(sorted(SUFFIXES))} file")
-        return [(file, "") for file in found]
+        return found
     if not path.is_file():
         raise InputError(
             f"font '{place}' does not exist; give a file, a folder, or '{MATPLOTLIB}' for the "
             "fonts that it ships"
         )
-    return [(path, "")]
+    return [path]
 
 
-def _read(file: Path, name: str) -> Font:
+def _read(file: Path) -> Font:
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # odd dates in old fonts are no news
     try:
         with TTFont(file, lazy=True, fontNumber=0) as font:
             codes = font.getBestCmap() or {}
-            name = name or font["name"].getDebugName(4) or file.stem
+            name = TEX.get(file.stem) or font["name"].getDebugName(4) or file.stem
     except (TTLibError, OSError, KeyError, AssertionError) as error:
         raise InputError(
-            f"{file} is not a font that can be read ({error}); give a {', '.join(sorted(SUFFIXES))} "
-            "file, or leave it out"
+            f"{file} is not a font that can be read ({error}); leave it out, or give a "
+            f"{', '.join(sorted(SUFFIXES))} file"
         ) from error
     drawn = map(chr, sorted(codes))
     if file.stem in TEX:

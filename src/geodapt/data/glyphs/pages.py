@@ -84,7 +84,8 @@ def load_pages(glyphs: Glyphs, settings: PageSettings) -> DatasetDict:
     """
     if len(glyphs.classes) >= 2**16:
         raise InputError(
-            f"a mask of 16 bits holds 65,535 classes, there are {len(glyphs.classes)}; choose scripts"
+            f"a mask of 16 bits holds 65,535 classes, there are {len(glyphs.classes)}; "
+            "choose scripts or kinds"
         )
     pairs = {name: _pairs(glyphs, splits) for name, splits in SHOWN.items()}
     folder = cache_folder() / "glyph-pages" / _key(glyphs, pairs, settings)

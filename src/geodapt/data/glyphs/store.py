@@ -17,6 +17,7 @@ from geodapt.data.glyphs.drawing import EM, MARGIN, SUPERSAMPLED, Ink, Pen, draw
 from geodapt.data.glyphs.fonts import Font
 from geodapt.data.glyphs.settings import GlyphSettings
 from geodapt.data.quiet import quiet_datasets
+from geodapt.errors import InputError
 from geodapt.files import atomic_folder, cache_folder
 from geodapt.progress import bar
 
@@ -95,6 +96,11 @@ def _draw(
                     alike.add(number[one])
                 images += ((number[one], index, png(view)) for view in views)
     kept = sorted({one for one, _, _ in images} - alike)
+    if not kept:
+        raise InputError(
+            f"{', '.join(font.name for font in fonts)} draw none of the {len(characters)} "
+            "characters that are asked for: they are blank there; take other fonts"
+        )
     label = {one: index for index, one in enumerate(kept)}
     images = [(label[one], index, picture) for one, index, picture in images if one in label]
     columns = {
