@@ -11,7 +11,15 @@ import torch
 import yaml
 from PIL import Image
 from pydantic import ValidationError
-from transformers import AutoModel, AutoProcessor, CLIPModel
+from transformers import (
+    AutoModel,
+    AutoProcessor,
+    CLIPModel,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    SiglipProcessor,
+)
 
 from geodapt.clip import Clip, ClipSettings, cache, checkpoint, load_clip
 from geodapt.clip.fitting import parameter_groups, save_clip, train_clip
@@ -40,6 +48,13 @@ SMALL = {
         "vocabulary": 400,
     },
     "training": {"steps": 12, "batch_size": 16, "save_every": 4, "log_every": 4},
+}
+
+TOWER = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
 }
 
 
@@ -314,6 +329,28 @@ def test_models_that_are_no_clip(bert, tmp_path, fresh):
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(InputError, match="torn' could not be loaded"):
         load_clip(str(tmp_path / "torn"))
+
+
+def test_siglip_goes_in_the_same_place(tmp_path, fresh):
+    config = SiglipConfig(
+        text_config={**TOWER, "vocab_size": 400, "max_position_embeddings": 32},
+        vision_config={**TOWER, "image_size": 16, "patch_size": 8},
+    )
+    tokenizer = fresh.processor.tokenizer
+    side = {"height": 16, "width": 16}
+    processor = SiglipProcessor(SiglipImageProcessorPil(size=side), tokenizer)
+    save_clip(SiglipModel(config), processor, tmp_path / "siglip")
+    clip = load_clip(str(tmp_path / "siglip"))
+    texts = ["Greek small letter alpha", "letter"]
+    found = clip.embed_texts(texts)
+    # Padded to the full length, as it was trained, however long the others are.
+    ids = tokenizer(texts, padding="max_length", return_tensors="pt")
+    assert ids.input_ids.shape == (2, 32)
+    with torch.no_grad():
+        peer = clip.model.get_text_features(**ids).pooler_output
+    torch.testing.assert_close(found, torch.nn.functional.normalize(peer, dim=1))
+    torch.testing.assert_close(found[1:], clip.embed_texts(["letter"]))
+    assert clip.embed_images([Image.new("L", (16, 16))]).shape == (1, 32)
 
 
 def test_nothing_to_embed(fresh):

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoProcessor, PreTrainedModel
+from transformers import AutoProcessor
 
 from geodapt.clip.cache import checkpoint
 from geodapt.errors import InputError
@@ -25,7 +25,8 @@ AT_ONCE = 256
 class Clip:
     """A CLIP or SigLIP with its processor, and unit vectors from both of its towers."""
 
-    model: PreTrainedModel
+    model: Any
+    """CLIPModel, SiglipModel, or another with their ``get_text_features`` and ``get_image_features``."""
     processor: Any
 
     @torch.inference_mode()

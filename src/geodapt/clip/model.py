@@ -20,9 +20,9 @@ MEAN = STD = (0.5, 0.5, 0.5)
 class TowerSettings(Settings):
     """One transformer of the two."""
 
-    width: int = Field(128, ge=8)
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
+    width: int = Field(default=128, ge=8)
+    layers: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> "TowerSettings":
@@ -36,13 +36,13 @@ class ModelSettings(Settings):
 
     vision: TowerSettings = TowerSettings()
     text: TowerSettings = TowerSettings(layers=2)
-    patch: int = Field(8, ge=1)
+    patch: int = Field(default=8, ge=1)
     """Side of a patch of the picture, in pixels."""
-    embedding: int = Field(128, ge=8)
+    embedding: int = Field(default=128, ge=8)
     """Width of the space that pictures and texts share."""
-    vocabulary: int = Field(2000, ge=300)
+    vocabulary: int = Field(default=2000, ge=300)
     """Tokens of the tokenizer that is trained on the captions."""
-    max_tokens: int = Field(32, ge=8)
+    max_tokens: int = Field(default=32, ge=8)
     """The most tokens of a text."""
 
 

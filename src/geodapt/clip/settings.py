@@ -17,7 +17,7 @@ class ClipSettings(Settings):
     general: float = Field(default=0.2, ge=0, le=1)
     """Share of the training captions that are more general than the picture's name."""
     training: TrainingSettings = TrainingSettings(
-        steps=2000, batch_size=256, learning_rate=1e-3, schedule="cosine", weight_decay=0.05
+        steps=4000, batch_size=128, learning_rate=1e-3, schedule="cosine", weight_decay=0.05
     )
     seed: int = Field(default=0, ge=0)
     """Seed of everything random; the same seed gives the same model."""

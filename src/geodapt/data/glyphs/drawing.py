@@ -53,7 +53,8 @@ class Pen:
         ImageDraw.Draw(picture).text((-left, -top), character, 255, self._font, anchor="ls")
         if (box := picture.getbbox()) is None:
             return None
-        x, y = left + box[0] - self._font.getlength(character) / 2, top + box[1]
+        x = left + box[0] - self._font.getlength(character) / 2
+        y = float(top + box[1])
         if box != (0, 0, *picture.size):
             picture = picture.crop(box)
         if (scale := largest / max(picture.size)) < 1:

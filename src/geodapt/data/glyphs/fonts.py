@@ -107,7 +107,7 @@ def _read(file: Path) -> Font:
             f"{file} is not a font that can be read ({error}); leave it out, or give a "
             f"{', '.join(sorted(SUFFIXES))} file"
         ) from error
-    drawn = map(chr, sorted(codes))
+    drawn = [chr(code) for code in sorted(codes)]
     if file.stem in TEX:
-        drawn = (character for character in drawn if character in ascii_letters + digits)
+        drawn = [character for character in drawn if character in ascii_letters + digits]
     return Font(name, file, tuple(character for character in drawn if path_of(character)))

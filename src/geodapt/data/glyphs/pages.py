@@ -47,17 +47,17 @@ FEATURES = Features(
 class PageSettings(Settings):
     """Pages of characters."""
 
-    train: int = Field(1000, ge=1)
+    train: int = Field(default=1000, ge=1)
     """Training pages."""
-    test: int = Field(200, ge=1)
+    test: int = Field(default=200, ge=1)
     """Test pages, and validation pages."""
-    size: int = Field(128, ge=32, le=2048)
+    size: int = Field(default=128, ge=32, le=2048)
     """Side of a page in pixels."""
     characters: tuple[int, int] = (4, 12)
     """The fewest and the most characters on a page."""
     em: tuple[int, int] = (20, 48)
     """The smallest and the largest size of a font, in pixels."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of what stands where."""
 
     @model_validator(mode="after")

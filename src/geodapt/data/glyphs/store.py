@@ -103,7 +103,7 @@ def _draw(
         )
     label = {one: index for index, one in enumerate(kept)}
     images = [(label[one], index, picture) for one, index, picture in images if one in label]
-    columns = {
+    columns: dict[str, list] = {
         "image": [picture for _, _, picture in images],
         "label": [one for one, _, _ in images],
         "domain": [index for _, index, _ in images],
