@@ -314,6 +314,18 @@ def test_settings_that_do_not_fit(changes, expected):
         ClipSettings.model_validate(changes)
 
 
+def test_what_is_refused_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("GEODAPT_CACHE", str(tmp_path / "cache"))
+    for changes, expected in (
+        ({"fonts": ["nowhere.ttf"]}, "nowhere.ttf' does not exist"),
+        ({"scripts": ["Klingon"]}, "no font has the script 'Klingon'"),
+    ):
+        recipe = ClipRecipe.model_validate({**SMALL, "data": {**SMALL["data"], **changes}})
+        with pytest.raises(InputError, match=expected):
+            execute(recipe, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_models_that_are_no_clip(bert, tmp_path, fresh):
     bert.save_pretrained(tmp_path / "bert")
     fresh.processor.tokenizer.save_pretrained(tmp_path / "bert")

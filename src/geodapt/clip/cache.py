@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 from filelock import FileLock
@@ -12,6 +13,7 @@ from geodapt.clip.settings import ClipSettings
 from geodapt.data.glyphs import Glyphs, load_glyphs
 from geodapt.data.glyphs.store import drawn_with
 from geodapt.files import atomic_folder, cache_folder
+from geodapt.processes import from_main_process, several_processes, wait_for_everyone
 
 
 def checkpoint(settings: ClipSettings | None = None) -> Path:
@@ -23,11 +25,14 @@ def checkpoint(settings: ClipSettings | None = None) -> Path:
     glyphs = load_glyphs(settings.data)
     folder = cached(settings, glyphs)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Another process may want the same model: it waits, then finds it.
-    with FileLock(folder.with_name(folder.name + ".lock")):
-        if not folder.is_dir():
+    # Another command may want the same model: it waits, then finds it. Processes that a launcher
+    # started together train together.
+    lock = FileLock(folder.with_name(folder.name + ".lock"))
+    with nullcontext() if several_processes() else lock:
+        if not from_main_process(folder.is_dir()):
             work = folder.with_name(folder.name + ".work")
             save_clip(*train_clip(settings, glyphs, work), folder)
+            wait_for_everyone()
             shutil.rmtree(work, ignore_errors=True)
     return folder
 

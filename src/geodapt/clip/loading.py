@@ -26,7 +26,7 @@ class Clip:
     """A CLIP or SigLIP with its processor, and unit vectors from both of its towers."""
 
     model: Any
-    """CLIPModel, SiglipModel, or another with their ``get_text_features`` and ``get_image_features``."""
+    """CLIPModel, SiglipModel, or another that has the same two methods for features."""
     processor: Any
 
     @torch.inference_mode()

@@ -12,6 +12,7 @@ from fontTools.ttLib import TTFont, TTLibError
 
 from geodapt.data.glyphs.taxonomy import path as path_of
 from geodapt.errors import InputError
+from geodapt.progress import track
 
 MATPLOTLIB = "matplotlib"
 """Names the fonts that come with matplotlib."""
@@ -56,18 +57,17 @@ def find_fonts(places: Iterable[str]) -> list[Font]:
     """
     fonts: dict[str, Font] = {}
     seen = set()
-    for place in places:
-        for file in _files(place):
-            font = _read(file)
-            if font.sha256 in seen:
-                continue
-            seen.add(font.sha256)
-            if font.name in fonts:
-                raise InputError(
-                    f"{fonts[font.name].file} and {file} are both called '{font.name}', so their "
-                    "pictures could not be told apart; leave one out"
-                )
-            fonts[font.name] = font
+    for file in track([file for place in places for file in _files(place)], "reading fonts"):
+        font = _read(file)
+        if font.sha256 in seen:
+            continue
+        seen.add(font.sha256)
+        if font.name in fonts:
+            raise InputError(
+                f"{fonts[font.name].file} and {file} are both called '{font.name}', so their "
+                "pictures could not be told apart; leave one out"
+            )
+        fonts[font.name] = font
     return list(fonts.values())
 
 
