@@ -16,7 +16,8 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "geodapt needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing geodapt and what it uses into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
+	@# --no-compile: Python compiles what is imported, pip would compile everything, for a minute
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[all,dev]'
 	@touch $@
 
 demo: $(STAMP)  ## serve a new domain with other domains' adapters, on built-in real data

@@ -4,11 +4,19 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 from transformers.pytorch_utils import Conv1D
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -46,16 +54,19 @@ def locate(base: str) -> str:
 
 
 def load_base(
-    base: str, dtype: torch.dtype = torch.float32
+    base: str, dtype: torch.dtype = torch.float32, head: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model without a task head, frozen and in eval mode, and its tokenizer.
+    """The model, frozen and in eval mode, and its tokenizer.
+
+    It comes without its task head, or with the ``head`` that its configuration names.
 
     Raises :class:`InputError` when the name leads nowhere, when the weights are pickled, cut
     short or not those of the configuration, or when there are no blocks or no tokenizer.
     """
     location = locate(base)
     with loading(base):
-        model = load_weights(base, location, dtype)
+        kind = _with_head(location) if head else AutoModel
+        model = load_weights(base, location, dtype, kind)
         blocks(model)
         tokenizer = AutoTokenizer.from_pretrained(location)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
@@ -88,14 +99,16 @@ def loading(base: str) -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
 
 
-def load_weights(base: str, location: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The model without a task head that a folder or a hub name holds, whole.
+def load_weights(
+    base: str, location: str, dtype: torch.dtype = torch.float32, kind: Any = AutoModel
+) -> PreTrainedModel:
+    """The model that a folder or a hub name holds, whole; by default without a task head.
 
     Raises :class:`InputError`, which calls it ``base``, when the weights are pickled, incomplete or
     not those of the configuration.
     """
     _refuse_pickles(base, Path(location))
-    model, info = AutoModel.from_pretrained(
+    model, info = kind.from_pretrained(
         location,
         dtype=dtype,
         use_safetensors=True,

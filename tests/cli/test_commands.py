@@ -9,7 +9,7 @@ from tiny import YAML
 import geodapt as package
 from geodapt.recipes import catalog
 
-COMMANDS = ("ls", "cp", "run", "report")
+COMMANDS = ("ls", "cp", "run", "report", "compress")
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=lambda c: c or "-")

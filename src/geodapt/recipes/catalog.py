@@ -11,6 +11,9 @@ from geodapt.recipes.document import Document
 SYSTEMS = {
     "clip": "geodapt.clip.recipe:ClipRecipe",
     "xcross": "geodapt.xcross.recipe:XCrossRecipe",
+    "radial": "geodapt.radial.recipe:RadialRecipe",
+    "radial-query": "geodapt.radial.query:RadialQueryRecipe",
+    "compress": "geodapt.compress.recipe:CompressRecipe",
 }
 """System name -> ``module:class`` of its recipe, imported only when it is run."""
 

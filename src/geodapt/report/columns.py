@@ -66,6 +66,17 @@ METRICS = (
     Column("macro_f1", "Macro F1", _percent, "%"),
     Column("mrr", "MRR", _score),
     Column("ndcg_at_10", "NDCG@10", _score, short="NDCG\n@10"),
+    Column("tau_d", "Order of radii (τ_d)", _score, short="τ_d"),
+    Column("precision", "Chain precision", _percent, "%", short="Chain\nprec."),
+    Column("recall", "Chain recall", _percent, "%", short="Chain\nrecall"),
+    Column("class_recall_at_1", "Class R@1", _percent, "%", short="Class\nR@1"),
+    Column("class_recall_at_5", "Class R@5", _percent, "%", short="Class\nR@5"),
+    Column("lexical_entailment", "Lexical entailment (ρ)", _score, short="Lexical\nρ"),
+    Column("recall_at_1", "R@1", _percent, "%"),
+    Column("recall_at_5", "R@5", _percent, "%"),
+    Column("text_recall_at_1", "Text R@1", _percent, "%", short="Text\nR@1"),
+    Column("text_recall_at_5", "Text R@5", _percent, "%", short="Text\nR@5"),
+    Column("cosine_agreement", "Agreement of cosines", _score, short="Agree-\nment"),
 )
 
 TRAINABLE = Column(
@@ -73,6 +84,9 @@ TRAINABLE = Column(
 )
 COSTS = (
     TRAINABLE,
+    Column("perplexity", "Perplexity", _seconds, cost=True),
+    Column("size_mb", "Size", _seconds, "MB", cost=True),
+    Column("forward_ms", "Forward", _seconds, "ms", cost=True),
     Column("seconds", "Time", _seconds, "s", cost=True),
     Column("peak_memory_mb", "Memory", _count, "MB", cost=True),
 )

@@ -37,6 +37,8 @@ def _facts(results: dict[str, Any]):
     sizes = [f"{data[key]:,} {name}" for key, name in DATA.items() if data.get(key) is not None]
     if sizes:
         yield "Data", ", ".join(sizes)
+    for note in results.get("notes") or ():
+        yield "Note", str(note)
     if results.get("seed") is not None:
         yield "Seed", str(results["seed"])
     if results.get("seconds") is not None:

@@ -9,16 +9,30 @@ from plotly.offline import get_plotlyjs
 
 from geodapt.errors import InputError
 from geodapt.files import write_text
-from geodapt.report import comparison, contributions, curves, details, efficiency, predictions
+from geodapt.report import (
+    chains,
+    comparison,
+    compression,
+    contributions,
+    curves,
+    details,
+    efficiency,
+    polar,
+    predictions,
+)
 from geodapt.report.section import Run, Section
 from geodapt.report.words import listed
 from geodapt.runs import RunFolder
 
 SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
+    chains.section,
     comparison.section,
+    polar.section,
     efficiency.section,
     contributions.section,
     predictions.section,
+    compression.layers,
+    compression.errors,
     curves.section,
     details.section,
 )
@@ -86,9 +100,12 @@ def lede(results: dict[str, Any]) -> str:
             said.append(f"{server} serve the domain {results['target']}.")
         elif base:
             said.append(f"{base.capitalize()} serves the domain {results['target']}.")
+    if results.get("task") == "hierarchy" and results.get("base"):
+        said.append(f"What {results['base']} knows of a hierarchy, untuned and tuned.")
     data = results.get("data") or {}
     if data.get("train") is not None and data.get("test") is not None:
-        case = "texts" if results.get("task") == "classification" else "sequences"
+        cases = {"classification": "texts", "hierarchy": "chains"}
+        case = cases.get(str(results.get("task")), "sequences")
         sentence = f"Trained on {data['train']:,} {case} and tested on {data['test']:,}"
         if data.get("candidates"):
             sentence += f", with {data['candidates']:,} candidates to rank for each"

@@ -1,0 +1,272 @@
+"""What each way of compressing costs in quality, at equal sizes.
+
+    python benchmarks/compress_quality.py --out runs/compress-quality
+    python benchmarks/compress_quality.py --models llama --bits 4.5 --draws 1   # quick
+
+MiniLM: Spearman correlation of all cosine similarities with the full model's, and retrieval of
+the second half of a text by its first. A small Llama, trained here on docstrings of numpy and
+scipy: perplexity. Every figure is on held-out texts; methods that are calibrated are measured
+over several draws of calibration texts. A call that was cut short goes on where it was. Prints
+JSON.
+"""
+
+import argparse
+import ast
+import copy
+import importlib.util
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from geodapt.compress import measures
+from geodapt.compress.budget import Budget, allocate, allocate_uniform, hull
+from geodapt.compress.calibration import calibrate
+from geodapt.compress.compression import compress_layer, count_weights
+from geodapt.compress.curves import curve
+from geodapt.compress.forms import Form, Method
+from geodapt.compress.layers import compressible, replace_weight, weight_of
+from geodapt.compress.svd import Whitening
+from geodapt.compress.texts import BUILT_IN, batches, read_texts, split
+from geodapt.errors import InputError
+from geodapt.models import load_base
+from geodapt.progress import console
+from geodapt.runs import RunFolder, device_name
+from geodapt.training import TrainingSettings, fit
+
+BITS = (8.0, 6.0, 4.5, 4.0, 3.0)
+WAYS = {  # name: method, whether it is calibrated, whether all layers take one form
+    "svd, plain": ("svd", False, False),
+    "svd, whitened": ("svd", True, False),
+    "integers, one form": ("int", False, True),
+    "integers, by layer": ("int", True, False),
+    "int4 + low rank": ("lowrank_plus_int4", True, False),
+    "integers + low rank": ("lowrank_plus_int", True, False),
+}
+CALIBRATED_ON, MEASURED_ON, TOKENS = 256, 200, 128
+
+
+class World:
+    """A model, its texts, and what it is measured by."""
+
+    def __init__(self, model: Any, tokenizer: Any, texts: list[str]) -> None:
+        self.model, self.tokenizer, self.texts = model, tokenizer, texts
+        self.layers = compressible(model)
+        self.weights = count_weights(self.layers)
+        self.held_out = split(texts, CALIBRATED_ON, 0)[1][:MEASURED_ON]
+        self.causal = isinstance(model, LlamaForCausalLM)
+        if not self.causal:
+            self.before = measures.embeddings(model, tokenizer, self.held_out)
+
+    def moments(self, draw: int) -> dict[str, Tensor]:
+        drawn, _ = split(self.texts, CALIBRATED_ON, draw)
+        given = batches(self.tokenizer, drawn, self.model, TOKENS)
+        found = {}
+        for group in calibrate(self.model, self.layers, given):
+            found |= {path: moments.matrix for path, moments in group.items()}
+        return found
+
+    def figures(self, model: Any) -> dict[str, float]:
+        if self.causal:
+            return {"perplexity": measures.perplexity(model, self.tokenizer, self.held_out)}
+        queries, documents = (
+            measures.embeddings(model, self.tokenizer, half)
+            for half in measures.halves(self.held_out)
+        )
+        now = measures.embeddings(model, self.tokenizer, self.held_out)
+        agreement = measures.cosine_agreement(self.before, now)
+        return {"agreement": agreement, **measures.retrieval(queries, documents)}
+
+
+def minilm(folder: RunFolder) -> World:
+    model, tokenizer = load_base("minilm")
+    return World(model, tokenizer, read_texts(BUILT_IN))
+
+
+def llama(folder: RunFolder, steps: int) -> World:
+    """A Llama of 4 layers and width 128, trained once and kept in the folder."""
+    texts = list(docstrings("numpy")) + list(docstrings("scipy"))
+    trained = folder / "llama"
+    if not trained.is_dir():
+        train(texts, trained, folder / "training", steps)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(trained)
+    model = LlamaForCausalLM.from_pretrained(trained).eval().requires_grad_(False)
+    return World(model, tokenizer, texts)
+
+
+def docstrings(package: str) -> Iterator[str]:
+    """The docstrings of a package's files that are a paragraph at least, once each."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    seen = set()
+    for path in sorted(Path(spec.origin).parent.rglob("*.py")):
+        if "test" in str(path):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+                text = ast.get_docstring(node) or ""
+                if len(text) > 200 and text not in seen:
+                    seen.add(text)
+                    yield text
+
+
+def train(texts: list[str], out: Path, work: Path, steps: int) -> None:
+    _, held_out = split(texts, len(texts), 0)
+    kept = [text for text in texts if text not in set(held_out)]
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(kept, vocab_size=2048, special_tokens=["<pad>", "<eos>"])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe._tokenizer, pad_token="<pad>", eos_token="<eos>"
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=2048,
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            max_position_embeddings=512,
+            pad_token_id=0,
+            eos_token_id=1,
+            tie_word_embeddings=True,
+        )
+    )
+    ids = [i for text in kept for i in [*tokenizer(text)["input_ids"], 1]]
+    rows = torch.tensor(ids[: len(ids) // TOKENS * TOKENS]).reshape(-1, TOKENS)
+    data = [{"input_ids": row, "labels": row} for row in rows]
+    settings = TrainingSettings(
+        steps=steps, batch_size=16, learning_rate=4e-3, schedule="cosine", tensorboard=False
+    )
+    fit(model, data, settings, work=work, label="training the Llama")
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+class Study:
+    """All ways at all sizes for one model."""
+
+    def __init__(self, name: str, world: World, folder: RunFolder) -> None:
+        self.name, self.world, self.folder = name, world, folder
+        self.curves: dict[tuple[str, int | None], dict[str, list]] = {}
+        self.drawn: dict[int, dict[str, Tensor]] = {}
+
+    def rows(self, bits: list[float], draws: int) -> list[dict[str, Any]]:
+        full = self.folder.stage(
+            f"{self.name}-full", lambda _: self.world.figures(self.world.model)
+        )
+        rows = [{"model": self.name, "way": "full model", "bits": 32.0, **spread([full])}]
+        for draw in range(draws):  # draw after draw, so that what is cut short is whole for some
+            for size in bits:
+                for way, (_, calibrated, _) in WAYS.items():
+                    if calibrated or not draw:
+                        self.measured(way, size, draw if calibrated else None)
+            self.curves = {key: c for key, c in self.curves.items() if key[1] is None}
+            self.drawn.clear()
+        for size in bits:
+            for way, (_, calibrated, _) in WAYS.items():
+                found = [
+                    self.measured(way, size, draw)
+                    for draw in (range(draws) if calibrated else [None])
+                ]
+                if all(found):
+                    rows.append({"model": self.name, "way": way, "bits": size, **spread(found)})
+        return rows
+
+    def measured(self, way: str, bits: float, draw: int | None) -> dict[str, Any]:
+        """The figures of one way at one size; empty where it cannot be so small."""
+        name = f"{self.name}-{way}-{bits:g}-{draw}".replace(" ", "_").replace(",", "")
+        return self.folder.stage(name, lambda _: self._measure(way, bits, draw))
+
+    def _measure(self, way: str, bits: float, draw: int | None) -> dict[str, Any]:
+        method, _, uniform = WAYS[way]
+        moments = {} if draw is None else self._moments(draw)
+        share: Callable = allocate_uniform if uniform else allocate
+        try:
+            chosen = share(
+                self._curves(method, uniform, draw), Budget(bits * self.world.weights / 8)
+            )
+        except InputError:
+            return {}
+        model = copy.deepcopy(self.world.model)
+        size, lost = 0, []
+        for path, option in chosen.items():
+            W = weight_of(self.world.layers[path])
+            weight, report = compress_layer(path, W, option.form, moments.get(path))
+            replace_weight(model, path, weight)
+            size += report.bytes
+            lost.append(report.output_error if moments else report.weight_error)
+        found = {"true_bits": 8 * size / self.world.weights, "lost": statistics.mean(lost)}
+        found |= self.world.figures(model)
+        found["form"] = _summary([option.form for option in chosen.values()])
+        console.print(json.dumps({"way": way, "bits": bits, "draw": draw, **found}))
+        return found
+
+    def _moments(self, draw: int) -> dict[str, Tensor]:
+        if draw not in self.drawn:
+            self.drawn[draw] = self.world.moments(draw)
+        return self.drawn[draw]
+
+    def _curves(self, method: str, uniform: bool, draw: int | None) -> dict[str, list]:
+        key = (f"{method} {uniform}", draw)
+        if key not in self.curves:
+            moments = {} if draw is None else self._moments(draw)
+            options = {
+                path: curve(weight_of(layer), Method.named(method), Whitening(moments.get(path)))
+                for path, layer in self.world.layers.items()
+            }
+            self.curves[key] = options if uniform else {p: hull(o) for p, o in options.items()}
+        return self.curves[key]
+
+
+def _summary(forms: list[Form]) -> str:
+    """The forms in a few words: which widths, and the median rank."""
+    widths = sorted({form.width for form in forms if form.width})
+    rank = statistics.median(form.rank for form in forms)
+    said = [f"int{min(widths)} to int{max(widths)}" if len(widths) > 1 else ""] if widths else []
+    said = [f"int{widths[0]}"] if len(widths) == 1 else said
+    return ", ".join([*said, *([f"median rank {rank:g}"] if rank else [])])
+
+
+def spread(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and sample standard deviation of every number over the draws."""
+    found: dict[str, Any] = {}
+    for key, value in runs[0].items():
+        if isinstance(value, str):
+            found[key] = value
+            continue
+        values = [run[key] for run in runs]
+        found[key] = round(statistics.mean(values), 5)
+        if len(values) > 1:
+            found[f"{key}_std"] = round(statistics.stdev(values), 5)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=["llama", "minilm"])
+    parser.add_argument("--bits", nargs="+", type=float, default=list(BITS))
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=600, help="of the Llama's training")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/compress-quality"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    folder = RunFolder(args.out)
+    worlds = {"minilm": minilm, "llama": partial(llama, steps=args.steps)}
+    rows = []
+    for name in args.models:
+        rows += Study(name, worlds[name](folder), folder).rows(args.bits, args.draws)
+    print(json.dumps({"draws": args.draws, "device": device_name(), "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""`geodapt compress`: a smaller model, and what it costs."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from geodapt.cli.quiet import quiet
+from geodapt.cli.run import Debug
+from geodapt.errors import InputError
+
+
+def compress(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A folder, a hub name, or minilm.", show_default=False),
+    ] = None,
+    method: Annotated[str, typer.Option(help="A name that --list explains.")] = "lowrank_plus_int4",
+    bits_per_weight: Annotated[
+        float | None, typer.Option(help="Size of the compressed weights, everything counted in.")
+    ] = None,
+    megabytes: Annotated[float | None, typer.Option(help="The same in MB, all together.")] = None,
+    loss: Annotated[
+        float | None, typer.Option(help="Instead: the share of the layers' outputs to lose.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Instead: one rank for all layers.")] = None,
+    group: Annotated[int | None, typer.Option(help="Inputs that share an integer scale.")] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(help="Texts that show which errors matter: a file, or api-calls (built in)."),
+    ] = None,
+    evaluate: Annotated[
+        str | None, typer.Option(help="Texts to measure on, if not a tenth of --calibrate.")
+    ] = None,
+    texts: Annotated[int | None, typer.Option(help="How many texts to calibrate on [256].")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="A LoRA adapter to merge into the model first.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32 or bfloat16: how to load the model [float32].")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the draw of calibration texts.")] = None,
+    analyse: Annotated[
+        bool,
+        typer.Option("--analyse", help="Compare the errors of SVD and integers at this size."),
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the model and its report.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder, if there is one.")
+    ] = False,
+    list_methods: Annotated[
+        bool, typer.Option("--list", help="Explain each method in a line.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Compress a model's linear layers by SVD, integers, or both.
+
+    \b
+    Examples:
+      geodapt compress --list
+      geodapt compress minilm --method int8 --out small/
+      geodapt compress minilm --bits-per-weight 4.5 --calibrate api-calls --out small/ --analyse
+    """
+    if list_methods:
+        _list()
+        return
+    if model is None or out is None:
+        raise InputError("give a model and a folder: geodapt compress minilm --out small/")
+    given = {
+        "model": model,
+        "method": method,
+        "bits_per_weight": bits_per_weight,
+        "megabytes": megabytes,
+        "loss": loss,
+        "rank": rank,
+        "group": group,
+        "calibrate": calibrate,
+        "evaluate": evaluate,
+        "texts": texts,
+        "adapter": adapter,
+        "precision": precision,
+        "seed": seed,
+        "analyse": analyse,
+    }
+    with quiet(debug):
+        from geodapt.cli.run import show
+        from geodapt.recipes.execution import execute
+
+        results = execute(_recipe(given), out, resume)
+        _print(results)
+        show(out)
+
+
+def _recipe(given: dict[str, Any]) -> Any:
+    """The recipe of what was given; pydantic's complaints as the options' own."""
+    from pydantic import ValidationError
+
+    from geodapt.compress.recipe import CompressRecipe
+
+    try:
+        return CompressRecipe.model_validate(
+            {key: value for key, value in given.items() if value is not None}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + "-".join(str(first["loc"][0]).split("_"))
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{option} {first['input']}: {message}") from None
+
+
+def _list() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from geodapt.compress.forms import METHODS
+
+    table = Table("method", "what it does", box=None, padding=(0, 3, 0, 0))
+    for name, line in METHODS.items():
+        table.add_row(name, line)
+    Console(markup=False).print(table)
+
+
+def _print(results: dict[str, Any]) -> None:
+    """Each layer's form and error, and the sizes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False, highlight=False)
+    found = results["compression"]
+    calibrated = found["calibrated"]
+    table = Table(box=None, padding=(0, 3, 0, 0))
+    for heading in ("layer", "form", "size", "weight lost", *(["output lost"] * calibrated)):
+        table.add_column(heading, justify="left" if heading in ("layer", "form") else "right")
+    for layer in found["layers"]:
+        cells = [layer["path"], layer["form"], f"{layer['bytes'] / 1024:,.0f} kB"]
+        table.add_row(*cells, *_shares(layer, calibrated))
+    console.print(table)
+    console.print(
+        f"\n{len(found['layers'])} layers, {found['weights']:,} weights: "
+        f"{found['bytes_before'] / 2**20:.1f} MB before, {found['bytes'] / 2**20:.1f} MB after, "
+        f"{found['bits_per_weight']:.2f} bits a weight"
+    )
+    for sentence in (results["analysis"] or {}).get("verdict", []):
+        console.print(f"- {sentence}")
+    console.print()
+
+
+def _shares(layer: dict[str, Any], calibrated: bool) -> list[str]:
+    shown = [f"{layer['weight_error']:.2%}"]
+    return [*shown, f"{layer['output_error']:.2%}"] if calibrated else shown

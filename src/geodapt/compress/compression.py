@@ -1,0 +1,231 @@
+"""From a model to a smaller one: measure the layers, share out the budget, replace the weights."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geodapt.compress.budget import (
+    Budget,
+    Option,
+    allocate,
+    allocate_uniform,
+    hull,
+    require_room,
+)
+from geodapt.compress.calibration import calibrate
+from geodapt.compress.curves import curve
+from geodapt.compress.forms import WIDTHS, Form, Method, groups_of
+from geodapt.compress.layers import compressible, replace_weight, shape_of, weight_of
+from geodapt.compress.svd import Whitening
+from geodapt.compress.weights import build, is_compressed
+from geodapt.errors import InputError
+from geodapt.progress import track
+
+DEFAULT_GROUP = 64
+
+
+@dataclass(frozen=True)
+class Target:
+    """How small, or how good; each field may be open, but something must be said for an SVD."""
+
+    bits_per_weight: float | None = None
+    """Of the compressed layers' weights, scales and factors counted in."""
+    megabytes: float | None = None
+    """Of the same, all layers together (2^20 bytes)."""
+    loss: float | None = None
+    """Mean over layers of the share of the output energy lost."""
+    rank: int | None = None
+    """The same rank for every layer, in place of a budget."""
+    group: int | None = None
+    """Inputs that share a scale, where the method has integers."""
+
+    def check(self, method: Method) -> None:
+        """Raise :class:`InputError` for what contradicts itself or says nothing."""
+        sizes = [self.bits_per_weight, self.megabytes, self.loss, self.rank]
+        given = sum(value is not None for value in sizes)
+        if given > 1:
+            raise InputError("give one of bits per weight, megabytes, loss and rank, not several")
+        if not given and not method.uniform:
+            raise InputError(
+                f"method {method.name} needs to know how small: give bits per weight, megabytes, "
+                "an allowed loss or a rank"
+            )
+        if self.rank is not None and not method.lowrank:
+            raise InputError(f"method {method.name} has no rank; give bits per weight")
+        if self.rank is not None and method.integers and method.width is None:
+            raise InputError(
+                "with a rank in place of a budget the width must be given: lowrank_plus_int4"
+            )
+        if self.group is not None and not method.integers:
+            raise InputError(f"method {method.name} has no groups; leave the group out")
+
+    def budget(self, weights: int) -> Budget | None:
+        """The budget for layers with so many weights; none where the forms are given."""
+        if self.bits_per_weight is not None:
+            return Budget(bytes=self.bits_per_weight * weights / 8)
+        if self.megabytes is not None:
+            return Budget(bytes=self.megabytes * 2**20)
+        return None if self.loss is None else Budget(loss=self.loss)
+
+
+def check_fits(layers: Mapping[str, nn.Module], method: Method, target: Target) -> None:
+    """Raise :class:`InputError` for a target that these layers cannot meet, before any work.
+
+    What their errors decide (an allowed loss) shows later.
+    """
+    target.check(method)
+    smallest = {}
+    for path, layer in layers.items():
+        shape = shape_of(layer)
+        _check_layer(path, shape, method, target)
+        form = _smallest(shape, method, target)
+        smallest[path] = Option(form, form.bytes(*shape), 0.0)
+    budget = target.budget(count_weights(layers))
+    if budget is not None:
+        require_room(smallest, budget)
+
+
+def _smallest(shape: tuple[int, int], method: Method, target: Target) -> Form:
+    if not method.integers:
+        return Form(rank=1)
+    return Form(method.width or WIDTHS[0], target.group or shape[1])
+
+
+def _check_layer(path: str, shape: tuple[int, int], method: Method, target: Target) -> None:
+    """Rank and group must suit the layer."""
+    out_features, in_features = shape
+    if target.group is not None and in_features % target.group:
+        raise InputError(
+            f"layer {path} has {in_features} inputs, which groups of {target.group} do not "
+            f"divide; give one of {', '.join(map(str, groups_of(in_features)))}"
+        )
+    full = min(out_features, in_features)
+    if target.rank is not None and not 1 <= target.rank <= full:
+        raise InputError(
+            f"rank {target.rank} is outside of 1 to {full}, the full rank of layer {path} "
+            f"({out_features} x {in_features})"
+        )
+
+
+def options(W: Tensor, method: Method, target: Target, whitening: Whitening) -> list[Option]:
+    """What a layer may become, as far as :func:`choose` needs it."""
+    out_features, in_features = W.shape
+    if target.budget(1) is None:
+        form = Form(method.width, _group(method, target, in_features), target.rank or 0)
+        return [Option(form, form.bytes(out_features, in_features), 0.0)]
+    found = curve(W, method, whitening, target.group)
+    return found if method.uniform else hull(found)
+
+
+def _group(method: Method, target: Target, in_features: int) -> int | None:
+    if not method.integers:
+        return None
+    if target.group is not None:
+        return target.group
+    by_groups = method.width != 8 and in_features % DEFAULT_GROUP == 0
+    return DEFAULT_GROUP if by_groups else in_features
+
+
+def choose(
+    curves: Mapping[str, list[Option]], method: Method, target: Target, weights: int
+) -> dict[str, Form]:
+    """Every layer's form."""
+    budget = target.budget(weights)
+    if budget is None:
+        return {path: only.form for path, (only,) in curves.items()}
+    share = allocate_uniform if method.uniform else allocate
+    return {path: option.form for path, option in share(curves, budget).items()}
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What one layer became."""
+
+    path: str
+    shape: tuple[int, int]
+    form: str
+    bytes: int
+    weight_error: float
+    """``|W - W'|^2 / |W|^2``."""
+    output_error: float | None
+    """``E |(W - W') x|^2 / E |W x|^2`` over the calibration inputs, where there are any."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def compress_layer(
+    path: str, W: Tensor, form: Form, moments: Tensor | None
+) -> tuple[Tensor, LayerReport]:
+    """The weight in a form, and what that cost."""
+    whitening, plain = Whitening(moments), Whitening()
+    weight = build(W, form, whitening)
+    left = W - weight.dequantize()
+
+    def share(measure: Whitening) -> float:
+        return measure.energy(left) / (measure.energy(W) or 1.0)
+
+    return weight, LayerReport(
+        path,
+        (W.shape[0], W.shape[1]),
+        str(form),
+        form.bytes(W.shape[0], W.shape[1]),
+        share(plain),
+        None if moments is None else share(whitening),
+    )
+
+
+@torch.no_grad()
+def compress(
+    model: nn.Module,
+    method: str,
+    batches: list[Mapping[str, Any]] | None = None,
+    **target: Any,
+) -> list[LayerReport]:
+    """Compress a model's linear layers in place.
+
+    ``method`` is a name in :data:`geodapt.compress.METHODS`; ``target`` are the fields of
+    :class:`Target`, such as ``bits_per_weight=4.5``. With ``batches`` of model inputs the error is
+    that of the layers' outputs on them, without it that of the weights::
+
+        compress(model, "lowrank_plus_int4", batches, bits_per_weight=4.5)
+        save(model, "smaller/", tokenizer)
+        model = load("smaller/")
+
+    The output embedding, embeddings, norms and biases stay as they are. Moments of all layers are
+    held in memory; ``geodapt compress`` keeps them on disk. Raises :class:`InputError`, before
+    anything is changed, for what cannot be compressed or a target that cannot be met.
+    """
+    how, goal = Method.named(method), Target(**target)
+    layers = compressible(model)
+    check_fits(layers, how, goal)
+    moments: dict[str, Tensor] = {}
+    for group in calibrate(model, layers, batches) if batches is not None else ():
+        moments |= {path: found.matrix for path, found in group.items()}
+    curves = {}
+    for path, layer in track(layers.items(), "measuring layers", len(layers)):
+        W = weight_of(layer)
+        curves[path] = options(W, how, goal, Whitening(moments.get(path)))
+    forms = choose(curves, how, goal, count_weights(layers))
+    reports = []
+    for path, layer in track(layers.items(), "compressing layers", len(layers)):
+        weight, report = compress_layer(path, weight_of(layer), forms[path], moments.get(path))
+        replace_weight(model, path, weight)
+        reports.append(report)
+    return reports
+
+
+def count_weights(layers: Mapping[str, nn.Module]) -> int:
+    """Entries of all layers' weights."""
+    return sum(math.prod(shape_of(layer)) for layer in layers.values())
+
+
+def compressed_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """The layers whose weight is compressed."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear) and is_compressed(module.weight):
+            yield path, module

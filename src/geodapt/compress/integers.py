@@ -1,0 +1,103 @@
+"""A weight as torchao's integers, and those integers as bytes."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torchao.quantization import (
+    Int8Tensor,
+    Int8WeightOnlyConfig,
+    IntxUnpackedToInt8Tensor,
+    IntxWeightOnlyConfig,
+    PerAxis,
+    PerGroup,
+    quantize_,
+)
+
+from geodapt.compress.forms import Form
+
+
+def narrow(dtype: torch.dtype) -> torch.dtype:
+    """The 16-bit type in which a model of this type stores scales and factors."""
+    return dtype if dtype.itemsize == 2 else torch.float16
+
+
+def quantise(W: Float[Tensor, "out in"], form: Form) -> Tensor:
+    """The weight as torchao's tensor subclass: rounded to nearest, symmetric about zero.
+
+    Plain int8 rows are what ``Int8WeightOnlyConfig()`` makes, all others what
+    ``IntxWeightOnlyConfig(torch.intN, PerGroup(group))`` makes with 16-bit scales.
+    """
+    out_features, in_features = W.shape
+    assert form.width is not None
+    assert form.group is not None
+    config: Int8WeightOnlyConfig | IntxWeightOnlyConfig
+    if form.is_int8_by_rows(in_features):
+        config = Int8WeightOnlyConfig(set_inductor_config=False)
+    else:
+        config = IntxWeightOnlyConfig(
+            getattr(torch, f"int{form.width}"),
+            PerAxis(0) if form.group == in_features else PerGroup(form.group),
+            scale_dtype=narrow(W.dtype),
+        )
+    layer = torch.nn.Linear(in_features, out_features, bias=False, device="meta")
+    layer.weight = torch.nn.Parameter(W.detach(), requires_grad=False)
+    quantize_(layer, config)
+    return layer.weight.detach()
+
+
+def pack(weight: Tensor) -> dict[str, Tensor]:
+    """The codes, packed, and the scales."""
+    width = width_of(weight)
+    codes = weight.qdata.to(torch.int16) + 2 ** (width - 1)  # type: ignore[attr-defined]
+    return {"codes": pack_bits(codes.to(torch.uint8), width), "scale": weight.scale}  # type: ignore[attr-defined]
+
+
+def unpack(
+    tensors: dict[str, Tensor], form: Form, shape: tuple[int, int], dtype: torch.dtype
+) -> Tensor:
+    """The tensor that :func:`pack` took apart."""
+    assert form.width is not None
+    assert form.group is not None
+    count = shape[0] * shape[1]
+    codes = unpack_bits(tensors["codes"], form.width, count).to(torch.int16)
+    qdata = (codes - 2 ** (form.width - 1)).to(torch.int8).reshape(shape)
+    scale = tensors["scale"]
+    block = (1, form.group)
+    if form.is_int8_by_rows(shape[1]):
+        zero = torch.zeros_like(scale, dtype=torch.int8)
+        return Int8Tensor(qdata, scale, list(block), dtype, zero_point=zero)
+    zero = torch.zeros_like(scale, dtype=torch.int8)
+    target = getattr(torch, f"int{form.width}")
+    return IntxUnpackedToInt8Tensor(qdata, scale, zero, target, block, dtype, None)
+
+
+def width_of(weight: Tensor) -> int:
+    """Bits of an integer."""
+    if isinstance(weight, Int8Tensor):
+        return 8
+    return int(str(weight.target_dtype).removeprefix("torch.int"))  # type: ignore[attr-defined]
+
+
+def form_of(weight: Tensor) -> Form:
+    """Width and group of a tensor that :func:`quantise` made."""
+    return Form(width_of(weight), weight.block_size[1])  # type: ignore[attr-defined]
+
+
+def is_integers(weight: Tensor) -> bool:
+    """Whether a weight is one of torchao's that :func:`quantise` makes."""
+    return isinstance(weight, Int8Tensor | IntxUnpackedToInt8Tensor)
+
+
+def pack_bits(codes: UInt8[Tensor, "..."], width: int) -> UInt8[Tensor, "bytes"]:
+    """The low bits of every code one after another, least significant first."""
+    bits = np.unpackbits(codes.cpu().numpy().reshape(-1, 1), axis=1, bitorder="little")
+    return torch.from_numpy(np.packbits(bits[:, :width].ravel(), bitorder="little"))
+
+
+def unpack_bits(packed: UInt8[Tensor, "bytes"], width: int, count: int) -> Int[Tensor, "count"]:
+    """The codes that :func:`pack_bits` packed."""
+    bits = np.unpackbits(packed.cpu().numpy(), count=count * width, bitorder="little")
+    whole = np.zeros((count, 8), dtype=np.uint8)
+    whole[:, :width] = bits.reshape(count, width)
+    return torch.from_numpy(np.packbits(whole, axis=1, bitorder="little")[:, 0])

@@ -1,0 +1,234 @@
+"""Chains of texts from general to specific: HierarCaps as published, and any CSV or JSONL.
+
+A chain may bring for each level a text that contradicts it; where a file brings none, they are
+drawn from its other chains.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from geodapt.data.domain import split_of
+from geodapt.data.sequences import at_most
+from geodapt.data.text_files import existing, json_object, records, rows
+from geodapt.errors import InputError
+from geodapt.settings import Settings
+
+SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
+ARROW = "=>"
+TEXTS, NEGATIVES, GROUPS = ("positive", "captions", "texts"), ("negative",), ("image_url", "image")
+DRAWS = 100  # how often another chain is drawn before the data counts as having no contradiction
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Texts from general to specific, each entailed by what follows it."""
+
+    texts: tuple[str, ...]
+    negatives: tuple[str, ...] = ()
+    """For each level but the last a text that contradicts it; empty before they are drawn."""
+    group: str = ""
+    """What is held out as a whole: the image's address; a chain of its own where empty."""
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """What a model is tuned and measured on."""
+
+    name: str
+    train: list[Chain]
+    test: list[Chain]
+    classes: list[str] = field(default_factory=list)
+    """Of a tree: the inner nodes' texts, into which the leaves can be classified."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader must be told of the data."""
+
+
+class ChainSettings(Settings):
+    """A file of chains."""
+
+    kind: Literal["chains"] = "chains"
+    path: str
+    """A .csv or .jsonl file, or .gz of it: HierarCaps, or chains of your own."""
+    test_path: str | None = None
+    """A file to measure on, such as HierarCaps's test file; none: a part is held out by image."""
+    max_train: int | None = Field(None, ge=1)
+    """The most training chains; a random choice of them by the seed."""
+    max_test: int | None = Field(None, ge=1)
+    """The most groups (images) of test chains; a random choice of them by the seed."""
+    seed: int = Field(0, ge=0)
+    """Seed of what is held out, chosen and drawn."""
+
+
+def load_chains(settings: ChainSettings) -> Hierarchy:
+    """Read the chains; hold out a fifth of the groups, or measure on ``test_path``.
+
+    A text of the training chains may stand in a test chain too: general captions are few. Raises
+    :class:`InputError` as :func:`read_chains` does, and where nothing is left to train or test.
+    """
+    chains = read_chains(settings.path)
+    if settings.test_path is None:
+        held_out = [split_of(_group(chain), settings.seed) == "test" for chain in chains]
+        train = [chain for chain, held in zip(chains, held_out, strict=True) if not held]
+        test = [chain for chain, held in zip(chains, held_out, strict=True) if held]
+        if not train or not test:
+            groups = len({_group(chain) for chain in chains})
+            raise InputError(
+                f"{settings.path} has {groups} groups, of which none is left for "
+                f"{'training' if not train else 'testing'}; give more chains, or test_path"
+            )
+    else:
+        train, test = chains, read_chains(settings.test_path, repeats=True)
+    names = list(dict.fromkeys(map(_group, test)))
+    kept = set(at_most(names, settings.max_test, (settings.seed, "test")))
+    train = at_most(train, settings.max_train, (settings.seed, "train"))
+    train, notes = contradicted(train, chains, settings.path, settings.seed)
+    return Hierarchy(
+        Path(settings.path).name,
+        train,
+        [chain for chain in test if _group(chain) in kept],
+        notes=notes,
+    )
+
+
+def read_chains(path: str | Path, repeats: bool = False) -> list[Chain]:
+    """All chains of a file, in its order.
+
+    A CSV has the texts of a chain in one column (``positive`` or ``captions``, joined by ``=>``,
+    as HierarCaps has them) or in columns ``level_1``, ``level_2`` and so on; optionally
+    ``negative`` and ``image_url``. A JSONL line is ``{"texts": [...], "negative": [...],
+    "image": ...}``, or ``positive`` for ``texts``.
+
+    Raises :class:`InputError` with file and line for a missing column, an empty text, a chain of
+    another length than the first's, fewer than two levels, negatives that are not one a level or
+    that repeat their text, and a text that stands at two levels of a chain, unless ``repeats``
+    allows that: published test files are measured as they are.
+    """
+    file = existing(path)
+    if not file.is_file() or not file.name.endswith(SUFFIXES):
+        raise InputError(f"{file} is not a {', '.join(SUFFIXES)} file of chains; give one")
+    chains: list[Chain] = []
+    for place, record in _records(file):
+        chain = _chain(place, record, len(chains[0].texts) if chains else None)
+        if not repeats and len(set(chain.texts)) < len(chain.texts):
+            twice = Counter(chain.texts).most_common(1)[0][0]
+            raise InputError(
+                f"{place}: '{twice}' stands at two levels of its chain; a level must say "
+                "more than the one before it"
+            )
+        chains.append(chain)
+    if not chains:
+        raise InputError(f"{file} is empty: it has no chains")
+    return chains
+
+
+def contradicted(
+    chains: list[Chain], among: Sequence[Chain], name: str, seed: int
+) -> tuple[list[Chain], list[str]]:
+    """The chains with a contradicting text a level, drawn where they have none; and notes.
+
+    What is drawn stands at the same level of another chain, and together with the text in none.
+
+    Raises :class:`InputError` where no such text is found.
+    """
+    lacking = sum(not chain.negatives for chain in chains)
+    if not lacking:
+        return chains, []
+    together: dict[str, set[str]] = {}
+    for chain in among:
+        for text in chain.texts:
+            together.setdefault(text, set()).update(chain.texts)
+    generator = np.random.default_rng(seed)
+
+    def draw(text: str, level: int) -> str:
+        for index in generator.integers(len(among), size=DRAWS):
+            other = among[int(index)].texts
+            if level < len(other) and other[level] not in together[text]:
+                return other[level]
+        raise InputError(
+            f"{name} has no negatives, and none can be drawn: at level {level + 1} nothing "
+            f"contradicts '{text}', for its chains hold all others; give a column 'negative', "
+            "or chains that part at the first level"
+        )
+
+    drawn = [
+        chain
+        if chain.negatives
+        else replace(chain, negatives=tuple(map(draw, chain.texts[:-1], range(len(chain.texts)))))
+        for chain in chains
+    ]
+    return drawn, [f"negatives drawn for {lacking:,} chains that had none"]
+
+
+def _group(chain: Chain) -> str:
+    return chain.group or " => ".join(chain.texts)
+
+
+def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    if file.name.endswith((".csv", ".csv.gz")):
+        for number, row in rows(file):
+            yield f"{file}, line {number}", row
+    else:
+        for number, record in enumerate(records(file, json_object, "a JSON object"), 1):
+            yield f"{file}, record {number}", record
+
+
+def _chain(place: str, record: dict[str, Any], levels: int | None) -> Chain:
+    texts = _texts(place, record)
+    negatives = _listed(place, next((record[n] for n in NEGATIVES if record.get(n)), None))
+    if len(texts) < 2:
+        raise InputError(f"{place}: a chain of {len(texts)} level; it needs at least two")
+    if levels is not None and len(texts) != levels:
+        raise InputError(
+            f"{place}: a chain of {len(texts)} levels, where the first has {levels}; give all "
+            "chains the same levels, or an edge list (data.kind=edges), whose paths may differ"
+        )
+    for name, values in (("level", texts), ("negative", negatives)):
+        for number, text in enumerate(values, 1):
+            if not text:
+                raise InputError(
+                    f"{place}: {name} {number} of the chain is empty; fill it or leave the row out"
+                )
+    if negatives and len(negatives) not in (len(texts), len(texts) - 1):
+        raise InputError(
+            f"{place}: {len(negatives)} negatives for {len(texts)} levels; give one a level "
+            "(the last may be left out), or none at all"
+        )
+    negatives = negatives[: len(texts) - 1]  # nothing is below the last level to contrast with
+    for text, negative in zip(texts, negatives, strict=False):
+        if text == negative:
+            raise InputError(f"{place}: the negative '{negative}' is the very text of its level")
+    group = next((str(record[name]) for name in GROUPS if record.get(name)), "")
+    return Chain(texts, negatives, group)
+
+
+def _texts(place: str, record: dict[str, Any]) -> tuple[str, ...]:
+    for name in TEXTS:
+        if name in record:
+            return _listed(place, record[name])
+    levels = [name for name in record if name.startswith("level_")]
+    if not levels:
+        raise InputError(
+            f"{place}: no column {', '.join(TEXTS)} or level_1; it has {', '.join(record)}. "
+            "Name the column with the chain one of these"
+        )
+    for number in range(1, len(levels) + 1):
+        if f"level_{number}" not in record:
+            raise InputError(f"{place}: column level_{number} is missing beside {levels[-1]}")
+    return _listed(place, [record[f"level_{n}"] for n in range(1, len(levels) + 1)])
+
+
+def _listed(place: str, value: Any) -> tuple[str, ...]:
+    """The texts of a cell joined by ``=>``, or of a list."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        value = value.split(ARROW)
+    if not isinstance(value, list) or not all(isinstance(text, str | None) for text in value):
+        raise InputError(f"{place}: expected texts joined by '{ARROW}' or a list of texts")
+    return tuple((text or "").strip() for text in value)

@@ -1,0 +1,183 @@
+"""Trees of texts: edge lists such as WordNet's, and the trees that are on every machine already.
+
+A tree trains by its edges, each a chain of two with a contradicting text from beside it, and is
+measured on the whole paths to leaves that were held out.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from geodapt.data.chains import Chain, Hierarchy
+from geodapt.data.domain import split_of
+from geodapt.data.sequences import at_most
+from geodapt.data.text_files import existing, lines
+from geodapt.errors import InputError
+from geodapt.settings import Settings
+
+HEADS = {"parent", "child", "hypernym", "hyponym", "source", "target", "from", "to"}
+
+
+class TreeSettings(Settings):
+    """What every source of a tree lets its user choose."""
+
+    max_train: int | None = Field(None, ge=1)
+    """The most training edges; a random choice of them by the seed."""
+    max_test: int | None = Field(None, ge=1)
+    """The most held-out leaves; a random choice of them by the seed."""
+    seed: int = Field(0, ge=0)
+    """Seed of the leaves held out, and of the contradicting texts."""
+
+
+class EdgeSettings(TreeSettings):
+    """A file of edges."""
+
+    kind: Literal["edges"] = "edges"
+    path: str
+    """Lines of two texts, the general one first, with a tab or a comma between (.gz allowed)."""
+
+
+class Forest:
+    """Texts with the text above each; several tops are allowed."""
+
+    def __init__(self, name: str, edges: Iterable[tuple[str, str]]) -> None:
+        """Of several texts above one (a directed acyclic graph's), the first is kept.
+
+        Raises :class:`InputError` for no edges, an empty text, and texts in a circle.
+        """
+        self.name = name
+        self.above: dict[str, str] = {}
+        self.below: dict[str, list[str]] = {}
+        self.dropped = 0
+        for parent, child in edges:
+            if not parent or not child:
+                raise InputError(f"{name}: an edge '{parent}' -> '{child}' has an empty text")
+            if self.above.setdefault(child, parent) != parent:
+                self.dropped += 1
+            elif child not in self.below.setdefault(parent, []):
+                self.below[parent].append(child)
+        if not self.above:
+            raise InputError(f"{name} has no edges")
+        self.tops = [text for text in self.below if text not in self.above]
+        self.paths: dict[str, tuple[str, ...]] = {top: (top,) for top in self.tops}
+        waiting = list(self.tops)
+        for text in waiting:  # grows while it is walked: breadth first
+            for child in self.below.get(text, ()):
+                self.paths[child] = (*self.paths[text], child)
+                waiting.append(child)
+        if circle := next((text for text in self.above if text not in self.paths), None):
+            raise InputError(
+                f"{name}: '{circle}' is above or below itself, by a circle of edges; "
+                "an edge goes from a general text to a specific one"
+            )
+        self.by_depth: dict[int, list[str]] = {}
+        for text, path in self.paths.items():
+            self.by_depth.setdefault(len(path), []).append(text)
+
+    @property
+    def leaves(self) -> list[str]:
+        return [text for text in self.paths if text not in self.below]
+
+    def contradiction(
+        self, text: str, generator: np.random.Generator, without: AbstractSet[str] = frozenset()
+    ) -> str | None:
+        """A text that neither entails this one nor follows from it, at random.
+
+        A child of the same parent; else one of the same depth elsewhere in the forest. None where
+        the text has no such rival, or ``without`` holds them all.
+        """
+        parent = self.above.get(text)
+        beside = self.tops if parent is None else self.below[parent]
+        for circle in (beside, self.by_depth[len(self.paths[text])]):
+            rivals = [other for other in circle if other != text and other not in without]
+            if rivals:
+                return rivals[int(generator.integers(len(rivals)))]
+        return None
+
+
+def load_edges(settings: EdgeSettings) -> Hierarchy:
+    """A file of edges as a :class:`~geodapt.data.chains.Hierarchy`.
+
+    Raises :class:`InputError` with file and line for what is no pair of texts, and as
+    :class:`Forest` and :func:`from_forest` do.
+    """
+    return from_forest(Forest(Path(settings.path).name, read_edges(settings.path)), settings)
+
+
+def read_edges(path: str | Path) -> list[tuple[str, str]]:
+    """(general, specific) of each line, without a header that names the columns."""
+    file = existing(path)
+    if not file.is_file():
+        raise InputError(f"{file} is a folder; give a file of edges")
+    edges: list[tuple[str, str]] = []
+    for number, line in lines(file, "utf-8-sig"):
+        if not line.strip() or line.startswith("#"):
+            continue
+        cells = [cell.strip() for cell in line.split("\t" if "\t" in line else ",")]
+        if len(cells) != 2:
+            raise InputError(
+                f"{file}, line {number}: {len(cells)} fields; an edge has two, the general text "
+                "and the specific one, with a tab between"
+            )
+        if not edges and {cell.lower() for cell in cells} <= HEADS:
+            continue
+        edges.append((cells[0], cells[1]))
+    return edges
+
+
+def from_forest(
+    forest: Forest,
+    settings: TreeSettings,
+    described: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+) -> Hierarchy:
+    """Edges to train on, and whole paths to held-out leaves to measure.
+
+    ``described`` has for some leaves a text below them, which goes where the leaf goes.
+
+    Raises :class:`InputError` where no edge has a contradicting text, or no leaf is left to train
+    or to test.
+    """
+    described = described or {}
+    generator = np.random.default_rng(settings.seed)
+    held_out = {leaf for leaf in forest.leaves if split_of(leaf, settings.seed) == "test"}
+    train, alone = [], 0
+    for child, parent in forest.above.items():
+        if child in held_out:
+            continue
+        edges = [(parent, child)]
+        if child in described:
+            edges.append((child, described[child]))
+        for general, specific in edges:
+            rival = forest.contradiction(general, generator, held_out)
+            if rival is None:
+                alone += 1
+                continue
+            train.append(Chain((general, specific), (rival,)))
+    if not train:
+        raise InputError(
+            f"{forest.name}: none of its {len(forest.above)} edges has a text that contradicts its "
+            "upper end; a single line of texts has no negatives: give a tree that branches"
+        )
+    tested = at_most(sorted(held_out), settings.max_test, (settings.seed, "test"))
+    if not tested:
+        raise InputError(f"{forest.name} has {len(forest.leaves)} leaves, and none to hold out")
+    paths = [
+        (*forest.paths[leaf], *((described[leaf],) if leaf in described else ())) for leaf in tested
+    ]
+    told = list(notes)
+    if forest.dropped:
+        told.append(f"{forest.dropped:,} edges to a second text above one left out")
+    if alone:
+        told.append(f"{alone:,} edges without a contradicting text left out of training")
+    return Hierarchy(
+        forest.name,
+        at_most(train, settings.max_train, (settings.seed, "train")),
+        [Chain(path) for path in paths],
+        classes=list(forest.below),
+        notes=told,
+    )

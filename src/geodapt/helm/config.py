@@ -1,0 +1,257 @@
+"""The configuration of a HELM; attributes are named as in LlamaConfig and DeepseekV3Config."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+from transformers.modeling_rope_utils import RopeParameters
+
+from geodapt.errors import InputError
+
+CURVATURES = (0.1, 2.0)  # of the experts by default: evenly spaced between the two
+
+
+@strict
+class HelmConfig(PreTrainedConfig):
+    """HELM-D where ``n_routed_experts`` is 0, HELM-MiCE elsewhere.
+
+    **Which sizes count the time component.** What is handed to an attention kernel or to the
+    cache is a whole point: ``head_dim``, ``qk_nope_head_dim``, ``v_head_dim`` and
+    ``kv_lora_rank`` are one time and the rest space, so that they are the powers of two that
+    kernels are built for. All other sizes (``hidden_size``, ``intermediate_size``,
+    ``q_lora_rank``, ``qk_rope_head_dim``) count space components alone.
+
+    **Geometry.** The space has curvature ``-curvature``; ``learn_curvature`` trains it.
+    ``expert_curvatures`` holds those of the shared experts and then of the routed ones: a list,
+    one number for all (the paper's MICE-CONST, with ``learn_expert_curvatures=False``), or None
+    for 0.1 to 2.0 evenly spaced. ``expert_geometries`` names the routed experts' geometries,
+    repeated in turn; None stands for ``["hyperbolic"]``.
+
+    **Ablations.** ``attention="mha"`` caches keys and values (HMHA), ``"mla"`` latents (HMLA).
+    ``position`` is ``"hope"``, ``"relative"`` (a learned bias a head and distance, in buckets as
+    in T5Config) or ``"none"``.
+
+    **Balance of the experts.** Before a training step, ``bias_update_speed`` times the sign of
+    (mean load - load) is added to each expert's bias, which takes part in the choice of experts
+    alone; ``router_aux_loss_coef`` weighs the sequence-wise loss (DeepSeek-V3, eq. 16 to 20).
+
+    Raises :class:`~geodapt.errors.InputError` for sizes that do not fit together.
+    """
+
+    model_type = "helm"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    attribute_map = {"num_local_experts": "n_routed_experts"}
+
+    vocab_size: int = 32000
+    hidden_size: int = 384
+    intermediate_size: int = 1024
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 6
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    hidden_act: str = "silu"
+    max_position_embeddings: int = 2048
+    initializer_range: float = 0.02
+    rms_norm_eps: float = 1e-6
+    use_cache: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    tie_word_embeddings: bool = False
+    rope_parameters: RopeParameters | dict | None = None
+    attention_bias: bool = False
+    mlp_bias: bool = False
+
+    attention: Literal["mha", "mla"] = "mha"
+    position: Literal["hope", "relative", "none"] = "hope"
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+
+    q_lora_rank: int | None = None
+    kv_lora_rank: int = 128
+    qk_nope_head_dim: int = 64
+    qk_rope_head_dim: int = 32
+    v_head_dim: int = 64
+
+    n_routed_experts: int = 0
+    n_shared_experts: int = 1
+    num_experts_per_tok: int = 2
+    moe_intermediate_size: int = 512
+    first_k_dense_replace: int = 1
+    n_group: int = 1
+    topk_group: int = 1
+    scoring_func: Literal["sigmoid", "softmax"] = "sigmoid"
+    norm_topk_prob: bool = True
+    routed_scaling_factor: float = 1.0
+    bias_update_speed: float = 0.001
+    router_aux_loss_coef: float = 0.0001
+
+    curvature: float = 1.0
+    learn_curvature: bool = False
+    expert_curvatures: float | list[float] | None = None
+    learn_expert_curvatures: bool = True
+    expert_geometries: list[str] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        if self.head_dim is None and self.num_attention_heads > 0:
+            self.head_dim = self.hidden_size // self.num_attention_heads
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def preset(cls, size: str, mice: bool = False, **changes: Any) -> "HelmConfig":
+        """``tiny``, ``100m`` or ``1b``, dense with HMHA or with experts and HMLA.
+
+        The latter two have those sizes with a vocabulary of 128,256 (LLaMA 3's, as in the paper).
+        """
+        if size not in PRESETS:
+            raise InputError(f"no HELM preset '{size}'; there are {', '.join(PRESETS)}")
+        dense, experts = PRESETS[size]
+        return cls(**{**dense, **(experts if mice else {}), **changes})
+
+    def geometry_of_experts(self) -> list[str]:
+        """The geometry of each expert, shared ones (always hyperbolic) first."""
+        names = self.expert_geometries or ["hyperbolic"]
+        routed = [names[i % len(names)] for i in range(self.n_routed_experts)]
+        return ["hyperbolic"] * self.n_shared_experts + routed
+
+    def curvature_of_experts(self) -> list[float]:
+        """The curvature that each expert starts with, shared ones first."""
+        count = self.n_shared_experts + self.n_routed_experts
+        if isinstance(self.expert_curvatures, list):
+            return self.expert_curvatures
+        if self.expert_curvatures is not None:
+            return [float(self.expert_curvatures)] * count
+        low, high = CURVATURES
+        return [low + (high - low) * i / max(1, count - 1) for i in range(count)]
+
+    def validate_architecture(self) -> None:
+        """Called when a configuration is made; every message names the attributes at fault."""
+        self._require_positive()
+        self._require_attention()
+        if self.n_routed_experts:
+            self._require_experts()
+
+    def _require_positive(self) -> None:
+        sizes = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"]
+        sizes += ["num_attention_heads", "num_key_value_heads", "max_position_embeddings"]
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if not 0 < self.curvature < float("inf"):
+            raise InputError(
+                f"curvature is {self.curvature}; expected a positive number c "
+                "(the space has curvature -c)"
+            )
+
+    def _require_attention(self) -> None:
+        heads, groups = self.num_attention_heads, self.num_key_value_heads
+        if self.attention == "mha":
+            if self.head_dim == self.hidden_size // heads and self.hidden_size % heads:
+                raise InputError(
+                    f"hidden_size {self.hidden_size} does not divide into {heads} heads; "
+                    "change num_attention_heads or give head_dim"
+                )
+            if heads % groups:
+                raise InputError(
+                    f"num_attention_heads {heads} is not a multiple of num_key_value_heads {groups}"
+                )
+            if self.head_dim % 2 or self.head_dim < 4:
+                raise InputError(
+                    f"head_dim is {self.head_dim}; expected an even number of 4 or more: HoPE "
+                    "rotates pairs of components, and one component of a head is the time"
+                )
+            return
+        if heads != groups:
+            raise InputError(
+                f"num_key_value_heads is {groups}, but attention 'mla' gives each of its {heads} "
+                "heads its own keys and values; leave it out"
+            )
+        if self.qk_rope_head_dim < 2 or self.qk_rope_head_dim % 2:
+            raise InputError(
+                f"qk_rope_head_dim is {self.qk_rope_head_dim}; expected an even number of 2 or "
+                "more: HoPE rotates pairs of components"
+            )
+        for name in ("kv_lora_rank", "qk_nope_head_dim", "v_head_dim"):
+            if getattr(self, name) < 2:
+                raise InputError(
+                    f"{name} is {getattr(self, name)}; expected 2 or more: one component is time"
+                )
+
+    def _require_experts(self) -> None:
+        routed, chosen, groups = self.n_routed_experts, self.num_experts_per_tok, self.n_group
+        if not 1 <= chosen <= routed:
+            raise InputError(
+                f"num_experts_per_tok is {chosen}; expected 1 to {routed} (of experts)"
+            )
+        if groups < 1 or routed % groups:
+            raise InputError(f"n_routed_experts {routed} does not divide into n_group {groups}")
+        if not 1 <= self.topk_group <= groups:
+            raise InputError(f"topk_group is {self.topk_group}; expected 1 to n_group, {groups}")
+        if chosen > self.topk_group * (routed // groups):
+            raise InputError(
+                f"num_experts_per_tok is {chosen}, but topk_group {self.topk_group} leaves "
+                f"{self.topk_group * (routed // groups)} experts to choose from"
+            )
+        curvatures = self.curvature_of_experts()
+        if len(curvatures) != self.n_shared_experts + routed:
+            raise InputError(
+                f"expert_curvatures has {len(curvatures)} numbers; expected one for each of "
+                f"{self.n_shared_experts} shared and {routed} routed experts"
+            )
+        wrong = [c for c in curvatures if not 0 < c < float("inf")]
+        if wrong:
+            raise InputError(
+                f"expert_curvatures holds {wrong[0]}; expected positive numbers c: a hyperbolic "
+                "expert has curvature -c, a spherical one c"
+            )
+        unknown = set(self.expert_geometries or []) - {"hyperbolic", "spherical", "euclidean"}
+        if unknown:
+            raise InputError(
+                f"expert_geometries holds '{min(unknown)}'; "
+                "expected 'hyperbolic', 'spherical' or 'euclidean'"
+            )
+
+
+_LARGE = {"vocab_size": 128256, "head_dim": 64}
+PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    # size: (dense, what changes with experts)
+    "tiny": (
+        {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "head_dim": 32},
+        {
+            "attention": "mla",
+            "kv_lora_rank": 64,
+            "qk_nope_head_dim": 32,
+            "qk_rope_head_dim": 16,
+            "v_head_dim": 32,
+            "n_routed_experts": 4,
+            "moe_intermediate_size": 192,
+        },
+    ),
+    "100m": (
+        {**_LARGE, "num_attention_heads": 8, "max_position_embeddings": 4096},
+        {
+            "attention": "mla",
+            "n_routed_experts": 4,
+            "moe_intermediate_size": 384,
+        },
+    ),
+    "1b": (
+        {
+            **_LARGE,
+            "hidden_size": 1536,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 24,
+            "max_position_embeddings": 4096,
+        },
+        {
+            "attention": "mla",
+            "q_lora_rank": 768,
+            "kv_lora_rank": 256,
+            "n_routed_experts": 8,
+            "moe_intermediate_size": 1024,
+        },
+    ),
+}

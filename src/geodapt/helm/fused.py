@@ -1,0 +1,269 @@
+"""The passes over vectors that HELM makes beside its products, each with its gradient written out.
+
+Run operator by operator, the gradient of a norm and of what is scaled by it makes a dozen passes
+over the vectors; written out it makes two or three. Scalars (one a point) stay with autograd, so
+curvature, temperature and weights get their gradients without a word here.
+
+``torch.compile`` fuses and differentiates the plain formulas better than anything written by hand,
+so it sees those: every function here is its formula in one line, and a Function beside it.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd import Function
+
+Rotation = tuple[Tensor, Tensor]
+
+
+def wide(x: Tensor) -> Tensor:
+    """The tensor in the type that scalars are computed in: float32 or wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def square(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+    """``|x|^2``, in float32 or wider."""
+    if torch.compiler.is_compiling():
+        return wide(x).square().sum(-1)
+    return _Square.apply(x)
+
+
+def scale(x: Float[Tensor, "*batch d"], k: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch d"]:
+    """``k x`` in the type of x, without rounding k to it."""
+    if torch.compiler.is_compiling():
+        return (x * k.unsqueeze(-1)).to(x.dtype)
+    return _Scale.apply(x, k)
+
+
+def weighted_sum(
+    x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], weight: Float[Tensor, ""]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``s = x + w y``, ``|s|^2``, ``|x|^2`` and ``|y|^2``."""
+    if torch.compiler.is_compiling():
+        s = (x + weight * y).to(x.dtype)
+        return s, square(s), square(x), square(y)
+    return _WeightedSum.apply(x, y.to(x.dtype), weight)
+
+
+def rms_norm(
+    x: Float[Tensor, "*batch d"], weight: Float[Tensor, "d"], eps: float
+) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
+    """``h = weight x / sqrt(|x|^2 / d + eps)`` and ``|h|^2``."""
+    if torch.compiler.is_compiling():
+        h = scale(x, torch.rsqrt(square(x) / x.shape[-1] + eps)) * weight
+        return h, square(h)
+    return _RMSNorm.apply(x, weight, eps)
+
+
+def product(
+    a: Float[Tensor, "*batch d"], b: Float[Tensor, "*batch d"]
+) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
+    """``h = a b``, component by component, and ``|h|^2``."""
+    if torch.compiler.is_compiling():
+        return a * b, square(a * b)
+    return _Product.apply(a, b)
+
+
+def add_time(
+    y: Float[Tensor, "*batch d"], time: Float[Tensor, "*batch"], weight: Float[Tensor, "d"]
+) -> Float[Tensor, "*batch d"]:
+    """``y + t w``."""
+    time, weight = time.to(y.dtype), weight.to(y.dtype)
+    if torch.compiler.is_compiling():
+        return y + time.unsqueeze(-1) * weight
+    return _AddTime.apply(y, time, weight)
+
+
+def whole(
+    x: Float[Tensor, "rows n heads d"],
+    last: Float[Tensor, "rows n heads"],
+    rotation: Rotation | None,
+    factor: Float[Tensor, ""] | None = None,
+) -> Float[Tensor, "rows n heads d+1"]:
+    """``factor (R x, last)``; R turns the pairs ``(x_i, x_(i + p))``, i < p, and leaves the rest."""
+    cos, sin = rotation or (x[..., 0, :0], x[..., 0, :0])
+    if torch.compiler.is_compiling():
+        out = torch.cat([_rotate(x, cos, sin), last.unsqueeze(-1).to(x.dtype)], dim=-1)
+        return out if factor is None else out * factor.to(x.dtype)
+    return _Whole.apply(x, last, cos, sin, factor)
+
+
+def split_sums(
+    sums: Float[Tensor, "*batch d+1"],
+) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """The space part ``s`` of attention's sums, its ``|s|^2``, and their last component."""
+    if torch.compiler.is_compiling():
+        s = sums[..., :-1]
+        return s, square(s), wide(sums[..., -1])
+    return _SplitSums.apply(sums)
+
+
+def rotate(x: Float[Tensor, "rows n heads d"], rotation: Rotation | None) -> Tensor:
+    """``R x``."""
+    return x if rotation is None else _rotate(x, *rotation)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    pairs = cos.shape[-1]
+    cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
+    a, b, rest = x.split([pairs, pairs, x.shape[-1] - 2 * pairs], dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
+
+
+def _square(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=-1, dtype=_wide_type(x)).square()
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    if x.dtype == y.dtype == _wide_type(x):
+        return torch.linalg.vecdot(x, y)
+    return (x * y).sum(-1, dtype=_wide_type(x))
+
+
+def _wide_type(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _column(k: Tensor, x: Tensor) -> Tensor:
+    return k.unsqueeze(-1).to(x.dtype)
+
+
+class _Square(Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return _square(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return x * _column(2 * g, x)
+
+
+class _Scale(Function):
+    @staticmethod
+    def forward(ctx, x, k):
+        ctx.save_for_backward(x, k)
+        return (x * k.unsqueeze(-1)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, k = ctx.saved_tensors
+        return (g * k.unsqueeze(-1)).to(x.dtype), _dot(g, x).to(k.dtype)
+
+
+class _WeightedSum(Function):
+    @staticmethod
+    def forward(ctx, x, y, weight):
+        s = torch.addcmul(x, y, weight.to(x.dtype))
+        ctx.save_for_backward(x, y, s, weight)
+        return s, _square(s), _square(x), _square(y)
+
+    @staticmethod
+    def backward(ctx, g, g_s, g_x, g_y):
+        x, y, s, weight = ctx.saved_tensors
+        g = torch.addcmul(g, s, _column(2 * g_s, s))
+        dx = torch.addcmul(g, x, _column(2 * g_x, x))
+        dy = (g * weight.to(g.dtype)).addcmul_(y, _column(2 * g_y, y))
+        return dx, dy, _dot(g.flatten(), y.flatten()).to(weight.dtype)
+
+
+class _RMSNorm(Function):
+    @staticmethod
+    def forward(ctx, x, weight, eps):
+        k = torch.rsqrt(_square(x) / x.shape[-1] + eps)
+        h = (x * k.unsqueeze(-1)).to(x.dtype) * weight
+        ctx.save_for_backward(x, weight, k, h)
+        return h, _square(h)
+
+    @staticmethod
+    def backward(ctx, g, g_h):
+        x, weight, k, h = ctx.saved_tensors
+        g = torch.addcmul(g, h, _column(2 * g_h, h))
+        gx = g * x
+        rows = gx.flatten(0, -2)
+        d_weight = k.flatten().to(rows.dtype) @ rows
+        along = (rows @ weight.to(rows.dtype)).view(k.shape) * k**3 / x.shape[-1]
+        dx = (g * weight).mul_(_column(k, g)).addcmul_(x, _column(along, x), value=-1)
+        return dx.to(x.dtype), d_weight.to(weight.dtype), None
+
+
+class _Product(Function):
+    @staticmethod
+    def forward(ctx, a, b):
+        h = a * b
+        ctx.save_for_backward(a, b, h)
+        return h, _square(h)
+
+    @staticmethod
+    def backward(ctx, g, g_h):
+        a, b, h = ctx.saved_tensors
+        g = torch.addcmul(g, h, _column(2 * g_h, h))
+        return g * b, g * a
+
+
+class _AddTime(Function):
+    @staticmethod
+    def forward(ctx, y, time, weight):
+        ctx.save_for_backward(time, weight)
+        return torch.addcmul(y, time.unsqueeze(-1), weight)
+
+    @staticmethod
+    def backward(ctx, g):
+        time, weight = ctx.saved_tensors
+        rows = g.reshape(-1, g.shape[-1])
+        needs = ctx.needs_input_grad
+        d_time = (rows @ weight).view(time.shape) if needs[1] else None
+        return g, d_time, time.flatten() @ rows if needs[2] else None
+
+
+class _Whole(Function):
+    @staticmethod
+    def forward(ctx, x, last, cos, sin, factor):
+        out = x.new_empty((*x.shape[:-1], x.shape[-1] + 1))
+        _turn(x, cos, sin, factor, out)
+        out[..., -1] = last if factor is None else last * factor
+        ctx.save_for_backward(cos, sin, factor, out if ctx.needs_input_grad[4] else None)
+        return out
+
+    @staticmethod
+    def backward(ctx, g):
+        cos, sin, factor, out = ctx.saved_tensors
+        dx = g.new_empty((*g.shape[:-1], g.shape[-1] - 1))
+        _turn(g[..., :-1], cos, -sin, factor, dx)
+        last = wide(g[..., -1])
+        d_factor = None
+        if factor is not None:
+            last = last * factor
+            if out is not None:
+                d_factor = (_dot(g, out).sum() / factor).to(factor.dtype)
+        return dx, last, None, None, d_factor
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, factor: Tensor | None, out: Tensor) -> None:
+    """Write ``factor R x`` into the first components of ``out``."""
+    pairs = cos.shape[-1]
+    if factor is not None:
+        cos, sin = (cos * factor).to(x.dtype), (sin * factor).to(x.dtype)
+    cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
+    (a, b), (to_a, to_b) = x[..., : 2 * pairs].chunk(2, -1), out[..., : 2 * pairs].chunk(2, -1)
+    torch.mul(a, cos, out=to_a).addcmul_(b, sin, value=-1)
+    torch.mul(b, cos, out=to_b).addcmul_(a, sin)
+    rest = x[..., 2 * pairs :]
+    out[..., 2 * pairs : x.shape[-1]] = rest if factor is None else rest * factor.to(x.dtype)
+
+
+class _SplitSums(Function):
+    @staticmethod
+    def forward(ctx, sums):
+        s = sums[..., :-1]
+        ctx.save_for_backward(sums)
+        return s.view_as(s), _square(s), wide(sums[..., -1]).clone()
+
+    @staticmethod
+    def backward(ctx, g, g_s, g_last):
+        (sums,) = ctx.saved_tensors
+        out = torch.empty_like(sums)
+        torch.addcmul(g, sums[..., :-1], _column(2 * g_s, sums), out=out[..., :-1])
+        out[..., -1] = g_last
+        return out

@@ -1,0 +1,83 @@
+"""Positions: HoPE, the rotation of a point's space components, and a learned relative bias.
+
+    HoPE(x, i) = [sqrt(|R_i x|^2 + 1/c), R_i x] = [t(x), R_i x]
+
+with the rotary matrix ``R_i`` of position i: a rotation keeps the norm, so it keeps the time.
+``<HoPE(q, i), HoPE(k, j)>_L`` depends on q, k and ``i - j`` alone.
+"""
+
+import copy
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from geodapt.helm import fused, points
+from geodapt.helm.config import HelmConfig
+from geodapt.helm.fused import Rotation
+from geodapt.helm.points import Curvature
+
+
+class HelmRotaryEmbedding(LlamaRotaryEmbedding):
+    """Cosines and sines of each position's angles, one a rotated pair.
+
+    Takes every ``rope_type`` of transformers. Their extra factor on cosine and sine is left out:
+    with it ``R_i`` would be no rotation, and the temperature of attention is learned anyway.
+    """
+
+    def __init__(self, config: HelmConfig, rotated: int) -> None:
+        config = copy.copy(config)
+        config.head_dim = rotated
+        super().__init__(config)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, position_ids: Int[Tensor, "rows n"]) -> Rotation:
+        self.attention_scaling = 1.0
+        cos, sin = super().forward(x, position_ids)
+        half = cos.shape[-1] // 2  # both halves of a Llama rotation have the same angles
+        return cos[..., :half], sin[..., :half]
+
+
+def queries(
+    x: Float[Tensor, "rows n heads d"],
+    rotation: Rotation | None,
+    factor: Float[Tensor, ""],
+    c: Curvature,
+) -> Float[Tensor, "rows heads n d+1"]:
+    """``factor (R x, -t(x))``, as :func:`geodapt.helm.attention` multiplies it with keys."""
+    return fused.whole(x, -points.time(x, c), rotation, factor).transpose(1, 2)
+
+
+def keys(
+    x: Float[Tensor, "rows n heads d"], rotation: Rotation | None, c: Curvature
+) -> Float[Tensor, "rows heads n d+1"]:
+    """``(R x, u(x))``, with the time excess in the last place; values are so without rotation."""
+    u = points.excess(fused.square(x), c)
+    return fused.whole(x, u, rotation).transpose(1, 2)
+
+
+class RelativeBias(nn.Module):
+    """A learned bias of the score a head and distance, in the buckets of T5: near ones singly,
+    far ones in logarithmic steps.
+
+    Source: Raffel et al. 2020, section 2.1; the ablation of HoPE.
+    """
+
+    def __init__(self, config: HelmConfig) -> None:
+        super().__init__()
+        self.buckets = config.relative_attention_num_buckets
+        self.max_distance = config.relative_attention_max_distance
+        self.weight = nn.Parameter(torch.zeros(self.buckets, config.num_attention_heads))
+
+    def forward(self, first: int | Tensor, queries: int, keys: int) -> Float[Tensor, "1 h n m"]:
+        """The bias of ``queries`` queries, the first at cache index ``first``, to all keys."""
+        device = self.weight.device
+        at = torch.arange(queries, device=device).unsqueeze(1) + first
+        distance = (at - torch.arange(keys, device=device)).clamp_min(0)
+        exact = self.buckets // 2
+        steps = torch.log(distance.clamp_min(1) / exact) / math.log(self.max_distance / exact)
+        far = (exact + steps * (self.buckets - exact)).long().clamp_max(self.buckets - 1)
+        bucket = torch.where(distance < exact, distance, far)
+        return self.weight[bucket].permute(2, 0, 1).unsqueeze(0)

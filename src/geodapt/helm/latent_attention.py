@@ -1,0 +1,165 @@
+"""HMLA: hyperbolic attention whose cache holds latents instead of keys and values.
+
+A token's latent is a point of ``kv_lora_rank`` components, its time included, and each head's key
+and value are affine maps of it (Lorentz linears, written as plain ones on whole points)::
+
+    z = (z_s, t(z_s))          k_h = W^k_h z + b,   v_h = W^v_h z + b'
+
+A head's key is the Lorentz concatenation of ``k_h`` and one rotary key ``r`` that all heads share,
+so its excess is that of ``|k_h|^2 + |r|^2``.
+
+**Cache.** A token and layer keep ``z``, ``r`` and two excesses a head, of its key and its value:
+``kv_lora_rank + qk_rope_head_dim + 2 heads`` numbers. They travel as the "keys" ``z`` and the
+"values" ``(r, excesses)`` of one head, so that every cache of transformers takes them.
+
+**Decoding.** The maps move to the other side: ``q.k_h = (W^k_h^T q).z + q.b`` and
+``sum_j p_j v_hj = W^v_h (sum_j p_j z_j) + b'``. The constant ``q.b`` leaves the softmax. So a step
+reads the cache alone and never builds a key or a value; the excesses, which are not affine in z,
+are the cached ones. With many queries at once building keys and values is the lesser work.
+
+Source: HELM, section 4.3; DeepSeek-V2, section 2.1 and appendix C.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import Cache
+
+from geodapt.helm import fused, hope, points
+from geodapt.helm.attention import attend, centroid, softmax
+from geodapt.helm.config import HelmConfig
+from geodapt.helm.hope import Rotation
+from geodapt.helm.layers import HelmRMSNorm, LearnedTemperature, LorentzLinear
+from geodapt.helm.points import Curvature
+
+
+class HelmLatentAttention(nn.Module):
+    """Hyperbolic multi-head latent attention."""
+
+    is_causal = True
+    num_key_value_groups = 1
+
+    def __init__(self, config: HelmConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.config, self.layer_idx = config, layer_idx
+        self.heads, self.rank = config.num_attention_heads, config.kv_lora_rank
+        # A head's query and key: nope and rope parts, and one time for both.
+        self.nope, self.rope = config.qk_nope_head_dim - 1, config.qk_rope_head_dim
+        self.value = config.v_head_dim - 1
+        d, bias, eps = config.hidden_size, config.attention_bias, config.rms_norm_eps
+        queries = self.heads * (self.nope + self.rope)
+        if config.q_lora_rank is None:
+            self.q_proj = LorentzLinear(d, queries)
+        else:
+            self.q_a_proj = LorentzLinear(d, config.q_lora_rank, bias)
+            self.q_a_layernorm = HelmRMSNorm(config.q_lora_rank, eps)
+            self.q_b_proj = LorentzLinear(config.q_lora_rank, queries)
+        self.kv_a_proj_with_mqa = LorentzLinear(d, self.rank - 1 + self.rope, bias)
+        self.kv_a_layernorm = HelmRMSNorm(self.rank - 1, eps)
+        self.kv_b_proj = nn.Linear(self.rank, self.heads * (self.nope + self.value), bias)
+        self.o_proj = LorentzLinear(self.heads * self.value, d, bias)
+        size = config.qk_nope_head_dim + config.qk_rope_head_dim
+        self.temperature = LearnedTemperature.of_heads(self.heads, size)
+
+    def forward(
+        self,
+        hidden_states: Float[Tensor, "rows n d"],
+        time: Float[Tensor, "rows n"],
+        c: Curvature,
+        rotation: Rotation | None = None,
+        attention_mask: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[Float[Tensor, "rows n d"], Tensor | None]:
+        rows, n, _ = hidden_states.shape
+        # Rope part first: HoPE turns the leading components.
+        q = self._queries(hidden_states, time, c).view(rows, n, self.heads, -1)
+        q = hope.queries(q, rotation, self.temperature(), c)
+        latent, rope = self.kv_a_proj_with_mqa(hidden_states, time).split(
+            [self.rank - 1, self.rope], dim=-1
+        )
+        z, z_time = self.kv_a_layernorm(latent, c)
+        z = torch.cat([z, z_time.unsqueeze(-1).to(z.dtype)], dim=-1)
+        rope = fused.rotate(rope.unsqueeze(2), rotation)
+        k, v = self._expand(z)
+        k_excess = points.excess(fused.square(k) + fused.square(rope), c).to(k.dtype)
+        v_excess = points.excess(fused.square(v), c).to(v.dtype)
+        if past_key_values is not None:
+            kept = torch.cat([rope.squeeze(2), k_excess, v_excess], dim=-1)
+            z, kept = past_key_values.update(z.unsqueeze(1), kept.unsqueeze(1), self.layer_idx)
+            z, kept = z.squeeze(1), kept.squeeze(1)
+            if self._absorbs(n, z.shape[1], attention_mask):
+                out, weights = self._decode(q, z, kept, attention_mask, **kwargs)
+                return self._output(out, c), weights
+            rope, k_excess, v_excess = kept.split([self.rope, self.heads, self.heads], dim=-1)
+            rope = rope.unsqueeze(2)
+            if z.shape[1] != n:
+                k, v = self._expand(z)
+        rope = rope.expand(-1, -1, self.heads, -1)
+        k = torch.cat([rope, k, k_excess.unsqueeze(-1)], dim=-1).transpose(1, 2)
+        # Flash kernels want values as long as keys: zeros make up the difference.
+        zeros = v.new_zeros(()).expand(*v.shape[:-1], max(0, k.shape[-1] - self.value - 1))
+        v = torch.cat([v, v_excess.unsqueeze(-1), zeros], dim=-1).transpose(1, 2)
+        out, weights = attend(self, q, k, v, attention_mask, **kwargs)
+        return self._output(out[..., : self.value + 1], c), weights
+
+    def _queries(self, x: Tensor, time: Tensor, c: Curvature) -> Float[Tensor, "rows n queries"]:
+        if self.config.q_lora_rank is None:
+            return self.q_proj(x, time)
+        return self.q_b_proj(*self.q_a_layernorm(self.q_a_proj(x, time), c))
+
+    def _expand(
+        self, z: Float[Tensor, "rows n rank"]
+    ) -> tuple[Float[Tensor, "rows n heads nope"], Float[Tensor, "rows n heads value"]]:
+        """The heads' keys, without the rotary part, and values of latents."""
+        both = self.kv_b_proj(z).unflatten(-1, (self.heads, -1))
+        return both.split([self.nope, self.value], dim=-1)
+
+    def _output(
+        self, sums: Float[Tensor, "rows n heads size"], c: Curvature
+    ) -> Float[Tensor, "rows n d"]:
+        return self.o_proj(*centroid(sums, c))
+
+    def _absorbs(self, queries: int, keys: int, mask: Tensor | None) -> bool:
+        """Whether reading latents is less work than building keys and values of all of them.
+
+        Flash kernels describe their mask otherwise, and without a mask several queries are a
+        prefill into an empty static cache.
+        """
+        if self.config._attn_implementation not in ("sdpa", "eager"):
+            return False
+        if queries > 1 and (mask is None or queries == keys):
+            return False
+        built = self.nope + self.value
+        return queries * (2 * self.rank - built) < self.rank * built
+
+    def _decode(
+        self,
+        q: Float[Tensor, "rows heads n size"],
+        z: Float[Tensor, "rows m rank"],
+        kept: Float[Tensor, "rows m kept"],
+        attention_mask: Tensor | None,
+        position_bias: Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[Float[Tensor, "rows n heads value+1"], Float[Tensor, "rows heads n m"]]:
+        """Attention over the latents themselves."""
+        rows, heads, n, _ = q.shape
+        w_k, w_v = self.kv_b_proj.weight.view(heads, -1, self.rank).split(
+            [self.nope, self.value], dim=1
+        )
+        rope, nope, time = q.split([self.rope, self.nope, 1], dim=-1)
+        q_z = torch.einsum("bhnk,hkr->bhnr", nope, w_k)
+        # Head h meets its own excess alone: its time stands in the h-th of ``heads`` places.
+        own = torch.eye(heads, dtype=q.dtype, device=q.device).unsqueeze(1)
+        q_kept = torch.cat([rope, time * own], dim=-1)
+        scores = q_z.flatten(1, 2) @ z.mT
+        scores = scores + q_kept.flatten(1, 2) @ kept[..., : self.rope + heads].mT
+        weights = softmax(scores.view(rows, heads, n, -1), attention_mask, position_bias)
+        latents = (weights.flatten(1, 2) @ z).view(rows, heads, n, -1)
+        v = torch.einsum("bhnr,hvr->bnhv", latents, w_v)
+        if self.kv_b_proj.bias is not None:
+            v = v + self.kv_b_proj.bias.view(heads, -1)[:, self.nope :]
+        excess = torch.einsum("bhnm,bmh->bnh", weights, kept[..., self.rope + heads :])
+        return torch.cat([v, excess.unsqueeze(-1)], dim=-1), weights

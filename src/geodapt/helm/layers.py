@@ -1,0 +1,117 @@
+"""The layers that a HELM block is made of: curvature, linear, norm, residual, feed-forward."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from geodapt.helm import fused, points
+from geodapt.helm.config import HelmConfig
+from geodapt.helm.points import Curvature
+
+
+class LearnedCurvature(nn.Module):
+    """The model's curvature ``c = start exp(offset)``: positive whatever the optimizer does.
+
+    All learned scalars of a HELM are such exponents that start at 0, so that they move in
+    proportion to their size and weight decay draws them to where they started.
+    """
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.start = start
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    def forward(self) -> Float[Tensor, ""]:
+        return self.start * torch.exp(fused.wide(self.offset))
+
+
+class LorentzLinear(nn.Linear):
+    """``y = W x + w t(x) + b``: the space components of a point from those of another.
+
+    Every ``y`` is a point, so the result lies on the manifold by construction. The time is handed
+    in, since layers that read the same point share it. W is ``weight``, as in any linear layer,
+    so that LoRA and quantization find it; w, ``time_weight``, starts at 0.
+
+    Source: Chen et al. 2022, "Fully hyperbolic neural networks"; HELM.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.time_weight = nn.Parameter(torch.zeros(out_features))
+
+    def forward(  # type: ignore[override]  # a linear layer that reads one component more
+        self, x: Float[Tensor, "*batch d_in"], time: Float[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch d_out"]:
+        return fused.add_time(super().forward(x), time, self.time_weight)
+
+
+class HelmRMSNorm(nn.Module):
+    """RMSNorm of the space components; gives the point and its time."""
+
+    def __init__(self, hidden_size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden_size))
+        self.eps = eps
+
+    def forward(
+        self, x: Float[Tensor, "*batch d"], c: Curvature
+    ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
+        return points.rms_norm(x, self.weight, self.eps, c)
+
+
+class LorentzResidual(nn.Module):
+    """``x (+) y``: the centroid of ``x + w y``, scaled by ``g``; both are learned.
+
+    ``w`` starts at 1 and ``g`` at ``1 + w = 2``: as c tends to 0 it starts as ``x + y``.
+
+    Source: He et al. 2025, "Lorentzian residual neural networks".
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight_offset = nn.Parameter(torch.zeros(()))
+        self.scale_offset = nn.Parameter(torch.zeros(()))
+
+    def forward(
+        self, x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], c: Curvature
+    ) -> Float[Tensor, "*batch d"]:
+        weight = torch.exp(fused.wide(self.weight_offset))
+        scale = 2 * torch.exp(fused.wide(self.scale_offset))
+        return points.residual(x, y, weight, scale, c)
+
+
+class HelmMLP(nn.Module):
+    """HFFN: SwiGLU with Lorentz linears; the gated product is the space part of a point."""
+
+    def __init__(self, config: HelmConfig, intermediate_size: int) -> None:
+        super().__init__()
+        d, bias = config.hidden_size, config.mlp_bias
+        self.gate_proj = LorentzLinear(d, intermediate_size, bias)
+        self.up_proj = LorentzLinear(d, intermediate_size, bias)
+        self.down_proj = LorentzLinear(intermediate_size, d, bias)
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(
+        self, x: Float[Tensor, "*batch d"], time: Float[Tensor, "*batch"], c: Curvature
+    ) -> Float[Tensor, "*batch d"]:
+        h, h2 = fused.product(self.act_fn(self.gate_proj(x, time)), self.up_proj(x, time))
+        return self.down_proj(h, points.time_of(h2, c))
+
+
+class LearnedTemperature(nn.Module):
+    """``2 / tau``, the factor of an attention score, with tau learned from ``start``."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.start = start
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    def forward(self) -> Float[Tensor, ""]:
+        return 2 / self.start * torch.exp(-fused.wide(self.offset))
+
+    @classmethod
+    def of_heads(cls, heads: int, head_dim: int) -> "LearnedTemperature":
+        return cls(math.sqrt(heads * head_dim))

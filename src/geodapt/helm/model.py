@@ -1,0 +1,296 @@
+"""The models: blocks of hyperbolic attention and feed-forward, behind transformers' interface."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import (
+    GenericForSequenceClassification,
+    GradientCheckpointingLayer,
+)
+from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils import can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from geodapt.errors import InputError
+from geodapt.helm.attention import HelmAttention
+from geodapt.helm.config import HelmConfig
+from geodapt.helm.experts import HelmExperts, HelmMoE, HelmRouter, sequence_balance_loss
+from geodapt.helm.hope import HelmRotaryEmbedding, RelativeBias
+from geodapt.helm.latent_attention import HelmLatentAttention
+from geodapt.helm.layers import HelmMLP, HelmRMSNorm, LearnedCurvature, LorentzResidual
+from geodapt.helm.points import Curvature
+
+
+class HelmDecoderLayer(GradientCheckpointingLayer):
+    """``x (+) attention(norm(x))``, then ``x (+) feed-forward(norm(x))``."""
+
+    def __init__(self, config: HelmConfig, layer_idx: int) -> None:
+        super().__init__()
+        attention = HelmLatentAttention if config.attention == "mla" else HelmAttention
+        self.self_attn = attention(config, layer_idx)
+        routed = config.n_routed_experts and layer_idx >= config.first_k_dense_replace
+        self.mlp = HelmMoE(config) if routed else HelmMLP(config, config.intermediate_size)
+        self.input_layernorm = HelmRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = HelmRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.attention_residual = LorentzResidual()
+        self.mlp_residual = LorentzResidual()
+
+    def forward(
+        self, hidden_states: Float[Tensor, "rows n d"], c: Curvature, **kwargs: Any
+    ) -> tuple[Float[Tensor, "rows n d"], Float[Tensor, "tokens e"] | None]:
+        """The block's points, and its gate's logits if it has experts."""
+        h, time = self.input_layernorm(hidden_states, c)
+        attended, _ = self.self_attn(h, time, c, **kwargs)
+        hidden_states = self.attention_residual(hidden_states, attended, c)
+        h, time = self.post_attention_layernorm(hidden_states, c)
+        if isinstance(self.mlp, HelmMoE):
+            h, router_logits = self.mlp(h, time, c)
+        else:
+            h, router_logits = self.mlp(h, time, c), None
+        return self.mlp_residual(hidden_states, h, c), router_logits
+
+
+class HelmPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know of a HELM."""
+
+    config: HelmConfig
+    config_class = HelmConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["HelmDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _can_compile_fullgraph = True
+    _supports_attention_backend = True
+    _can_record_outputs = {
+        "hidden_states": HelmDecoderLayer,
+        "attentions": [HelmAttention, HelmLatentAttention],
+    }
+    _keep_in_fp32_modules_strict = ["e_score_correction_bias"]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Matrices are normal, norms 1; all else, the time's weights among it, starts at 0."""
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, HelmRouter):
+            init.normal_(module.weight, mean=0.0, std=std)
+        elif isinstance(module, HelmExperts):
+            init.normal_(module.gate_up_proj, mean=0.0, std=std)
+            init.normal_(module.down_proj, mean=0.0, std=std)
+        for name, tensor in (
+            *module.named_parameters(recurse=False),
+            *module.named_buffers(recurse=False),
+        ):
+            if name in ZERO:
+                init.zeros_(tensor)
+
+
+ZERO = {"time_weight", "gate_up_time", "down_time", "offset", "weight_offset", "scale_offset"}
+ZERO |= {"curvature_offset", "e_score_correction_bias", "load"}
+
+
+class HelmModel(HelmPreTrainedModel):
+    """A HELM without a head. Token embeddings are the space components of points."""
+
+    def __init__(self, config: HelmConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.layers = nn.ModuleList(
+            HelmDecoderLayer(config, index) for index in range(config.num_hidden_layers)
+        )
+        self.norm = HelmRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.curvature = LearnedCurvature(config.curvature) if config.learn_curvature else None
+        self.rotary_emb = self.relative_bias = None
+        if config.position == "hope":
+            assert config.head_dim is not None
+            mla = config.attention == "mla"
+            rotated = config.qk_rope_head_dim if mla else config.head_dim - 2
+            self.rotary_emb = HelmRotaryEmbedding(config, rotated)
+        elif config.position == "relative":
+            self.relative_bias = RelativeBias(config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Int[Tensor, "rows n"] | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Int[Tensor, "rows n"] | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Float[Tensor, "rows n d"] | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> MoeModelOutputWithPast:
+        """As LlamaModel's. Raises :class:`InputError` for tokens that the vocabulary lacks and for
+        more positions than ``max_position_embeddings``."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise InputError("give either input_ids or inputs_embeds")
+        if inputs_embeds is None:
+            self._require_vocabulary(input_ids)
+            inputs_embeds = self.embed_tokens(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        n = inputs_embeds.shape[1]
+        self._require_positions(past, n)
+        if self.relative_bias is not None:
+            kwargs["position_bias"] = self._bias(past, n, past_key_values).to(inputs_embeds.dtype)
+        if position_ids is None:
+            position_ids = (torch.arange(n, device=inputs_embeds.device) + past).unsqueeze(0)
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+        if self.rotary_emb is not None:
+            kwargs["rotation"] = self.rotary_emb(inputs_embeds, position_ids)
+        if self.training and torch.is_grad_enabled():
+            self._balance_experts()
+
+        c = self.config.curvature if self.curvature is None else self.curvature()
+        hidden_states, router_logits = inputs_embeds, []
+        for layer in self.layers:
+            hidden_states, logits = layer(
+                hidden_states,
+                c,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                **kwargs,
+            )
+            if logits is not None:
+                router_logits.append(logits)
+        hidden_states, _ = self.norm(hidden_states, c)
+        return MoeModelOutputWithPast(
+            last_hidden_state=hidden_states,
+            past_key_values=past_key_values,
+            router_logits=tuple(router_logits) or None,
+        )
+
+    def curvatures(self) -> dict[str, float]:
+        """The curvature of the model and of every layer's experts, for logs; ``c``, not ``-c``."""
+        c = self.config.curvature if self.curvature is None else self.curvature().item()
+        found = {"curvature": float(c)}
+        for index, layer in enumerate(self.layers):
+            if isinstance(layer.mlp, HelmMoE):
+                for expert, c_i in enumerate(layer.mlp.curvatures().tolist()):
+                    found[f"layer_{index}_expert_{expert}_curvature"] = c_i
+        return found
+
+    def _balance_experts(self) -> None:
+        """At the start of a step, not in the gates: under gradient checkpointing a gate runs twice,
+        and must choose the same experts both times."""
+        if self.config.bias_update_speed:
+            for layer in self.layers:
+                if isinstance(layer.mlp, HelmMoE):
+                    layer.mlp.gate.balance()
+
+    def _bias(self, past: int | Tensor, n: int, cache: Cache | None) -> Tensor:
+        if self.config._attn_implementation not in ("sdpa", "eager"):
+            raise InputError(
+                f"position 'relative' adds a bias to scores, which attention "
+                f"'{self.config._attn_implementation}' does not take; use 'sdpa'"
+            )
+        keys = n if cache is None else cache.get_mask_sizes(n, 0)[0]
+        assert self.relative_bias is not None
+        return self.relative_bias(past, n, keys)
+
+    def _require_vocabulary(self, input_ids: Tensor | None) -> None:
+        # On a GPU looking would wait for it, and its own kernel refuses such tokens.
+        if torch.compiler.is_compiling() or input_ids is None or input_ids.device.type != "cpu":
+            return
+        if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < (
+            self.config.vocab_size
+        ):
+            raise InputError(
+                f"input_ids holds token {int(input_ids.max())}, but the model's vocabulary has "
+                f"{self.config.vocab_size}; is the tokenizer another model's?"
+            )
+
+    def _require_positions(self, past: int | Tensor, n: int) -> None:
+        limit = self.config.max_position_embeddings
+        if n + (past if isinstance(past, int) else 0) > limit:
+            raise InputError(
+                f"the sequence has {n + past} tokens, but max_position_embeddings is {limit}; "
+                "shorten it, or make the model with a larger max_position_embeddings"
+            )
+
+
+class HelmForCausalLM(HelmPreTrainedModel, GenerationMixin):
+    """A HELM that predicts the next token: logits are a linear map of the last points' space
+    components, which may be tied to the embeddings."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: HelmConfig) -> None:
+        super().__init__(config)
+        self.model = HelmModel(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Int[Tensor, "rows n"] | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Int[Tensor, "rows n"] | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Float[Tensor, "rows n d"] | None = None,
+        labels: Int[Tensor, "rows n"] | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> MoeCausalLMOutputWithPast:
+        """As LlamaForCausalLM's. In training, ``loss`` includes the experts' balance loss, which is
+        ``aux_loss``; elsewhere it is the cross entropy alone."""
+        config = self.config
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
+        logits = self.lm_head(hidden_states)
+        loss = aux_loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=config.vocab_size, **kwargs
+            )
+        if loss is not None and self.training and outputs.router_logits:
+            aux_loss = sequence_balance_loss(
+                outputs.router_logits, config, logits.shape[0], attention_mask
+            )
+            loss = loss + config.router_aux_loss_coef * aux_loss
+        return MoeCausalLMOutputWithPast(
+            loss=loss,
+            aux_loss=aux_loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            router_logits=outputs.router_logits,
+        )
+
+
+class HelmForSequenceClassification(GenericForSequenceClassification, HelmPreTrainedModel):
+    """A HELM that classifies a sequence by its last token."""

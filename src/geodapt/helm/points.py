@@ -1,0 +1,74 @@
+"""Points of hyperbolic space as a network uses them: formulas that lose nothing in float32.
+
+:mod:`geodapt.geometry.lorentz` computes in float64 and is the reference. A network cannot pay for
+that, so its formulas are written in the **time excess** of a point, ``u(x) = t(x) - 1/sqrt(c)``,
+in the form ``|x|^2 / (t(x) + 1/sqrt(c))``, which does not subtract. Where curvature is small or a
+point near the origin, ``t`` is a large constant plus a small number, and only the small number
+says anything; in bfloat16 it would be lost.
+
+Everywhere: a point is its space components ``x``, ``c`` is positive, the space has curvature
+``-c``; scalars (times, excesses, norms) are float32 or wider, whatever type the vectors have.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geodapt.helm import fused
+
+Curvature = float | Tensor
+
+
+def time(x: Float[Tensor, "*batch d"], c: Curvature) -> Float[Tensor, "*batch"]:
+    """``t(x) = sqrt(|x|^2 + 1/c)``."""
+    return time_of(fused.square(x), c)
+
+
+def time_of(square: Float[Tensor, "*batch"], c: Curvature) -> Float[Tensor, "*batch"]:
+    """Time of points with this ``|x|^2``."""
+    return torch.sqrt(square + 1 / c)
+
+
+def excess(square: Float[Tensor, "*batch"], c: Curvature) -> Float[Tensor, "*batch"]:
+    """Time excess ``u = t - 1/sqrt(c)`` of points with this ``|x|^2``."""
+    return square / (torch.sqrt(square + 1 / c) + c**-0.5)
+
+
+def inverse_norm(
+    square: Float[Tensor, "*batch"],
+    excess: Float[Tensor, "*batch"],
+    mass: float | Tensor,
+    c: Curvature,
+) -> Float[Tensor, "*batch"]:
+    """``1 / sqrt(-c <s, s>_L)`` of a weighted sum of points: times ``s`` it is their centroid.
+
+    ``square`` is ``|s|^2`` of the sum's space part, ``excess`` the weighted sum of excesses,
+    ``mass`` the sum of weights, so that ``s_t = mass / sqrt(c) + excess`` and::
+
+        -c <s, s>_L = c (s_t^2 - |s|^2) = mass^2 + c (excess (2 mass / sqrt(c) + excess) - |s|^2)
+
+    The bracket is 0 or more (the inverse triangle inequality); rounding must not take it lower.
+    """
+    bracket = excess * (2 * mass * c**-0.5 + excess) - square
+    return torch.rsqrt(mass * mass + c * bracket.clamp_min(0))
+
+
+def residual(
+    x: Float[Tensor, "*batch d"],
+    y: Float[Tensor, "*batch d"],
+    weight: Tensor,
+    scale: Tensor,
+    c: Curvature,
+) -> Float[Tensor, "*batch d"]:
+    """Lorentzian residual connection: ``scale`` times the centroid of ``x + weight y``."""
+    s, s2, x2, y2 = fused.weighted_sum(x, y, weight)
+    lifted = excess(x2, c) + weight * excess(y2, c)
+    return fused.scale(s, scale * inverse_norm(s2, lifted, 1 + weight, c))
+
+
+def rms_norm(
+    x: Float[Tensor, "*batch d"], weight: Float[Tensor, "d"], eps: float, c: Curvature
+) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
+    """RMSNorm of the space components, and the time of the result."""
+    h, h2 = fused.rms_norm(x, weight, eps)
+    return h, time_of(h2, c)

@@ -1,0 +1,72 @@
+"""What radial tuning minimises, on unit vectors and their root.
+
+``Xi_r(e, x)`` is the exterior angle at e between the ray from the root through e, carried on, and
+the direction from e to x (:func:`geodapt.geometry.cones.exterior_angle`): small where x goes on
+outwards, as a more specific concept should. Source: Alper & Averbuch-Elor 2024, "Emergent
+visual-semantic hierarchies in image-text representations", section 3; the cone's loss is that of
+Ganea, Becigneul & Hofmann 2018.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from geodapt.geometry import cones
+from geodapt.settings import Settings
+
+
+class LossSettings(Settings):
+    """The total ``weight * L + anchoring * L_reg``."""
+
+    kind: Literal["radial", "cone"] = "radial"
+    """radial: the contrast of exterior angles; cone: the entailment cone, a baseline."""
+    weight: float = Field(default=1.0, gt=0)
+    """Weight of the hierarchy's loss (lambda_RE)."""
+    anchoring: float = Field(default=10.0, ge=0)
+    """Weight of the pull towards the pretrained embeddings (lambda_reg)."""
+    eps: float = Field(default=0.1, gt=0)
+    """Of the cone: ``sin(half aperture) = eps / |e - r|``."""
+
+
+def radial_terms(
+    general: Float[Tensor, "triples d"],
+    entailed: Float[Tensor, "triples d"],
+    contradicting: Float[Tensor, "triples d"],
+    root: Float[Tensor, "triples d"],
+) -> Float[Tensor, "triples"]:
+    """``Xi_r(e, e') - Xi_r(e, e'')`` of each triple, in radians, -pi to pi."""
+    return cones.exterior_angle(general, entailed, root) - cones.exterior_angle(
+        general, contradicting, root
+    )
+
+
+def radial_loss(
+    general: Float[Tensor, "triples d"],
+    entailed: Float[Tensor, "triples d"],
+    contradicting: Float[Tensor, "triples d"],
+    root: Float[Tensor, "triples d"],
+) -> Float[Tensor, ""]:
+    """The mean of :func:`radial_terms` plus the largest of them, the batch's hardest."""
+    terms = radial_terms(general, entailed, contradicting, root)
+    return terms.mean() + terms.max()
+
+
+def cone_loss(
+    general: Float[Tensor, "pairs d"],
+    entailed: Float[Tensor, "pairs d"],
+    root: Float[Tensor, "pairs d"],
+    eps: float = 0.1,
+) -> Float[Tensor, ""]:
+    """The mean of ``relu(Xi_r(e, e') - theta_r(e))``: how far e' is outside the cone at e."""
+    angle = cones.exterior_angle(general, entailed, root)
+    return cones.cone_energy(angle, cones.half_aperture(general, root, eps)).mean()
+
+
+def anchoring_loss(
+    embeddings: Float[Tensor, "n d"], pretrained: Float[Tensor, "n d"]
+) -> Float[Tensor, ""]:
+    """The mean of ``1 - sim(e, e*)``, 0 where nothing moved."""
+    return (1 - torch.cosine_similarity(embeddings, pretrained)).mean()

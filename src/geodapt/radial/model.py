@@ -1,0 +1,236 @@
+"""A text encoder with its root: embed, order by generality, retrieve from general to specific."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field, ValidationError
+from torch import Tensor, nn
+
+from geodapt.adapters import AdapterBank, Mix
+from geodapt.adapters.targets import adaptable
+from geodapt.errors import InputError
+from geodapt.files import read_json, read_tensors, write_json, write_tensors
+from geodapt.metrics import retrieve_chains
+from geodapt.metrics.hierarchy import STEPS
+from geodapt.models import locate
+from geodapt.radial.encoders import TextEncoder
+from geodapt.radial.roots import Roots, RootSettings, generality, nearest, spread
+from geodapt.settings import Settings
+
+CONFIG, ROOTS, ADAPTER = "radial.json", "roots.safetensors", "adapter"
+NAME = "radial"  # of the adapter in its bank
+BESIDE = ("preprocessor_config.json", "processor_config.json", "modules.json")
+"""What stands beside a base's weights and is copied to the tuned ones', so that it loads as the
+base did; so are the folders that ``modules.json`` names."""
+
+
+class LoraSettings(Settings):
+    """An adapter on the text side."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    targets: list[str] | Literal["all-linear"] = "all-linear"
+    """Names of linear layers, as PEFT's target_modules; all-linear: all of the text tower."""
+
+
+class SavedRadial(Settings):
+    """``radial.json`` of a saved model."""
+
+    base: str
+    """What the adapter belongs to, or what the weights beside this file were tuned from."""
+    tune: Literal["full", "lora"]
+    root: RootSettings
+
+
+@dataclass(frozen=True)
+class Index:
+    """Candidates to retrieve from."""
+
+    texts: list[str]
+    vectors: Float[Tensor, "candidates d"]
+    radii: Float[Tensor, "roots candidates"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One candidate on the way from the root to a query."""
+
+    text: str
+    radius: float
+    similarity: float
+
+
+class RadialModel(nn.Module):
+    """A :class:`TextEncoder` and the :class:`Roots` that generality is measured from.
+
+    >>> model = RadialModel.load("minilm")  # doctest: +SKIP
+    >>> index = model.index(["animal", "goat", "vehicle"])  # doctest: +SKIP
+    >>> model.retrieve(["a goat eats leaves"], index)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        settings: RootSettings | None = None,
+        points: Float[Tensor, "roots d"] | None = None,
+    ) -> None:
+        """``points``: where learned or fixed roots start; none: at the root text's embedding."""
+        super().__init__()
+        self.encoder = encoder
+        settings = settings or RootSettings()
+        self.empty = encoder.embed([settings.text], "embedding the root")[0]
+        if points is None and settings.kind != "encoder":
+            points = self.empty[None]
+        self.roots = Roots(settings, points)
+        self.bank: AdapterBank | None = None
+
+    # Tuning
+
+    def train_text_side(self, lora: LoraSettings | None) -> None:
+        """Let the text side train: all of it, or an adapter on it; the image side stays frozen."""
+        self.encoder.requires_grad_(False)
+        if lora is None:
+            for parameter in self.encoder.text_parameters():
+                parameter.requires_grad_(True)
+            return
+        self.bank = AdapterBank(self.encoder.model)
+        self.bank.create(NAME, lora.rank, lora.alpha, self._targets(lora))
+        self.bank.train_only(NAME)
+        self.bank.set(Mix({NAME: 1.0}))
+
+    def spread_roots(self, general: Sequence[str], seed: int) -> None:
+        """Start several roots at clusters of the most general texts."""
+        settings = self.roots.settings
+        if settings.count > 1:
+            vectors = self.encoder.embed(general, "embedding general texts")
+            self.roots = Roots(settings, spread(self.empty, vectors, settings.count, seed))
+
+    def _targets(self, lora: LoraSettings) -> list[str]:
+        """The linear layers of the text side that the settings name."""
+        layers = adaptable(self.encoder.model)
+        inside = {
+            id(part) for _, module in self.encoder.text_modules() for part in module.modules()
+        }
+        side = [
+            path for path, layer in layers.items() if id(layer) in inside and "pooler" not in path
+        ]
+        if lora.targets == "all-linear":
+            return side
+        chosen = [path for path in side if path.endswith(tuple(lora.targets))]
+        if not chosen:
+            endings = sorted({path.rsplit(".", 1)[-1] for path in side})
+            raise InputError(
+                f"lora.targets {lora.targets} match no linear layer of the text side; "
+                f"it has {', '.join(endings)}"
+            )
+        return chosen
+
+    # Using
+
+    def embed(self, texts: Sequence[str], label: str = "embedding") -> Float[Tensor, "n d"]:
+        """Unit vectors of texts."""
+        return self.encoder.embed(texts, label)
+
+    @torch.no_grad()
+    def root_points(self) -> Float[Tensor, "roots d"]:
+        """The roots as they are now."""
+        empty = self.encoder.embed([self.roots.settings.text], "embedding the root")[0]
+        return self.roots(empty.to(self.encoder.device)).cpu()
+
+    def index(self, texts: Sequence[str]) -> Index:
+        """Embed candidates, each text once, with their distances from every root."""
+        different = list(dict.fromkeys(texts))
+        if not different:
+            raise InputError("there are no candidates; give texts to retrieve from")
+        vectors, roots = self.embed(different, "embedding candidates"), self.root_points()
+        return Index(different, vectors, generality(vectors[None], roots[:, None]))
+
+    def retrieve(
+        self,
+        queries: Sequence[str] | Float[Tensor, "queries d"],
+        index: Index,
+        steps: int = STEPS,
+    ) -> list[list[Step]]:
+        """For each query its chain of candidates from general to specific.
+
+        A query is a text, or an embedded image (:func:`geodapt.radial.images.embed_images`). Of
+        several roots the one nearest to the query is the chain's.
+        """
+        vectors = queries if isinstance(queries, Tensor) else self.embed(queries)
+        if len(vectors) == 0:
+            return []
+        own = index.radii[nearest(self.root_points(), vectors)]
+        similarity = vectors @ index.vectors.T
+        chains = retrieve_chains(similarity, own, steps)
+        return [
+            [Step(index.texts[i], own[q, i].item(), similarity[q, i].item()) for i in chain]
+            for q, chain in enumerate(chains)
+        ]
+
+    # Saving
+
+    def save(self, folder: Path) -> None:
+        """Write the tuned weights, or the adapter, with ``radial.json`` and the roots.
+
+        Full weights load by ``from_pretrained`` (and by sentence-transformers where the base
+        does), an adapter in PEFT, and both by :meth:`load`.
+        """
+        base = self.encoder.name
+        location = Path(locate(base))
+        lasting = str(location.absolute()) if Path(base).expanduser().is_dir() else base
+        tune: Literal["full", "lora"] = "full" if self.bank is None else "lora"
+        saved = SavedRadial(base=lasting, tune=tune, root=self.roots.settings)
+        if self.bank is not None:
+            self.bank.save(NAME, folder / ADAPTER)
+        else:
+            self.encoder.model.save_pretrained(folder)
+            self.encoder.tokenizer.save_pretrained(folder)
+            if location.is_dir():
+                _copy_beside(location, folder)
+        if self.roots.points is not None:
+            write_tensors(folder / ROOTS, {"points": self.roots.points})
+        write_json(folder / CONFIG, saved.model_dump(mode="json"))
+
+    @classmethod
+    def load(cls, source: str) -> "RadialModel":
+        """A saved model's folder, or any encoder as it is: its name or folder.
+
+        Raises :class:`InputError` for what is neither, and for a ``radial.json`` that is not as
+        documented.
+        """
+        config = Path(source).expanduser() / CONFIG
+        if not config.is_file():
+            return cls(TextEncoder.load(source))
+        try:
+            saved = SavedRadial.model_validate(read_json(config))
+        except ValidationError as error:
+            raise InputError(f"{config}: {error.errors()[0]['msg']}") from error
+        folder = config.parent
+        encoder = TextEncoder.load(saved.base if saved.tune == "lora" else str(folder))
+        points = None
+        if (folder / ROOTS).is_file():
+            points = read_tensors(folder / ROOTS)["points"]
+        bank = None
+        if saved.tune == "lora":
+            bank = AdapterBank(encoder.model)
+            bank.load(NAME, folder / ADAPTER)
+            bank.set(Mix({NAME: 1.0}))
+        model = cls(encoder, saved.root, points)
+        model.bank = bank
+        return model
+
+
+def _copy_beside(base: Path, folder: Path) -> None:
+    for name in BESIDE:
+        if (base / name).is_file() and not (folder / name).exists():
+            shutil.copyfile(base / name, folder / name)
+    if (base / "modules.json").is_file():
+        for module in read_json(base / "modules.json"):
+            path = module["path"]
+            if path and (base / path).is_dir():
+                shutil.copytree(base / path, folder / path, dirs_exist_ok=True)

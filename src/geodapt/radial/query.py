@@ -1,0 +1,85 @@
+"""The `radial-query` recipe: a text or an image, as concepts from general to specific."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from geodapt.data.hierarchies import HierarchySettings, load_hierarchy
+from geodapt.data.text_files import existing, lines
+from geodapt.errors import InputError
+from geodapt.metrics.hierarchy import STEPS
+from geodapt.radial.images import SUFFIXES, embed_images
+from geodapt.radial.model import RadialModel
+from geodapt.runs import Recipe, RunFolder
+
+
+class RadialQueryRecipe(Recipe):
+    """Ask an encoder, tuned or not, what a text or an image is, from general to specific."""
+
+    recipe: Literal["radial-query"] = "radial-query"
+    model: str = "minilm"
+    """A run's model folder, or any encoder: a folder, a hub name, or minilm."""
+    queries: list[str] = Field(min_length=1)
+    """Texts, or paths of images for an encoder of images."""
+    candidates: str | None = None
+    """A file with one candidate text a line; none: the texts of `data`."""
+    data: HierarchySettings | None = None
+    """A hierarchy whose texts are the candidates."""
+    steps: int = Field(default=STEPS, ge=2)
+    """Radii between the most general and the most specific candidate."""
+
+    def run(self, folder: RunFolder) -> dict[str, Any]:
+        texts = self._texts()
+        missing = [query for query in self.queries if _is_image(query) and not _file(query)]
+        if missing:
+            raise InputError(f"image '{missing[0]}' does not exist; give the path of one that does")
+        blank = [number for number, query in enumerate(self.queries, 1) if not query.strip()]
+        if blank:
+            raise InputError(f"query {blank[0]} is empty; give a text or the path of an image")
+        model = RadialModel.load(self.model)
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        images = [query for query in self.queries if _is_image(query)]
+        found = embed_images(model.encoder, images) if images else None
+        rows = dict(zip(found.names, found.vectors, strict=True)) if found else {}
+        asked = [query for query in self.queries if query not in (found.skipped if found else {})]
+        written = [query for query in asked if query not in rows]
+        if written:
+            rows |= zip(written, model.embed(written, "embedding queries"), strict=True)
+        index = model.index(texts)
+        chains = model.retrieve(torch.stack([rows[query] for query in asked]), index, self.steps)
+        return {
+            "recipe": self.recipe,
+            "title": self.title,
+            "base": self.model,
+            "chains": [
+                {"query": query, "steps": [asdict(step) for step in chain]}
+                for query, chain in zip(asked, chains, strict=True)
+            ],
+            "data": {"candidates": len(index.texts)},
+            "notes": [note for note in [found.note() if found else ""] if note],
+        }
+
+    def _texts(self) -> list[str]:
+        if (self.candidates is None) == (self.data is None):
+            raise InputError(
+                "give candidates (a file, one text a line) or data (a hierarchy), and not both"
+            )
+        if self.data is not None:
+            hierarchy = load_hierarchy(self.data)
+            chains = [*hierarchy.train, *hierarchy.test]
+            return list(dict.fromkeys(text for chain in chains for text in chain.texts))
+        path = existing(self.candidates or "")
+        if not path.is_file():
+            raise InputError(f"candidates '{path}' is a folder; give a text file")
+        return [text.strip() for _, text in lines(path) if text.strip()]
+
+
+def _is_image(query: str) -> bool:
+    return query.lower().endswith(SUFFIXES)
+
+
+def _file(query: str) -> bool:
+    return Path(query).expanduser().is_file()

@@ -1,0 +1,54 @@
+"""The `radial` recipe: measure, tune, measure again."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from geodapt.data.hierarchies import HierarchySettings
+from geodapt.radial.losses import LossSettings
+from geodapt.radial.model import LoraSettings
+from geodapt.radial.roots import RootSettings
+from geodapt.radial.study import METHODS, Study
+from geodapt.runs import Recipe, RunFolder
+from geodapt.training import TrainingSettings
+
+
+class RadialRecipe(Recipe):
+    """Teach a text or image-text encoder a hierarchy, and measure what it knew and knows."""
+
+    recipe: Literal["radial"] = "radial"
+    base: str = "minilm"
+    """A text encoder, a CLIP or a SigLIP: a folder, a hub name, or minilm (needs no network)."""
+    data: HierarchySettings
+    """Chains or a tree; `kind` chooses the loader."""
+    images: str | None = None
+    """Folder with the images that the data names, for an encoder of images."""
+    lexical: str | None = None
+    """HyperLex, or a file like it, to measure lexical entailment on; nothing trains on it."""
+    root: RootSettings = RootSettings()
+    loss: LossSettings = LossSettings()
+    tune: Literal["full", "lora"] = "full"
+    """What trains: all of the text side, or an adapter on it."""
+    lora: LoraSettings = LoraSettings()
+    training: TrainingSettings = TrainingSettings(learning_rate=2e-5)
+    root_learning_rate: float = Field(default=1e-3, gt=0)
+    """Step size of learned roots."""
+    methods: list[str] = ["radial"]
+    """Rows of the table beside the untuned model: radial, cone, and roots (several of them)."""
+    several_roots: int = Field(default=4, ge=2)
+    """Roots of the method `roots`."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RadialRecipe":
+        for name in self.methods:
+            if name not in METHODS:
+                raise ValueError(f"method '{name}' is unknown; there are {', '.join(METHODS)}")
+        repeated = {name for name in self.methods if self.methods.count(name) > 1}
+        if repeated:
+            raise ValueError(f"methods: {sorted(repeated)} given more than once")
+        return self
+
+    def run(self, folder: RunFolder) -> dict[str, Any]:
+        study = Study(self, folder)
+        before = study.before()
+        return study.results(before, [study.method(name, before) for name in self.methods])

@@ -1,0 +1,52 @@
+"""One forward pass of radial tuning: chains in, the total loss out."""
+
+import copy
+from contextlib import nullcontext
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from geodapt.adapters import Off
+from geodapt.radial.losses import LossSettings, anchoring_loss, cone_loss, radial_loss
+from geodapt.radial.model import RadialModel
+from geodapt.radial.roots import nearest
+
+
+class Tuner(nn.Module):
+    """A :class:`RadialModel` whose text side trains, beside the pretrained one that anchors it."""
+
+    def __init__(self, model: RadialModel, settings: LossSettings) -> None:
+        super().__init__()
+        self.model, self.settings = model, settings
+        # The pretrained text side: the base with its adapter off, or a copy that shares all that
+        # stays frozen. In a list, so that it is neither trained, saved nor counted as a part.
+        frozen = {id(p): p for p in model.encoder.parameters() if not p.requires_grad}
+        self._pretrained = [model.encoder if model.bank else copy.deepcopy(model.encoder, frozen)]
+        self._pretrained[0].eval()
+
+    def forward(
+        self, triples: Int[Tensor, "triples 4"], **tokens: Int[Tensor, "texts tokens"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The total loss of a batch of :class:`geodapt.radial.batches.Collator`."""
+        settings = self.settings
+        vectors = self.model.encoder(**tokens)
+        roots = self.model.roots(vectors[0])
+        general, entailed, contradicting, specific = vectors[triples].unbind(1)
+        root = roots[nearest(roots, specific)]
+        if settings.kind == "radial":
+            loss = radial_loss(general, entailed, contradicting, root)
+        else:
+            loss = cone_loss(general, entailed, root, settings.eps)
+        total = settings.weight * loss
+        if settings.anchoring:
+            total = total + settings.anchoring * anchoring_loss(
+                vectors[1:], self._anchors(tokens)[1:]
+            )
+        return {"loss": total}
+
+    @torch.no_grad()
+    def _anchors(self, tokens: dict[str, Tensor]) -> Tensor:
+        bank = self.model.bank
+        with bank.use(Off()) if bank else nullcontext():
+            return self._pretrained[0](**tokens)

@@ -1,0 +1,223 @@
+"""Sections: what compression made of every layer, and what its errors look like."""
+
+import statistics
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+from pydantic import BaseModel
+
+from geodapt.report.figures import ACCENT, LINES, QUIET, SURFACE, plain, style
+from geodapt.report.rows import parse
+from geodapt.report.section import Run, Section
+
+NAMES = {"svd": "SVD", "int": "Integers", "lowrank_plus_int": "Integers and low rank"}
+
+
+class Layer(BaseModel):
+    """What one layer became."""
+
+    path: str
+    form: str
+    bytes: int
+    weight_error: float
+    output_error: float | None = None
+
+
+class Compression(BaseModel):
+    """What the model became."""
+
+    weights: int
+    bytes_before: int
+    bytes: int
+    bits_per_weight: float
+    calibrated: bool
+    layers: list[Layer]
+
+
+class Analysed(BaseModel):
+    """The errors of one layer by kind, and for some layers their pictures."""
+
+    path: str
+    kinds: dict[str, dict[str, Any]]
+
+
+class Analysis(BaseModel):
+    """Both kinds of error at equal size."""
+
+    bits_per_weight: float
+    verdict: list[str]
+    layers: list[Analysed]
+
+
+def layers(run: Run) -> Section | None:
+    """Size and error of every layer, where the run compressed a model."""
+    found: Compression | None = parse(Compression, run.results, "compression")
+    if found is None:
+        return None
+    return Section(
+        "Layers",
+        "compressed_layers.html",
+        {
+            "sentence": (
+                f"{len(found.layers)} linear layers with {found.weights:,} weights took "
+                f"{found.bytes_before / 2**20:.1f} MB and take {found.bytes / 2**20:.1f} MB, "
+                f"{found.bits_per_weight:.2f} bits a weight. Embeddings, norms, biases and the "
+                "output embedding stay as they were."
+            ),
+            "calibrated": found.calibrated,
+            "figure": _by_layer(found),
+            "rows": [
+                {
+                    "path": layer.path,
+                    "form": layer.form,
+                    "size": f"{layer.bytes / 1024:,.0f}",
+                    "weight": f"{100 * layer.weight_error:.3g}",
+                    "output": "–"
+                    if layer.output_error is None
+                    else f"{100 * layer.output_error:.3g}",
+                }
+                for layer in found.layers
+            ],
+        },
+    )
+
+
+def errors(run: Run) -> Section | None:
+    """The errors of SVD and of integers side by side, where the run analysed them."""
+    found: Analysis | None = parse(Analysis, run.results, "analysis")
+    if found is None:
+        return None
+    pictured = [
+        layer
+        for layer in found.layers
+        if all("picture" in layer.kinds.get(kind, {}) for kind in NAMES)
+    ]
+    return Section(
+        "SVD or integers: what the errors look like",
+        "errors.html",
+        {
+            "size": f"{found.bits_per_weight:.2f}",
+            "verdict": found.verdict,
+            "names": list(NAMES.values()),
+            "rows": _table(found.layers),
+            "layers": [
+                {
+                    "path": layer.path,
+                    "forms": {NAMES[kind]: layer.kinds[kind]["form"] for kind in NAMES},
+                    "corners": _corners(layer),
+                    "curves": _curves(layer),
+                }
+                for layer in pictured
+            ],
+        },
+    )
+
+
+def _by_layer(found: Compression) -> dict[str, Any]:
+    key, name = ("output_error", "outputs") if found.calibrated else ("weight_error", "weights")
+    figure = go.Figure(
+        go.Bar(
+            x=list(range(len(found.layers))),
+            y=[100 * getattr(layer, key) for layer in found.layers],
+            text=[plain(layer.path) for layer in found.layers],
+            textposition="none",
+            marker_color=ACCENT,
+            hovertemplate="%{text}: %{y:.3~g} %<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="layer, in the model's order", showgrid=False)
+    figure.update_yaxes(title=f"lost of the {name} (%)", rangemode="tozero")
+    return style(figure, height=280, showlegend=False)
+
+
+FIGURES = (
+    ("Lost of the weights (% of |W|²)", ("weight_error",), 100),
+    ("Lost of the outputs on real inputs (%)", ("output_error",), 100),
+    ("The same over an error without direction", ("alignment",), 1),
+    ("Rows' variances, 90th over 10th percentile", ("rows", "ratio"), 1),
+    ("… of the same entries in random places", ("rows", "shuffled"), 1),
+    ("… p-value of equal variances (Brown-Forsythe)", ("rows", "p_value"), 1),
+    ("Columns' variances, 90th over 10th percentile", ("columns", "ratio"), 1),
+    ("… of the same entries in random places", ("columns", "shuffled"), 1),
+    ("… p-value of equal variances (Brown-Forsythe)", ("columns", "p_value"), 1),
+    ("Excess kurtosis (uniform -1.2, normal 0)", ("kurtosis",), 1),
+    ("Kolmogorov-Smirnov distance from normal", ("normal", "distance"), 1),
+    ("… p-value", ("normal", "p_value"), 1),
+    ("Kolmogorov-Smirnov distance from uniform", ("uniform", "distance"), 1),
+    ("… p-value", ("uniform", "p_value"), 1),
+    ("Effective rank (% of full)", ("effective_rank",), 100),
+    ("… of the same entries in random places (%)", ("effective_rank_shuffled",), 100),
+)
+
+
+def _table(layers: list[Analysed]) -> list[dict[str, Any]]:
+    """The median over layers of every figure, by kind."""
+    rows = []
+    for name, keys, scale in FIGURES:
+        cells = []
+        for kind in NAMES:
+            values: list[Any] = [layer.kinds[kind] for layer in layers]
+            for key in keys:
+                values = [value[key] for value in values]
+            known = [value for value in values if value is not None]
+            cells.append(f"{scale * statistics.median(known):.3g}" if known else "–")
+        rows.append({"name": name, "cells": cells})
+    return rows
+
+
+def _corners(layer: Analysed) -> dict[str, Any]:
+    """A corner of each error matrix, in units of its own spread."""
+    figure = make_subplots(
+        cols=len(NAMES), subplot_titles=[*NAMES.values()], horizontal_spacing=0.03
+    )
+    scale = [[0.0, LINES[1]], [0.5, SURFACE], [1.0, LINES[0]]]
+    for column, kind in enumerate(NAMES, 1):
+        corner = layer.kinds[kind]["picture"]["corner"]
+        heat = go.Heatmap(z=corner, zmin=-3, zmax=3, colorscale=scale, showscale=column == 3)
+        heat.update(hovertemplate="row %{y}, column %{x}: %{z:.2f}<extra></extra>")
+        heat.update(colorbar={"title": {"text": "spreads"}, "thickness": 10})
+        figure.add_trace(heat, row=1, col=column)
+    figure.update_yaxes(autorange="reversed")
+    made = style(figure, height=330, margin={"l": 8, "r": 8, "t": 30, "b": 8})
+    for axis in [key for key in made["layout"] if key.startswith(("xaxis", "yaxis"))]:
+        made["layout"][axis] |= {"showticklabels": False, "showgrid": False}
+    return made
+
+
+def _curves(layer: Analysed) -> dict[str, Any]:
+    """Histograms and spectra of the errors."""
+    figure = make_subplots(
+        cols=2,
+        subplot_titles=("Distribution of the entries", "Singular values"),
+        horizontal_spacing=0.1,
+    )
+    for number, (kind, name) in enumerate(NAMES.items()):
+        picture = layer.kinds[kind]["picture"]
+        line = {"color": LINES[number], "width": 2, "dash": ("solid", "dash", "dot")[number]}
+        histogram, spectrum = picture["histogram"], picture["spectrum"]
+        figure.add_trace(
+            go.Scatter(x=histogram["at"], y=histogram["density"], name=name, line=line),
+            row=1,
+            col=1,
+        )
+        figure.add_trace(
+            go.Scatter(x=spectrum["at"], y=spectrum["d"], name=name, line=line, showlegend=False),
+            row=1,
+            col=2,
+        )
+    normal = [2.718281828 ** (-(x**2) / 2) / 2.5066282746 for x in histogram["at"]]
+    figure.add_trace(
+        go.Scatter(x=histogram["at"], y=normal, name="normal", line={"color": QUIET, "width": 3}),
+        row=1,
+        col=1,
+    )
+    figure.update_xaxes(title="entry, in spreads of its matrix", row=1, col=1)
+    figure.update_xaxes(title="place", row=1, col=2)
+    figure.update_yaxes(rangemode="tozero")
+    return style(
+        figure,
+        height=330,
+        margin={"l": 8, "r": 8, "t": 60, "b": 8},
+        legend={"orientation": "h", "x": 0, "y": 1.12, "yanchor": "bottom"},
+    )

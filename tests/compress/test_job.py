@@ -1,0 +1,178 @@
+"""The recipe and the command: what they write, refuse, and go on with."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+import geodapt
+from geodapt.adapters import AdapterBank
+from geodapt.compress import job as job_module
+from geodapt.compress import load
+from geodapt.compress.recipe import CompressRecipe
+from geodapt.compress.texts import read_texts, split
+from geodapt.errors import InputError
+from geodapt.recipes.execution import execute
+from geodapt.report import write_report
+from tests.compress.small import output, seeded
+
+SOURCE = Path(geodapt.__file__).parents[1]
+
+
+def recipe(world, model="llama", **more):
+    return CompressRecipe(
+        model=str(world / model), calibrate=str(world / "texts.txt"), texts=20, **more
+    )
+
+
+def model_bytes(out):
+    return {path.name: path.read_bytes() for path in sorted((out / "model").iterdir())}
+
+
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [("llama", "svd"), ("bert", "lowrank_plus_int4"), ("llama", "int8"), ("bert", "int")],
+)
+def test_a_run_leaves_a_model_that_loads_and_its_figures(world, tmp_path, model, method):
+    size = {} if method == "int8" else {"bits_per_weight": 6}
+    results = execute(recipe(world, model, method=method, **size), tmp_path / "out")
+    found = results["compression"]
+    before, after = results["rows"]
+    assert found["bits_per_weight"] <= 6 or method == "int8"
+    assert before["size_mb"] > after["size_mb"]
+    assert after["forward_ms"] > 0
+    if model == "llama":
+        assert after["perplexity"] == pytest.approx(before["perplexity"], rel=0.2)
+        assert after["perplexity"] != before["perplexity"]
+    else:
+        assert after["cosine_agreement"] > 0.8
+        assert 0 <= after["hit_at_1"] <= after["mrr"] <= 1
+    assert all(0 < layer["output_error"] < 1 for layer in found["layers"])
+    loaded = load(tmp_path / "out/model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out/model")
+    batch = tokenizer(["w1 w2 w3"], return_tensors="pt")
+    ids = {"input_ids": batch["input_ids"]}
+    original = seeded(model)
+    torch.testing.assert_close(output(loaded, ids), output(original, ids), atol=0.8, rtol=0.5)
+    page = write_report(tmp_path / "out").read_text()
+    assert "linear layers with" in page
+    assert not (tmp_path / "out/work").exists()
+
+
+def test_the_analysis_and_its_page(world, tmp_path):
+    results = execute(
+        recipe(world, "bert", method="int4", bits_per_weight=6, analyse=True), tmp_path / "out"
+    )
+    analysis = results["analysis"]
+    assert len(analysis["layers"]) == 12
+    assert len(analysis["verdict"]) == 6
+    for layer in analysis["layers"]:
+        svd, both = layer["kinds"]["svd"], layer["kinds"]["lowrank_plus_int"]
+        assert both["output_error"] < svd["output_error"]
+    pictured = [layer for layer in analysis["layers"] if "picture" in layer["kinds"]["svd"]]
+    assert len(pictured) == 3
+    page = write_report(tmp_path / "out").read_text()
+    assert "what the errors look like" in page
+    for sentence in analysis["verdict"]:
+        assert sentence[:40].replace("'", "&#39;") in page
+
+
+def test_an_adapter_is_merged_first(world, tmp_path):
+    bank = AdapterBank(seeded("llama"))
+    bank.create("toys", rank=4, targets=["q_proj"])
+    for parameter in bank.parameters_of("toys"):
+        parameter.data = torch.randn(parameter.shape)
+    bank.save("toys", tmp_path / "toys")
+    plain = execute(recipe(world, method="int8"), tmp_path / "plain")
+    merged = execute(recipe(world, method="int8", adapter=str(tmp_path / "toys")), tmp_path / "out")
+    assert merged["rows"][0]["perplexity"] != plain["rows"][0]["perplexity"]
+    bank.merge_into_base({"toys": 1.0})
+    layer = bank.model.model.layers[0].self_attn.q_proj.weight
+    found = load(tmp_path / "out/model").model.layers[0].self_attn.q_proj.weight.dequantize()
+    torch.testing.assert_close(found, layer.data, atol=0.02 * float(layer.abs().max()), rtol=0)
+
+
+def killed_at(world, out, stage):
+    """A process of its own that runs into ``out`` and is killed when a stage is there."""
+    code = (
+        "import time\n"
+        "from geodapt.compress.recipe import CompressRecipe\n"
+        "from geodapt.recipes.execution import execute\n"
+        "from geodapt.runs import RunFolder\n"
+        "stage = RunFolder.stage\n"
+        "def slow(self, name, compute):\n"
+        f"    if name == {stage!r}: print('here', flush=True); time.sleep(60)\n"
+        "    return stage(self, name, compute)\n"
+        "RunFolder.stage = slow\n"
+        f"execute(CompressRecipe.model_validate_json({recipe_json(world)!r}), {str(out)!r})\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"here\n"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def recipe_json(world):
+    return recipe(world, method="lowrank_plus_int", bits_per_weight=5).model_dump_json()
+
+
+def test_kill_9_and_resume_end_with_the_same_bytes(world, tmp_path):
+    asked = CompressRecipe.model_validate_json(recipe_json(world))
+    whole = execute(asked, tmp_path / "whole")
+    killed_at(world, tmp_path / "out", "measure-005")
+    with pytest.raises(InputError, match="--resume"):
+        execute(asked, tmp_path / "out")
+    shutil.copytree(tmp_path / "out", tmp_path / "later")
+    resumed = execute(asked, tmp_path / "out", resume=True)
+    assert model_bytes(tmp_path / "out") == model_bytes(tmp_path / "whole")
+    assert resumed["compression"] == whole["compression"]
+    done = []
+    stage = job_module.RunFolder.stage
+
+    def watch(self, name, compute):
+        def counted(work):
+            done.append(name)
+            return compute(work)
+
+        return stage(self, name, counted)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job_module.RunFolder, "stage", watch)
+        execute(asked, tmp_path / "later", resume=True)
+    assert "measure-004" not in done
+    assert "measure-005" in done
+    assert not any(name.startswith("calibrate") for name in done)
+
+
+def test_draws_differ_by_seed_and_spare_the_held_out(world):
+    texts = read_texts(str(world / "texts.jsonl"))
+    assert texts == read_texts(str(world / "texts.txt"))
+    draws = [split(texts, 20, seed) for seed in range(3)]
+    assert draws[0][0] != draws[1][0]
+    assert draws[0][1] == draws[1][1] == draws[2][1]
+    for drawn, held_out in draws:
+        assert len(drawn) == 20
+        assert not set(drawn) & set(held_out)
+
+
+def test_a_quantized_folder_is_refused(world, tmp_path):
+    shutil.copytree(world / "llama", tmp_path / "quantized")
+    config = json.loads((tmp_path / "quantized/config.json").read_text())
+    config["quantization_config"] = {"quant_method": "torchao"}
+    (tmp_path / "quantized/config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="is quantized already"):
+        execute(CompressRecipe(model=str(tmp_path / "quantized"), method="int4"), tmp_path / "o")
+    assert not (tmp_path / "o").exists()

@@ -1,0 +1,250 @@
+"""Whole models: compressed, saved, loaded, generating, with adapters on top."""
+
+import copy
+import json
+
+import pytest
+import torch
+from peft import LoraConfig
+from torch import nn
+
+from geodapt.adapters import AdapterBank, Mix, Route
+from geodapt.compress import METHODS, compress, load, save
+from geodapt.compress.forms import Form
+from geodapt.compress.layers import compressible
+from geodapt.compress.svd import Whitening
+from geodapt.compress.weights import LowRank, build, dense
+from geodapt.errors import InputError
+from tests.compress import small
+from tests.compress.small import batches, inputs, output, seeded, target
+
+BODY = {"bert": 12, "llama": 14, "t5": 32, "gpt2": 8}
+
+
+@pytest.mark.parametrize("family", small.FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_save_and_load_give_the_same_model(family, method, tmp_path):
+    model = seeded(family)
+    dense_output = output(model, inputs(family))
+    reports = compress(model, method, batches(family), **target(method))
+    assert len(reports) == BODY[family]
+    wanted = output(model, inputs(family))
+    assert not torch.equal(wanted, dense_output)
+    save(model, tmp_path / "smaller")
+    loaded = load(tmp_path / "smaller")
+    assert torch.equal(output(loaded, inputs(family)), wanted)
+    assert type(loaded) is type(model)
+    # every compressed layer computes what its dense matrix does
+    for layer in compressible_after(loaded):
+        x = torch.randn(3, layer.in_features)
+        wanted = nn.functional.linear(x, dense(layer.weight), layer.bias)
+        torch.testing.assert_close(layer(x), wanted, atol=1e-5, rtol=1e-4)
+
+
+def compressible_after(model):
+    return [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, nn.Linear) and type(layer.weight.data) is not torch.Tensor
+    ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_bytes_on_disk_are_those_of_the_formula(method, tmp_path):
+    model = seeded("llama")
+    others = {name: t for name, t in model.state_dict().items() if "proj" not in name}
+    rest = sum(t.numel() * t.itemsize for t in others.values())
+    weights = sum(layer.weight.numel() for layer in compressible(model).values())
+    reports = compress(model, method, batches("llama"), **target(method))
+    assert sum(report.bytes for report in reports) <= 6 / 8 * weights or method == "int8"
+    save(model, tmp_path / "out")
+    content = (tmp_path / "out/model.safetensors").read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    assert len(content) - header == rest + sum(report.bytes for report in reports)
+    layer = json.loads((tmp_path / "out/compression.json").read_text())["layers"]
+    assert list(layer) == [report.path for report in reports]
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "gpt2"])
+def test_full_rank_gives_the_model_back_to_rounding(family):
+    model = seeded(family)
+    wanted = output(model, inputs(family))
+    compress(model, "svd", batches(family), bits_per_weight=40)
+    found = output(model, inputs(family))
+    # factors are stored in float16
+    torch.testing.assert_close(found, wanted, atol=2e-3 * float(wanted.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_generate(method):
+    model = seeded("llama")
+    compress(model, method, batches("llama"), **target(method))
+    stands_for = seeded("llama")
+    for path in compressible(stands_for):
+        weight = model.get_submodule(path).weight.data
+        stands_for.get_submodule(path).weight.data = dense(weight)
+    ids = inputs("llama")["input_ids"][1:]
+    kwargs = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    assert torch.equal(model.generate(ids, **kwargs), stands_for.generate(ids, **kwargs))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_adapters_on_top(method, tmp_path):
+    model = seeded("llama")
+    bank = AdapterBank(model)
+    for name in ("toys", "books"):
+        bank.create(name, rank=4, targets=["q_proj", "down_proj"])
+        for parameter in bank.parameters_of(name):
+            parameter.data = torch.randn(parameter.shape) * 0.1
+        bank.save(name, tmp_path / name)
+    compress(model := seeded("llama"), method, batches("llama"), **target(method))
+    bank = AdapterBank(model)
+    for name in ("toys", "books"):
+        bank.load(name, tmp_path / name)
+    layer = model.model.layers[0].self_attn.q_proj
+    x = torch.randn(3, 4, 32)
+    delta = {n: bank[n].factors["model.layers.0.self_attn.q_proj"].delta() for n in bank.names}
+    with torch.no_grad():
+        base = layer(x)
+        with bank.use(Route(["toys", None, "books"])):
+            found = layer(x)
+        for row, name in enumerate(["toys", None, "books"]):
+            wanted = base[row] + (x[row] @ delta[name].T if name else 0)
+            torch.testing.assert_close(found[row], wanted, atol=1e-5, rtol=1e-4)
+        with bank.use(Mix({"toys": 1.0, "books": -0.5})):
+            bank.model.generate(inputs("llama")["input_ids"], max_new_tokens=2, pad_token_id=0)
+
+
+@pytest.mark.parametrize("method", ["svd", "int4", "lowrank_plus_int4"])
+def test_adapters_train_on_top(method):
+    model = seeded("llama")
+    compress(model, method, batches("llama"), **target(method))
+    bank = AdapterBank(model)
+    bank.create("new", rank=2, targets=["q_proj", "v_proj"])
+    bank.train_only("new")
+    bank.set(Mix({"new": 1.0}))
+    ids = inputs("llama")["input_ids"]
+    optimizer = torch.optim.Adam(bank.parameters_of("new"), lr=0.03)
+    losses = []
+    for _ in range(6):
+        loss = bank(input_ids=ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.02
+
+
+def test_peft_on_top():
+    from peft import get_peft_model
+
+    model = seeded("llama")
+    compress(model, "lowrank_plus_int4", batches("llama"), bits_per_weight=6)
+    wanted = output(model, inputs("llama"))
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+    torch.testing.assert_close(output(adapted, inputs("llama")), wanted)
+
+
+def test_merged_adapters_are_compressed_with_the_base():
+    model = seeded("llama")
+    bank = AdapterBank(model)
+    bank.create("toys", rank=4, targets=["q_proj"])
+    for parameter in bank.parameters_of("toys"):
+        parameter.data = torch.randn(parameter.shape)
+    bank.merge_into_base({"toys": 1.0})
+    merged = copy.deepcopy(model)
+    for module in merged.modules():
+        module.__dict__.pop("forward", None)
+    wanted = output(merged, inputs("llama"))
+    compress(merged, "int8")
+    torch.testing.assert_close(output(merged, inputs("llama")), wanted, atol=0.05, rtol=0.05)
+    change = (output(seeded("llama"), inputs("llama")) - wanted).abs().max()
+    assert change > 4 * (output(merged, inputs("llama")) - wanted).abs().max()
+
+
+def test_other_float_types():
+    model = seeded("llama").to(torch.bfloat16)
+    compress(model, "lowrank_plus_int4", batches("llama"), bits_per_weight=6)
+    assert output(model, inputs("llama")).dtype == torch.bfloat16
+    weight = model.model.layers[0].self_attn.q_proj.weight
+    assert isinstance(weight, LowRank)
+    wide = weight.to(torch.float32)
+    x = torch.randn(2, 32)
+    torch.testing.assert_close(
+        nn.functional.linear(x, wide), x @ wide.dequantize().T, atol=1e-4, rtol=1e-3
+    )
+
+
+def test_torch_compile():
+    weight = build(torch.randn(24, 32), Form(4, 16, 3), Whitening())
+    layer = nn.Linear(32, 24)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    x = torch.randn(5, 32)
+    with torch.no_grad():
+        compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), layer(x))
+
+
+@pytest.mark.parametrize("method", ["svd", "int", "lowrank_plus_int"])
+def test_more_bytes_lose_less(method):
+    errors = []
+    for bits in (4, 6, 8):
+        model = seeded("bert")
+        reports = compress(model, method, batches("bert"), bits_per_weight=bits)
+        errors.append(sum(report.output_error for report in reports))
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_a_correction_never_loses_more_than_integers_alone():
+    model = seeded("bert")
+    W = model.encoder.layer[0].output.dense.weight.detach()
+    x = torch.randn(300, 64) * 0.5 ** torch.arange(64)
+    whitening = Whitening(x.T @ x / 300)
+    plain = whitening.energy(W - build(W, Form(4, 32), whitening).dequantize())
+    last = plain
+    for rank in (1, 4, 16):
+        weight = build(W, Form(4, 32, rank), whitening)
+        error = whitening.energy(W - weight.dequantize())
+        assert error < last
+        last = error
+
+
+def break_file(folder, change):
+    description = json.loads((folder / "compression.json").read_text())
+    change(description)
+    (folder / "compression.json").write_text(json.dumps(description))
+
+
+BROKEN = {
+    "unknown class": (lambda d: d.update(model="os:system"), "no model of transformers or geodapt"),
+    "other shape": (
+        lambda d: next(iter(d["layers"].values())).update(shape=[8, 8]),
+        "belong to different",
+    ),
+    "unknown key": (lambda d: d.update(more=1), "edited or written by another version"),
+    "missing layer": (lambda d: d["layers"].popitem(), "tensor"),
+    "layer too many": (
+        lambda d: d["layers"].update({"lm_head": {"shape": [100, 32], "width": 4, "group": 32}}),
+        "lacks lm_head.codes",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_folders(case, tmp_path):
+    change, message = BROKEN[case]
+    model = seeded("llama")
+    compress(model, "int4")
+    save(model, tmp_path / "out")
+    break_file(tmp_path / "out", change)
+    with pytest.raises(InputError, match=message):
+        load(tmp_path / "out")
+
+
+def test_other_folders_are_refused(tmp_path):
+    seeded("bert").save_pretrained(tmp_path / "dense")
+    with pytest.raises(InputError, match="is no compressed model"):
+        load(tmp_path / "dense")
+    with pytest.raises(InputError, match="no compressed layer"):
+        save(seeded("bert"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

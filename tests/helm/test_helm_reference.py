@@ -1,0 +1,92 @@
+"""The model agrees with formulas that carry explicit times, in float64; points stay points."""
+
+import math
+
+import pytest
+import torch
+
+from geodapt.geometry import lorentz
+from geodapt.helm import points
+from geodapt.helm.layers import HelmMLP, HelmRMSNorm, LorentzLinear, LorentzResidual
+from tests.helm import reference, small
+from tests.helm.reference import Reference
+
+
+@pytest.mark.parametrize("kind", small.KINDS)
+def test_whole_model(kind):
+    helm, ids = small.model(kind, torch.float64), small.tokens(rows=1)
+    expected = torch.stack([Reference(helm).logits(row.tolist()) for row in ids])
+    # Cosines and sines are float32 in every transformers model, whatever the weights are.
+    close = 1e-6 if helm.config.position == "hope" else 1e-10
+    torch.testing.assert_close(helm(ids).logits, expected, rtol=close, atol=close)
+
+
+@pytest.mark.parametrize("kind", ["mha", "mla", "mixed"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_attention_implementations_in_float32(kind, implementation):
+    helm, ids = small.model(kind), small.tokens()
+    helm.set_attn_implementation(implementation)
+    expected = torch.stack([Reference(helm).logits(row.tolist()) for row in ids])
+    torch.testing.assert_close(helm(ids).logits.double(), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["mha", "mla", "mice", "mixed"])
+def test_every_block_gives_points(kind):
+    """The times that travel beside space components are those of the points they stand for."""
+    helm, found = small.model(kind, torch.float64), []
+
+    def look(name):
+        def hook(module, args, output):
+            c = helm.config.curvature
+            if isinstance(module, HelmRMSNorm):
+                found.append((*output, c))
+            elif isinstance(module, HelmMLP):
+                found.append(args)
+            elif isinstance(module, LorentzLinear) and "shared_experts" not in name:
+                found.append((*args, c))
+
+        return hook
+
+    for name, module in helm.named_modules():
+        module.register_forward_hook(look(name))
+    with torch.no_grad():
+        helm(small.tokens())
+    assert len(found) > 12
+    for x, time, c in found:
+        whole = torch.cat([time.unsqueeze(-1), x], dim=-1).flatten(0, -2)
+        assert all(reference.on_manifold(p, float(c)) for p in whole)
+
+
+def test_layers_one_by_one():
+    torch.manual_seed(0)
+    c, x, y = 0.6, torch.randn(5, 8).double(), torch.randn(5, 8).double()
+    layer = LorentzLinear(8, 6, bias=True).double()
+    torch.nn.init.normal_(layer.time_weight)
+    got = layer(x, points.time(x, c))
+    for row, point in zip(got, x, strict=True):
+        expected = reference.linear(
+            reference.lift(point, c), layer.weight, layer.time_weight, layer.bias, c
+        )
+        torch.testing.assert_close(row, expected[1:])
+    norm = HelmRMSNorm(8, 1e-6).double()
+    torch.nn.init.normal_(norm.weight)
+    h, time = norm(x, c)
+    for i, point in enumerate(x):
+        expected = reference.rms_norm(reference.lift(point, c), norm.weight, 1e-6, c)
+        torch.testing.assert_close(h[i], expected[1:])
+        torch.testing.assert_close(time[i], expected[0])
+    join = LorentzResidual().double()
+    torch.nn.init.normal_(join.weight_offset)
+    weight = math.exp(join.weight_offset)
+    for i, got in enumerate(join(x, y, c)):
+        expected = reference.residual(
+            reference.lift(x[i], c), reference.lift(y[i], c), weight, 2.0, c
+        )
+        torch.testing.assert_close(got, expected[1:])
+    torch.testing.assert_close(join(x, y, c), 2 * lorentz.residual(x, y, weight, c))
+
+
+def test_flat_limit_of_the_residual_is_the_sum():
+    x, y = torch.randn(2, 3, 8, dtype=torch.float64)
+    join = LorentzResidual().double()
+    torch.testing.assert_close(join(x, y, 1e-9), x + y, rtol=1e-7, atol=1e-7)

@@ -1,0 +1,91 @@
+"""The network's formulas agree with the geometry's, and attention with its flat limit."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geodapt.geometry import lorentz
+from geodapt.helm import fused, hope, points
+from geodapt.helm.attention import HelmAttention, attend, centroid
+from tests.helm import small
+
+curvatures = st.floats(1e-3, 1e2)
+radii = st.floats(1e-3, 1e2)
+seeds = st.integers(0, 2**30)
+
+
+def draw(seed, *shape, radius=1.0):
+    x = torch.randn(*shape, dtype=torch.float64, generator=torch.manual_seed(seed))
+    return x * radius / shape[-1] ** 0.5
+
+
+@given(seed=seeds, radius=radii, c=curvatures)
+def test_time_and_excess(seed, radius, c):
+    x = draw(seed, 7, 5, radius=radius)
+    torch.testing.assert_close(points.time(x, c), lorentz.time(x, c))
+    u = points.excess(fused.square(x), c)
+    torch.testing.assert_close(u + c**-0.5, lorentz.time(x, c))
+
+
+@given(seed=seeds, radius=radii, c=curvatures, w=st.floats(0.01, 10))
+def test_residual(seed, radius, c, w):
+    x, y = draw(seed, 2, 7, 5, radius=radius)
+    weight, scale = torch.tensor([w, 1.5], dtype=torch.float64)
+    got = points.residual(x, y, weight, scale, c)
+    torch.testing.assert_close(got, 1.5 * lorentz.residual(x, y, w, c), rtol=1e-6, atol=1e-9)
+
+
+@given(seed=seeds, radius=radii, c=curvatures)
+def test_centroid(seed, radius, c):
+    x = draw(seed, 6, 5, radius=radius)
+    weights = draw(seed + 1, 4, 6).abs()
+    s, mass = weights @ x, weights.sum(-1)
+    u = (weights * points.excess(fused.square(x), c)).sum(-1)
+    got = s * points.inverse_norm(fused.square(s), u, mass, c).unsqueeze(-1)
+    torch.testing.assert_close(got, lorentz.centroid(x, weights, c), rtol=1e-6, atol=1e-9)
+
+
+@given(seed=seeds, radius=st.floats(1e-3, 1e4), c=curvatures)
+def test_norm_never_leaves_its_bound_in_float32(seed, radius, c):
+    """``-c <s, s>_L`` is at least the squared mass, however far the points are."""
+    x, y = draw(seed, 2, 7, 5, radius=radius).float()
+    one = torch.ones(())
+    got = points.residual(x, y, one, one, c)
+    assert torch.isfinite(got).all()
+    assert (got.norm(dim=-1) <= (x + y).norm(dim=-1) / 2 * (1 + 1e-5)).all()
+
+
+@given(seed=seeds, radius=st.floats(1e-2, 1e2), c=st.floats(1e-2, 1e1))
+def test_rms_norm(seed, radius, c):
+    x, weight = draw(seed, 7, 5, radius=radius), draw(seed + 1, 1, 5)[0]
+    h, time = points.rms_norm(x, weight, 1e-6, c)
+    torch.testing.assert_close(h, lorentz.rms_norm(x, weight, 1e-6))
+    torch.testing.assert_close(time, lorentz.time(h, c))
+
+
+def attention(q, k, v, c, factor=0.4):
+    """Whole attention of one head with n queries and keys, from space components."""
+    module = HelmAttention(small.config(num_attention_heads=1, head_dim=6), 0)
+    module.config._attn_implementation = "sdpa"
+    q, k, v = (x.view(1, -1, 1, x.shape[-1]) for x in (q, k, v))
+    whole = hope.queries(q, None, torch.as_tensor(factor, dtype=q.dtype), c)
+    sums, _ = attend(module, whole, hope.keys(k, None, c), hope.keys(v, None, c), None)
+    return centroid(sums, c)[0][0]
+
+
+def test_attention_tends_to_the_euclidean_one():
+    """As c tends to 0: scores to ``-|q - k|^2 / tau``, the centroid to the mean."""
+    q, k, v = draw(0, 3, 9, 5, radius=3.0)
+    scores = -0.2 * torch.cdist(q, k).square()
+    mask = torch.ones(9, 9, dtype=torch.bool).tril()
+    flat = scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v
+    errors = [(attention(q, k, v, c) - flat).abs().max() for c in (1e-3, 1e-5, 1e-7)]
+    assert errors[0] > 10 * errors[1] > 100 * errors[2]
+    assert errors[2] < 1e-5
+
+
+def test_low_curvature_loses_nothing_in_float32():
+    q, k, v = draw(0, 3, 9, 5, radius=3.0)
+    for c in (1e-6, 1e-3, 1.0):
+        got = attention(q.float(), k.float(), v.float(), c)
+        torch.testing.assert_close(got.double(), attention(q, k, v, c), rtol=1e-4, atol=1e-5)
