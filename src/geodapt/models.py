@@ -119,6 +119,13 @@ def load_weights(
     return model
 
 
+def _with_head(location: str) -> Any:
+    """The class that a model was saved from, or one that its task tells."""
+    names = AutoConfig.from_pretrained(location).architectures or ["AutoModel"]
+    own = getattr(transformers, names[0], None)
+    return own or (AutoModelForCausalLM if names[0].endswith("ForCausalLM") else AutoModel)
+
+
 def fingerprint(model: PreTrainedModel) -> str:
     """A short hash that tells base models apart, whatever dtype or path they were loaded with.
 
