@@ -318,6 +318,12 @@ def test_all_fonts_held_out():
         load_glyphs(GlyphSettings(**{**GREEK, "shifted": ["*"]}))
 
 
+def test_a_held_out_font_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(store, "Pen", None)  # refused before anything is drawn
+    with pytest.raises(InputError, match=r"no font is called 'DejaVu Snas'; there are DejaVu Sans"):
+        load_glyphs(GlyphSettings(**{**GREEK, "seed": 5, "shifted": ["DejaVu Snas"]}))
+
+
 @pytest.mark.parametrize(
     "changes", [{"size": 4}, {"views": 0}, {"test": 1.0}, {"fonts": []}, {"scripts": []}, {"x": 1}]
 )

@@ -8,7 +8,7 @@ from datasets import Dataset, DatasetDict
 
 from geodapt.data.glyphs.fonts import Font, find_fonts
 from geodapt.data.glyphs.settings import GlyphSettings
-from geodapt.data.glyphs.splits import new_classes, split_rows
+from geodapt.data.glyphs.splits import new_classes, shifted_fonts, split_rows
 from geodapt.data.glyphs.store import stored
 from geodapt.data.glyphs.taxonomy import KINDS, path, script
 from geodapt.data.glyphs.tree import Tree, chain, contradictions
@@ -41,6 +41,8 @@ def load_glyphs(settings: GlyphSettings) -> Glyphs:
     no character is left.
     """
     fonts = find_fonts(settings.fonts)
+    names = [font.name for font in fonts]
+    shifted_fonts(names, settings)  # refused before all is drawn
     folder = stored(fonts, _chosen(fonts, settings), settings)
     characters = Dataset.load_from_disk(str(folder / "characters"))["character"]
     images = Dataset.load_from_disk(str(folder / "images"))
@@ -69,7 +71,7 @@ def load_glyphs(settings: GlyphSettings) -> Glyphs:
         table["label"][:],
         table["domain"][:],
         classes["name"][:],
-        [font.name for font in fonts],
+        names,
         new,
         settings,
     )

@@ -38,6 +38,22 @@ def new_classes(paths: list[tuple[str, ...]], settings: GlyphSettings) -> Bool[n
     return new
 
 
+def shifted_fonts(fonts: list[str], settings: GlyphSettings) -> Bool[np.ndarray, " fonts"]:
+    """Which fonts training never shows.
+
+    Raises :class:`InputError` where they are all, or a name without ``*`` is no font's.
+    """
+    for mark in settings.shifted:
+        if "*" not in mark and mark not in fonts:
+            raise InputError(f"shifted: no font is called '{mark}'; there are {', '.join(fonts)}")
+    shifted = [any(fnmatchcase(font, mark) for mark in settings.shifted) for font in fonts]
+    if all(shifted):
+        raise InputError(
+            f"shifted: {settings.shifted} holds out all fonts; leave one of {', '.join(fonts)}"
+        )
+    return np.array(shifted)
+
+
 def split_rows(
     labels: Int[np.ndarray, " rows"],
     domains: Int[np.ndarray, " rows"],
@@ -48,19 +64,11 @@ def split_rows(
 ) -> dict[str, Int[np.ndarray, " some"]]:
     """The row numbers of each split; all views of a character in a font stay together.
 
-    A character that is not new trains in at least one font, where one is not shifted. Raises
-    :class:`InputError` where nothing is left to train with.
+    A character that is not new trains in at least one font, where one that has it is not shifted.
     """
-    shifted = np.array(
-        [any(fnmatchcase(font, mark) for mark in settings.shifted) for font in fonts]
-    )
-    if shifted.all():
-        raise InputError(
-            f"shifted: {settings.shifted} holds out all fonts; leave one of {', '.join(fonts)}"
-        )
     where = np.full(len(labels), "train", dtype=object)
     where[new[labels]] = "new"
-    where[shifted[domains]] = "shifted"
+    where[shifted_fonts(fonts, settings)[domains]] = "shifted"
     pairs: dict[int, dict[int, float]] = {}
     for row in np.flatnonzero(where == "train").tolist():
         label, domain = int(labels[row]), int(domains[row])
