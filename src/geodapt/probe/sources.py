@@ -23,7 +23,7 @@ Kind = Literal["vectors", "distances", "edges"]
 
 PLACEHOLDER = re.compile(r"[\[<].*(unused|reserved).*\d+.*[\]>]")  # BERT's, Gemma's, Llama's
 BLOCK = 1 << 15  # rows that are checked at once
-MATRICES = 12  # matrices of distances that measuring takes at its peak
+MATRICES = 12  # of distances that measuring takes at its peak (9 were seen), and some room
 
 
 @dataclass(frozen=True)
