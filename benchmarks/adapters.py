@@ -23,6 +23,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from geodapt.adapters import METHODS, Adapter, AdapterBank, Factors, Mix, Route, TopAtoms, merge
 from geodapt.adapters.adapter import configure
+from geodapt.adapters.merging.registry import LowRank, Part
+from geodapt.adapters.merging.tiles import Tiles
 from geodapt.progress import bar, console
 from geodapt.runs import device_name
 
@@ -268,7 +270,7 @@ def merges(rows_out: list, progress) -> None:
         start = time.perf_counter()
         theirs(kind)()
         once[kind] = time.perf_counter() - start
-    for name in METHODS:
+    for name, method in METHODS.items():
         seconds = timed({"ours": lambda name=name: merge(adapters, name)}, 5.0)["ours"]
         peer = peers.get(name, "svd")
         rows_out.append(
@@ -279,9 +281,29 @@ def merges(rows_out: list, progress) -> None:
                 "peft_ms": round(1e3 * once[peer], 1),
                 "times_faster": round(once[peer] / seconds, 1),
                 "times_faster_than_peft_svd": round(once["svd"] / seconds, 1),
+                "lost": _lost(adapters, name) if method.truncates else None,
             }
         )
         report(rows_out[-1], progress)
+
+
+def _lost(adapters: list[Adapter], name: str) -> dict[str, float]:
+    """What the cut loses of a layer's merged update, and what an exact SVD, as PEFT's, loses."""
+    path = next(iter(adapters[0].factors))
+    some = [Adapter({path: adapter.factors[path]}, adapter.config) for adapter in adapters]
+    merged = merge(some, name)
+    weight = 1.0 if METHODS[name].averages else 1 / len(some)
+    factors = [adapter.factors[path] for adapter in some]
+    whole = METHODS[name]([Part(A, scale * B, weight) for A, B, scale in factors])
+    if isinstance(whole, LowRank):
+        whole = whole.B @ whole.A
+    whole = (whole.dense() if isinstance(whole, Tiles) else whole).double()
+    spectrum = torch.linalg.svdvals(whole).square()
+    found = merged.factors[path].delta().double()
+    return {
+        "ours": ((whole - found).norm() / whole.norm()).item(),
+        "exact": (1 - spectrum[: merged.rank].sum() / spectrum.sum()).sqrt().item(),
+    }
 
 
 def report(row: dict, progress) -> None:

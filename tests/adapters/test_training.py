@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 from torch.utils.checkpoint import checkpoint
 from transformers import Trainer, TrainingArguments
 
-from geodapt.adapters import Adapter, AdapterBank, Mix, Route
+from geodapt.adapters import Adapter, AdapterBank, Mix, Off, Route
 from tests.adapters.families import inputs, output, randomise, seeded
 
 TARGETS = ["q_proj", "v_proj", "down_proj"]
@@ -142,6 +142,30 @@ def test_dropout_acts_in_training_only_and_only_on_the_trained_adapter():
         assert not torch.allclose(output(bank.model, batch), output(bank.model, batch))
         bank.train_only()
         torch.testing.assert_close(output(bank.model, batch), output(bank.model, batch))
+
+
+def test_the_adapters_dropout_acts_on_a_base_without_its_own():
+    base = seeded("bert").train()  # with dropout of 0.1
+    bank = AdapterBank(base)
+    bank.create("new", rank=4, targets=["query", "value"], dropout=0.5)
+    bank.train_only("new")
+    with torch.no_grad():
+        for parameter in bank.parameters_of("new"):
+            parameter.normal_()
+    batch = inputs("bert", 2)
+
+    def repeats(gate) -> bool:
+        with bank.use(gate):
+            return torch.equal(output(base, batch), output(base, batch))
+
+    assert not repeats(Off())
+    base.eval()
+    assert repeats(Mix({"new": 1.0}))
+    bank.train_adapters()
+    assert repeats(Off())
+    assert not repeats(Mix({"new": 1.0}))
+    bank.train_adapters(False)
+    assert repeats(Mix({"new": 1.0}))
 
 
 def test_a_new_adapter_changes_nothing():

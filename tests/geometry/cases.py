@@ -21,7 +21,8 @@ class Function:
 
     ours: Callable
     exact: Callable
-    takes: str  # h hyperboloid point, b ball point, v and w their tangent vectors, r root
+    takes: str  # h hyperboloid point, b ball point, v and w their tangent vectors, r root,
+    # o and p: tangent vectors at the origin of the hyperboloid and of the ball
 
 
 def pair(kind: str, norm: float, rows: int, d: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,7 +56,7 @@ FUNCTIONS: dict[str, Function] = {
         exact.lorentz_distance,
         "hh",
     ),
-    "lorentz.exp0": Function(lorentz.exp0, exact.lorentz_exp0, "v"),
+    "lorentz.exp0": Function(lorentz.exp0, exact.lorentz_exp0, "o"),
     "lorentz.log0": Function(lorentz.log0, exact.lorentz_log0, "h"),
     "lorentz.exp": Function(lorentz.exp, exact.lorentz_exp, "hv"),
     "lorentz.log": Function(lorentz.log, exact.lorentz_log, "hh"),
@@ -80,7 +81,7 @@ FUNCTIONS: dict[str, Function] = {
         lambda x, c: lorentz.rms_norm(x), lambda x, c: exact.rms_norm(x, mpf(1e-6)), "h"
     ),
     "poincare.mobius_add": Function(poincare.mobius_add, exact.mobius_add, "bb"),
-    "poincare.exp0": Function(poincare.exp0, exact.poincare_exp0, "v"),
+    "poincare.exp0": Function(poincare.exp0, exact.poincare_exp0, "p"),
     "poincare.log0": Function(poincare.log0, exact.poincare_log0, "b"),
     "poincare.exp": Function(poincare.exp, exact.poincare_exp, "bw"),
     "poincare.log": Function(poincare.log, exact.poincare_log, "bb"),
@@ -143,6 +144,9 @@ def arguments(
         if letter in "hb":
             x = next(points)
             result.append(lorentz.to_poincare(x, c) if letter == "b" else x)
+        elif letter in "op":  # leads to a point of the given norm
+            v = lorentz.log0(next(points), c)
+            result.append(v / 2 if letter == "p" else v)
         elif letter == "r":
             result.append(1e-5 * torch.randn(rows, d, dtype=torch.float64))
         else:
@@ -197,25 +201,50 @@ def exact_gradient(function: Function, args: tuple, row: int, c: float, weight) 
     return gradients
 
 
-def gradient_error(function: Function, args: tuple, c: float, rows: int) -> float:
-    """Largest relative error over arguments and rows of the float32 gradient of ``weight . f``."""
+def gradient_error(
+    call: Callable, args: tuple, c: float, weight: torch.Tensor, truths: list[list[list]]
+) -> float:
+    """Largest relative error of the gradient of ``weight . call``, over rows and arguments.
+
+    ``truths`` holds :func:`exact_gradient` of each row. NaN where a gradient is not finite.
+    """
     leaves = tuple(a.clone().requires_grad_() for a in args)
-    out = function.ours(*leaves, c)
-    weight = torch.randn(out.shape[1:], dtype=torch.float32)
-    (out * weight).sum().backward() if out.dim() > 1 else out.sum().backward()
+    (call(*leaves, c) * weight).sum().backward()
     worst = 0.0
-    for row in range(rows):
-        weights = exact.numbers(weight) if out.dim() > 1 else None
-        truth = exact_gradient(function, args, row, c, weights)
+    for row, truth in enumerate(truths):
         for leaf, expected in zip(leaves, truth, strict=True):
             got = leaf.grad[row] if leaf.grad is not None else torch.zeros_like(leaf[row])
-            gap = exact.add((mpf(1), exact.numbers(got)), (mpf(-1), expected))
-            size = exact.norm(expected)
-            if size > mpf("1e-30"):
-                worst = max(worst, float(exact.norm(gap) / size))
             if not bool(torch.isfinite(got).all()):
                 return float("nan")
+            size = exact.norm(expected)
+            if size > mpf("1e-30"):
+                gap = exact.add((mpf(1), exact.numbers(got)), (mpf(-1), expected))
+                worst = max(worst, float(exact.norm(gap) / size))
     return worst
+
+
+def weight_and_gradients(
+    function: Function, args: tuple, c: float
+) -> tuple[torch.Tensor, list[list[list]]]:
+    """Random weights for the result's components, and each row's exact gradients with them."""
+    with torch.no_grad():
+        shape = function.ours(*args, c).shape[1:]
+    weight = torch.randn(shape) if shape else torch.ones(())
+    numbers = exact.numbers(weight) if shape else None
+    return weight, [exact_gradient(function, args, row, c, numbers) for row in range(len(args[0]))]
+
+
+INTO_BALL = [
+    f"poincare.{n}" for n in ("mobius_add", "exp0", "exp", "mobius_matvec", "mobius_scalar")
+]
+
+
+def has_gradient(name: str, kind: str, args: tuple, c: float) -> bool:
+    """Whether the function has a gradient there that float32 can express."""
+    if name in INTO_BALL and beyond_float32(FUNCTIONS[name], args, c):
+        return False  # the result is rounded to the outermost float32 point, which does not move
+    # On the cone's axis the angle, like a norm at 0, has none.
+    return not ("exterior_angle" in name and kind == "ray")
 
 
 def beyond_float32(function: Function, args: tuple, c: float) -> bool:

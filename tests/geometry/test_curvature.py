@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodapt.errors import InputError
-from geodapt.geometry import curvature, lorentz
+from geodapt.geometry import curvature, graphs, lorentz
 
 
 def edges_of(graph):
@@ -39,6 +39,13 @@ KNOWN_DELTA = {
     "cycle of 13": (nx.cycle_graph(13), 2.5),
     "grid of 5 by 5": (nx.grid_2d_graph(5, 5), 4),
     "grid of 3 by 7": (nx.grid_2d_graph(3, 7), 2),
+    "grid of 4 by 6": (nx.grid_2d_graph(4, 6), 3),
+    "star": (nx.star_graph(9), 0),
+    "complete bipartite": (nx.complete_bipartite_graph(4, 5), 1),
+    "block graph": (nx.barbell_graph(5, 3), 0),
+    "hypercube of 3": (nx.hypercube_graph(3), 1),
+    "hypercube of 4": (nx.hypercube_graph(4), 2),
+    "hypercube of 5": (nx.hypercube_graph(5), 2),
     "Petersen": (nx.petersen_graph(), 0.5),
 }
 
@@ -46,7 +53,7 @@ KNOWN_DELTA = {
 @pytest.mark.parametrize("name", KNOWN_DELTA)
 def test_delta_of_known_graphs(name):
     graph, expected = KNOWN_DELTA[name]
-    distances = curvature.graph_distances(edges_of(graph))
+    distances = graphs.graph_distances(edges_of(graph))
     found = curvature.delta_hyperbolicity(distances)
     assert found.delta == expected
     assert found.exact
@@ -65,6 +72,15 @@ def test_delta_is_the_four_point_condition(seed, n, d):
     assert 0 <= exact.relative <= 1
 
 
+def test_delta_in_float32():
+    distances = cloud(60, 3)
+    exact = curvature.delta_hyperbolicity(distances)
+    single = curvature.delta_hyperbolicity(distances.float())
+    assert single.delta == pytest.approx(exact.delta, rel=1e-5)
+    tree = graphs.graph_distances(edges_of(nx.balanced_tree(3, 4))).float()
+    assert curvature.delta_hyperbolicity(tree).delta == 0  # halves of whole numbers are exact
+
+
 def test_delta_of_the_hyperbolic_plane():
     """Gromov: delta of the plane of curvature -1 is log 2 in the four-point sense."""
     directions = torch.nn.functional.normalize(torch.randn(60, 2, dtype=torch.float64), dim=-1)
@@ -81,9 +97,9 @@ def test_blocks_of_rows_give_the_whole(monkeypatch):
 
 
 def test_average_delta():
-    tree = curvature.graph_distances(edges_of(nx.balanced_tree(3, 3)))
+    tree = graphs.graph_distances(edges_of(nx.balanced_tree(3, 3)))
     assert curvature.average_delta(tree) == 0
-    square = curvature.graph_distances(edges_of(nx.cycle_graph(4)))
+    square = graphs.graph_distances(edges_of(nx.cycle_graph(4)))
     # Delta is 1 for the 4! of 4^4 draws that are four different corners, and 1/2 or 0 else.
     total = 0.0
     for q in torch.cartesian_prod(*[torch.arange(4)] * 4).tolist():
@@ -130,7 +146,7 @@ def test_ricci_inside_a_tree_and_on_a_grid():
 
 
 def test_radius_profile_of_a_star():
-    distances = curvature.graph_distances(edges_of(nx.star_graph(6)))
+    distances = graphs.graph_distances(edges_of(nx.star_graph(6)))
     center, radii = curvature.radius_profile(distances)
     assert center == 0
     assert radii.tolist() == [0, *[1] * 6]
@@ -156,18 +172,12 @@ def test_flat_data_needs_no_curvature():
     assert curvature.embed(distances, dim=2, c=1, steps=100).distortion > 0.02
 
 
-def test_classical_scaling_recovers_euclidean_points():
-    x = torch.randn(20, 3, dtype=torch.float64)
-    found = curvature.classical_scaling(torch.cdist(x, x), 5)
-    torch.testing.assert_close(torch.cdist(found, found), torch.cdist(x, x), atol=1e-6, rtol=1e-6)
-
-
 def test_nearest_neighbours():
     line = torch.tensor([[0.0], [1.0], [2.5], [10.0]])
-    edges = curvature.nearest_neighbours(torch.cdist(line, line), 1)
+    edges = graphs.nearest_neighbours(torch.cdist(line, line), 1)
     assert edges.tolist() == [[0, 1], [1, 2], [2, 3]]
     with pytest.raises(InputError, match="expected 1 to 3 neighbours"):
-        curvature.nearest_neighbours(torch.cdist(line, line), 4)
+        graphs.nearest_neighbours(torch.cdist(line, line), 4)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ WRONG = {
     "hidden_size 16 does not divide into 3 heads": {"num_attention_heads": 3, "head_dim": None},
     "not a multiple of num_key_value_heads 3": {"num_key_value_heads": 3},
     "head_dim is 7": {"head_dim": 7},
+    "position is 'rope'; expected 'hope' or 'relative' or 'none'": {"position": "rope"},
     "curvature is 0": {"curvature": 0.0},
     "curvature is -1": {"curvature": -1.0},
     "qk_rope_head_dim is 3": {**small.MLA, "qk_rope_head_dim": 3},

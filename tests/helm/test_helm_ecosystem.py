@@ -1,6 +1,7 @@
 """HELM among transformers' tools: Auto classes, Trainer, PEFT, checkpointing, compile, autocast."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -27,6 +28,8 @@ def test_saved_and_loaded(kind, tmp_path):
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert isinstance(again, HelmForCausalLM)
     torch.testing.assert_close(again(ids).logits, helm(ids).logits, rtol=0, atol=0)
+    for name, buffer in again.named_buffers():
+        assert torch.equal(buffer, helm.get_buffer(name)), name
     body = AutoModel.from_pretrained(tmp_path)
     assert torch.equal(body(ids).last_hidden_state, helm.model(ids).last_hidden_state)
 
@@ -133,3 +136,22 @@ def test_weights_and_states_on_request():
     assert len(out.attentions) == 2
     assert len(out.hidden_states) == 3
     torch.testing.assert_close(out.attentions[0].sum(-1), torch.ones(2, 4, 9))
+
+
+@pytest.mark.parametrize("kind", ["learned-curvature", "mixed"])
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_losses_stay_finite_at_a_high_learning_rate(kind, bfloat16):
+    helm = small.model(kind).train()
+    optimizer = torch.optim.AdamW(helm.parameters(), lr=1e-2)
+    losses = []
+    for step in range(40):
+        ids = torch.randint(1, small.VOCABULARY, (2, 9), generator=torch.manual_seed(step % 4))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = helm(ids, labels=ids, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert all(math.isfinite(loss) for loss in losses)
+    assert losses[-1] < losses[0]
+    assert all(0 < c < math.inf for c in helm.model.curvatures().values())

@@ -104,3 +104,17 @@ def log_likelihood(helm, ids) -> torch.Tensor:
     """Of the last 6 tokens of each row."""
     logs = helm(ids, use_cache=False).logits[:, :-1].log_softmax(-1)
     return logs.gather(-1, ids[:, 1:, None]).squeeze(-1)[:, -6:].sum(-1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["mha", "mla"])
+def test_compiled_decoding_with_a_static_cache(kind):
+    helm, ids = small.model(kind, num_hidden_layers=1), small.tokens(length=8)
+    full = helm(ids).logits
+    cache = StaticCache(helm.config, max_cache_len=12)
+    helm(ids[:, :4], past_key_values=cache, use_cache=True)
+    torch._dynamo.reset()
+    step = torch.compile(helm, fullgraph=True, backend="aot_eager")
+    for i in range(4, 8):
+        got = step(input_ids=ids[:, i : i + 1], past_key_values=cache, use_cache=True).logits
+        torch.testing.assert_close(got[:, -1], full[:, i], **CLOSE)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from geodapt import probe
 from geodapt.cli.probe import probe as command
 from geodapt.errors import InputError
+from geodapt.geometry import curvature, scaling
 from geodapt.probe import figures as figures_module
 from geodapt.probe.page import as_json, table
 
@@ -56,6 +57,25 @@ def test_a_euclidean_cloud_is_its_own_control(tmp_path, d):
     assert 0.75 < measured.departure < 1.3
     assert measured.data.gain == pytest.approx(measured.control.gain, rel=0.2)
     assert probe.verdict(measured).answer == "unlikely"
+
+
+@pytest.mark.parametrize("d", [1, 2, 20, 300, 2000])
+def test_the_control_of_a_cloud_is_like_it(d):
+    """Even where the sample has fewer points than the space dimensions."""
+    x = torch.randn(300, d, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    control = figures_module.control_cloud(distances, torch.Generator().manual_seed(2))
+    assert control.mean().item() == pytest.approx(distances.mean().item(), rel=0.1)
+    found, expected = (curvature.average_delta(each) for each in (control, distances))
+    assert found == pytest.approx(expected, rel=0.1, abs=1e-6)
+
+
+def test_the_control_keeps_unequal_axes():
+    x = torch.randn(400, 5, dtype=torch.float64) * torch.tensor([5.0, 3, 1, 0.3, 0.1])
+    distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    control = figures_module.control_cloud(distances, torch.Generator().manual_seed(0))
+    found = scaling.classical_scaling(control, 5).std(0)
+    torch.testing.assert_close(found, x.std(0).sort(descending=True).values, rtol=0.1, atol=0.1)
 
 
 def test_pythons_class_hierarchy_is_nearly_a_tree():
@@ -116,13 +136,14 @@ def test_model_embeddings(tmp_path, bert):
     from transformers import BertTokenizerFast
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(40))]
+    words += ["[unused0]", "<|reserved_special_token_7|>", "unused", "[unused]"]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     BertTokenizerFast(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
     bert.save_pretrained(tmp_path)
     vectors, labels = probe.sources.model_embeddings(str(tmp_path))
-    assert len(vectors) == len(labels) <= 100
-    rows = bert.get_input_embeddings().weight[: len(labels)].detach().numpy()
-    np.testing.assert_array_equal(vectors, rows)
+    assert labels == [*words[:45], "unused", "[unused]"]
+    rows = bert.get_input_embeddings().weight.detach().numpy()
+    np.testing.assert_array_equal(vectors, rows[[*range(45), 47, 48]])
 
 
 def test_class_embeddings(tmp_path):
@@ -158,6 +179,7 @@ def test_page_and_command(tmp_path):
     run = CliRunner().invoke(application, [edges, "--out", str(out)])
     assert run.exit_code == 0, run.output
     assert "likely to pay" in run.output
+    assert "Of 63 points" in run.stdout
     page = out.read_text()
     assert page.count("</script>") == 2
     assert "node_0" in page
@@ -166,6 +188,11 @@ def test_page_and_command(tmp_path):
     figures = json.loads(run.stdout)
     assert figures["verdict"] == "likely"
     assert figures["points"] == figures["sampled"] == 63
+    sampled = CliRunner().invoke(
+        application, [edges, "--out", str(out), "--json", "--sample", "20"]
+    )
+    assert json.loads(sampled.stdout)["sampled"] == 20
+    assert "a connected sample of 20 of 63 nodes" in sampled.stderr
 
 
 def test_figures_on_the_page_are_those_measured():
@@ -193,7 +220,7 @@ BAD = {
     "pickled": ("a.npy", lambda p: np.save(p, np.array([{}], dtype=object)), "not a readable"),
     "not numpy": ("a.npy", lambda p: p.write_text("nonsense"), "not a readable"),
     "ragged": ("a.csv", lambda p: p.write_text("1,2,3\n4,5\n6,7,8\n"), "line 2: 2 fields"),
-    "word among numbers": ("a.csv", lambda p: p.write_text("1,2,3\n4,x,6\n"), "line 2: could not"),
+    "word among numbers": ("a.csv", lambda p: p.write_text("1,2,3\n4,x,6\n"), "line 2: 'x' is not"),
     "asymmetric": (
         "a.npy",
         lambda p: save(p, np.triu(np.ones((4, 4)), 1)),
@@ -201,7 +228,18 @@ BAD = {
     ),
     "negative": ("a.npy", lambda p: save(p, np.eye(4) - np.ones((4, 4))), "expected 0 or more"),
     "loop only": ("a.tsv", lambda p: p.write_text("x\tx\n"), "needs two"),
-    "three fields in edges": ("a.tsv", lambda p: p.write_text("x\ty\nx\ty\tz\n"), "line"),
+    "three fields in edges": (
+        "a.tsv",
+        lambda p: p.write_text("x\ty\nx\ty\tz\n"),
+        "line 2: 3 fields; an",
+    ),
+    "one field in edges": ("a.tsv", lambda p: p.write_text("x\ty\nx\n"), "line 2: 1 fields; an"),
+    "nameless node": ("a.tsv", lambda p: p.write_text("x\ty\n\ty\n"), "line 2: a node without"),
+    "one row": ("a.csv", lambda p: p.write_text("1,2\n"), "at least two"),
+    "NaN in text": ("a.csv", lambda p: p.write_text("1,2\n3,nan\n"), "line 2: nan; leave"),
+    "gap in text": ("a.csv", lambda p: p.write_text("1,2\n3,\n"), "line 2: '' is not a number"),
+    "words alone": ("a.csv", lambda p: p.write_text("a,b,c\nd,e,f\n"), "line 2: 'e' is not"),
+    "infinite": ("a.npy", lambda p: save(p, np.array([[0.0, 1], [np.inf, 2]])), "row 1 holds NaN"),
     "pickle": ("a.pt", lambda p: torch.save(torch.ones(3, 3), p), "is a pickle"),
     "unknown kind": ("a.xml", lambda p: p.write_text("<a/>"), "no known kind"),
     "corrupt safetensors": ("a.safetensors", lambda p: p.write_bytes(b"12"), "safetensors"),
@@ -229,6 +267,66 @@ def test_missing_sources(tmp_path):
         probe.load(str(tmp_path / "gone"))
 
 
+def test_distances_must_be_square(tmp_path):
+    path = save(tmp_path / "a.npy", np.ones((4, 3)))
+    with pytest.raises(InputError, match="a distance matrix is square"):
+        probe.load(path, kind="distances")
+
+
+def test_a_bad_row_is_found_wherever_it_is(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(70_000, 2))
+    vectors[69_990, 1] = np.nan
+    path = save(tmp_path / "a.npy", vectors)
+    for seed in range(3):
+        with pytest.raises(InputError, match="row 69990 holds NaN"):
+            probe.load(path, sample=20, seed=seed)
+
+
+def test_text_in_many_forms(tmp_path):
+    numbers = NORMAL[:60, :3].round(6)
+    expected = np.linalg.norm(numbers[:, None] - numbers, axis=-1)
+    rows = [[f"{x}" for x in row] for row in numbers]
+    labels = [str(i) for i in range(55)] + ["NA", "C#", "nan", "a,b", ""]
+    forms = {
+        "plain.csv": "\n".join(",".join(row) for row in rows),
+        "semicolon.csv": "\r\n".join("; ".join(row) for row in rows),
+        "spaces.txt": "# a remark\n\n" + "\n".join("  ".join(row) for row in rows),
+        "labels.csv": "word,x,y,z\n# a remark, with a comma\n"
+        + "\n".join(",".join([f'"{a}"', *row]) for a, row in zip(labels, rows, strict=True)),
+    }
+    for name, text in forms.items():
+        (tmp_path / name).write_text(text)
+        source = probe.load(str(tmp_path / name))
+        np.testing.assert_allclose(source.distances, expected, atol=1e-9)
+        assert source.labels == (labels if "labels" in name else [str(i) for i in range(60)])
+
+
+def test_edges_with_a_header_and_doubles(tmp_path):
+    (tmp_path / "e.csv").write_text("parent,child\na,b\nb,a\na,a\nb,c\n")
+    source = probe.load(str(tmp_path / "e.csv"))
+    assert source.labels == ["a", "b", "c"]
+    assert source.edges.tolist() == [[0, 1], [1, 2]]
+
+
+def test_a_samples_paths_may_leave_it(tmp_path):
+    graph = nx.grid_2d_graph(20, 20)
+    source = probe.load(write_edges(tmp_path / "g.tsv", graph), sample=60)
+    assert source.graph.shape == (760, 2)
+    for i, j in ((0, 59), (3, 40), (10, 11)):
+        (a, b), (c, d) = (map(int, source.labels[k][6:-1].split(",_")) for k in (i, j))
+        assert source.distances[i, j] == abs(a - c) + abs(b - d)
+
+
+def test_drawn_nodes_of_a_graph_hang_together(tmp_path):
+    source = probe.load(write_edges(tmp_path / "t.tsv", nx.balanced_tree(3, 5)))
+    generator = torch.Generator().manual_seed(0)
+    drawn = figures_module._spread(source, 60, generator)
+    assert 30 < len(drawn) <= 60
+    graph = nx.Graph(source.edges.tolist())
+    assert nx.is_connected(graph.subgraph(drawn.tolist()))
+    assert source.distances[drawn][:, drawn].max() == 10  # down to the leaves
+
+
 def test_more_than_memory(tmp_path, monkeypatch):
     (tmp_path / "big.csv").write_text("1,2\n" * 100)
 
@@ -238,3 +336,21 @@ def test_more_than_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: Full)
     with pytest.raises(InputError, match="are free; save it as"):
         probe.load(str(tmp_path / "big.csv"))
+
+
+@pytest.mark.parametrize("kind", ["vectors", "edges"])
+def test_more_points_than_memory(tmp_path, monkeypatch, kind):
+    """Said before anything is allocated: the distances would take terabytes."""
+
+    def allocate(*arguments, **options):
+        raise AssertionError("allocated")
+
+    monkeypatch.setattr("torch.cdist", allocate)
+    monkeypatch.setattr("geodapt.probe.sources.graph_distances", allocate)
+    if kind == "vectors":
+        path = save(tmp_path / "a.npy", np.ones((400_000, 2)))
+    else:
+        (tmp_path / "a.tsv").write_text("".join(f"n\tn{i}\n" for i in range(400_000)))
+        path = str(tmp_path / "a.tsv")
+    with pytest.raises(InputError, match=r"to measure 400,00\d points needs about .* smaller"):
+        probe.load(path, sample=500_000)

@@ -270,6 +270,22 @@ def test_training_keeps_the_base_in_eval_mode():
     assert torch.equal(scorer(**rows).logits, scorer(**rows).logits)
 
 
+def test_adapters_that_train_drop_out():
+    bank = filled_bank(base("bert"))
+    bank.create("new", rank=2, targets=["query", "value"], dropout=0.5)
+    bank.train_only("new")
+    scorer = shaken(xcross_scorer(bank))
+    scorer.encoder = Encoder(bank.model, bank, Mix({"new": 1.0}))
+    with torch.no_grad():
+        for parameter in bank.parameters_of("new"):
+            parameter.normal_()
+    rows = batch()
+    scorer.train()
+    assert not torch.equal(scorer(**rows).logits, scorer(**rows).logits)
+    scorer.eval()
+    assert torch.equal(scorer(**rows).logits, scorer(**rows).logits)
+
+
 @pytest.mark.parametrize("gate", [*GATES[1:], "xcross"], ids=str)
 def test_what_inference_prepared_serves_training(gate):
     bank = filled_bank(base("bert"))

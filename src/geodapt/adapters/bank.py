@@ -237,6 +237,14 @@ class AdapterBank(nn.Module):
                     self._residency.release([name])
                 self._renew_plans(name)
 
+    def train_adapters(self, mode: bool = True) -> None:
+        """Let the adapters' dropout act, or not, whether or not the base's own does.
+
+        After ``model.eval()`` adapters train on a base without noise.
+        """
+        for layer in self._layers.values():
+            layer.training = mode  # which to a linear layer itself means nothing
+
     # Gates
 
     def set(self, gate: Gate) -> None:

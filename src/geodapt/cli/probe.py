@@ -43,12 +43,13 @@ def probe(
     Example: geodapt probe minilm --out minilm.html
     """
     from geodapt import probe as system  # imported late: --help should be quick
-    from geodapt.probe.page import as_json, table
+    from geodapt.probe.page import as_json, measured_on, table
+    from geodapt.progress import console
 
-    console = Console()
+    results = Console()
     read = system.load(source, kind.value if kind else None, tensor, sample, seed)
     for note in read.notes:
-        console.print(f"{read.name}: {note}", style="dim", highlight=False, markup=False)
+        console.print(f"{read.name}: {note}", highlight=False, markup=False)
     figures = system.measure(read, seed)
     judged = system.verdict(figures)
     system.write_page(figures, judged, out)
@@ -58,8 +59,9 @@ def probe(
     shown = Table("", "source", "Euclidean control", title=read.name)
     for row in table(figures):
         shown.add_row(*row)
-    console.print(shown)
-    console.print(f"{judged.headline}.", style="bold", highlight=False)
+    results.print(shown)
+    results.print(measured_on(figures), style="dim", highlight=False, markup=False)
+    results.print(f"{judged.headline}.", style="bold", highlight=False)
     for reason in judged.reasons:
-        console.print(f"- {reason}", highlight=False, markup=False)
-    console.print(f"Pictures: {out}", highlight=False, markup=False)
+        results.print(f"- {reason}", highlight=False, markup=False)
+    results.print(f"Pictures: {out}", highlight=False, markup=False)

@@ -28,6 +28,11 @@ def checked() -> Iterator[None]:
         _checking = before
 
 
+def checking() -> bool:
+    """Whether the checked mode is on."""
+    return _checking
+
+
 def curvature(c: float | Tensor) -> float | Tensor:
     """``c`` ready to compute with; raises :class:`InputError` unless it is positive."""
     if isinstance(c, Tensor):

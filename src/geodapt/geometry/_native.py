@@ -1,7 +1,14 @@
 """The CPU kernels of ``_kernels.c``, compiled once by the machine's own C compiler.
 
-They are an accelerator, not a requirement: where there is no compiler, or ``GEODAPT_NATIVE=0``
-is set, :mod:`geodapt.geometry._rows` computes the same sums with PyTorch operators in float64.
+They are an accelerator, not a requirement: everything they compute, :mod:`geodapt.geometry._rows`
+computes with PyTorch operators in float64, several times slower. So anything unusual means no
+kernels, silently: another system than Linux, no compiler, ``GEODAPT_NATIVE=0``, a compiler that
+fails. Nothing is downloaded; the source is the file beside this one.
+
+The first call that can use them compiles them, a few seconds, into the cache folder under a name
+made of the source, the compiler and the processor. A library there is loaded only if no other
+user could have put or changed it; where the folder cannot be written, the library is compiled for
+this process alone. Threads are those of PyTorch: the same OpenMP runtime, ``get_num_threads()``.
 """
 
 import ctypes
@@ -10,50 +17,93 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from geodapt.files import cache_folder
 
 SOURCE = Path(__file__).with_name("_kernels.c")
-OPTIONS = ["-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared"]
+OPTIONS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"]
+# The best that the compiler and the C library take: threads and vector exp and log, or less.
+VARIANTS = (
+    ["-fopenmp", "-DVECTOR_MATH", "-lmvec", "-lm"],
+    ["-fopenmp", "-lm"],
+    ["-fopenmp-simd", "-lm"],
+)
+ALONE = 1 << 16  # numbers up to which one thread is faster than waking others
+
+
+class Arguments(ctypes.Structure):
+    """``arguments`` of ``_kernels.c``."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("x", "y", "z", "out", "c", "w")),
+        *((name, ctypes.c_ssize_t) for name in ("c_step", "w_step", "n", "m", "d")),
+        ("threads", ctypes.c_int),
+    ]
 
 
 @cache
 def library() -> ctypes.CDLL | None:
     """The loaded kernels, or None where they cannot be had."""
+    if sys.platform != "linux" or os.environ.get("GEODAPT_NATIVE") == "0":
+        return None
     compiler = shutil.which(os.environ.get("CC") or "cc")
-    if compiler is None or os.environ.get("GEODAPT_NATIVE") == "0":
+    if compiler is None:
         return None
     key = hashlib.sha256(SOURCE.read_bytes() + f"{compiler}|{_processor()}".encode())
     target = cache_folder() / "native" / f"geometry-{key.hexdigest()[:16]}.so"
     try:
-        if not target.is_file():
-            _compile(compiler, target)
-        kernels = ctypes.CDLL(str(target))
-    except OSError:  # no compiler that works, a read-only cache, a foreign binary
+        return _load(_compiled(compiler, target))
+    except (OSError, subprocess.SubprocessError):
+        pass
+    try:  # a cache that is read-only or not ours: for this process alone
+        with tempfile.TemporaryDirectory() as folder:
+            return _load(_compiled(compiler, Path(folder) / target.name))
+    except (OSError, subprocess.SubprocessError):
         return None
-    size, pointer = ctypes.c_ssize_t, ctypes.c_void_p
-    kernels.dot.argtypes = [pointer] * 3 + [size] * 2
-    kernels.dots.argtypes = [pointer] * 3 + [size] * 3 + [ctypes.c_int]
-    kernels.combine.argtypes = [pointer] * 5 + [size] * 2
-    for kernel in (kernels.dot, kernels.dots, kernels.combine):
-        kernel.restype = None
-    return kernels
 
 
-def _compile(compiler: str, target: Path) -> None:
-    """Compile to a temporary name, then rename: several processes may do so at once."""
+def threads(work: int) -> int:
+    """How many threads take part in that many numbers' work."""
+    return 1 if work < ALONE else torch.get_num_threads()
+
+
+def _compiled(compiler: str, target: Path) -> Path:
+    """The library at the target, compiled where it is missing.
+
+    It is compiled under a temporary name and then renamed: several processes may do so at once.
+    """
+    if target.is_file():
+        return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         built = Path(folder) / target.name
-        for threads in (["-fopenmp"], ["-fopenmp-simd"], []):
-            command = [compiler, *OPTIONS, *threads, str(SOURCE), "-o", str(built)]
-            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+        for variant in VARIANTS:
+            command = [compiler, *OPTIONS, str(SOURCE), "-o", str(built), *variant]
+            done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+            if done.returncode == 0:
                 built.replace(target)
-                return
+                return target
     raise OSError(f"{compiler} could not compile {SOURCE.name}")
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    """Load a library that nobody but this user (or root) can have written."""
+    for place in (path, path.parent):
+        status = place.stat()
+        if status.st_uid not in (os.getuid(), 0) or status.st_mode & 0o022:
+            raise OSError(f"{place} could have been written by another user")
+    kernels = ctypes.CDLL(str(path))
+    size, address = ctypes.c_ssize_t, ctypes.c_void_p
+    kernels.dot.argtypes = [address] * 3 + [size] * 2 + [ctypes.c_int]
+    kernels.dots.argtypes = [address] * 3 + [size] * 3 + [ctypes.c_int]
+    kernels.combine.argtypes = [address] * 5 + [size] * 2 + [ctypes.c_int]
+    return kernels
 
 
 def _processor() -> str:
@@ -61,5 +111,5 @@ def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
         lines = info.read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
-        return "".join(line for line in lines if line.startswith(("model name", "flags")))
+        return "".join(line for line in lines if line.startswith(("model name", "flags", "Feat")))
     return platform.machine() + platform.processor()

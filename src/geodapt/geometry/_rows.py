@@ -19,7 +19,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 from geodapt.geometry import _native
+from geodapt.geometry._native import threads
 
+MEMORY = (Tensor, torch.nn.Parameter)  # not a tensor that only stands for another
 BLOCK = 1 << 24  # numbers that one block of a pairwise product may widen to float64 at once
 
 
@@ -53,7 +55,7 @@ def square(x: Tensor) -> Tensor:
 def dots(x: Tensor, y: Tensor) -> Dots:
     """All dot products of two vectors over the last dimension."""
     if torch.compiler.is_compiling():
-        return Dots(*_dots(x, y).unbind())
+        return _dots(x, y)
     return Dots(*_Dots.apply(*torch.broadcast_tensors(x, y)).unbind())
 
 
@@ -62,7 +64,7 @@ def pairwise_dots(x: Tensor, y: Tensor) -> Dots:
     batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     x, y = x.expand(*batch, *x.shape[-2:]), y.expand(*batch, *y.shape[-2:])
     if torch.compiler.is_compiling():
-        return Dots(*_dots(x.unsqueeze(-2), y.unsqueeze(-3)).unbind())
+        return _dots(x.unsqueeze(-2), y.unsqueeze(-3))
     return Dots(*_PairwiseDots.apply(x, y).unbind())
 
 
@@ -77,8 +79,9 @@ def combine(*terms: tuple[Tensor, Tensor]) -> Tensor:
 
 def _kernels(*tensors: Tensor):
     """The compiled kernels where they can take these tensors."""
-    if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors):
-        return None
+    for t in tensors:
+        if type(t) not in MEMORY or t.dtype != torch.float32 or t.device.type != "cpu":
+            return None
     return _native.library()
 
 
@@ -86,9 +89,10 @@ class _Dot(Function):
     @staticmethod
     def forward(x, y):
         if kernels := _kernels(x, y):
-            x, y = x.contiguous(), y.contiguous()
+            x, y = x.resolve_neg().contiguous(), y.resolve_neg().contiguous()
             out = x.new_empty(x.shape[:-1], dtype=torch.float64)
-            kernels.dot(x.data_ptr(), y.data_ptr(), out.data_ptr(), out.numel(), x.shape[-1])
+            n, d = out.numel(), x.shape[-1]
+            kernels.dot(x.data_ptr(), y.data_ptr(), out.data_ptr(), n, d, threads(n * d))
             return out
         return _dot(x, y)
 
@@ -120,12 +124,12 @@ class _Dots(Function):
     @staticmethod
     def forward(x, y):
         if kernels := _kernels(x, y):
-            x, y = x.contiguous(), y.contiguous()
+            x, y = x.resolve_neg().contiguous(), y.resolve_neg().contiguous()
             out = x.new_empty((5, *x.shape[:-1]), dtype=torch.float64)
             n, d = out[0].numel(), x.shape[-1]
-            kernels.dots(x.data_ptr(), y.data_ptr(), out.data_ptr(), n, n, d, 0)
+            kernels.dots(x.data_ptr(), y.data_ptr(), out.data_ptr(), n, 0, d, threads(n * d))
             return out
-        return _dots(x, y)
+        return torch.stack(_dots(x, y))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -161,14 +165,15 @@ class _PairwiseDots(Function):
     def forward(x, y):
         (*batch, n, d), m = x.shape, y.shape[-2]
         kernels = _kernels(x, y)
-        if kernels and not batch:
-            x, y = x.contiguous(), y.contiguous()
+        if kernels and not batch and n * m > 0:
+            x, y = x.resolve_neg().contiguous(), y.resolve_neg().contiguous()
             out = x.new_empty((5, n, m), dtype=torch.float64)
-            kernels.dots(x.data_ptr(), y.data_ptr(), out.data_ptr(), n, m, d, 1)
+            kernels.dots(x.data_ptr(), y.data_ptr(), out.data_ptr(), n, m, d, threads(n * m * d))
             return out
         rows = max(1, BLOCK // max(1, y.numel()))
         columns = y.unsqueeze(-3)
-        blocks = [_dots(block.unsqueeze(-2), columns) for block in x.split(rows, dim=-2)]
+        split = x.split(rows, dim=-2)
+        blocks = [torch.stack(_dots(block.unsqueeze(-2), columns)) for block in split]
         return torch.cat(blocks, dim=-2)
 
     @staticmethod
@@ -205,12 +210,14 @@ class _Combine(Function):
     @staticmethod
     def forward(coefficients, *xs):
         if len(xs) <= 3 and (kernels := _kernels(*xs)):
-            rows = [x.contiguous() for x in xs]
+            rows = [x.resolve_neg().contiguous() for x in xs]
             coefficients = coefficients.double().contiguous()
             out = torch.empty_like(rows[0])
             pointers = [x.data_ptr() for x in rows] + [None] * (3 - len(rows))
             n, d = coefficients[0].numel(), out.shape[-1]
-            kernels.combine(coefficients.data_ptr(), *pointers, out.data_ptr(), n, d)
+            kernels.combine(
+                coefficients.data_ptr(), *pointers, out.data_ptr(), n, d, threads(n * d)
+            )
             return out
         return _combine(coefficients, xs)
 
@@ -254,12 +261,11 @@ def _dot(x: Tensor, y: Tensor) -> Tensor:
     return (wide(x) * wide(y)).sum(-1)
 
 
-def _dots(x: Tensor, y: Tensor) -> Tensor:
-    """The five dot products, stacked in front."""
+def _dots(x: Tensor, y: Tensor) -> Dots:
     x, y = torch.broadcast_tensors(wide(x), wide(y))
     difference = x - y
     pairs = ((x, x), (y, y), (x, y), (difference, difference), (difference, x + y))
-    return torch.stack([(a * b).sum(-1) for a, b in pairs])
+    return Dots(*((a * b).sum(-1) for a, b in pairs))
 
 
 def _combine(coefficients: Sequence[Tensor] | Tensor, xs: Sequence[Tensor]) -> Tensor:

@@ -7,21 +7,23 @@
   the distances, and the curvature under which they keep them best.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
-from scipy.sparse.csgraph import shortest_path
 from torch import Tensor
 
 from geodapt.errors import InputError
-from geodapt.geometry import lorentz
+from geodapt.geometry import lorentz, scaling
+from geodapt.geometry.graphs import distances_beside_edges
 from geodapt.progress import bar
 
 ROWS = 64  # rows of one block of the (max, min) product: a block stays in the cache
+LARGEST = 1000  # points from and to which mass is transported exactly
+FARTHEST = 64.0  # what two embedded points may lie apart, in radii of curvature
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,11 @@ def delta_hyperbolicity(
     min((x|z)_w, (z|y)_w) - (x|y)_w``, a (max, min) matrix product (Fournier, Ismail & Vigneron
     2015); delta is the largest ``delta_w``. One base takes ``n^3`` steps in blocks of rows, so
     thousands of points are no problem; all bases take ``n^4``. Whatever the base,
-    ``delta_w <= delta <= 2 delta_w``, which bounds delta when only some bases are given.
+    ``delta_w <= delta <= 2 delta_w``, which bounds delta when only some bases are given. The
+    arithmetic is the distances' own: float32 takes half the time of float64.
     """
     check_distances(distances)
-    d = distances.double()
+    d = distances if distances.is_floating_point() else distances.double()
     diameter = d.max().item()
     everything = bases is None
     bases = range(len(d)) if bases is None else bases
@@ -75,10 +78,7 @@ def delta_hyperbolicity(
     with bar("Gromov's delta", total=len(bases)) as progress:
         for w in bases:
             products = (d[:, w, None] + d[w] - d) / 2
-            at_base = max(
-                _excess(products[start : start + ROWS], products)
-                for start in range(0, len(d), ROWS)
-            )
+            at_base = max(_excess(products, start) for start in range(0, len(d), ROWS))
             lower, upper = max(lower, at_base), min(upper, 2 * at_base)
             progress.advance()
     return Delta(lower, lower if everything else max(upper, lower), diameter)
@@ -101,34 +101,18 @@ def average_delta(
     return ((largest[0] - largest[1]).mean() / 2 / d.sum() * (n * (n - 1))).item()
 
 
-def _excess(rows: Tensor, products: Tensor) -> float:
-    """Largest ``max_z min(rows[x, z], products[z, y]) - rows[x, y]`` of a block of rows."""
-    best, lesser = torch.zeros_like(rows), torch.empty_like(rows)
-    for z in range(len(products)):
-        torch.minimum(rows[:, z, None], products[z], out=lesser)
+def _excess(products: Tensor, start: int) -> float:
+    """Largest ``max_z min((x|z), (z|y)) - (x|y)`` of a block of rows x and the y from there on.
+
+    The other y are those of another block with x and y exchanged.
+    """
+    rows = products[start : start + ROWS]
+    best = torch.zeros_like(rows[:, start:])
+    lesser = torch.empty_like(best)
+    for z, columns in enumerate(products[:, start:]):
+        torch.minimum(rows[:, z, None], columns, out=lesser)
         torch.maximum(best, lesser, out=best)
-    return (best - rows).max().item()
-
-
-def nearest_neighbours(distances: Float[Tensor, "n n"], k: int) -> Int[Tensor, "edges 2"]:
-    """Edges ``i < j`` of the graph that joins each point to its ``k`` nearest others."""
-    n = len(distances)
-    if not 0 < k < n:
-        raise InputError(f"k is {k}; expected 1 to {n - 1} neighbours among {n} points")
-    near = distances.clone().fill_diagonal_(torch.inf).topk(k, largest=False).indices
-    edges = torch.stack([torch.arange(n).repeat_interleave(k), near.flatten()], dim=1)
-    return edges.sort(dim=1).values.unique(dim=0)
-
-
-def graph_distances(
-    edges: Int[Tensor, "edges 2"], lengths: Float[Tensor, "edges"] | None = None
-) -> Float[Tensor, "n n"]:
-    """Lengths of the shortest paths between all nodes; infinite between separate parts."""
-    i, j = edges.T.numpy()
-    weights = np.ones(len(i)) if lengths is None else lengths.double().numpy()
-    n = int(edges.max()) + 1
-    graph = csr_array((weights, (i, j)), shape=(n, n))
-    return torch.from_numpy(shortest_path(graph, directed=False, unweighted=lengths is None))
+    return (best - rows[:, start:]).max().item()
 
 
 def ollivier_ricci(
@@ -143,7 +127,8 @@ def ollivier_ricci(
     the exact optimal transport cost, from POT (Ollivier 2009; Lin, Lu & Yau 2011). Positive where
     neighbourhoods overlap, 0 on a grid, negative where they move apart, as in a tree.
     ``distances`` are those of the shortest paths (by default of unit edges), ``chosen`` picks
-    edges by index.
+    edges by index. Where mass lies at over 1,000 points, as about a hub, 1,000 random draws from it
+    stand for all.
     """
     try:
         import ot
@@ -151,29 +136,62 @@ def ollivier_ricci(
         raise InputError(
             "Ollivier-Ricci curvature needs optimal transport: pip install 'geodapt[probe]'"
         ) from error
-    d = (graph_distances(edges) if distances is None else distances).double().numpy()
-    both = torch.cat([edges, edges.flip(1)])
-    both = both[both[:, 0].argsort(stable=True)]
-    neighbours = both[:, 1].split(torch.bincount(both[:, 0], minlength=len(d)).tolist())
-    picked = edges if chosen is None else edges[chosen]
+    n = int(edges.max()) + 1
+    both = np.concatenate([edges.numpy(), edges.flip(1).numpy()])
+    graph = csr_array((np.ones(len(both), dtype=np.int32), both.T), shape=(n, n))
+    between = distances_beside_edges(graph) if distances is None else _given_distances(distances)
+    generator = np.random.default_rng(0)
     curvatures = []
+    picked = edges if chosen is None else edges[chosen]
     with bar("Ollivier-Ricci curvature", total=len(picked)) as progress:
         for u, v in picked.tolist():
-            around_u, around_v = (np.concatenate([[p], neighbours[p].numpy()]) for p in (u, v))
-            cost = ot.emd2(
-                _lazy_walk(len(around_u), idleness),
-                _lazy_walk(len(around_v), idleness),
-                np.ascontiguousarray(d[np.ix_(around_u, around_v)]),
-            )
-            curvatures.append(1 - float(cost) / d[u, v])
+            gain, loss = _moved(graph, u, v, idleness)
+            parts = [_thinned(*part, generator) for part in (gain, loss)]
+            (sources, supply), (targets, demand) = parts
+            cost = 0.0
+            if len(supply):  # else the two walks are the same
+                mass = gain[1].sum()
+                between_them = between(sources, targets)
+                moved = ot.emd2(
+                    supply / supply.sum(), demand / demand.sum(), between_them, numItermax=10**7
+                )
+                cost = mass * float(moved)
+            curvatures.append(1 - cost / between(np.array([u]), np.array([v])).item())
             progress.advance()
     return torch.tensor(curvatures, dtype=torch.float64)
 
 
-def _lazy_walk(size: int, idleness: float) -> np.ndarray:
-    measure = np.full(size, (1 - idleness) / (size - 1))
-    measure[0] = idleness
-    return measure
+Measure = tuple[np.ndarray, np.ndarray]  # points, and the mass at each
+
+
+def _moved(graph: csr_array, u: int, v: int, idleness: float) -> tuple[Measure, Measure]:
+    """What the lazy walk from u has more than that from v, and the other way round.
+
+    Under a metric the mass that both have at a point stays there at no cost.
+    """
+    around = [graph.indices[graph.indptr[p] : graph.indptr[p + 1]] for p in (u, v)]
+    points, place = np.unique(np.concatenate([[u], around[0], [v], around[1]]), return_inverse=True)
+    mass = [
+        np.concatenate([[idleness], np.full(len(near), (1 - idleness) / len(near))])
+        for near in around
+    ]
+    surplus = np.zeros(len(points))
+    np.add.at(surplus, place, np.concatenate([mass[0], -mass[1]]))
+    more, less = surplus > 1e-12, surplus < -1e-12
+    return (points[more], surplus[more]), (points[less], -surplus[less])
+
+
+def _thinned(points: np.ndarray, mass: np.ndarray, generator: np.random.Generator) -> Measure:
+    """The measure, or where it has too many points the empirical one of as many draws."""
+    if len(points) <= LARGEST:
+        return points, mass
+    drawn = generator.multinomial(LARGEST, mass / mass.sum())
+    return points[drawn > 0], drawn[drawn > 0].astype(np.float64)
+
+
+def _given_distances(distances: Tensor) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    d = distances.double().numpy()
+    return lambda sources, targets: d[np.ix_(sources, targets)]
 
 
 def radius_profile(distances: Float[Tensor, "n n"]) -> tuple[int, Float[Tensor, "n"]]:
@@ -190,87 +208,86 @@ def embed(
     distances: Float[Tensor, "n n"],
     dim: int = 2,
     c: float = 1.0,
-    steps: int = 400,
+    steps: int = 200,
     seed: int = 0,
 ) -> Embedding:
     """Points of a ``dim``-dimensional space whose distances are the given ones, as near as can be.
 
-    Metric multidimensional scaling: minimises the mean of ``(d / D - 1)^2`` over all pairs, by Adam
-    on the points' tangent vectors at the origin, from the classical solution (Torgerson). ``c=0``
-    is Euclidean; :func:`suggest_curvature` looks for the ``c`` that fits best.
+    Metric multidimensional scaling: minimises the mean of ``(d / D - 1)^2`` over all pairs with
+    L-BFGS, at most ``steps`` steps from each of several starts (:mod:`geodapt.geometry.scaling`).
+    ``c=0`` is Euclidean; :func:`suggest_curvature` looks for the ``c`` that fits best.
     """
     check_distances(distances)
-    n = len(distances)
-    i, j = torch.triu_indices(n, n, 1)
-    goal = distances[i, j].double()
-    kept = goal > 0  # points that coincide have no relative error
-    if not kept.any():
-        raise InputError("all points coincide: there is no distance to keep")
-    i, j, goal = i[kept], j[kept], goal[kept]
-    unit = goal.mean()
-    generator = torch.Generator().manual_seed(seed)
-    start = classical_scaling(distances.double() / unit, dim)
-    start = start + 1e-3 * torch.randn(start.shape, generator=generator, dtype=torch.float64)
-    scale = (c**0.5 * unit).item() if c else 1.0  # in the space of curvature -1, or the flat one
-    tangent = (start * scale).float().requires_grad_()
-    goal = (goal / unit * scale).float()
-    optimizer = torch.optim.Adam([tangent])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
-
-    def ratios() -> Tensor:
-        if not c:
-            return (tangent[i] - tangent[j]).norm(dim=-1) / goal
-        points = lorentz.exp0(tangent)
-        return lorentz.distance(points[i], points[j]) / goal
-
-    with bar("embedding", total=steps) as progress:
-        for _ in range(steps):
-            optimizer.zero_grad()
-            loss = (ratios() - 1).square().mean()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            progress.advance()
-    with torch.no_grad():
-        distortion = (ratios() - 1).abs().mean().item()
-        points = lorentz.exp0(tangent) if c else tangent.detach()
-        return Embedding(points * (unit / scale), c, distortion)
+    with bar("embedding", total=steps * (3 if c else 1)) as progress:
+        return _embed(distances, dim, c, steps, seed, progress.advance)
 
 
 def suggest_curvature(
-    distances: Float[Tensor, "n n"], dim: int = 8, steps: int = 400, seed: int = 0
+    distances: Float[Tensor, "n n"],
+    dim: int = 8,
+    steps: int = 200,
+    seed: int = 0,
+    reach: float = 32.0,
 ) -> Embedding:
     """The hyperbolic embedding under the curvature that keeps the distances best.
 
     Tries curvatures by factors of 4, then of 2 about the best, with a quarter of the steps each.
     ``c`` is in the data's units (1 / distance^2). Compare the distortion with that of
     ``embed(distances, dim, c=0)``: where that is no larger, curvature buys nothing.
+
+    A tree fits the better the larger ``c`` is, without end, so the search has one: ``reach`` is
+    the largest ``sqrt(c) * diameter``. Much beyond 32, float64 no longer tells neighbours at the
+    rim apart; points that are to be seen apart in a disk need about 10.
     """
     check_distances(distances)
-    mean = distances.double().sum().item() / (len(distances) * (len(distances) - 1))
-    if not mean:
-        raise InputError("all points coincide: there is no distance to keep")
+    most = (reach / distances.max().item()) ** 2 if distances.any() else 1.0
     tried: dict[float, float] = {}
-    for refine in (False, True):
-        best = min(tried, key=tried.__getitem__) if refine else 16.0
-        for relative in (best / 2, best * 2) if refine else (1.0, 4.0, 16.0, 64.0, 256.0):
-            found = embed(distances, dim, relative / mean**2, max(1, steps // 4), seed)
-            tried[relative] = found.distortion
-    best = min(tried, key=tried.__getitem__)
-    return embed(distances, dim, best / mean**2, steps, seed)
+    with bar("looking for the curvature") as progress:
+        for refine in (False, True):
+            best = min(tried, key=tried.__getitem__) if refine else 0.0
+            for c in (best / 2, best * 2) if refine else (most / 4**k for k in range(5)):
+                if c <= most:
+                    found = _embed(distances, dim, c, max(1, steps // 4), seed, progress.advance)
+                    tried[c] = found.distortion
+        best = min(tried, key=tried.__getitem__)
+        return _embed(distances, dim, best, steps, seed, progress.advance)
 
 
-def classical_scaling(distances: Float[Tensor, "n n"], dim: int) -> Float[Tensor, "n dim"]:
-    """Euclidean points by Torgerson's classical scaling, axes by falling variance.
-
-    Points beyond the rank of the data get zeros.
-    """
-    square = distances.double().square()
-    gram = -(square - square.mean(0) - square.mean(1, keepdim=True) + square.mean()) / 2
-    values, vectors = torch.linalg.eigh(gram)
-    values, vectors = values.flip(0)[:dim], vectors.flip(1)[:, :dim]
-    points = vectors * values.clamp_min(0).sqrt()  # negative ones are what is not Euclidean
-    return torch.nn.functional.pad(points, (0, dim - points.shape[1]))
+def _embed(
+    distances: Tensor, dim: int, c: float, steps: int, seed: int, each_step: Callable[[], None]
+) -> Embedding:
+    if not 0 <= c < float("inf"):
+        raise InputError(f"c is {c}; expected a number of 0 or more (the curvature is -c)")
+    if not distances.any():
+        raise InputError("all points coincide: there is no distance to keep")
+    n = len(distances)
+    goal = distances.double()
+    unit = 1 / c**0.5 if c else goal.sum().item() / (n * (n - 1))
+    goal = goal / unit  # in the space of curvature -1, or of the order of 1
+    if c and goal.max() > FARTHEST:
+        raise InputError(
+            f"c is {c:g}, by which the points lie up to {goal.max().item():.3g} apart in the space "
+            f"of curvature -1; float64 holds no more than {FARTHEST}: expected at most "
+            f"{c * (FARTHEST / goal.max().item()) ** 2:.3g}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    # Coinciding points and empty axes would never leave each other: a gradient there is zero.
+    noise = 1e-4 * goal.max() * torch.randn(n, dim, generator=generator, dtype=torch.float64)
+    starts = [scaling.classical_scaling(goal, dim)]
+    if c and dim > 1:
+        starts += [scaling.hydra(goal, dim), scaling.fan(goal, dim)]
+    results = [
+        scaling.least_stress(start + noise, goal, bool(c), steps, each_step) for start in starts
+    ]
+    _, points = min(results, key=lambda result: result[0])
+    if c:
+        points = lorentz.exp0(points)
+        reached = lorentz.pairwise_distance(points, points)
+    else:
+        reached = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    kept = goal > 0  # points that coincide have no relative error
+    distortion = (reached[kept] / goal[kept] - 1).abs().mean().item()
+    return Embedding(points * unit, c, distortion)
 
 
 def check_distances(distances: Tensor) -> None:

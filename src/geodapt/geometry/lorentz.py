@@ -27,8 +27,10 @@ from torch import Tensor
 
 from geodapt.geometry import _analytic, _domain
 from geodapt.geometry._rows import Dots, combine, dot, dots, pairwise_dots, square, wide
+from geodapt.geometry._whole import one_pass
 
 
+@one_pass(number=True)
 def time(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor, "*batch"]:
     """Time component ``sqrt(|x|^2 + 1/c)``."""
     c = _domain.curvature(c)
@@ -36,6 +38,7 @@ def time(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor,
     return torch.sqrt(square(x) + 1 / c).to(x.dtype)
 
 
+@one_pass(number=True)
 def inner(
     x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch"]:
@@ -48,6 +51,7 @@ def inner(
     return (-1 / c - chord(dots(x, y), c) / 2).to(_dtype(x, y))
 
 
+@one_pass(number=True)
 def distance(
     x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch"]:
@@ -60,6 +64,7 @@ def distance(
     return chord_to_distance(chord(dots(x, y), c), c).to(_dtype(x, y))
 
 
+@one_pass(number=True, pairs=True)
 def pairwise_distance(
     x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch n m"]:
@@ -69,6 +74,7 @@ def pairwise_distance(
     return chord_to_distance(chord(pairwise_dots(x, y), c), c).to(_dtype(x, y))
 
 
+@one_pass()
 def exp0(v: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor, "*batch d"]:
     """Exponential map at the origin: ``sinh(sqrt(c) |v|) / (sqrt(c) |v|) v``."""
     c = _domain.curvature(c)
@@ -76,6 +82,7 @@ def exp0(v: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor,
     return combine((_analytic.sinhc(c * square(v)), v))
 
 
+@one_pass()
 def log0(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor, "*batch d"]:
     """Logarithm at the origin: ``asinh(sqrt(c) |x|) / (sqrt(c) |x|) x``."""
     c = _domain.curvature(c)
@@ -83,6 +90,7 @@ def log0(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor,
     return combine((_analytic.asinhc(c * square(x)), x))
 
 
+@one_pass()
 def exp(
     x: Float[Tensor, "*batch d"], v: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch d"]:
@@ -99,6 +107,7 @@ def exp(
     return combine((_analytic.cosh(s), x), (_analytic.sinhc(s), v))
 
 
+@one_pass()
 def log(
     x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch d"]:
@@ -114,6 +123,7 @@ def log(
     return combine((k, y), (-k * (1 + 2 * h), x))
 
 
+@one_pass()
 def transport(
     x: Float[Tensor, "*batch d"],
     y: Float[Tensor, "*batch d"],
@@ -166,6 +176,7 @@ def centroid(
     return out.squeeze(-2) if single else out
 
 
+@one_pass()
 def residual(
     x: Float[Tensor, "*batch d"],
     y: Float[Tensor, "*batch d"],
@@ -197,6 +208,7 @@ def rescale(
     return combine((torch.sqrt(ratio), x))
 
 
+@one_pass()
 def to_poincare(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor, "*batch d"]:
     """The same point in the Poincare ball of radius ``1/sqrt(c)``: ``x / (1 + gamma(x))``."""
     c = _domain.curvature(c)

@@ -25,9 +25,11 @@ from torch import Tensor
 
 from geodapt.geometry import _analytic, _domain
 from geodapt.geometry._rows import Dots, combine, dots, pairwise_dots, square, wide
+from geodapt.geometry._whole import one_pass, run
 from geodapt.geometry.lorentz import chord_to_distance
 
 
+@one_pass()
 def mobius_add(
     x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch d"]:
@@ -43,6 +45,7 @@ def mobius_add(
     return _mobius_sum(x, 1 - c * p.xx, y, 1 - c * p.yy, together)
 
 
+@one_pass()
 def exp0(v: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor, "*batch d"]:
     """Exponential map at the origin: ``tanh(sqrt(c) |v|) / (sqrt(c) |v|) v`` (Ganea, eq. 13)."""
     c = _domain.curvature(c)
@@ -51,6 +54,7 @@ def exp0(v: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor,
     return combine((_inside(_analytic.tanhc(s), _analytic.sech2(s), v.dtype), v))
 
 
+@one_pass()
 def log0(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor, "*batch d"]:
     """Logarithm at the origin: ``artanh(sqrt(c) |x|) / (sqrt(c) |x|) x`` (Ganea, eq. 13)."""
     c = _domain.curvature(c)
@@ -58,6 +62,7 @@ def log0(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor,
     return combine((_artanhc(c * square(x)), x))
 
 
+@one_pass()
 def exp(
     x: Float[Tensor, "*batch d"], v: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch d"]:
@@ -76,6 +81,7 @@ def exp(
     return _mobius_sum(x, delta, v, _analytic.sech2(s), together, k)
 
 
+@one_pass()
 def log(
     x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch d"]:
@@ -93,6 +99,7 @@ def log(
     return combine((k * delta, y), (-k * (delta + c * p.dd), x))
 
 
+@one_pass(number=True)
 def distance(
     x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch"]:
@@ -106,6 +113,7 @@ def distance(
     return chord_to_distance(_chord(dots(x, y), c), c).to(torch.promote_types(x.dtype, y.dtype))
 
 
+@one_pass(number=True, pairs=True)
 def pairwise_distance(
     x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch n m"]:
@@ -116,6 +124,7 @@ def pairwise_distance(
     return chord_to_distance(q, c).to(torch.promote_types(x.dtype, y.dtype))
 
 
+@one_pass(number=True)
 def radius(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor, "*batch"]:
     """Distance from the origin, ``2/sqrt(c) artanh(sqrt(c) |x|)``."""
     c = _domain.curvature(c)
@@ -136,12 +145,18 @@ def mobius_matvec(
     _domain.in_ball(c, x=x)
     with torch.autocast(x.device.type, enabled=False):
         image = x @ m.to(x.dtype).mT
-    k = _artanhc(c * square(x))
+    xx = square(x)
+    if not torch.compiler.is_compiling():
+        whole = run("poincare_mobius_image", [image], c, xx, into=image)
+        if whole is not None:
+            return whole
+    k = _artanhc(c * xx)
     s = c * k * k * square(image)
     factor = _inside(_analytic.tanhc(s), _analytic.sech2(s), x.dtype)
     return combine((k * factor, image))
 
 
+@one_pass()
 def mobius_scalar(
     r: float | Tensor, x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch d"]:
@@ -158,6 +173,7 @@ def mobius_scalar(
     return combine((k * _inside(_analytic.tanhc(s), _analytic.sech2(s), x.dtype), x))
 
 
+@one_pass(number=True)
 def conformal_factor(
     x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch"]:
@@ -167,6 +183,7 @@ def conformal_factor(
     return (2 / (1 - c * square(x))).to(x.dtype)
 
 
+@one_pass()
 def project(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor, "*batch d"]:
     """Any vector, brought radially to the nearest point that its type holds inside the ball.
 
@@ -182,6 +199,7 @@ def project(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tens
     return combine((k, x))
 
 
+@one_pass()
 def to_lorentz(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor, "*batch d"]:
     """The space components of the same point on the hyperboloid: ``2 x / (1 - c |x|^2)``."""
     c = _domain.curvature(c)

@@ -86,7 +86,7 @@ class HelmAttention(nn.Module):
 
 
 def attend(
-    module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **kwargs: Any
+    module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> tuple[Float[Tensor, "rows n heads size"], Tensor | None]:
     """The weighted sums of whole values, by the kernel that the configuration names."""
     interface = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -96,7 +96,7 @@ def attend(
 
 
 def eager_attention(
-    module: nn.Module,
+    module: Any,
     query: Float[Tensor, "rows heads n size"],
     key: Float[Tensor, "rows groups m size"],
     value: Float[Tensor, "rows groups m size"],

@@ -1,6 +1,6 @@
 """The configuration of a HELM; attributes are named as in LlamaConfig and DeepseekV3Config."""
 
-from typing import Any, Literal
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -9,6 +9,11 @@ from transformers.modeling_rope_utils import RopeParameters
 from geodapt.errors import InputError
 
 CURVATURES = (0.1, 2.0)  # of the experts by default: evenly spaced between the two
+CHOICES = {
+    "attention": ("mha", "mla"),
+    "position": ("hope", "relative", "none"),
+    "scoring_func": ("sigmoid", "softmax"),
+}
 
 
 @strict
@@ -62,8 +67,8 @@ class HelmConfig(PreTrainedConfig):
     attention_bias: bool = False
     mlp_bias: bool = False
 
-    attention: Literal["mha", "mla"] = "mha"
-    position: Literal["hope", "relative", "none"] = "hope"
+    attention: str = "mha"
+    position: str = "hope"
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
 
@@ -80,7 +85,7 @@ class HelmConfig(PreTrainedConfig):
     first_k_dense_replace: int = 1
     n_group: int = 1
     topk_group: int = 1
-    scoring_func: Literal["sigmoid", "softmax"] = "sigmoid"
+    scoring_func: str = "sigmoid"
     norm_topk_prob: bool = True
     routed_scaling_factor: float = 1.0
     bias_update_speed: float = 0.001
@@ -128,6 +133,11 @@ class HelmConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Called when a configuration is made; every message names the attributes at fault."""
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"{name} is '{getattr(self, name)}'; expected {' or '.join(map(repr, known))}"
+                )
         self._require_positive()
         self._require_attention()
         if self.n_routed_experts:
@@ -146,9 +156,11 @@ class HelmConfig(PreTrainedConfig):
             )
 
     def _require_attention(self) -> None:
-        heads, groups = self.num_attention_heads, self.num_key_value_heads
+        heads, groups, size = self.num_attention_heads, self.num_key_value_heads, self.head_dim
+        assert groups is not None
+        assert size is not None  # __post_init__ has filled both in
         if self.attention == "mha":
-            if self.head_dim == self.hidden_size // heads and self.hidden_size % heads:
+            if size == self.hidden_size // heads and self.hidden_size % heads:
                 raise InputError(
                     f"hidden_size {self.hidden_size} does not divide into {heads} heads; "
                     "change num_attention_heads or give head_dim"
@@ -157,9 +169,9 @@ class HelmConfig(PreTrainedConfig):
                 raise InputError(
                     f"num_attention_heads {heads} is not a multiple of num_key_value_heads {groups}"
                 )
-            if self.head_dim % 2 or self.head_dim < 4:
+            if size % 2 or size < 4:
                 raise InputError(
-                    f"head_dim is {self.head_dim}; expected an even number of 4 or more: HoPE "
+                    f"head_dim is {size}; expected an even number of 4 or more: HoPE "
                     "rotates pairs of components, and one component of a head is the time"
                 )
             return

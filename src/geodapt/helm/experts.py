@@ -43,6 +43,9 @@ class HelmRouter(nn.Module):
     the load since the last time.
     """
 
+    e_score_correction_bias: Tensor
+    load: Tensor
+
     def __init__(self, config: HelmConfig) -> None:
         super().__init__()
         self.config = config
@@ -144,25 +147,26 @@ class HelmExperts(nn.Module):
         """Each token's weighted sum of its experts' results: space components, time excesses."""
         k = chosen.shape[-1]
         expert, order = torch.sort(chosen.flatten(), stable=True)
-        ends = load(expert, len(spaces.scale)).cumsum(0).to(torch.int32)
+        ends = load(expert, len(self.down_proj)).cumsum(0).to(torch.int32)
         space, token = spaces.of(expert), order // k
 
         r, time = space.lift(fused.square(x).index_select(0, token) * space.scale**2)
-        inputs = fused.scale(x.index_select(0, token), r * space.scale)
+        inputs = fused.scale(x.index_select(0, token), space.scale * r)
         both = _grouped_linear(inputs, self.gate_up_proj, ends)
-        gate, up = _add_time(both, r * time, space.member, self.gate_up_time).chunk(2, dim=-1)
+        both = fused.add_times(both, time * r, space.member, self.gate_up_time)
+        gate, up = both.chunk(2, dim=-1)
         h, h2 = fused.product(self.act_fn(gate), up)
         r, time = space.lift(h2)
-        y = _add_time(_grouped_linear(h, self.down_proj, ends), time, space.member, self.down_time)
+        y = _grouped_linear(h, self.down_proj, ends)
+        y = fused.add_times(y, time, space.member, self.down_time)
 
         # Back to the model's space, and each token's results side by side again.
         back = r / space.scale
         u = points.excess(fused.square(y) * back**2, c)
-        gated = weights.flatten().index_select(0, order)
-        y = fused.scale(y, gated * back)
-        place = torch.argsort(order)
-        u = (gated * u).index_select(0, place).view(-1, k).sum(-1)
-        return y.index_select(0, place).view(-1, k, y.shape[-1]).sum(1), u
+        gated, place = weights.flatten().index_select(0, order), torch.argsort(order)
+        y = fused.scale(y, gated * back).index_select(0, place)
+        u = (gated * u).index_select(0, place)
+        return y.view(-1, k, y.shape[-1]).sum(1), u.view(-1, k).sum(-1)
 
 
 class Spaces(NamedTuple):
@@ -170,15 +174,24 @@ class Spaces(NamedTuple):
 
     scale: Float[Tensor, "n"]  # a: from the model's space into this one
     radius2: Float[Tensor, "n"]  # 1/c_i, and 1 where the space is flat
-    hyperbolic: Float[Tensor, "n"]  # 1 or 0
-    spherical: Float[Tensor, "n"]  # c_i or 0
     member: Float[Tensor, "n e"]  # one-hot
+    # None where all are hyperbolic, else:
+    hyperbolic: Float[Tensor, "n"] | None = None  # 1 or 0
+    spherical: Float[Tensor, "n"] | None = None  # c_i or 0
 
     def of(self, expert: Int[Tensor, "rows"]) -> "Spaces":
-        return Spaces(*(part.index_select(0, expert) for part in self))
+        scale, radius2, member = (part.index_select(0, expert) for part in self[:3])
+        if self.hyperbolic is None or self.spherical is None:
+            return Spaces(scale, radius2, member)
+        kinds = (part.index_select(0, expert) for part in (self.hyperbolic, self.spherical))
+        return Spaces(scale, radius2, member, *kinds)
 
-    def lift(self, square: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+    def lift(
+        self, square: Float[Tensor, "n"]
+    ) -> tuple[Float[Tensor, "n"] | float, Float[Tensor, "n"]]:
         """``r`` and ``t`` of ``P(u) = r (u, t)``, from ``|u|^2``."""
+        if self.hyperbolic is None or self.spherical is None:
+            return 1.0, torch.sqrt(square + self.radius2)
         r = torch.rsqrt(1 + self.spherical * square)
         return r, torch.sqrt(self.hyperbolic * square + self.radius2)
 
@@ -194,16 +207,6 @@ def _grouped_linear(
     if x.dtype == torch.float64 or not aligned:  # PyTorch's own kernels take neither
         return torch.ops.transformers.grouped_mm_fallback(x, weight.mT, ends)
     return _grouped_mm(x, weight.mT, ends)
-
-
-def _add_time(
-    y: Float[Tensor, "rows d"],
-    time: Float[Tensor, "rows"],
-    member: Float[Tensor, "rows e"],
-    weight: Float[Tensor, "e d"],
-) -> Float[Tensor, "rows d"]:
-    """``y + w_e t`` with each row's expert e: a product with few columns, not a gather of w."""
-    return torch.addmm(y, (member * time.unsqueeze(-1)).to(y.dtype), weight.to(y.dtype))
 
 
 class HelmMoE(nn.Module):
@@ -230,7 +233,10 @@ class HelmMoE(nn.Module):
 
     def spaces(self, c_i: Float[Tensor, "e"], c: Curvature) -> Spaces:
         """The routed experts' spaces."""
+        member = torch.eye(self.routed, dtype=c_i.dtype, device=c_i.device)
         kinds = self.geometry[self.shared :]
+        if set(kinds) == {"hyperbolic"}:
+            return Spaces(torch.sqrt(c / c_i), 1 / c_i, member)
         flat, hyperbolic, spherical = (
             torch.tensor([kind == name for kind in kinds], device=c_i.device)
             for name in ("euclidean", "hyperbolic", "spherical")
@@ -238,9 +244,9 @@ class HelmMoE(nn.Module):
         return Spaces(
             scale=torch.where(flat, 1.0, torch.sqrt(c / c_i)),
             radius2=torch.where(flat, 1.0, 1 / c_i),
+            member=member,
             hyperbolic=hyperbolic.to(c_i.dtype),
             spherical=c_i * spherical,
-            member=torch.eye(self.routed, dtype=c_i.dtype, device=c_i.device),
         )
 
     def forward(

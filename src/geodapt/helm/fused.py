@@ -74,13 +74,29 @@ def add_time(
     return _AddTime.apply(y, time, weight)
 
 
+def add_times(
+    y: Float[Tensor, "rows d"],
+    time: Float[Tensor, "rows"],
+    member: Float[Tensor, "rows e"],
+    weight: Float[Tensor, "e d"],
+) -> Float[Tensor, "rows d"]:
+    """``y + t w_e`` with each row's own e, of which ``member`` is the one-hot row; y is spent.
+
+    A product with few columns: no ``w_e`` is copied for each row.
+    """
+    time, member, weight = time.to(y.dtype), member.to(y.dtype), weight.to(y.dtype)
+    if torch.compiler.is_compiling():
+        return y + (member * time.unsqueeze(-1)) @ weight
+    return _AddTimes.apply(y, time, member, weight)
+
+
 def whole(
     x: Float[Tensor, "rows n heads d"],
     last: Float[Tensor, "rows n heads"],
     rotation: Rotation | None,
     factor: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, "rows n heads d+1"]:
-    """``factor (R x, last)``; R turns the pairs ``(x_i, x_(i + p))``, i < p, and leaves the rest."""
+    """``factor (R x, last)``; R turns the pairs ``(x_i, x_(i + p))``, i < p, alone."""
     cos, sin = rotation or (x[..., 0, :0], x[..., 0, :0])
     if torch.compiler.is_compiling():
         out = torch.cat([_rotate(x, cos, sin), last.unsqueeze(-1).to(x.dtype)], dim=-1)
@@ -215,6 +231,21 @@ class _AddTime(Function):
         needs = ctx.needs_input_grad
         d_time = (rows @ weight).view(time.shape) if needs[1] else None
         return g, d_time, time.flatten() @ rows if needs[2] else None
+
+
+class _AddTimes(Function):
+    @staticmethod
+    def forward(ctx, y, time, member, weight):
+        times = member * time.unsqueeze(-1)
+        ctx.save_for_backward(times, member, weight)
+        ctx.mark_dirty(y)
+        return y.addmm_(times, weight)
+
+    @staticmethod
+    def backward(ctx, g):
+        times, member, weight = ctx.saved_tensors
+        d_time = ((g @ weight.mT) * member).sum(-1)
+        return g, d_time, None, times.mT @ g
 
 
 class _Whole(Function):

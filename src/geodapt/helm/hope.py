@@ -30,7 +30,7 @@ class HelmRotaryEmbedding(LlamaRotaryEmbedding):
     def __init__(self, config: HelmConfig, rotated: int) -> None:
         config = copy.copy(config)
         config.head_dim = rotated
-        super().__init__(config)
+        super().__init__(config)  # type: ignore[arg-type]  # reads what both configurations have
 
     @torch.no_grad()
     def forward(self, x: Tensor, position_ids: Int[Tensor, "rows n"]) -> Rotation:

@@ -91,8 +91,8 @@ class HelmLatentAttention(nn.Module):
             z, kept = past_key_values.update(z.unsqueeze(1), kept.unsqueeze(1), self.layer_idx)
             z, kept = z.squeeze(1), kept.squeeze(1)
             if self._absorbs(n, z.shape[1], attention_mask):
-                out, weights = self._decode(q, z, kept, attention_mask, **kwargs)
-                return self._output(out, c), weights
+                out, seen = self._decode(q, z, kept, attention_mask, **kwargs)
+                return self._output(out, c), seen
             rope, k_excess, v_excess = kept.split([self.rope, self.heads, self.heads], dim=-1)
             rope = rope.unsqueeze(2)
             if z.shape[1] != n:

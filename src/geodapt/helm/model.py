@@ -27,6 +27,9 @@ from geodapt.helm.latent_attention import HelmLatentAttention
 from geodapt.helm.layers import HelmMLP, HelmRMSNorm, LearnedCurvature, LorentzResidual
 from geodapt.helm.points import Curvature
 
+ZERO = {"time_weight", "gate_up_time", "down_time", "offset", "weight_offset", "scale_offset"}
+ZERO |= {"curvature_offset", "e_score_correction_bias", "load"}
+
 
 class HelmDecoderLayer(GradientCheckpointingLayer):
     """``x (+) attention(norm(x))``, then ``x (+) feed-forward(norm(x))``."""
@@ -87,16 +90,14 @@ class HelmPreTrainedModel(PreTrainedModel):
         elif isinstance(module, HelmExperts):
             init.normal_(module.gate_up_proj, mean=0.0, std=std)
             init.normal_(module.down_proj, mean=0.0, std=std)
+        elif isinstance(module, RelativeBias):
+            init.zeros_(module.weight)
         for name, tensor in (
             *module.named_parameters(recurse=False),
             *module.named_buffers(recurse=False),
         ):
             if name in ZERO:
                 init.zeros_(tensor)
-
-
-ZERO = {"time_weight", "gate_up_time", "down_time", "offset", "weight_offset", "scale_offset"}
-ZERO |= {"curvature_offset", "e_score_correction_bias", "load"}
 
 
 class HelmModel(HelmPreTrainedModel):
@@ -214,12 +215,12 @@ class HelmModel(HelmPreTrainedModel):
         # On a GPU looking would wait for it, and its own kernel refuses such tokens.
         if torch.compiler.is_compiling() or input_ids is None or input_ids.device.type != "cpu":
             return
-        if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < (
-            self.config.vocab_size
-        ):
+        vocabulary = self.config.vocab_size
+        outside = (input_ids < 0) | (input_ids >= vocabulary)
+        if outside.any():
             raise InputError(
-                f"input_ids holds token {int(input_ids.max())}, but the model's vocabulary has "
-                f"{self.config.vocab_size}; is the tokenizer another model's?"
+                f"input_ids holds token {int(input_ids[outside][0])}, but the model's vocabulary "
+                f"has {vocabulary}; is the tokenizer another model's?"
             )
 
     def _require_positions(self, past: int | Tensor, n: int) -> None:

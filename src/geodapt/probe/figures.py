@@ -7,15 +7,20 @@ from torch import Tensor
 
 from geodapt.geometry import curvature
 from geodapt.geometry.curvature import Delta, Embedding
-from geodapt.probe.sources import Source
+from geodapt.geometry.graphs import graph_distances, nearest_neighbours
+from geodapt.geometry.scaling import classical_scaling
+from geodapt.probe.sources import Source, connected_sample
 
 NEIGHBOURS = 10  # of the graph whose curvature is measured, where the source is no graph itself
 EXACT = 120  # points up to which every point is a base of delta
-BASES = 6
+BASES = 4  # of delta, else
 EDGES = 300  # edges whose curvature is measured
-DRAWN = 250  # points of the pictures
+DRAWN = 200  # points of the pictures
 DIMENSION = 8  # of the space in which a curvature is sought
-STEPS = 240
+MOST_AXES = 10  # of the control, times its points
+STEPS = 200
+REACH = 32.0  # largest diameter, in radii of curvature, at which a curvature is sought
+VISIBLE = 10.0  # the same of the picture: beyond, all lies on the rim
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,11 @@ class Shape:
     average_delta: float
     curvatures: Tensor
     radii: Tensor  # relative to the mean distance between points
-    hyperbolic: Embedding
+    hyperbolic: Embedding  # in DIMENSION dimensions
     euclidean: Embedding
+    disk: Embedding  # in two
+    plane: Embedding
+    span: float  # diameter of the embedded points
 
     @property
     def gain(self) -> float:
@@ -36,6 +44,11 @@ class Shape:
         A hundredth is added to both, for below that neither has anything left to gain.
         """
         return (self.euclidean.distortion + 0.01) / (self.hyperbolic.distortion + 0.01)
+
+    @property
+    def endless(self) -> bool:
+        """Whether the largest curvature tried fits best, as it does a tree."""
+        return self.hyperbolic.c**0.5 * self.span > 0.99 * REACH
 
 
 @dataclass(frozen=True)
@@ -57,57 +70,87 @@ class Figures:
 def measure(source: Source, seed: int = 0) -> Figures:
     """Measure a source and its control.
 
-    The control is a Gaussian cloud with as many points and, by classical scaling, the same
-    variances along its axes: what the source would be if only its spread mattered. High-dimensional
-    clouds look a little hyperbolic, because their distances are all alike; the comparison with
-    the control takes that away.
+    The control is a Gaussian cloud with as many points and the same spread: what the source would
+    be if only that mattered. High-dimensional clouds look a little hyperbolic, because their
+    distances are all alike; the comparison with the control takes that away.
     """
     generator = torch.Generator().manual_seed(seed)
     n = len(source.distances)
-    axes = curvature.classical_scaling(source.distances, n)
-    cloud = torch.randn(n, n, generator=generator, dtype=torch.float64) * axes.std(0)
-    control = torch.cdist(cloud, cloud, compute_mode="donot_use_mm_for_euclid_dist")
+    control = control_cloud(source.distances, generator)
     drawn = _spread(source, min(n, DRAWN), generator)
     return Figures(
         source,
-        _shape(source.distances, source.edges, drawn, seed),
+        _shape(source.distances, source.graph, drawn, seed),
         _shape(control, None, drawn, seed),
         drawn,
-        curvature.suggest_curvature(source.distances[drawn][:, drawn], 2, STEPS, seed),
+        curvature.suggest_curvature(source.distances[drawn][:, drawn], 2, STEPS, seed, VISIBLE),
     )
 
 
-def _shape(distances: Tensor, edges: Tensor | None, drawn: Tensor, seed: int) -> Shape:
+def control_cloud(distances: Tensor, generator: torch.Generator) -> Tensor:
+    """Distances of a Gaussian cloud that spreads as the points do, by classical scaling.
+
+    The variances along a sample's own axes are more unequal than those it was drawn from: white
+    noise in as many dimensions as there are points would seem to have half as many. The unbiased
+    estimate of their sum of squares is ``sum v^2 - (sum v)^2 / (n - 1)``; the variances are shrunk
+    towards equal ones (Ledoit & Wolf 2004) until they have it, over more axes where it takes more.
+    """
+    n = len(distances)
+    variances = classical_scaling(distances, n).square().mean(0)
+    variances = variances[variances > 1e-12 * variances[0]]
+    total, squares = variances.sum(), variances.square().sum()
+    wanted = (squares - total**2 / (n - 1)).clamp_min(total**2 / (MOST_AXES * n))
+    axes = max(len(variances), int(total**2 / wanted))
+    equal = total / axes
+    kept = ((wanted - total * equal).clamp_min(0) / (squares - total * equal)).nan_to_num(1).sqrt()
+    variances = torch.nn.functional.pad(variances, (0, axes - len(variances)))
+    spread = (kept * variances + (1 - kept) * equal).sqrt()
+    cloud = torch.randn(n, axes, generator=generator, dtype=torch.float64) * spread
+    control = torch.cdist(cloud, cloud)
+    return ((control + control.T) / 2).fill_diagonal_(0)  # the fast form rounds
+
+
+def _shape(distances: Tensor, graph: Tensor | None, drawn: Tensor, seed: int) -> Shape:
     generator = torch.Generator().manual_seed(seed)
     n = len(distances)
     bases = None if n <= EXACT else torch.randperm(n, generator=generator)[:BASES].tolist()
-    if edges is None:
-        edges = curvature.nearest_neighbours(distances, min(NEIGHBOURS, n - 1))
-        lengths = distances[edges[:, 0], edges[:, 1]]
+    paths = None
+    if graph is None:
+        graph = nearest_neighbours(distances, min(NEIGHBOURS, n - 1))
+        lengths = distances[graph[:, 0], graph[:, 1]]
         # Coinciding points join at no cost: a zero would mean no edge, and divide by zero.
-        edges, lengths = edges[lengths > 0], lengths[lengths > 0]
-        paths = curvature.graph_distances(edges, lengths)
-        far = paths[torch.isfinite(paths)].max()
-        paths = paths.nan_to_num(posinf=float(2 * far))
-    else:
-        paths = distances
-    chosen = torch.randperm(len(edges), generator=generator)[:EDGES]
+        graph, lengths = graph[lengths > 0], lengths[lengths > 0]
+        paths = graph_distances(graph, lengths)
+    measured = _inner(graph) if paths is None else torch.arange(len(graph))
+    chosen = measured[torch.randperm(len(measured), generator=generator)[:EDGES]]
     center, radii = curvature.radius_profile(distances)
     others = torch.arange(n) != center
     part = distances[drawn][:, drawn]
     return Shape(
-        curvature.delta_hyperbolicity(distances, bases),
+        curvature.delta_hyperbolicity(distances.float(), bases),
         curvature.average_delta(distances, seed=seed),
-        curvature.ollivier_ricci(edges, paths, chosen=chosen),
+        curvature.ollivier_ricci(graph, paths, chosen=chosen),
         radii[others] / distances.sum() * (n * (n - 1)),
-        curvature.suggest_curvature(part, DIMENSION, STEPS, seed),
+        curvature.suggest_curvature(part, DIMENSION, STEPS, seed, REACH),
         curvature.embed(part, DIMENSION, 0, STEPS, seed),
+        curvature.suggest_curvature(part, 2, STEPS, seed, REACH),
+        curvature.embed(part, 2, 0, STEPS, seed),
+        part.max().item(),
     )
 
 
+def _inner(graph: Tensor) -> Tensor:
+    """The edges that do not end at a leaf: to a leaf curvature is never negative, branch or not."""
+    degrees = torch.bincount(graph.flatten())
+    inner = (degrees[graph] > 1).all(1).nonzero().flatten()
+    return inner if len(inner) else torch.arange(len(graph))
+
+
 def _spread(source: Source, count: int, generator: torch.Generator) -> Tensor:
-    """Points to draw: of a graph the nodes nearest to its centre, so that edges stay whole."""
-    if source.edges is None:
-        return torch.randperm(len(source.distances), generator=generator)[:count].sort().values
-    _, radii = curvature.radius_profile(source.distances)
-    return radii.argsort(stable=True)[:count].sort().values
+    """Points to draw, at random; of a graph, random nodes with their ways from the centre."""
+    n = len(source.distances)
+    shuffled = torch.randperm(n, generator=generator)
+    if source.edges is None or n <= count:
+        return shuffled[:count].sort().values
+    center, _ = curvature.radius_profile(source.distances)
+    return connected_sample(source.edges, n, center, count, shuffled.numpy())

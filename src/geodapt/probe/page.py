@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geodapt.files import write_text
 from geodapt.geometry import lorentz
-from geodapt.probe.figures import DIMENSION, Figures, Shape
+from geodapt.probe.figures import BASES, DIMENSION, Figures, Shape
 from geodapt.probe.verdict import Verdict
 
 DATA, CONTROL = "#2a6fdb", "#d98324"  # apart for the colour-blind, and on white and black
@@ -37,6 +37,7 @@ def write_page(figures: Figures, verdict: Verdict, path: Path | str) -> None:
             figures=figures,
             verdict=verdict,
             rows=table(figures),
+            measured_on=measured_on(figures),
             charts=encoded,
             plotly=get_plotlyjs(),
         ),
@@ -48,15 +49,16 @@ def table(figures: Figures) -> list[tuple[str, str, str]]:
 
     def column(shape: Shape) -> list[str]:
         delta, c = shape.delta, shape.hyperbolic.c
+        least = "at least " if shape.endless else ""
         return [
-            f"{shape.average_delta:.2%}",
-            f"{delta.relative:.3f}",
-            f"{delta.delta:.4g}" if delta.exact else f"{delta.delta:.4g} to {delta.upper:.4g}",
+            f"{100 * shape.average_delta:.3g}%",
+            _range(delta.relative, min(1, 2 * delta.upper / delta.diameter), "{:.3f}"),
+            _range(delta.delta, delta.upper, "{:.4g}"),
             f"{delta.diameter:.4g}",
             f"{shape.curvatures.mean().item():+.3f} ± {shape.curvatures.std().item():.3f}",
-            f"{shape.hyperbolic.distortion:.1%}",
-            f"{shape.euclidean.distortion:.1%}",
-            f"-{c:.4g} ({c * delta.diameter**2:.3g} / diameter²)",
+            f"{shape.hyperbolic.distortion:.1%} / {shape.euclidean.distortion:.1%}",
+            f"{shape.disk.distortion:.1%} / {shape.plane.distortion:.1%}",
+            f"{least}{c:.3g} ({c * delta.diameter**2:.3g} / diameter²)",
         ]
 
     names = [
@@ -65,11 +67,31 @@ def table(figures: Figures) -> list[tuple[str, str, str]]:
         "Gromov's delta",
         "diameter",
         "Ollivier-Ricci curvature, mean ± spread",
-        f"distortion in {DIMENSION} hyperbolic dimensions",
-        f"distortion in {DIMENSION} Euclidean dimensions",
-        "curvature that fits best",
+        f"distortion in {DIMENSION} dimensions, hyperbolic / Euclidean",
+        "distortion in 2 dimensions, hyperbolic / Euclidean",
+        "curvature that fits best, c of -c",
     ]
     return list(zip(names, column(figures.data), column(figures.control), strict=True))
+
+
+def _range(low: float, high: float, form: str) -> str:
+    """One number, or the two between which it lies where they differ."""
+    return " to ".join(dict.fromkeys([form.format(low), form.format(high)]))
+
+
+def measured_on(figures: Figures) -> str:
+    """What the figures of the table were taken on, in a sentence."""
+    points, delta = len(figures.source.labels), figures.data.delta
+    bases = "exact" if delta.exact else f"bounds from {BASES} base points"
+    edges = f"{len(figures.data.curvatures):,} random edges"
+    if figures.source.edges is None:
+        edges += " between nearest neighbours"
+    else:
+        edges += ", those to leaves left out"
+    return (
+        f"Of {points:,} points: delta ({bases}), radii, the average of 100,000 random quadruples; "
+        f"curvature of {edges}; distortions of {len(figures.drawn):,} points."
+    )
 
 
 def disk(figures: Figures) -> go.Figure:
@@ -95,7 +117,14 @@ def disk(figures: Figures) -> go.Figure:
                 "color": radii.tolist(),
                 "colorscale": "Viridis",
                 "line": {"width": 0.5, "color": "white"},
-                "colorbar": {"title": {"text": "distance from<br>the centre"}, "thickness": 12},
+                "colorbar": {
+                    "title": {"text": "distance from the centre", "side": "bottom"},
+                    "orientation": "h",
+                    "thickness": 10,
+                    "len": 0.6,
+                    "y": -0.02,
+                    "yanchor": "top",
+                },
             },
             hovertemplate="%{text}<br>%{customdata:.3g} from the centre<extra></extra>",
             showlegend=False,
@@ -148,7 +177,7 @@ def histogram(data: Tensor, control: Tensor, title: str) -> go.Figure:
     return figure
 
 
-_MARGIN = {"l": 0, "r": 0, "t": 0, "b": 0}
+_MARGIN = {"l": 0, "r": 0, "t": 0, "b": 70}
 
 
 def _radii(figures: Figures) -> tuple[int, Tensor]:
@@ -190,9 +219,12 @@ def as_json(figures: Figures, verdict: Verdict) -> str:
             "relative_delta": s.delta.relative,
             "diameter": s.delta.diameter,
             "ollivier_ricci_mean": s.curvatures.mean().item(),
-            "distortion_hyperbolic": s.hyperbolic.distortion,
-            "distortion_euclidean": s.euclidean.distortion,
+            f"distortion_hyperbolic_{DIMENSION}d": s.hyperbolic.distortion,
+            f"distortion_euclidean_{DIMENSION}d": s.euclidean.distortion,
+            "distortion_hyperbolic_2d": s.disk.distortion,
+            "distortion_euclidean_2d": s.plane.distortion,
             "curvature": -s.hyperbolic.c,
+            "gain": s.gain,
         }
 
     content = {
@@ -200,6 +232,7 @@ def as_json(figures: Figures, verdict: Verdict) -> str:
         "points": figures.source.total,
         "sampled": len(figures.source.labels),
         "verdict": verdict.answer,
+        "departure": figures.departure,
         "data": shape(figures.data),
         "control": shape(figures.control),
     }

@@ -1,19 +1,29 @@
 """What can be probed: a model's embeddings, a file of vectors or distances, a graph's edges."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order, connected_components
 from torch import Tensor
 
 from geodapt.errors import InputError
-from geodapt.geometry.curvature import check_distances, graph_distances
+from geodapt.geometry.curvature import check_distances
+from geodapt.geometry.graphs import graph_distances
 from geodapt.probe import tables
+from geodapt.progress import track
 
 Kind = Literal["vectors", "distances", "edges"]
+
+PLACEHOLDER = re.compile(r"[\[<].*(unused|reserved).*\d+.*[\]>]")  # BERT's, Gemma's, Llama's
+BLOCK = 1 << 15  # rows that are checked at once
+MATRICES = 12  # matrices of distances that measuring takes at its peak
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,8 @@ class Source:
     total: int  # points that there are, of which the following are the sample
     distances: Tensor  # (n, n)
     labels: list[str]
-    edges: Tensor | None = None  # (m, 2) of a graph
+    edges: Tensor | None = None  # (m, 2) of a graph, between the points
+    graph: Tensor | None = None  # (M, 2): all its edges, of the points that were left out too
     notes: list[str] = field(default_factory=list)  # what a reader must be told
 
 
@@ -69,11 +80,13 @@ def from_vectors(
     if vectors.ndim != 2:
         raise InputError(f"{name} has the shape {vectors.shape}; expected rows of vectors (n, d)")
     total = len(vectors)
-    chosen, notes = _choose(total, sample, generator)
+    for start in track(range(0, total, BLOCK), f"reading {name}"):
+        finite = np.isfinite(vectors[start : start + BLOCK]).all(1)
+        if not finite.all():
+            row = start + int(finite.argmin())
+            raise InputError(f"{name}: row {row} holds NaN or infinite values; leave it out")
+    chosen, notes = _choose(name, total, sample, generator)
     rows = torch.from_numpy(np.asarray(vectors[chosen], dtype=np.float64))
-    if not torch.isfinite(rows).all():
-        row = int(chosen[(~torch.isfinite(rows).all(1)).nonzero()[0, 0]])
-        raise InputError(f"{name}: row {row} holds NaN or infinite values; leave it out")
     direct = "donot_use_mm_for_euclid_dist"  # the fast form loses close points
     distances = torch.cdist(rows, rows, compute_mode=direct)
     names = [labels[i] if labels else str(i) for i in chosen]
@@ -87,8 +100,8 @@ def from_distances(
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(f"{name}: a distance matrix is square; this has the shape {matrix.shape}")
     total = len(matrix)
-    chosen, notes = _choose(total, sample, generator)
-    rows = np.asarray(matrix[chosen][:, chosen], dtype=np.float64)
+    chosen, notes = _choose(name, total, sample, generator)
+    rows = np.asarray(matrix[np.ix_(chosen, chosen)], dtype=np.float64)
     names = [labels[i] if labels else str(i) for i in chosen]
     return _checked(Source(name, "distances", total, torch.from_numpy(rows), names, notes=notes))
 
@@ -96,29 +109,34 @@ def from_distances(
 def from_edges(
     name: str, pairs: list[tuple[str, str]], sample: int, generator: np.random.Generator
 ) -> Source:
-    """Shortest paths between the nodes of a graph's largest part, or of a connected sample."""
-    labels = sorted({node for pair in pairs for node in pair})
+    """Shortest paths between the nodes of a graph's largest part, or of a connected sample.
+
+    The paths of a sample's nodes may lead through nodes that are not in it.
+    """
+    ends, labels = pd.factorize(np.array(pairs, dtype=object).ravel(), sort=True)
     if len(labels) < 2:
         raise InputError(f"{name} holds {len(labels)} nodes; a graph needs two joined ones")
-    index = {label: i for i, label in enumerate(labels)}
-    joined = {tuple(sorted((index[a], index[b]))) for a, b in pairs if a != b}
-    if not joined:
+    graph = torch.from_numpy(ends.reshape(-1, 2)).long().sort(dim=1).values.unique(dim=0)
+    graph = graph[graph[:, 0] != graph[:, 1]]
+    if not len(graph):
         raise InputError(f"{name} joins no two different nodes")
-    edges = torch.tensor(sorted(joined))
-    part = _largest_part(edges, len(labels))
+    part = _largest_part(graph, len(labels))
+    graph = _among(graph, part, len(labels))
     total, notes = len(part), []
     if total < len(labels):
-        notes.append(f"{len(labels) - total} nodes outside the largest connected part left out")
+        notes.append(f"{len(labels) - total:,} nodes outside the largest connected part left out")
+    nodes = torch.arange(total)
+    _must_hold(name, min(sample, total))
     if total > sample:
-        part = _grow(edges, part, sample, generator)
+        hub = int(torch.bincount(graph.flatten()).argmax())
+        nodes = connected_sample(graph, total, hub, sample, generator.permutation(total))
         notes.append(f"a connected sample of {sample:,} of {total:,} nodes")
-    place = torch.full((len(labels),), -1)
-    place[part] = torch.arange(len(part))
-    edges = place[edges]
-    edges = edges[(edges >= 0).all(1)]
-    names = [labels[i] for i in part.tolist()]
-    distances = graph_distances(edges)
-    return _checked(Source(name, "edges", total, distances, names, edges, notes))
+    edges = _among(graph, nodes, total)
+    # In a tree the way between two nodes of a connected sample never leaves it.
+    tree = len(graph) == total - 1
+    distances = graph_distances(edges) if tree else graph_distances(graph, nodes=nodes)
+    names = labels[part[nodes].numpy()].tolist()
+    return _checked(Source(name, "edges", total, distances, names, edges, graph, notes))
 
 
 def model_embeddings(base: str, tensor: str | None = None) -> tuple[np.ndarray, list[str]]:
@@ -135,8 +153,8 @@ def model_embeddings(base: str, tensor: str | None = None) -> tuple[np.ndarray, 
     if weight.dim() != 2:
         raise InputError(f"model '{base}' has no token embeddings but an input of {weight.shape}")
     words = {index: word for word, index in tokenizer.get_vocab().items()}
-    # Tokenizers leave rows unused at the end; they were never trained.
-    rows = [i for i in range(len(weight)) if i in words]
+    # Rows at the end that no token has and placeholders were never trained: they lie in a heap.
+    rows = [i for i in range(len(weight)) if i in words and not PLACEHOLDER.fullmatch(words[i])]
     return weight.detach()[rows].float().numpy(), [words[i] for i in rows]
 
 
@@ -194,42 +212,54 @@ def _name(kind: type) -> str:
     )
 
 
-def _choose(total: int, sample: int, generator) -> tuple[np.ndarray, list[str]]:
+def _choose(name: str, total: int, sample: int, generator) -> tuple[np.ndarray, list[str]]:
+    _must_hold(name, min(total, sample))
     if total <= sample:
         return np.arange(total), []
     chosen = np.sort(generator.choice(total, sample, replace=False))
     return chosen, [f"a random sample of {sample:,} of {total:,} points"]
 
 
-def _largest_part(edges: Tensor, nodes: int) -> Tensor:
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
+def _must_hold(name: str, points: int) -> None:
+    """Raise :class:`InputError` where the distances of so many points do not fit into memory."""
+    needed = MATRICES * 8 * points**2
+    tables.must_fit(f"{name}: to measure {points:,} points", needed, "take a smaller --sample")
 
+
+def _among(edges: Tensor, nodes: Tensor, total: int) -> Tensor:
+    """The edges between some of the nodes, which are numbered anew in their order."""
+    place = torch.full((total,), -1)
+    place[nodes] = torch.arange(len(nodes))
+    edges = place[edges]
+    return edges[(edges >= 0).all(1)]
+
+
+def _largest_part(edges: Tensor, nodes: int) -> Tensor:
     i, j = edges.T.numpy()
     graph = csr_array((np.ones(len(i)), (i, j)), shape=(nodes, nodes))
     _, part = connected_components(graph, directed=False)
     return torch.from_numpy(np.flatnonzero(part == np.bincount(part).argmax()))
 
 
-def _grow(edges: Tensor, part: Tensor, sample: int, generator: np.random.Generator) -> Tensor:
-    """A connected set of nodes, grown by random neighbours from a random node of the part.
+def connected_sample(
+    edges: Tensor, total: int, center: int, sample: int, order: np.ndarray
+) -> Tensor:
+    """The first nodes in ``order`` with their shortest ways to the centre, ``sample`` in all.
 
-    Distances along a sample that is not connected would not be those of the graph.
+    So leaves are as frequent as they are, and what joins them is there.
     """
-    neighbours: dict[int, list[int]] = {}
-    for a, b in edges.tolist():
-        neighbours.setdefault(a, []).append(b)
-        neighbours.setdefault(b, []).append(a)
-    degrees = {node: len(neighbours[node]) for node in part.tolist()}
-    start = max(degrees, key=degrees.__getitem__)
-    kept, border = {start}, list(neighbours[start])
-    while len(kept) < sample and border:
-        place = int(generator.integers(len(border)))
-        border[place], border[-1] = border[-1], border[place]
-        node = border.pop()
-        if node not in kept:
-            kept.add(node)
-            border.extend(n for n in neighbours[node] if n not in kept)
+    graph = csr_array((np.ones(len(edges), dtype=bool), edges.T.numpy()), shape=(total, total))
+    _, towards = breadth_first_order(graph, center, directed=False)
+    kept = {center}
+    for node in order.tolist():
+        way = []
+        while node not in kept:
+            way.append(node)
+            node = int(towards[node])
+        # Of the last way the beginning, as much as there is room for.
+        kept.update(way[::-1][: sample - len(kept)])
+        if len(kept) == sample:
+            break
     return torch.tensor(sorted(kept))
 
 

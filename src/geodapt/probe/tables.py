@@ -1,17 +1,21 @@
 """Files of numbers or edges, read with a clear word about what is wrong in them."""
 
 import csv
+import math
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 
 from geodapt.errors import InputError
 from geodapt.files import PICKLES, read_tensors
 
 SUFFIXES = {".npy", ".safetensors", ".csv", ".tsv", ".txt", ".edges"}
+EDGE_NAMES = {"parent", "child", "source", "target", "from", "to"}  # a header over edges
+HEAD = 50  # rows from which it is told what a text file holds
+TEXT = 6  # bytes of memory a byte of text takes while it is read
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _read_safetensors(path: Path, tensor: str | None) -> np.ndarray:
-    _must_fit(path, 3)
+    must_fit(str(path), 3 * path.stat().st_size, "save the matrix alone, as .npy")
     tensors = read_tensors(path)
     matrices = [name for name, value in tensors.items() if value.dim() == 2]
     name = tensor or (matrices[0] if len(matrices) == 1 else None)
@@ -81,57 +85,96 @@ def _read_safetensors(path: Path, tensor: str | None) -> np.ndarray:
 
 
 def _read_text(path: Path, kind: str | None) -> Table:
-    _must_fit(path, 12)
-    rows = _rows(path)
-    if not rows:
-        raise InputError(f"{path} is empty")
-    if kind == "edges" or (kind is None and _looks_like_edges(rows)):
-        for line, row in rows:
-            if len(row) != 2:
-                raise InputError(f"{path}, line {line}: {len(row)} fields; an edge has two nodes")
-        header = {"parent", "child", "source", "target", "from", "to"}
-        start = int({field.strip().lower() for field in rows[0][1]} <= header)
-        return Table("edges", edges=[(a, b) for _, (a, b) in rows[start:]])
-    if len(rows) > 1 and not any(_is_number(a) for a in rows[0][1][1:]):
-        rows = rows[1:]  # the columns' names
-    width = len(rows[0][1])
-    labelled = width > 1 and not all(_is_number(row[0]) for _, row in rows)
-    labels, numbers = [], np.empty((len(rows), width - labelled))
-    for place, (line, row) in enumerate(rows):
-        if len(row) != width:
-            raise InputError(
-                f"{path}, line {line}: {len(row)} fields where the first row has {width}"
-            )
-        if labelled:
-            labels.append(row[0])
-        try:
-            numbers[place] = [float(a) for a in row[int(labelled) :]]
-        except ValueError as error:
-            raise InputError(f"{path}, line {line}: {error}") from error
-    return _numbers(numbers, labels or None, kind)
-
-
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """(line number, fields) of every line that is not empty or a comment."""
+    must_fit(str(path), TEXT * path.stat().st_size, "save it as .npy, of which no copy is made")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            head = "".join(islice(file, 20))
-            file.seek(0)
-            delimiter = next((mark for mark in ("\t", ",", ";") if mark in head), None)
-            lines = (
-                (n, line) for n, line in enumerate(file, 1) if line.strip()[:1] not in ("", "#")
+        skipped, delimiter, head = _beginning(path)
+        if not head:
+            raise InputError(f"{path} is empty")
+        edges = kind == "edges" or (kind is None and _looks_like_edges(head))
+        if edges:
+            has_names = {field.strip().lower() for field in head[0][1]} <= EDGE_NAMES
+        else:
+            has_names = len(head) > 1 and not any(_is_number(a) for a in head[0][1][1:])
+        if has_names:
+            skipped.append(head[0][0])
+        width = 2 if edges else len(head[int(has_names)][1])
+        texts = 2 if edges else int(width > 1)  # columns read as they are: nodes, perhaps labels
+        try:
+            frame = pd.read_csv(
+                path,
+                sep=delimiter or r"\s+",
+                header=None,
+                names=range(width),
+                index_col=False,
+                dtype={i: str if i < texts else float for i in range(width)},
+                skiprows=[line - 1 for line in skipped],
+                keep_default_na=False,  # a token may be called NA
             )
-            if delimiter is None:
-                return [(n, line.split()) for n, line in lines]
-            return [(n, next(csv.reader([line], delimiter=delimiter))) for n, line in lines]
+        except (ValueError, pd.errors.ParserError) as error:
+            _explain(path, delimiter, set(skipped), width, texts)
+            raise InputError(f"{path} is not a readable table: {error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8: {error}") from error
+    if edges:
+        if (frame == "").any(axis=None):  # as too short a row reads, too
+            _explain(path, delimiter, set(skipped), width, texts)
+        return Table("edges", edges=list(zip(frame[0], frame[1], strict=True)))
+    labels = None
+    if texts:
+        try:
+            frame[0] = frame[0].astype(float)
+        except ValueError:
+            labels = frame.pop(0).tolist()
+    numbers = frame.to_numpy(np.float64)
+    if not np.isfinite(numbers).all():
+        _explain(path, delimiter, set(skipped), width, texts)
+    return _numbers(numbers, labels, kind)
+
+
+def _beginning(path: Path) -> tuple[list[int], str | None, list[tuple[int, list[str]]]]:
+    """The numbers of the lines that are comments, the delimiter, and the first rows' fields."""
+    comments: list[int] = []
+    first: list[tuple[int, str]] = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            mark = line.lstrip()[:1]
+            if mark == "#":
+                comments.append(number)
+            elif mark and len(first) < HEAD:
+                first.append((number, line))
+    text = "".join(line for _, line in first)
+    delimiter = next((mark for mark in ("\t", ",", ";") if mark in text), None)
+    return comments, delimiter, [(number, _fields(line, delimiter)) for number, line in first]
+
+
+def _fields(line: str, delimiter: str | None) -> list[str]:
+    return next(csv.reader([line], delimiter=delimiter)) if delimiter else line.split()
+
+
+def _explain(path: Path, delimiter: str | None, skipped: set[int], width: int, texts: int) -> None:
+    """Raise :class:`InputError` for the first line that is not like the others."""
+    with path.open(newline="", encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip() or number in skipped:
+                continue
+            row = _fields(line, delimiter)
+            if len(row) != width:
+                wanted = "an edge has two nodes" if texts == 2 else f"the first row has {width}"
+                raise InputError(f"{path}, line {number}: {len(row)} fields; {wanted}")
+            if texts == 2 and not all(field.strip() for field in row):
+                raise InputError(f"{path}, line {number}: a node without a name")
+            for field in row[texts:]:
+                if not _is_number(field):
+                    raise InputError(f"{path}, line {number}: '{field}' is not a number")
+                if not math.isfinite(float(field)):
+                    raise InputError(f"{path}, line {number}: {field.strip()}; leave the row out")
 
 
 def _looks_like_edges(rows: list[tuple[int, list[str]]]) -> bool:
     """Two fields a row, and the second is no number (two numbers are a vector of the plane)."""
-    return all(len(row) == 2 for _, row in rows) and not any(
-        _is_number(row[1]) for _, row in rows[1:]
+    fields = [row for _, row in rows]
+    return len(fields[0]) == 2 and not any(
+        _is_number(field) or not field.strip() for row in fields[1:] or fields for field in row[1:]
     )
 
 
@@ -143,11 +186,11 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _must_fit(path: Path, times: float) -> None:
-    """Raise :class:`InputError` where the file, read, takes more memory than is free."""
-    needed, free = times * path.stat().st_size, psutil.virtual_memory().available
+def must_fit(name: str, needed: float, advice: str) -> None:
+    """Raise :class:`InputError` where ``needed`` bytes are more than are free."""
+    free = psutil.virtual_memory().available
     if needed > free:
         raise InputError(
-            f"{path} needs about {needed / 2**30:.1f} GiB of memory to read, and "
-            f"{free / 2**30:.1f} GiB are free; save it as .npy, of which only the sample is read"
+            f"{name} needs about {needed / 2**30:,.1f} GiB of memory, and "
+            f"{free / 2**30:,.1f} GiB are free; {advice}"
         )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from geodapt.probe.figures import Figures
+from geodapt.probe.figures import DIMENSION, Figures
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,14 @@ def verdict(figures: Figures) -> Verdict:
 
 def _tree(figures: Figures) -> str:
     average, control = figures.data.average_delta, figures.control.average_delta
-    if figures.data.delta.upper == 0:
+    if figures.data.delta.upper <= 1e-6 * figures.data.delta.diameter:
         return "Its distances are exactly those of a tree (delta 0)."
+    if figures.departure < 0.05:
+        return (
+            f"It is nearly a tree: four points depart from one by {_percent(average)} of the mean "
+            f"distance on average, in a Euclidean random cloud of the same size and spread by "
+            f"{_percent(control)}."
+        )
     if figures.departure < 0.5:
         how = "much more tree-like than"
     elif figures.departure < 0.8:
@@ -50,32 +56,47 @@ def _tree(figures: Figures) -> str:
         how = "less tree-like than"
     return (
         f"It is {how} a Euclidean random cloud of the same size and spread: four points depart "
-        f"from a tree by {average:.1%} of the mean distance on average, in the cloud by "
-        f"{control:.1%}."
+        f"from a tree by {_percent(average)} of the mean distance on average, in the cloud by "
+        f"{_percent(control)}."
     )
 
 
 def _ricci(figures: Figures) -> str:
     data, control = figures.data.curvatures, figures.control.curvatures
     negative = (data < -1e-9).double().mean().item()
+    if figures.source.edges is not None:  # no neighbour graph of a cloud is like a given graph
+        return (
+            f"{negative:.0%} of its edges have negative Ollivier-Ricci curvature, which is where "
+            f"it branches; the mean is {data.mean().item():+.3f} (0 on a grid)."
+        )
     return (
-        f"{negative:.0%} of the measured edges have negative Ollivier-Ricci curvature "
-        f"(control {(control < -1e-9).double().mean().item():.0%}); the mean is "
+        f"{negative:.0%} of the edges between nearest neighbours have negative Ollivier-Ricci "
+        f"curvature (control {(control < -1e-9).double().mean().item():.0%}); the mean is "
         f"{data.mean().item():+.3f} (control {control.mean().item():+.3f})."
     )
 
 
 def _curvature(figures: Figures) -> str:
-    data = figures.data
+    data, control = figures.data, figures.control
     flat, curved = data.euclidean.distortion, data.hyperbolic.distortion
-    if curved >= flat:
+    if data.gain <= 1.05:
         return (
-            f"Its distances fit flat space ({flat:.1%} mean distortion) at least as well as "
-            f"curved space ({curved:.1%}): no curvature is suggested."
+            f"In {DIMENSION} dimensions flat space keeps its distances to {_percent(flat)} on "
+            f"average, curved space to {_percent(curved)}: no curvature is suggested."
         )
-    return (
-        f"Its distances fit best under curvature -{data.hyperbolic.c:.3g} "
-        f"({curved:.1%} mean distortion, flat {flat:.1%}; the control "
-        f"{figures.control.hyperbolic.distortion:.1%}, flat "
-        f"{figures.control.euclidean.distortion:.1%})."
+    best = f"curvature -{data.hyperbolic.c:.3g}" + (" or beyond" if data.endless else "")
+    text = (
+        f"In {DIMENSION} dimensions curved space keeps its distances to {_percent(curved)} on "
+        f"average, flat space to {_percent(flat)}; {best} fits best."
     )
+    if control.gain > 0.8 * data.gain:
+        text += (
+            f" The random cloud gains about as much "
+            f"({_percent(control.hyperbolic.distortion)} and "
+            f"{_percent(control.euclidean.distortion)}), so this alone is no evidence."
+        )
+    return text
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g}%"

@@ -63,9 +63,13 @@ class Encoder(nn.Module):
         return self.base.config.hidden_size
 
     def train(self, mode: bool = True) -> "Encoder":
-        """The base stays in eval mode: dropout in frozen weights only adds noise."""
+        """The base stays in eval mode, since dropout in frozen weights only adds noise.
+
+        That of the adapters themselves acts.
+        """
         super().train(mode)
         self.base.eval()
+        self.bank.train_adapters(mode)
         return self
 
     def forward(

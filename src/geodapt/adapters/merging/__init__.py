@@ -1,11 +1,12 @@
 """Many adapters into one.
 
 Each method is a small file with a pure function on one layer's factors; :func:`merge` streams
-the layers through it, so that memory stays near one layer.
+the layers through it, one a thread, so that memory stays near a layer for each thread.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from geodapt.adapters.merging import (  # noqa: F401 - importing a method regist
     ties,
 )
 from geodapt.adapters.merging.compatible import check_compatible
+from geodapt.adapters.merging.layers import each
 from geodapt.adapters.merging.registry import METHODS, LowRank, Method, Part, method
 from geodapt.adapters.merging.truncation import Truncated, truncate
 from geodapt.errors import InputError
@@ -58,8 +60,8 @@ def merge(
         same_base: the adapters are of one base although their configurations name it differently.
 
     Returns:
-        An adapter in float32 (float64 if one of them is). ``errors`` says by layer how much of
-        the merged update the cut to its rank lost, as a relative Frobenius norm.
+        An adapter on the CPU in float32 (float64 if one of them is). ``errors`` says by layer
+        how much of the merged update the cut to its rank lost, as a relative Frobenius norm.
 
     Raises:
         InputError: unknown method, an option that the method does not take, weights of the
@@ -78,8 +80,11 @@ def merge(
         rank = max(adapter.rank for adapter in adapters)
     else:
         _check_rank(adapters, rank)
+    paths = list(dict.fromkeys(path for adapter in adapters for path in adapter.factors))
+    _check_calibration(calibration, paths)
+    layer = partial(_layer, adapters, chosen, shares, rank, energy, options)
     factors, errors = {}, {}
-    for path, result in _layers(adapters, chosen, shares, rank, energy, options):
+    for path, result in zip(paths, each(layer, paths), strict=True):
         factors[path] = Factors(result.A.contiguous(), result.B.contiguous(), 1.0)
         errors[path] = result.error
     first = adapters[0]
@@ -87,37 +92,36 @@ def merge(
     return Adapter(factors, configure(factors, like=first), sha, errors=errors)
 
 
-def _layers(
+def _layer(
     adapters: Sequence[Adapter],
     method: Method,
     weights: Sequence[float],
     rank: int,
     energy: float | None,
-    options: dict[str, Any],
-) -> Iterator[tuple[str, Truncated]]:
-    paths = dict.fromkeys(path for adapter in adapters for path in adapter.factors)
-    calibration = options.pop("calibration", None)
-    for path in paths:
-        parts = [
-            Part(*_wide(adapter.factors[path]), weight)
-            for adapter, weight in zip(adapters, weights, strict=True)
-            if path in adapter.factors
-        ]
-        if calibration is not None:
-            if path not in calibration:
-                raise InputError(f"the calibration inputs have none for layer {path}")
-            options["calibration"] = calibration[path]
-        merged = method(parts, **options)
-        if isinstance(merged, LowRank) and not method.truncates:
-            yield path, Truncated(merged.A, merged.B, 0.0)
-        else:
-            yield path, truncate(merged, rank, energy, torch.cat([part.A for part in parts]))
+    options: Mapping[str, Any],
+    path: str,
+) -> Truncated:
+    touching = [
+        (adapter.factors[path], weight)
+        for adapter, weight in zip(adapters, weights, strict=True)
+        if path in adapter.factors
+    ]
+    types = [factors.A.dtype for factors, _ in touching]
+    dtype = reduce(torch.promote_types, types, torch.float32)
+    parts = [Part(*_in(dtype, factors), weight) for factors, weight in touching]
+    calibration = options.get("calibration")
+    if calibration is not None:
+        options = {**options, "calibration": calibration[path]}
+    merged = method(parts, **options)
+    if isinstance(merged, LowRank) and not method.truncates:
+        return Truncated(merged.A, merged.B, 0.0)
+    return truncate(merged, rank, energy, near=cat.cat(parts))
 
 
-def _wide(factors: Factors) -> tuple[Tensor, Tensor]:
-    """``A`` and the scaled ``B`` in float32 at least."""
-    dtype = torch.promote_types(factors.A.dtype, torch.float32)
-    return factors.A.to(dtype), factors.B.to(dtype) * factors.scale
+def _in(dtype: torch.dtype, factors: Factors) -> tuple[Tensor, Tensor]:
+    """``A`` and the scaled ``B`` on the CPU."""
+    A, B = (factor.detach().to("cpu", dtype) for factor in (factors.A, factors.B))
+    return A, B * factors.scale
 
 
 def _method(name: str) -> Method:
@@ -154,8 +158,16 @@ def _check_options(
     density = options.get("density")
     if density is not None and not 0 < density <= 1:
         raise InputError(f"density {density} is out of range; give one above 0, up to 1")
+    if options.get("seed", 0) < 0:
+        raise InputError(f"seed {options['seed']} is out of range; give at least 0")
     if options.get("tile", 1) < 1:
         raise InputError(f"tile {options['tile']} is out of range; give at least 1")
+
+
+def _check_calibration(calibration: Mapping[str, Tensor] | None, paths: Sequence[str]) -> None:
+    for path in paths:
+        if calibration is not None and path not in calibration:
+            raise InputError(f"the calibration inputs have none for layer {path}")
 
 
 def _check_rank(adapters: Sequence[Adapter], rank: int) -> None:

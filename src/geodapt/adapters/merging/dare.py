@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
-
-from geodapt.adapters.merging.pruning import bands, keep_random, update
-from geodapt.adapters.merging.registry import Merged, Part, empty, register
+from geodapt.adapters.merging.bands import updates, weighted_sum
+from geodapt.adapters.merging.dropping import dropper
+from geodapt.adapters.merging.registry import Merged, Part, empty, register, weights_of
 from geodapt.adapters.merging.signs import merge_agreeing
 
 
@@ -16,12 +15,10 @@ from geodapt.adapters.merging.signs import merge_agreeing
 )
 def dare(parts: Sequence[Part], *, density: float = 0.5, seed: int = 0) -> Merged:
     """``sum_i w_i drop(Delta_i) / density``."""
-    generator = torch.Generator().manual_seed(seed)
-    result = empty(parts)
-    for rows in bands(len(result)):
-        result[rows] = sum(
-            part.weight * keep_random(update(part, rows), density, generator) for part in parts
-        )
+    drop, weights, result = dropper(density, seed), weights_of(parts), empty(parts)
+    for rows, deltas in updates(parts):
+        drop(deltas)
+        result[rows] = weighted_sum(weights, deltas)
     return result
 
 
@@ -33,10 +30,8 @@ def dare(parts: Sequence[Part], *, density: float = 0.5, seed: int = 0) -> Merge
 )
 def dare_ties(parts: Sequence[Part], *, density: float = 0.5, seed: int = 0) -> Merged:
     """Randomly thinned updates, merged where their signs agree."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = [part.weight for part in parts]
-    result = empty(parts)
-    for rows in bands(len(result)):
-        thinned = [keep_random(update(part, rows), density, generator) for part in parts]
-        result[rows] = merge_agreeing(thinned, weights)
+    drop, weights, result = dropper(density, seed), weights_of(parts), empty(parts)
+    for rows, deltas in updates(parts):
+        drop(deltas)
+        result[rows] = merge_agreeing(deltas, weights)
     return result

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from geodapt.adapters.merging.pruning import bands, update
-from geodapt.adapters.merging.registry import Merged, Part, empty, register
+from geodapt.adapters.merging.cat import cat
+from geodapt.adapters.merging.registry import Merged, Part, register
+from geodapt.adapters.merging.tiles import Tiles, cut_up
 
 
 @register(
@@ -20,27 +21,35 @@ def dense_blocks(parts: Sequence[Part], *, density: float = 0.5, tile: int = 32)
     """``sum_i w_i`` of each update's tiles with the largest Frobenius norm.
 
     ``density`` is the share of tiles that stay, ``tile`` their height and width (those at the
-    lower and right edge may be smaller).
+    lower and right edge may be smaller). Tiles' inner products need the factors alone:
+    ``<B_i A_j, B'_i A'_j> = <B_i^T B'_i, A_j A'_j^T>``.
     """
-    kept = [dense_tiles(part, density, tile) for part in parts]
-    result = empty(parts)
-    for i, rows in enumerate(bands(len(result), tile)):
-        result[rows] = sum(
-            part.weight * update(part, rows) * stays[i].repeat_interleave(tile)[: result.shape[1]]
-            for part, stays in zip(parts, kept, strict=True)
-        )
-    return result
+    whole = cat(parts)
+    B, A = whole.B, whole.A
+    ranks = [len(part.A) for part in parts]
+    tall, wide = cut_up(B, tile), cut_up(A.T, tile)
+    left, right = _products(tall, ranks), _products(wide, ranks)
+    kept, energy = [], 0.0
+    for i in range(len(parts)):
+        kept.append(_largest(left[i][i] @ right[i][i].T, density))
+        for j in range(i + 1):
+            both = (left[i][j] @ right[i][j].T)[kept[i] & kept[j]].sum().item()
+            energy += both if i == j else 2 * both
+    stays = torch.stack(kept).to(A.dtype)
+    return Tiles(wide.mT, tall, stays, ranks, (len(B), A.shape[1]), energy)
 
 
-def dense_tiles(part: Part, density: float, tile: int) -> Bool[Tensor, "tall wide"]:
-    """Which tiles of an update carry the most energy."""
-    energies: list[Float[Tensor, wide]] = []
-    for rows in bands(part.B.shape[0], tile):
-        by_column = update(part, rows).square_().sum(0)
-        padding = -len(by_column) % tile
-        padded = torch.nn.functional.pad(by_column, (0, padding))
-        energies.append(padded.view(-1, tile).sum(1))
-    energy = torch.stack(energies)
+def _products(
+    tiles: Float[Tensor, "tiles height R"], ranks: list[int]
+) -> list[list[Float[Tensor, "tiles _"]]]:
+    """``M^T M'`` of each tile's columns, for every two adapters. In float64: differences decide."""
+    wide = tiles.double()
+    grams = (wide.mT @ wide).split(ranks, 1)
+    return [[block.flatten(1) for block in rows.split(ranks, 2)] for rows in grams]
+
+
+def _largest(energy: Float[Tensor, "tall wide"], density: float) -> Tensor:
+    """Which tiles carry the most energy."""
     kept = torch.zeros_like(energy, dtype=torch.bool)
     best = energy.flatten().topk(math.ceil(density * energy.numel())).indices
     kept.view(-1)[best] = True

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from geodapt.adapters.merging.pruning import bands, keep_above, threshold, update
-from geodapt.adapters.merging.registry import Merged, Part, empty, register
+from geodapt.adapters.merging.bands import updates, weighted_sum
+from geodapt.adapters.merging.registry import Merged, Part, empty, register, weights_of
+from geodapt.adapters.merging.trimming import limits, trim
 
 
 @register(
@@ -13,11 +14,8 @@ from geodapt.adapters.merging.registry import Merged, Part, empty, register
 )
 def magnitude(parts: Sequence[Part], *, density: float = 0.5) -> Merged:
     """``sum_i w_i trim(Delta_i)``, the largest ``density`` of every update's entries."""
-    limits = [threshold(part, density) for part in parts]
-    result = empty(parts)
-    for rows in bands(len(result)):
-        result[rows] = sum(
-            part.weight * keep_above(update(part, rows), limit)
-            for part, limit in zip(parts, limits, strict=True)
-        )
+    smallest, weights, result = limits(parts, density), weights_of(parts), empty(parts)
+    for rows, deltas in updates(parts):
+        trim(deltas, smallest)
+        result[rows] = weighted_sum(weights, deltas)
     return result

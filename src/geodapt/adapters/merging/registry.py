@@ -3,11 +3,12 @@
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
 
+from geodapt.adapters.merging.tiles import Tiles
 from geodapt.errors import InputError
 
 
@@ -26,13 +27,19 @@ class LowRank(NamedTuple):
     A: Float[Tensor, "k in"]
 
 
-Merged = LowRank | Float[Tensor, "out in"]
+Merged = LowRank | Tiles | Float[Tensor, "out in"]
 """What a method returns: factors where mathematics allows it, else the full matrix."""
+Function = TypeVar("Function", bound=Callable[..., Merged])
 
 
 def empty(parts: Sequence[Part]) -> Float[Tensor, "out in"]:
     """Room for a full matrix of the parts' size."""
     return parts[0].A.new_empty(parts[0].B.shape[0], parts[0].A.shape[1])
+
+
+def weights_of(parts: Sequence[Part]) -> Float[Tensor, "n"]:
+    """The parts' weights, in their float type."""
+    return parts[0].A.new_tensor([part.weight for part in parts])
 
 
 @dataclass(frozen=True)
@@ -64,13 +71,13 @@ METHODS: dict[str, Method] = {}
 
 def register(
     name: str, line: str, source: str, averages: bool = False, truncates: bool = True
-) -> Callable[[Callable[..., Merged]], Callable[..., Merged]]:
+) -> Callable[[Function], Function]:
     """Make a function on a layer's parts a merge method.
 
     Its keyword arguments are the method's options.
     """
 
-    def add(function: Callable[..., Merged]) -> Callable[..., Merged]:
+    def add(function: Function) -> Function:
         METHODS[name] = Method(name, line, source, function, averages, truncates)
         return function
 

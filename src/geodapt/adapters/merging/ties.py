@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from geodapt.adapters.merging.pruning import bands, keep_above, threshold, update
-from geodapt.adapters.merging.registry import Merged, Part, empty, register
+from geodapt.adapters.merging.bands import updates
+from geodapt.adapters.merging.registry import Merged, Part, empty, register, weights_of
 from geodapt.adapters.merging.signs import merge_agreeing
+from geodapt.adapters.merging.trimming import limits, trim
 
 
 @register(
@@ -15,12 +16,8 @@ from geodapt.adapters.merging.signs import merge_agreeing
 )
 def ties(parts: Sequence[Part], *, density: float = 0.5) -> Merged:
     """Trimmed updates, merged where their signs agree."""
-    limits = [threshold(part, density) for part in parts]
-    weights = [part.weight for part in parts]
-    result = empty(parts)
-    for rows in bands(len(result)):
-        trimmed = [
-            keep_above(update(part, rows), limit) for part, limit in zip(parts, limits, strict=True)
-        ]
-        result[rows] = merge_agreeing(trimmed, weights)
+    smallest, weights, result = limits(parts, density), weights_of(parts), empty(parts)
+    for rows, deltas in updates(parts):
+        trim(deltas, smallest)
+        result[rows] = merge_agreeing(deltas, weights)
     return result

@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodapt.adapters.lowrank import SVD, svd_of_product
+from geodapt.adapters.lowrank import svd_of_product
 from geodapt.adapters.merging.registry import LowRank, Merged
+from geodapt.adapters.merging.subspace import leading_terms
+from geodapt.adapters.merging.tiles import Tiles
 
 
 class Truncated(NamedTuple):
@@ -20,21 +22,19 @@ class Truncated(NamedTuple):
     """Frobenius norm of what was cut off, relative to the norm of the whole."""
 
 
-def truncate(
-    merged: Merged, rank: int, energy: float | None, start: Float[Tensor, "k in"]
-) -> Truncated:
+def truncate(merged: Merged, rank: int, energy: float | None, near: LowRank) -> Truncated:
     """The closest update with at most ``rank`` terms, or the fewest that hold an energy share.
 
-    Factors are cut exactly. A full matrix is cut by subspace iteration from ``start``, rows
-    near its row space (the adapters' own), which converges in a few steps.
+    Factors are cut exactly. A full matrix is cut by subspace iteration from the column space of
+    ``near``, the adapters' plain sum, which converges in a few steps.
     """
     if isinstance(merged, LowRank):
         svd = svd_of_product(*merged)
         total = svd.d.square().sum().item()
     else:
-        total = merged.square().sum().item()
+        total = merged.energy if isinstance(merged, Tiles) else _energy(merged)
         wanted = min(merged.shape) if energy is not None else rank
-        svd = leading_terms(merged, min(wanted, *merged.shape), start)
+        svd = leading_terms(merged, total, min(wanted, *merged.shape), near)
     held = svd.d.double().square().cumsum(0)
     if energy is not None:
         rank = int((held < energy * total * (1 - 1e-12)).sum()) + 1
@@ -44,30 +44,6 @@ def truncate(
     return Truncated(root[:, None] * svd.Vt[:rank], svd.U[:, :rank] * root, math.sqrt(cut))
 
 
-def leading_terms(delta: Float[Tensor, "out in"], rank: int, start: Float[Tensor, "k in"]) -> SVD:
-    """The largest terms of a matrix's SVD, by block subspace iteration.
-
-    Source: Halko, Martinsson and Tropp 2011, algorithm 4.4, with a start better than random
-    and iterated until the energy that it holds no longer grows.
-    """
-    small = min(delta.shape)
-    width = max(rank + 16, start.shape[0])
-    if 3 * width >= small:
-        U, d, Vt = torch.linalg.svd(delta, full_matrices=False)
-        return SVD(U[:, :rank], d[:rank], Vt[:rank])
-    if start.shape[0] < width:
-        generator = torch.Generator().manual_seed(0)
-        extra = torch.randn(width - start.shape[0], start.shape[1], generator=generator)
-        start = torch.cat([start, extra.to(start)])
-    Q = torch.linalg.qr(delta @ start.T.to(delta)).Q
-    before = 0.0
-    for _ in range(20):
-        P, R = torch.linalg.qr((Q.T @ delta).T)  # Q^T delta = R^T P^T
-        d = torch.linalg.svdvals(R)[:rank]
-        now = d.double().square().sum().item()
-        if now - before <= 1e-5 * now:
-            break
-        before = now
-        Q = torch.linalg.qr(delta @ P).Q
-    U, d, Vt = torch.linalg.svd(R.T, full_matrices=False)
-    return SVD((Q @ U)[:, :rank], d[:rank], (Vt @ P.T)[:rank])
+def _energy(matrix: Float[Tensor, "out in"]) -> float:
+    by_row = torch.linalg.vector_norm(matrix, dim=1)  # first, for float32 to be exact enough
+    return by_row.double().square().sum().item()

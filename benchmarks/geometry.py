@@ -1,0 +1,298 @@
+"""Accuracy and speed of the geometry beside geoopt's and hypll's, all in float32.
+
+Accuracy: every function on points 1e-4 to 1e3 from the origin, near and far pairs, curvatures
+1e-3 to 1e2. Values and gradients are compared with the textbook formulas in 60-digit arithmetic
+(gradients by central differences there, which float64 would be too coarse for); largest relative
+error, and how many results are not finite. Peers that store the time component get it correctly
+rounded. Speed: every shared function, eager and compiled, forward, and forward with backward; the
+sides take turns, medians. The floor beside it is the fastest PyTorch operator that reads and
+writes as many float32 vectors. Prints JSON.
+
+    python benchmarks/geometry.py [--accuracy | --speed] [--only NAME ...]
+
+hypll pins an old torch; `pip install --no-deps --target FOLDER hypll` and `PYTHONPATH=FOLDER`.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from _geometry_peers import Peer, geoopt, hypll
+from torch import Tensor
+
+from geodapt.geometry import lorentz, poincare
+from geodapt.progress import bar, console
+from geodapt.runs import device_name
+
+# The sweep over arguments and the 60-digit formulas are those of the tests.
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "geometry"))
+import cases
+
+SIZES = ((4096, 128), (65536, 64))
+PAIRS = (256, 128)  # rows on each side of the pairwise functions, measured once
+TAKES = {name: function.takes for name, function in cases.FUNCTIONS.items()}
+TAKES["poincare.project"] = "b"
+
+
+def accuracy(names: list[str], rows: int) -> list[dict]:
+    """One row a function: each side's largest errors, where they are, and what is not finite."""
+    matrix = torch.tensor(cases.M)
+    peers = {"geoopt": geoopt(matrix, cases.W), "hypll": hypll()}
+    table = []
+    with bar("accuracy", total=len(names)) as progress:
+        for name in names:
+            function = cases.FUNCTIONS[name]
+            sides = {"ours": function.ours}
+            for side, shared in peers.items():
+                if name in shared:
+                    sides[side] = _accurately(name, shared[name])
+            table.append({"function": name} | errors(name, sides, rows))
+            console.print(json.dumps(table[-1]), soft_wrap=True)
+            progress.advance()
+    return table
+
+
+def _accurately(name: str, peer: Peer) -> Callable:
+    def call(*args) -> Tensor:
+        out = peer(TAKES[name], args[:-1], args[-1])
+        return out.diagonal() if "pairwise" in name else out
+
+    return call
+
+
+def errors(name: str, sides: dict[str, Callable], rows: int) -> dict:
+    function = cases.FUNCTIONS[name]
+    found = {
+        side: {"value": 0.0, "gradient": 0.0, "value_at": "", "gradient_at": "", "not_finite": 0}
+        for side in sides
+    }
+
+    def note(side: str, what: str, error: float, where: str) -> None:
+        if not math.isfinite(error):
+            found[side]["not_finite"] += 1
+        elif error > found[side][what]:
+            found[side][what], found[side][f"{what}_at"] = float(f"{error:.1e}"), where
+
+    for kind, norm, c, args in cases.sweep(function.takes, rows=rows):
+        where = f"{kind}, norm {norm:g}, c {c:g}"
+        truths = [cases.exact_value(function, args, row, c) for row in range(rows)]
+        for side, call in sides.items():
+            with torch.no_grad():
+                out = call(*args, c)
+            for row, truth in enumerate(truths):
+                finite = bool(torch.isfinite(out[row]).all())
+                error = cases.value_error(out, row, truth) if finite else math.nan
+                note(side, "value", error, where)
+        if cases.has_gradient(name, kind, args, c):
+            weight, gradients = cases.weight_and_gradients(function, args, c)
+            for side, call in sides.items():
+                error = cases.gradient_error(call, args, c, weight, gradients)
+                note(side, "gradient", error, where)
+    return found
+
+
+def speed(names: list[str], modes: list[str], budget: float) -> list[dict]:
+    table = []
+    shared = [name for name in geoopt(torch.eye(2), cases.W) or hypll() if name in names]
+    with bar("speed", total=len(SIZES) * len(modes) * len(shared)) as progress:
+        for rows, d in SIZES:
+            for mode in modes:
+                torch._dynamo.reset()  # so that compilers see each size as the only one
+                for name in ["yardsticks", *shared] if mode == "eager" else shared:
+                    if "pairwise" in name and rows != SIZES[0][0]:
+                        continue
+                    row = {"rows": rows, "d": d, "mode": mode}
+                    if name == "yardsticks":
+                        row |= yardsticks(rows, d, budget)
+                    else:
+                        row |= measure(name, rows, d, mode, budget)
+                    table.append(row)
+                    console.print(json.dumps(row), soft_wrap=True)
+                    progress.advance()
+    return table
+
+
+def points(rows: int, d: int) -> dict[str, list[Tensor]]:
+    """Arguments of each kind, about one radius of curvature from the origin."""
+    torch.manual_seed(0)
+    x, y, v = (torch.randn(rows, d) / d**0.5 for _ in range(3))
+    ball = [lorentz.to_poincare(x), lorentz.to_poincare(y)]
+    return {"h": [x, y], "b": ball, "v": [v], "w": [v / 4], "o": [v], "p": [v / 2]}
+
+
+def yardsticks(rows: int, d: int, budget: float) -> dict:
+    """A Euclidean distance and the two things that the targets are multiples of."""
+    ball = points(rows, d)["b"]
+    matrix = torch.randn(d, d) / d**0.5
+    with torch.no_grad():
+        seconds = timed(
+            {
+                "euclidean distance": lambda: (ball[0] - ball[1]).norm(dim=-1),
+                "poincare distance": lambda: poincare.distance(*ball),
+                "product": lambda: ball[0] @ matrix.mT,
+                "mobius matvec": lambda: poincare.mobius_matvec(matrix, ball[0]),
+            },
+            budget,
+        )
+    distances = seconds["poincare distance"] / seconds["euclidean distance"]
+    products = seconds["mobius matvec"] / seconds["product"]
+    return {
+        "function": "yardsticks",
+        "us": {name: round(1e6 * s, 1) for name, s in seconds.items()},
+        "distance_over_euclidean": round(distances, 2),
+        "matvec_over_product": round(products, 2),
+    }
+
+
+def measure(name: str, rows: int, d: int, mode: str, budget: float) -> dict:
+    """Median microseconds of every side for one function; times faster than each peer."""
+    pairwise = "pairwise" in name
+    rows, d = PAIRS if pairwise else (rows, d)
+    given = {kind: iter(values) for kind, values in points(rows, d).items()}
+    args = tuple(next(given[letter]) for letter in TAKES[name])
+    matrix = torch.randn(d, d) / d**0.5
+    sides: dict[str, tuple[Callable, tuple]] = {"ours": (_ours(name, matrix), args)}
+    for side, shared in {"geoopt": geoopt(matrix, cases.W), "hypll": hypll()}.items():
+        if peer := shared.get(name):
+            k = torch.tensor(peer.k(1.0))
+            sides[side] = (peer.call, (*peer.arguments(TAKES[name], args, 1.0), k))
+    calls = {}
+    for side, (call, arguments) in sides.items():
+        try:
+            calls[side] = prepare(call, arguments, mode)
+        except Exception as error:  # what a peer's compilation raises is the peer's
+            if side == "ours":
+                raise
+            console.print(f"{name}: {side} does not compile: {str(error).splitlines()[0]}")
+    seconds = timed(calls, budget)
+    row: dict = {"function": name}
+    if pairwise:
+        row |= {"rows": rows, "d": d}
+    row |= {f"{side}_us": round(1e6 * s, 1) for side, s in seconds.items()}
+    if not pairwise and mode != "training":
+        row["floor_us"] = round(1e6 * floor(args, calls["ours"](), budget), 1)
+    for side in [side for side in seconds if side != "ours"]:
+        row[f"times_{side}"] = round(seconds[side] / seconds["ours"], 2)
+    return row
+
+
+def _ours(name: str, matrix: Tensor) -> Callable:
+    module, _, function = name.partition(".")
+    call = getattr({"lorentz": lorentz, "poincare": poincare}[module], function)
+    first = {"mobius_matvec": matrix, "mobius_scalar": cases.W}
+    return partial(call, first[function]) if function in first else call
+
+
+def prepare(call: Callable, args: tuple, mode: str) -> Callable[[], object]:
+    if mode == "training":
+        leaves = [a.clone().requires_grad_(a.dim() > 0) for a in args]
+        points = [leaf for leaf in leaves if leaf.dim() > 0]
+
+        def train() -> object:
+            return torch.autograd.grad(call(*leaves).sum(), points)
+
+        return train
+    compiled = torch.compile(call) if mode == "compiled" else call
+
+    def forward() -> object:
+        with torch.no_grad():
+            return compiled(*args)
+
+    forward()
+    return forward
+
+
+def floor(args: tuple[Tensor, ...], out: Tensor, budget: float) -> float:
+    """Seconds of the fastest operator that reads as much and, for a vector, writes as much."""
+    read = [a for a in args if a.dim() > 1]
+    flat = [a.reshape(-1) for a in read]
+    if out.dim() == 1:
+        return timed({"read": lambda: torch.dot(flat[0], flat[-1])}, budget)["read"]
+    into = torch.empty_like(read[0])
+    operator = {
+        1: lambda: torch.mul(read[0], 2.0, out=into),
+        2: lambda: torch.add(read[0], read[-1], out=into),
+        3: lambda: torch.addcmul(*read, out=into),
+    }[len(read)]
+    return timed({"copy": operator}, budget)["copy"]
+
+
+def timed(sides: dict[str, Callable[[], object]], budget: float) -> dict[str, float]:
+    """Median seconds of every side; they take turns, so that disturbances hit them alike.
+
+    Two turns warm up; then at least 7 turns and at most 100, as the budget in seconds allows.
+    """
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    begun = time.perf_counter()
+    for turn in range(102):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            times[name].append(time.perf_counter() - start)
+        if turn >= 8 and time.perf_counter() - begun > budget:
+            break
+    return {name: statistics.median(values[2:]) for name, values in times.items()}
+
+
+def summary(result: dict) -> dict:
+    """What the targets ask for."""
+    reached: dict = {}
+    if table := result.get("accuracy"):
+        ours = [row["ours"] for row in table]
+        reached["worst_value_error"] = max(row["value"] for row in ours)  # to reach: 1e-6
+        reached["worst_gradient_error"] = max(row["gradient"] for row in ours)  # 1e-5
+        reached["not_finite"] = sum(row["not_finite"] for row in ours)  # 0
+    if table := result.get("speed"):
+        yards = [row for row in table if row["function"] == "yardsticks"]
+        if yards:  # to reach: 4 and 2.5
+            for what in ("distance_over_euclidean", "matvec_over_product"):
+                reached[what] = max(yard[what] for yard in yards)
+        for mode in dict.fromkeys(row["mode"] for row in table):
+            of_mode = [row for row in table if row["mode"] == mode and "times_geoopt" in row]
+            reached[f"{mode}_below_twice_geoopt"] = [
+                f"{row['function']} {row['rows']}x{row['d']}: {row['times_geoopt']}"
+                for row in of_mode
+                if row["times_geoopt"] < 2
+            ]
+            reached[f"{mode}_functions"] = len(of_mode)
+    return reached
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--accuracy", action="store_true", help="accuracy alone")
+    parser.add_argument("--speed", action="store_true", help="speed alone")
+    parser.add_argument("--only", nargs="+", default=[""], help="parts of function names")
+    parser.add_argument("--rows", type=int, default=2, help="random points a case")
+    parser.add_argument(
+        "--modes",
+        nargs="+",
+        default=["eager", "training", "compiled"],
+        choices=["eager", "training", "compiled"],
+    )
+    parser.add_argument("--budget", type=float, default=1.0, help="seconds a measurement")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    names = [name for name in TAKES if any(part in name for part in arguments.only)]
+    result: dict = {"device": device_name(), "threads": arguments.threads}
+    if arguments.accuracy or not arguments.speed:
+        exact = [name for name in names if name in cases.FUNCTIONS]
+        result["accuracy"] = accuracy(exact, arguments.rows)
+    if arguments.speed or not arguments.accuracy:
+        result["speed"] = speed(names, arguments.modes, arguments.budget)
+    print(json.dumps(result | {"reached": summary(result)}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

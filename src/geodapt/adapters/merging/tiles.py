@@ -1,0 +1,46 @@
+"""A low-rank sum of which only some tiles are kept: a full matrix that need not be formed."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+class Tiles(NamedTuple):
+    """Tile (i, j) is ``sum_n kept[n, i, j] B_in A_jn`` over the adapters' factors in that tile.
+
+    Has what a decomposition by products needs: ``@``, ``T`` and the squared norm.
+    """
+
+    A: Float[Tensor, "wide R width"]
+    B: Float[Tensor, "tall height R"]
+    kept: Float[Tensor, "n tall wide"]
+    ranks: list[int]
+    """How many of the R columns and rows are each adapter's."""
+    shape: tuple[int, int]
+    """That of the whole; tiles at its lower and right edge are filled up with zeros."""
+    energy: float
+
+    @property
+    def T(self) -> "Tiles":
+        """The transpose."""
+        return Tiles(self.B.mT, self.A.mT, self.kept.mT, self.ranks, self.shape[::-1], self.energy)
+
+    def __matmul__(self, x: Float[Tensor, "in k"]) -> Float[Tensor, "out k"]:
+        spans = (self.A @ cut_up(x, self.A.shape[2])).split(self.ranks, 1)
+        sums = [
+            (kept @ span.flatten(1)).view(-1, *span.shape[1:])
+            for kept, span in zip(self.kept, spans, strict=True)
+        ]
+        return (self.B @ torch.cat(sums, 1)).flatten(0, 1)[: self.shape[0]]
+
+    def dense(self) -> Float[Tensor, "out in"]:
+        """The matrix itself."""
+        return self @ torch.eye(self.shape[1], dtype=self.A.dtype)
+
+
+def cut_up(rows: Float[Tensor, "m k"], height: int) -> Float[Tensor, "tiles height k"]:
+    """Rows in tiles of so many, the last one filled up with zeros."""
+    return pad(rows, (0, 0, 0, -len(rows) % height)).view(-1, height, rows.shape[1])
