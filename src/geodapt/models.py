@@ -1,6 +1,8 @@
 """Base models by name: the offline one, a folder, or a hub name; and their blocks."""
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,31 +64,11 @@ def load_base(
     short or not those of the configuration, or when there are no blocks or no tokenizer.
     """
     location = locate(base)
-    _refuse_pickles(base, Path(location))
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # an unused pooler is no news
-    try:
-        with bar(f"loading {base}"):
-            kind = _with_head(location) if head else AutoModel
-            model, info = kind.from_pretrained(
-                location,
-                dtype=dtype,
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,  # they are refused below, with their names
-                output_loading_info=True,
-            )
-            blocks(model)
-            tokenizer = AutoTokenizer.from_pretrained(location)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise InputError(
-            f"base '{base}' could not be loaded: {reason}. Give a folder saved by "
-            "save_pretrained (safetensors), a hub name that is reachable, or "
-            f"'{OFFLINE}', which needs no network"
-        ) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    _require_whole(base, info)
+    with loading(base):
+        kind = _with_head(location) if head else AutoModel
+        model = load_weights(base, location, dtype, kind)
+        blocks(model)
+        tokenizer = AutoTokenizer.from_pretrained(location)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise InputError(
             f"base '{base}' has no tokenizer beside its weights; "
@@ -96,6 +78,45 @@ def load_base(
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False).eval()
     return model, tokenizer
+
+
+@contextmanager
+def loading(base: str) -> Iterator[None]:
+    """A quiet block with a progress bar, whose errors become an :class:`InputError`."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # an unused pooler is no news
+    try:
+        with bar(f"loading {base}"):
+            yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise InputError(
+            f"base '{base}' could not be loaded: {reason}. Give a folder saved by "
+            "save_pretrained (safetensors), a hub name that is reachable, or "
+            f"'{OFFLINE}', which needs no network"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def load_weights(
+    base: str, location: str, dtype: torch.dtype = torch.float32, kind: Any = AutoModel
+) -> PreTrainedModel:
+    """The model that a folder or a hub name holds, whole; by default without a task head.
+
+    Raises :class:`InputError`, which calls it ``base``, when the weights are pickled, incomplete or
+    not those of the configuration.
+    """
+    _refuse_pickles(base, Path(location))
+    model, info = kind.from_pretrained(
+        location,
+        dtype=dtype,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # they are refused below, with their names
+        output_loading_info=True,
+    )
+    _require_whole(base, info)
+    return model
 
 
 def _with_head(location: str) -> Any:

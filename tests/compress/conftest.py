@@ -24,7 +24,7 @@ def world(tmp_path_factory) -> Path:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
-    for family in ("llama", "bert"):
+    for family in ("llama", "bert", "helm"):
         seeded(family).save_pretrained(folder / family)
         fast.save_pretrained(folder / family)
     numbers = torch.randint(0, 90, (60, 14), generator=torch.Generator().manual_seed(0))

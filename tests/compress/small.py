@@ -3,6 +3,7 @@
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from geodapt.helm import HelmConfig, HelmForCausalLM
 from tests.conftest import tiny_bert, tiny_llama, tiny_t5
 
 METHODS = ("svd", "int8", "int4", "int", "lowrank_plus_int4", "lowrank_plus_int")
@@ -26,7 +27,27 @@ def tiny_gpt2():
     return GPT2LMHeadModel(config).eval()
 
 
-FAMILIES = {"bert": tiny_bert, "llama": tiny_llama, "t5": tiny_t5, "gpt2": tiny_gpt2}
+def tiny_helm():
+    config = HelmConfig(
+        vocab_size=100,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+    )
+    model = HelmForCausalLM(config).eval()
+    for parameter in model.parameters():  # what starts at zero computes nothing yet
+        parameter.data += 0.02 * torch.randn(parameter.shape)
+    return model
+
+
+FAMILIES = {
+    "bert": tiny_bert,
+    "llama": tiny_llama,
+    "t5": tiny_t5,
+    "gpt2": tiny_gpt2,
+    "helm": tiny_helm,
+}
 
 
 def seeded(family):

@@ -37,7 +37,7 @@ def model_bytes(out):
 
 @pytest.mark.parametrize(
     ("model", "method"),
-    [("llama", "svd"), ("bert", "lowrank_plus_int4"), ("llama", "int8"), ("bert", "int")],
+    [("llama", "svd"), ("bert", "lowrank_plus_int4"), ("helm", "int8"), ("bert", "int")],
 )
 def test_a_run_leaves_a_model_that_loads_and_its_figures(world, tmp_path, model, method):
     size = {} if method == "int8" else {"bits_per_weight": 6}
@@ -47,7 +47,7 @@ def test_a_run_leaves_a_model_that_loads_and_its_figures(world, tmp_path, model,
     assert found["bits_per_weight"] <= 6 or method == "int8"
     assert before["size_mb"] > after["size_mb"]
     assert after["forward_ms"] > 0
-    if model == "llama":
+    if model != "bert":
         assert after["perplexity"] == pytest.approx(before["perplexity"], rel=0.2)
         assert after["perplexity"] != before["perplexity"]
     else:

@@ -49,6 +49,17 @@ def test_equals_the_naive_reference_with_ties(table, data):
     assert found == pytest.approx(naive(table, column), abs=1e-12)
 
 
+def test_a_column_for_each_user():
+    scores = torch.randint(-3, 4, (30, 7)).double()
+    columns = torch.randint(7, (30,))
+    each = [
+        target_ranks(row[None], int(column)) for row, column in zip(scores, columns, strict=True)
+    ]
+    assert torch.equal(target_ranks(scores, columns), torch.cat(each))
+    with pytest.raises(InputError, match="expected"):
+        target_ranks(scores, columns[:29])
+
+
 def test_equals_torchmetrics():
     # Positive scores: torchmetrics counts a target with a score of 0 or less as not retrieved.
     scores = torch.rand(40, 30) + 0.1

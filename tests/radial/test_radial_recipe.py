@@ -172,6 +172,16 @@ def test_a_tree(world, geodapt):
     assert {"class_recall_at_1", "class_recall_at_5"} <= results(world / "tree")["after"].keys()
 
 
+def test_measuring_alone(ran, world, geodapt):
+    recipe = write(world, methods=[], lexical="words.csv")
+    done = geodapt("run", recipe, "--out", "measured")
+    assert done.code == 0, done.err
+    found = results(world / "measured")
+    assert found["before"] == found["after"] == results(ran)["before"]
+    assert [row["method"] for row in found["rows"]] == ["untuned"]
+    assert not (world / "measured" / "model").exists()
+
+
 # --- queries ------------------------------------------------------------------------------------
 
 

@@ -39,8 +39,8 @@ def analyse_layer(
         E = W - weight.dequantize()
         entry: dict[str, Any] = {"form": str(form), **shape(E, W, moments).as_dict()}
         if kind == "int":
-            step = E / weight.scale.to(E).repeat_interleave(form.group or 1, 1)  # type: ignore[attr-defined]
-            entry["in_steps"] = shape(step, W).as_dict()
+            steps = weight.scale.to(E).repeat_interleave(form.group or 1, 1)  # type: ignore[attr-defined]
+            entry["in_steps"] = shape(E / steps, W).as_dict()
         if picture:
             entry["picture"] = _picture(E)
         found["kinds"][kind] = entry

@@ -5,6 +5,7 @@ time. A stage is whole or absent, and depends on nothing but the recipe and the 
 so that a resumed run ends with the same bytes.
 """
 
+import copy
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,7 @@ class Job:
         self.model, self.tokenizer = load_original(
             recipe.model, getattr(torch, recipe.precision), recipe.adapter
         )
+        self.untouched_tokenizer = copy.deepcopy(self.tokenizer)  # reading texts sets its lengths
         self.layers = compressible(self.model)
         check_fits(self.layers, self.method, recipe.target)
         calibration, self.held_out = self._texts()
@@ -67,7 +69,7 @@ class Job:
         embeddings = self._embeddings
         for number, (path, report) in enumerate(zip(self.layers, reports, strict=True)):
             replace_weight(self.model, path, self._finished(number, forms[path], report))
-        save(self.model, self.folder / "model", self.tokenizer)
+        save(self.model, self.folder / "model", self.untouched_tokenizer)
         self.model = load(self.folder / "model")
         after = self.folder.stage("after", lambda work: self._measure(embeddings))
         return self._results(before, after, reports, analysis)

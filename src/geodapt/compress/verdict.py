@@ -45,14 +45,13 @@ def _variance(layers: Sequence[dict[str, Any]]) -> str:
         else "The variance of the integers' error is not the same everywhere"
         + (", but nearer to it than the SVD's." if fairer else ", and no nearer to it.")
     )
-    return (
-        f"{lead} The 90th percentile of the rows' variances is, over the 10th, "
-        + _each(layers, lambda k: f"{median(layers, k, 'rows', 'ratio'):.2f}")
-        + " (chance alone "
-        + f"{median(layers, 'int', 'rows', 'shuffled'):.2f}); of the columns' "
-        + _each(layers, lambda k: f"{median(layers, k, 'columns', 'ratio'):.2f}")
-        + f" (chance {median(layers, 'int', 'columns', 'shuffled'):.2f})."
-    )
+    shown = [
+        f"{side}: "
+        + _each(layers, lambda k, side=side: f"{median(layers, k, side, 'ratio'):.2f}")  # type: ignore[misc]
+        + f", chance {median(layers, 'int', side, 'shuffled'):.2f}"
+        for side in ("rows", "columns")
+    ]
+    return f"{lead} Variances, 90th percentile over 10th; of {'; of '.join(shown)}."
 
 
 def _in_steps(layers: Sequence[dict[str, Any]]) -> str:
@@ -111,8 +110,12 @@ def _outputs(layers: Sequence[dict[str, Any]]) -> str:
 
 def _aim(layers: Sequence[dict[str, Any]]) -> str:
     aim = {k: median(layers, k, "alignment") for k in KINDS}
+    lead = (
+        "The SVD keeps its error out of the inputs' way"
+        if aim["svd"] < 0.8
+        else "The SVD's error meets the inputs much as one without direction would"
+    )
     return (
-        "Against an error of the same size without direction, the inputs meet "
-        + ", ".join(f"{value:.2f} times {KINDS[k]}'s" for k, value in aim.items())
-        + ": what is chosen by the inputs lies where they do not point."
+        f"{lead}: what each does to the outputs, over what an error of its size without direction "
+        "would do, is " + ", ".join(f"{KINDS[k]} {value:.2f}" for k, value in aim.items()) + "."
     )

@@ -16,12 +16,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-import datasets
 import numpy as np
 from datasets import Dataset
 from filelock import FileLock
@@ -29,6 +27,7 @@ from pydantic import Field
 
 from geodapt.data import mining
 from geodapt.data.domain import Domain
+from geodapt.data.quiet import quiet_datasets
 from geodapt.data.sequences import SequenceSettings, Trail, build_domain, by_group, k_core
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, cache_folder
@@ -150,7 +149,7 @@ def _mine_into(folder: Path, module: str, advance: Callable[[], None]) -> None:
         if folder.is_dir():
             return
         found = _run_miner(module, advance)
-        with atomic_folder(folder) as temporary, _quiet():
+        with atomic_folder(folder) as temporary, quiet_datasets():
             Dataset.from_list(found["items"]).save_to_disk(str(temporary / "items"))
             Dataset.from_list(found["bodies"]).save_to_disk(str(temporary / "bodies"))
 
@@ -177,15 +176,3 @@ def _run_miner(module: str, advance: Callable[[], None]) -> dict[str, list[dict]
                 f"{last}. Does `python -c 'import {module}'` work?"
             )
         return json.loads(out.read_text())
-
-
-@contextmanager
-def _quiet():
-    """datasets' own progress bars off: there is one already."""
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()

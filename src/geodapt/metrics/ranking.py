@@ -13,16 +13,22 @@ NDCG_AT = 10
 
 
 def target_ranks(
-    scores: Float[Tensor, "users candidates"], target_column: int = 0
+    scores: Float[Tensor, "users candidates"], target_column: int | Int[Tensor, "users"] = 0
 ) -> Int[Tensor, "users"]:
     """The rank of each user's target, 1 for the best: 1 + the others that score as high or higher.
 
-    Ties count against the target, so a model that gives every candidate one score ranks last.
+    The target's column is the same for all, or one a user. Ties count against the target, so a
+    model that gives every candidate one score ranks last.
 
     Raises :class:`InputError` when scores hold a NaN, which has no rank, or are not a table with
     that column.
     """
-    if scores.ndim != 2 or not 0 <= target_column < scores.shape[1]:
+    columns = torch.as_tensor(target_column, device=scores.device).view(-1, 1)
+    if (
+        scores.ndim != 2
+        or len(columns) not in {1, len(scores)}
+        or ((columns < 0) | (columns >= scores.shape[1])).any()
+    ):
         raise InputError(
             f"scores have shape {tuple(scores.shape)}, expected (users, candidates) with the "
             f"target in column {target_column}"
@@ -33,7 +39,7 @@ def target_ranks(
             f"scores of user {user} hold NaN, which cannot be ranked; did training diverge? "
             "Lower the learning rate"
         )
-    target = scores[:, target_column, None]
+    target = scores.gather(1, columns.expand(len(scores), 1))
     return (scores >= target).sum(1)  # the target itself counts as the 1
 
 
@@ -51,7 +57,11 @@ class RankingMetrics(Metric):
         super().__init__()
         self.add_state("ranks", default=[], dist_reduce_fx="cat")
 
-    def update(self, scores: Float[Tensor, "users candidates"], target_column: int = 0) -> None:
+    def update(
+        self,
+        scores: Float[Tensor, "users candidates"],
+        target_column: int | Int[Tensor, "users"] = 0,
+    ) -> None:
         self.ranks.append(target_ranks(scores, target_column))
 
     def compute(self) -> dict[str, float]:

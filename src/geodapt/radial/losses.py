@@ -17,12 +17,13 @@ from torch import Tensor
 from geodapt.geometry import cones
 from geodapt.settings import Settings
 
+Loss = Literal["radial", "cone"]
+"""radial: the contrast of exterior angles; cone: the entailment cone, a baseline."""
+
 
 class LossSettings(Settings):
     """The total ``weight * L + anchoring * L_reg``."""
 
-    kind: Literal["radial", "cone"] = "radial"
-    """radial: the contrast of exterior angles; cone: the entailment cone, a baseline."""
     weight: float = Field(default=1.0, gt=0)
     """Weight of the hierarchy's loss (lambda_RE)."""
     anchoring: float = Field(default=10.0, ge=0)

@@ -99,8 +99,7 @@ class Study:
         model = RadialModel(self._encoder(), root)
         model.spread_roots([chain.texts[0] for chain in self.hierarchy.train], recipe.seed)
         model.train_text_side(self._lora())
-        loss = {"kind": "cone" if name == "cone" else "radial"}
-        tuner = Tuner(model, recipe.loss.model_copy(update=loss))
+        tuner = Tuner(model, recipe.loss, "cone" if name == "cone" else "radial")
         points = [p for p in model.roots.parameters() if p.requires_grad]
         own = {id(point) for point in points}
         rest = [p for p in tuner.parameters() if p.requires_grad and id(p) not in own]

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from geodapt.adapters import Off
-from geodapt.radial.losses import LossSettings, anchoring_loss, cone_loss, radial_loss
+from geodapt.radial.losses import Loss, LossSettings, anchoring_loss, cone_loss, radial_loss
 from geodapt.radial.model import RadialModel
 from geodapt.radial.roots import nearest
 
@@ -16,9 +16,9 @@ from geodapt.radial.roots import nearest
 class Tuner(nn.Module):
     """A :class:`RadialModel` whose text side trains, beside the pretrained one that anchors it."""
 
-    def __init__(self, model: RadialModel, settings: LossSettings) -> None:
+    def __init__(self, model: RadialModel, settings: LossSettings, loss: Loss = "radial") -> None:
         super().__init__()
-        self.model, self.settings = model, settings
+        self.model, self.settings, self.loss = model, settings, loss
         # The pretrained text side: the base with its adapter off, or a copy that shares all that
         # stays frozen. In a list, so that it is neither trained, saved nor counted as a part.
         frozen = {id(p): p for p in model.encoder.parameters() if not p.requires_grad}
@@ -34,7 +34,7 @@ class Tuner(nn.Module):
         roots = self.model.roots(vectors[0])
         general, entailed, contradicting, specific = vectors[triples].unbind(1)
         root = roots[nearest(roots, specific)]
-        if settings.kind == "radial":
+        if self.loss == "radial":
             loss = radial_loss(general, entailed, contradicting, root)
         else:
             loss = cone_loss(general, entailed, root, settings.eps)

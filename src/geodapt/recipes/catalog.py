@@ -9,6 +9,7 @@ from geodapt.errors import InputError
 from geodapt.recipes.document import Document
 
 SYSTEMS = {
+    "clip": "geodapt.clip.recipe:ClipRecipe",
     "xcross": "geodapt.xcross.recipe:XCrossRecipe",
     "radial": "geodapt.radial.recipe:RadialRecipe",
     "radial-query": "geodapt.radial.query:RadialQueryRecipe",

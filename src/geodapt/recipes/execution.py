@@ -4,6 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import geodapt.helm  # noqa: F401 - registers its model type, which any recipe may name
 from geodapt import __version__
 from geodapt.errors import InputError
 from geodapt.files import sweep, write_text

@@ -1,0 +1,50 @@
+"""The trained CLIP in the cache folder, which other recipes start from."""
+
+import hashlib
+import json
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+from filelock import FileLock
+
+from geodapt.clip.fitting import save_clip, train_clip
+from geodapt.clip.settings import ClipSettings
+from geodapt.data.glyphs import Glyphs, load_glyphs
+from geodapt.data.glyphs.store import drawn_with
+from geodapt.files import atomic_folder, cache_folder
+from geodapt.processes import from_main_process, several_processes, wait_for_everyone
+
+
+def checkpoint(settings: ClipSettings | None = None) -> Path:
+    """The folder of the CLIP that these settings give, trained now where the cache has none.
+
+    A training that was cut short goes on where it was.
+    """
+    settings = settings or ClipSettings()
+    glyphs = load_glyphs(settings.data)
+    folder = cached(settings, glyphs)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Another command may want the same model: it waits, then finds it. Processes that a launcher
+    # started together train together.
+    lock = FileLock(folder.with_name(folder.name + ".lock"))
+    with nullcontext() if several_processes() else lock:
+        if not from_main_process(folder.is_dir()):
+            work = folder.with_name(folder.name + ".work")
+            save_clip(*train_clip(settings, glyphs, work), folder)
+            wait_for_everyone()
+            shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def keep(trained: Path, settings: ClipSettings, glyphs: Glyphs) -> None:
+    """Put a trained model into the cache, in place of one of the same settings."""
+    with atomic_folder(cached(settings, glyphs)) as temporary:
+        shutil.copytree(trained, temporary, dirs_exist_ok=True)
+
+
+def cached(settings: ClipSettings, glyphs: Glyphs) -> Path:
+    """Where the cache has the model of these settings and of these very fonts."""
+    depends = [settings.model_dump(mode="json"), drawn_with(glyphs.fonts)]
+    key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
+    return cache_folder() / "clip" / f"glyphs-{key}"

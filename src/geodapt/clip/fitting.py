@@ -1,0 +1,63 @@
+"""Training a CLIP on rendered characters, from scratch."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import CLIPModel, CLIPProcessor, set_seed
+
+from geodapt.clip.model import new_clip
+from geodapt.clip.pairs import Pairs, pixels
+from geodapt.clip.settings import ClipSettings
+from geodapt.data.glyphs import Glyphs
+from geodapt.files import atomic_folder
+from geodapt.processes import is_main_process
+from geodapt.training import fit
+
+
+def train_clip(
+    settings: ClipSettings, glyphs: Glyphs, work: Path, **watched: Any
+) -> tuple[CLIPModel, CLIPProcessor]:
+    """A CLIP of these settings, trained on the ``train`` split by transformers' contrastive loss.
+
+    ``work`` takes the checkpoints, from which a training that was cut short goes on; ``watched``
+    goes to :func:`geodapt.training.fit`.
+    """
+    chains = glyphs.classes["captions"][:]
+    shown = [chain for chain, new in zip(chains, glyphs.classes["new"], strict=True) if not new]
+    set_seed(settings.seed)
+    captions = (caption for chain in shown for caption in chain)
+    model, processor = new_clip(settings.model, settings.data.size, captions)
+    rows = glyphs.splits["train"]
+    labels = rows.with_format("numpy", columns=["label"])["label"][:]
+    pairs = Pairs(pixels(rows), labels, chains, processor.tokenizer, settings.general)
+    fit(
+        model,
+        pairs,
+        settings.training,
+        work=work,
+        collate=pairs.collate,
+        groups=parameter_groups(model, settings.training.weight_decay),
+        label="training clip-glyphs",
+        seed=settings.seed,
+        **watched,
+    )
+    return model.eval(), processor
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases, norms and the temperature do not, as in CLIP (section 2.4)."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+
+
+def save_clip(model: CLIPModel, processor: CLIPProcessor, folder: Path) -> None:
+    """Write both so that ``load_clip(folder)`` and transformers' Auto classes read them."""
+    if is_main_process():
+        with atomic_folder(folder) as temporary:
+            model.save_pretrained(temporary)
+            processor.save_pretrained(temporary)

@@ -1,0 +1,87 @@
+"""A CLIP by name: the one that trains here, a folder, or a hub name."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from transformers import AutoProcessor
+
+from geodapt.clip.cache import checkpoint
+from geodapt.errors import InputError
+from geodapt.models import load_weights, loading, locate
+from geodapt.progress import track
+
+GLYPHS = "clip-glyphs"
+"""Names the CLIP that the recipe of this name trains."""
+
+AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A CLIP or SigLIP with its processor, and unit vectors from both of its towers."""
+
+    model: Any
+    """CLIPModel, SiglipModel, or another that has the same two methods for features."""
+    processor: Any
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts d"]:
+        """Unit vectors of texts."""
+        # SigLIP was trained on texts padded to the full length, and wants them so.
+        whole = "siglip" in self.model.config.model_type
+        padding = "max_length" if whole else True
+
+        def embed(some: Sequence[str]) -> Tensor:
+            inputs = self.processor(
+                text=list(some), padding=padding, truncation=True, return_tensors="pt"
+            )
+            return self.model.get_text_features(**inputs.to(self.model.device)).pooler_output
+
+        return self._unit(embed, texts, "reading texts")
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "images d"]:
+        """Unit vectors of pictures: a list, or a ``datasets`` column, which is read in pieces."""
+
+        def embed(some: Sequence[Image.Image]) -> Tensor:
+            inputs = self.processor(
+                images=[image.convert("RGB") for image in some], return_tensors="pt"
+            )
+            return self.model.get_image_features(**inputs.to(self.model.device)).pooler_output
+
+        return self._unit(embed, images, "looking at pictures")
+
+    def _unit(self, embed: Any, inputs: Sequence, label: str) -> Tensor:
+        pieces = [
+            embed(inputs[start : start + AT_ONCE])
+            for start in track(range(0, len(inputs), AT_ONCE), label)
+        ]
+        if not pieces:
+            raise InputError("there is nothing to embed")
+        return nn.functional.normalize(torch.cat(pieces).float(), dim=-1)
+
+
+def load_clip(name: str, dtype: torch.dtype = torch.float32) -> Clip:
+    """A CLIP or SigLIP, frozen and in eval mode, with its processor.
+
+    ``clip-glyphs`` is the small one, which is trained now where the cache does not hold it.
+
+    Raises :class:`InputError` when the name leads nowhere, when the weights are pickled, cut short
+    or not those of the configuration, or when the model has no two towers.
+    """
+    location = str(checkpoint()) if name == GLYPHS else locate(name)
+    with loading(name):
+        model = load_weights(name, location, dtype)
+        processor = AutoProcessor.from_pretrained(location)
+    if not all(hasattr(model, part) for part in ("get_text_features", "get_image_features")):
+        raise InputError(
+            f"model '{name}' is a {type(model).__name__}, which does not embed both pictures and "
+            f"texts; give a CLIP or SigLIP, or '{GLYPHS}', which needs no network"
+        )
+    model.requires_grad_(False).eval()
+    return Clip(model, processor)

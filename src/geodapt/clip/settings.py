@@ -1,0 +1,35 @@
+"""What decides the CLIP that is trained here."""
+
+from pydantic import Field, model_validator
+
+from geodapt.clip.model import ModelSettings
+from geodapt.data.glyphs import GlyphSettings
+from geodapt.settings import Settings
+from geodapt.training import TrainingSettings
+
+
+class ClipSettings(Settings):
+    """A CLIP, its data and its training; the defaults are those of the recipe `clip-glyphs`."""
+
+    data: GlyphSettings = GlyphSettings()
+    """Pictures and captions."""
+    model: ModelSettings = ModelSettings()
+    general: float = Field(default=0.2, ge=0, le=1)
+    """Share of the training captions that are more general than the picture's name."""
+    training: TrainingSettings = TrainingSettings(
+        steps=4000, batch_size=128, learning_rate=1e-3, schedule="cosine", weight_decay=0.05
+    )
+    seed: int = Field(default=0, ge=0)
+    """Seed of everything random; the same seed gives the same model."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ClipSettings":
+        if self.data.size % self.model.patch:
+            raise ValueError(
+                f"data.size {self.data.size} does not divide into patches of {self.model.patch}"
+            )
+        if self.training.batch_size < 2:
+            raise ValueError("training.batch_size: a contrast needs two pairs or more, got 1")
+        if self.training.evaluate_every is not None:
+            raise ValueError("training.evaluate_every: the last weights are kept; leave it out")
+        return self

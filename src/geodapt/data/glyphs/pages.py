@@ -1,0 +1,199 @@
+"""Pages of several characters, with the class of every pixel and a box around each.
+
+For segmentation and detection with an open vocabulary: training pages show what training shows,
+test pages characters in other fonts and characters that are new.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset, DatasetDict, Features, Image, List, Value
+from filelock import FileLock
+from PIL import Image as Pillow
+from pydantic import Field, model_validator
+
+from geodapt.data.glyphs.drawing import Ink, Pen, greys
+from geodapt.data.glyphs.fonts import Font
+from geodapt.data.glyphs.loading import Glyphs
+from geodapt.data.glyphs.store import drawn_with, png
+from geodapt.data.quiet import quiet_datasets
+from geodapt.errors import InputError
+from geodapt.files import atomic_folder, cache_folder
+from geodapt.progress import bar
+from geodapt.settings import Settings
+
+PAGES_VERSION = 1
+"""Part of the cache's key: raised whenever the same settings give other pages."""
+
+SHOWN = {"train": ("train",), "validation": ("validation",), "test": ("test", "new")}
+"""The splits that each split's pages take their characters from."""
+
+COVERED = 64
+"""A pixel shows a character where ink covers a quarter of it (of 255)."""
+
+BACKGROUND = 0
+TRIES = 20
+FEATURES = Features(
+    {
+        "image": Image(),
+        "mask": Image(),
+        "objects": {"bbox": List(List(Value("float32"), 4)), "category": List(Value("int32"))},
+    }
+)
+
+
+class PageSettings(Settings):
+    """Pages of characters."""
+
+    train: int = Field(default=1000, ge=1)
+    """Training pages."""
+    test: int = Field(default=200, ge=1)
+    """Test pages, and validation pages."""
+    size: int = Field(default=128, ge=32, le=2048)
+    """Side of a page in pixels."""
+    characters: tuple[int, int] = (4, 12)
+    """The fewest and the most characters on a page."""
+    em: tuple[int, int] = (20, 48)
+    """The smallest and the largest size of a font, in pixels."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of what stands where."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PageSettings":
+        for name, least in (("characters", 1), ("em", 8)):
+            low, high = getattr(self, name)
+            if not least <= low <= high:
+                raise ValueError(
+                    f"{name}: expected {least} <= smallest <= largest, got {low}, {high}"
+                )
+        if self.em[1] > self.size:
+            raise ValueError(f"em: {self.em[1]} pixels do not fit on a page of {self.size}")
+        return self
+
+
+def load_pages(glyphs: Glyphs, settings: PageSettings) -> DatasetDict:
+    """Pages in ``train``, ``validation`` and ``test``, drawn where the cache does not have them.
+
+    Columns: ``image`` (grey); ``mask`` (16 bits: 0 where there is paper, else 1 + the label);
+    ``objects``, with ``bbox`` (x, y, width, height in pixels, as COCO has them) and ``category``
+    (the label). Boxes do not overlap; a character that finds no room on its page is left out.
+
+    Raises :class:`InputError` where a split has no characters, or more than a mask can hold.
+    """
+    if len(glyphs.classes) >= 2**16:
+        raise InputError(
+            f"a mask of 16 bits holds 65,535 classes, there are {len(glyphs.classes)}; "
+            "choose scripts or kinds"
+        )
+    pairs = {name: _pairs(glyphs, splits) for name, splits in SHOWN.items()}
+    folder = cache_folder() / "glyph-pages" / _key(glyphs, pairs, settings)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Another process may want the same pages: it waits, then finds them.
+    with FileLock(folder.with_name(folder.name + ".lock")):
+        if not folder.is_dir():
+            counts = {name: settings.train if name == "train" else settings.test for name in SHOWN}
+            with (
+                bar("setting pages", sum(counts.values())) as progress,
+                atomic_folder(folder) as temporary,
+                quiet_datasets(),
+            ):
+                for number, (name, count) in enumerate(counts.items()):
+                    press = _Press(glyphs, settings, [settings.seed, number])
+                    pages = []
+                    for _ in range(count):
+                        pages.append(press.page(pairs[name]))
+                        progress.advance()
+                    Dataset.from_list(pages, FEATURES).save_to_disk(str(temporary / name))
+    return DatasetDict({name: Dataset.load_from_disk(str(folder / name)) for name in SHOWN})
+
+
+class _Press:
+    """Sets one page after another, by the seed."""
+
+    def __init__(self, glyphs: Glyphs, settings: PageSettings, seed: list[int]) -> None:
+        self.characters, self.fonts = glyphs.classes["character"][:], glyphs.fonts
+        self.settings = settings
+        self.random = np.random.default_rng(seed)
+        # A few sizes rather than all, so that few fonts are open at once.
+        self.sizes = np.unique(np.linspace(*settings.em, num=8).round().astype(int))
+        self.pens: dict[tuple[Path, int], Pen] = {}
+
+    def page(self, pairs: np.ndarray) -> dict:
+        """One page of some of these pairs of a character and a font."""
+        side, random = self.settings.size, self.random
+        coverage = Pillow.new("L", (side, side))
+        mask = np.full((side, side), BACKGROUND, dtype=np.uint16)
+        boxes: list[tuple[int, int, int, int]] = []
+        labels: list[int] = []
+        low, high = self.settings.characters
+        for label, domain in pairs[
+            random.integers(len(pairs), size=random.integers(low, high + 1))
+        ]:
+            ink = self._ink(self.characters[label], self.fonts[domain])
+            if ink is None or not (shown := np.asarray(ink.coverage) >= COVERED).any():
+                continue
+            if (corner := self._room(ink.coverage.size, boxes)) is None:
+                continue
+            (x, y), (width, height) = corner, ink.coverage.size
+            coverage.paste(ink.coverage, (x, y))
+            mask[y : y + height, x : x + width][shown] = label + 1
+            boxes.append((x, y, width, height))
+            labels.append(int(label))
+        picture = coverage.point(greys(*random.uniform(-1, 1, 2)))
+        return {
+            "image": png(picture),
+            "mask": png(Pillow.fromarray(mask)),
+            "objects": {"bbox": boxes, "category": labels},
+        }
+
+    def _ink(self, character: str, font: Font) -> Ink | None:
+        em = int(self.random.choice(self.sizes))
+        if (font.file, em) not in self.pens:
+            self.pens[font.file, em] = Pen(font.file, em)
+        return self.pens[font.file, em].ink(character, self.settings.size // 2)
+
+    def _room(
+        self, size: tuple[int, int], boxes: list[tuple[int, int, int, int]]
+    ) -> tuple[int, int] | None:
+        """The corner of a place that no box touches, or None after some tries."""
+        width, height = size
+        for _ in range(TRIES):
+            x = int(self.random.integers(self.settings.size - width + 1))
+            y = int(self.random.integers(self.settings.size - height + 1))
+            if all(
+                x + width < left or left + wide < x or y + height < top or top + high < y
+                for left, top, wide, high in boxes
+            ):
+                return x, y
+        return None
+
+
+def _pairs(glyphs: Glyphs, splits: tuple[str, ...]) -> np.ndarray:
+    """The different pairs of a label and a font in some splits, in order."""
+    columns = [
+        np.stack([table["label"][:], table["domain"][:]], axis=1)
+        for name in splits
+        if len(table := glyphs.splits[name].with_format("numpy", columns=["label", "domain"]))
+    ]
+    if not columns:
+        raise InputError(
+            f"the characters have no rows for {' and '.join(splits)}, so there is nothing to set "
+            "pages with; raise test, validation or new"
+        )
+    return np.unique(np.concatenate(columns), axis=0)
+
+
+def _key(glyphs: Glyphs, pairs: dict[str, np.ndarray], settings: PageSettings) -> str:
+    """A short hash of all that the pages depend on."""
+    depends = {
+        "version": PAGES_VERSION,
+        "drawn": drawn_with(glyphs.fonts),
+        "characters": "".join(glyphs.classes["character"]),
+        "settings": settings.model_dump(),
+    }
+    digest = hashlib.sha256(json.dumps(depends).encode())
+    for of_split in pairs.values():
+        digest.update(of_split.astype(np.int64).tobytes())
+    return digest.hexdigest()[:16]

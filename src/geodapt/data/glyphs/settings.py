@@ -1,0 +1,34 @@
+"""What a user chooses about the built-in image-text data."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from geodapt.data.glyphs.fonts import MATPLOTLIB
+from geodapt.settings import Settings
+
+
+class GlyphSettings(Settings):
+    """Rendered characters, with captions from their Unicode names."""
+
+    kind: Literal["glyphs"] = "glyphs"
+    fonts: list[str] = Field(default=[MATPLOTLIB], min_length=1)
+    """Font files, folders of them, or matplotlib for those that it ships."""
+    scripts: list[str] | None = Field(default=None, min_length=1)
+    """Scripts by their Unicode names, such as Latin, Greek, Common; all when not given."""
+    kinds: list[str] | None = Field(default=None, min_length=1)
+    """Of letter, number, punctuation mark, symbol; all when not given."""
+    size: int = Field(default=32, ge=8, le=512)
+    """Side of a picture in pixels."""
+    views: int = Field(default=1, ge=1)
+    """Pictures of a character in a font, each turned, zoomed, moved and greyed a little."""
+    new: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the characters with an accent or another addition that training never shows."""
+    test: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the pairs of a font and a character that are kept for the test."""
+    validation: float = Field(default=0.05, ge=0, lt=1)
+    """Share of those pairs that are kept for validation."""
+    shifted: list[str] = ["Computer Modern*"]
+    """Fonts that training never shows, by name; * stands for anything."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the views, the splits and the contradicting captions."""
