@@ -21,6 +21,7 @@ import shutil
 import time
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ import torch
 
 from geodapt.errors import InputError
 from geodapt.files import read_json, write_json, write_text
-from geodapt.memory import peak_memory_mb
+from geodapt.memory import peak_memory, peak_memory_mb
 from geodapt.processes import from_main_process, is_main_process, wait_for_everyone
 from geodapt.settings import Settings
 
@@ -77,6 +78,26 @@ class RunFolder:
             shutil.rmtree(work, ignore_errors=True)
         wait_for_everyone()
         return result
+
+    def measured(self, name: str, compute: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        """A :meth:`stage` whose result also holds its ``seconds`` and ``peak_memory_mb``."""
+
+        def with_costs(work: Path) -> dict[str, Any]:
+            started = time.perf_counter()
+            with peak_memory() as peak:
+                result = compute(work)
+            seconds = round(time.perf_counter() - started, 2)
+            return {**result, "seconds": seconds, "peak_memory_mb": peak.mb}
+
+        return self.stage(name, with_costs)
+
+    def watch(self, stage: str) -> dict[str, Any]:
+        """Where :func:`geodapt.training.fit` tells of a stage's training, as its arguments."""
+        return {
+            "log": partial(self.log, stage),
+            "forget_after": partial(self.forget_after, stage),
+            "tensorboard": self.path / "tensorboard" / stage,
+        }
 
     def log(self, stage: str, step: int, **values: float) -> None:
         """Append a line to ``metrics.jsonl``."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 import typer
 from safetensors.numpy import save_file
+from transformers import ViTConfig, ViTModel, Wav2Vec2Config, Wav2Vec2Model
 from typer.testing import CliRunner
 
 from geodapt import probe
@@ -161,12 +162,30 @@ def test_class_embeddings(tmp_path):
     np.testing.assert_array_equal(vectors, model.classifier.weight.detach().numpy())
 
 
-def test_model_without_embeddings(tmp_path, monkeypatch):
-    class Waves(torch.nn.Module):
-        def get_input_embeddings(self):
-            raise NotImplementedError
+SOUND = Wav2Vec2Config(
+    hidden_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=16,
+    conv_dim=(8,),
+    conv_stride=(2,),
+    conv_kernel=(3,),
+    num_conv_pos_embeddings=4,
+    num_conv_pos_embedding_groups=2,
+)
+PICTURES = ViTConfig(
+    hidden_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=16,
+    image_size=8,
+    patch_size=4,
+)
 
-    monkeypatch.setattr("geodapt.models.load_base", lambda base: (Waves(), None))
+
+@pytest.mark.parametrize(("kind", "config"), [(Wav2Vec2Model, SOUND), (ViTModel, PICTURES)])
+def test_model_without_embeddings(kind, config, monkeypatch):
+    monkeypatch.setattr("geodapt.models.load_base", lambda base: (kind(config), None))
     with pytest.raises(InputError, match="no token embeddings"):
         probe.load("waves")
 

@@ -11,8 +11,9 @@ from tokenizers import processors
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer, CLIPModel, SiglipModel
 
+from geodapt.adapters import LoraSettings
 from geodapt.errors import InputError
-from geodapt.radial import LoraSettings, RadialModel, RootSettings, TextEncoder
+from geodapt.radial import RadialModel, RootSettings, TextEncoder
 from geodapt.radial.encoders import TEXTS_AT_ONCE
 from geodapt.radial.images import embed_images
 from tests.radial.small import (

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from geodapt.adapters import LoraSettings
 from geodapt.data.chains import Chain, Hierarchy, read_chains
 from geodapt.data.lexical import LexicalPair
 from geodapt.errors import InputError
 from geodapt.metrics import hierarchical_retrieval, recall_at, retrieve_chains, tau_d
 from geodapt.radial import (
-    LoraSettings,
     LossSettings,
     RadialModel,
     RootSettings,
@@ -82,6 +82,16 @@ def test_the_loss_is_the_definition_text_by_text(folder, chains, kind, lora, roo
     wanted = 0.7 * loss + 3.0 * anchor
     assert anchor > 1e-4
     assert made(**batch)["loss"].item() == pytest.approx(wanted.item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_while_an_adapter_trains_its_own_dropout_acts_alone(folder, chains, dropout):
+    made = tuner(folder, LossSettings(), lora=LoraSettings(rank=2, dropout=dropout)).train()
+    assert made.model.encoder.model.config.hidden_dropout_prob > 0  # which must not act
+    batch = Collator(made.model.encoder, "")(chains[:4])
+    losses = {made(**batch)["loss"].item() for _ in range(3)}
+    assert len(losses) == (3 if dropout else 1)
+    assert len({made.eval()(**batch)["loss"].item() for _ in range(3)}) == 1
 
 
 def test_texts_that_chains_share_are_encoded_once(folder, chains):

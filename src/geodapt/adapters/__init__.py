@@ -7,6 +7,7 @@ from geodapt.adapters.gates import Gate, Mix, Off, Route, TopAtoms
 from geodapt.adapters.merging import METHODS, merge
 from geodapt.adapters.overlap import overlap, overlaps
 from geodapt.adapters.search import search
+from geodapt.adapters.settings import LoraSettings
 
 __all__ = [
     "METHODS",
@@ -14,6 +15,7 @@ __all__ = [
     "AdapterBank",
     "Factors",
     "Gate",
+    "LoraSettings",
     "Mix",
     "Off",
     "Route",

@@ -27,15 +27,25 @@ def adaptable(model: nn.Module) -> dict[str, nn.Module]:
     return {path: module for path, module in model.named_modules() if features(module)}
 
 
-def choose(model: nn.Module, targets: str | Iterable[str]) -> list[str]:
+def choose(
+    model: nn.Module,
+    targets: str | Iterable[str],
+    inside: Iterable[nn.Module] | None = None,
+    called: str = "",
+) -> list[str]:
     """The paths that ``targets`` names, as PEFT's ``target_modules`` would.
 
     A list holds layer names or path endings, a string is a regular expression over whole paths,
-    and ``"all-linear"`` means every linear layer but the output embedding.
+    and ``"all-linear"`` means every linear layer but the output embedding. With ``inside`` only
+    layers within those modules count.
 
-    Raises :class:`InputError` when nothing matches.
+    Raises :class:`InputError` when nothing matches; it calls what was searched ``called``, or by
+    the model's class.
     """
     layers = adaptable(model)
+    if inside is not None:
+        parts = {part for module in inside for part in module.modules()}
+        layers = {path: layer for path, layer in layers.items() if layer in parts}
     if targets == "all-linear":
         head = getattr(model, "get_output_embeddings", lambda: None)()
         chosen = [path for path, module in layers.items() if module is not head]
@@ -46,7 +56,7 @@ def choose(model: nn.Module, targets: str | Iterable[str]) -> list[str]:
     if not chosen:
         endings = sorted({path.rsplit(".", 1)[-1] for path in layers})
         raise InputError(
-            f"targets {targets!r} match no linear layer of {type(model).__name__}; "
+            f"targets {targets!r} match no linear layer of {called or type(model).__name__}; "
             f"it has {', '.join(endings)}"
         )
     return chosen

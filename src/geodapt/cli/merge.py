@@ -97,20 +97,19 @@ def _split(arguments: list[str], first: str | None) -> tuple[list[str], list[flo
     texts = first.split(",")
     sources = list(arguments)
     if len(texts) == 1:
-        while sources and _is_number(sources[-1]) and not Path(sources[-1]).exists():
+        while sources and _number(sources[-1]) is not None and not Path(sources[-1]).exists():
             texts.insert(1, sources.pop())
-    try:
-        return sources, [float(text) for text in texts]
-    except ValueError:
-        raise InputError(f"--weights {first} is not a list of numbers such as .5 .3 .2") from None
+    numbers = [number for text in texts if (number := _number(text)) is not None]
+    if len(numbers) < len(texts):
+        raise InputError(f"--weights {first} is not a list of numbers such as .5 .3 .2")
+    return sources, numbers
 
 
-def _is_number(text: str) -> bool:
+def _number(text: str) -> float | None:
     try:
-        float(text)
+        return float(text)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _list() -> None:

@@ -50,14 +50,7 @@ class ClipRecipe(ClipSettings, Recipe):
     def _train(
         self, settings: ClipSettings, glyphs: Glyphs, folder: RunFolder, work: Path
     ) -> dict[str, Any]:
-        model, processor = train_clip(
-            settings,
-            glyphs,
-            work,
-            log=partial(folder.log, "training"),
-            forget_after=partial(folder.forget_after, "training"),
-            tensorboard=folder / "tensorboard",
-        )
+        model, processor = train_clip(settings, glyphs, work, **folder.watch("training"))
         save_clip(model, processor, folder / "model")
         return {"trainable_parameters": trainable_parameters(model)}
 

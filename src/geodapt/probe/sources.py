@@ -146,6 +146,8 @@ def model_embeddings(base: str, tensor: str | None = None) -> tuple[np.ndarray, 
     from geodapt.models import load_base  # transformers is slow to import, and files need none
 
     model, tokenizer = load_base(base)
+    # Of a model that reads sound, transformers says so by this error; of one that reads pictures
+    # it gives the patches' module, which has no table.
     try:
         weight: Any = model.get_input_embeddings().weight
     except (NotImplementedError, AttributeError) as error:

@@ -14,12 +14,11 @@ from geodapt.radial.losses import (
     radial_loss,
     radial_terms,
 )
-from geodapt.radial.model import Index, LoraSettings, RadialModel, Step
+from geodapt.radial.model import Index, RadialModel, Step
 from geodapt.radial.roots import RootSettings, generality
 
 __all__ = [
     "Index",
-    "LoraSettings",
     "LossSettings",
     "RadialModel",
     "RootSettings",

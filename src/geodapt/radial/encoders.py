@@ -4,7 +4,7 @@ Any transformers or sentence-transformers text encoder, and the text tower of CL
 models that are built like them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -77,23 +77,17 @@ class TextEncoder(nn.Module):
         self.model.eval()
         return self
 
-    def text_modules(self) -> Iterator[tuple[str, nn.Module]]:
-        """The parts that embed texts, by their paths: all of a text model, a dual one's tower."""
-        if not self.dual:
-            yield "", self.model
-            return
-        for path in ("text_model", "text_projection"):
-            if (module := getattr(self.model, path, None)) is not None:
-                yield path, module
+    def text_modules(self) -> list[nn.Module]:
+        """The parts that embed texts: a dual model's text tower, or all of a text model but its
+        pooler, which nothing reads."""
+        parts = dict(self.model.named_children())
+        if self.dual:
+            return [parts[name] for name in ("text_model", "text_projection") if name in parts]
+        return [module for name, module in parts.items() if name != "pooler"]
 
     def text_parameters(self) -> list[nn.Parameter]:
-        """What embeds texts; a pooler that nothing reads is left out."""
-        return [
-            parameter
-            for _, module in self.text_modules()
-            for name, parameter in module.named_parameters()
-            if self.dual or "pooler" not in name
-        ]
+        """The parameters of what embeds texts, each once."""
+        return list(nn.ModuleList(self.text_modules()).parameters())
 
     def tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """The texts as right-padded tokens on the CPU.

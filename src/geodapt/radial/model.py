@@ -8,11 +8,12 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from geodapt.adapters import AdapterBank, Mix
-from geodapt.adapters.targets import adaptable
+from geodapt.adapters.settings import LoraSettings
+from geodapt.adapters.targets import choose
 from geodapt.errors import InputError
 from geodapt.files import read_json, read_tensors, write_json, write_tensors
 from geodapt.metrics import retrieve_chains
@@ -27,15 +28,6 @@ NAME = "radial"  # of the adapter in its bank
 BESIDE = ("preprocessor_config.json", "processor_config.json", "modules.json")
 """What stands beside a base's weights and is copied to the tuned ones', so that it loads as the
 base did; so are the folders that ``modules.json`` names."""
-
-
-class LoraSettings(Settings):
-    """An adapter on the text side."""
-
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32, gt=0)
-    targets: list[str] | Literal["all-linear"] = "all-linear"
-    """Names of linear layers, as PEFT's target_modules; all-linear: all of the text tower."""
 
 
 class SavedRadial(Settings):
@@ -91,6 +83,14 @@ class RadialModel(nn.Module):
 
     # Tuning
 
+    def train(self, mode: bool = True) -> "RadialModel":
+        """The base stays in eval mode, whose embeddings anchor; the adapter's own dropout acts."""
+        super().train(mode)
+        self.encoder.model.eval()
+        if self.bank is not None:
+            self.bank.train_adapters(mode)
+        return self
+
     def train_text_side(self, lora: LoraSettings | None) -> None:
         """Let the text side train: all of it, or an adapter on it; the image side stays frozen."""
         self.encoder.requires_grad_(False)
@@ -98,8 +98,10 @@ class RadialModel(nn.Module):
             for parameter in self.encoder.text_parameters():
                 parameter.requires_grad_(True)
             return
-        self.bank = AdapterBank(self.encoder.model)
-        self.bank.create(NAME, lora.rank, lora.alpha, self._targets(lora))
+        model = self.encoder.model
+        targets = choose(model, lora.targets, self.encoder.text_modules(), "the text side")
+        self.bank = AdapterBank(model)
+        self.bank.create(NAME, lora.rank, lora.alpha, targets, lora.dropout, lora.rslora)
         self.bank.train_only(NAME)
         self.bank.set(Mix({NAME: 1.0}))
 
@@ -109,26 +111,6 @@ class RadialModel(nn.Module):
         if settings.count > 1:
             vectors = self.encoder.embed(general, "embedding general texts")
             self.roots = Roots(settings, spread(self.empty, vectors, settings.count, seed))
-
-    def _targets(self, lora: LoraSettings) -> list[str]:
-        """The linear layers of the text side that the settings name."""
-        layers = adaptable(self.encoder.model)
-        inside = {
-            id(part) for _, module in self.encoder.text_modules() for part in module.modules()
-        }
-        side = [
-            path for path, layer in layers.items() if id(layer) in inside and "pooler" not in path
-        ]
-        if lora.targets == "all-linear":
-            return side
-        chosen = [path for path in side if path.endswith(tuple(lora.targets))]
-        if not chosen:
-            endings = sorted({path.rsplit(".", 1)[-1] for path in side})
-            raise InputError(
-                f"lora.targets {lora.targets} match no linear layer of the text side; "
-                f"it has {', '.join(endings)}"
-            )
-        return chosen
 
     # Using
 

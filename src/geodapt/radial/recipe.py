@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from geodapt.adapters.settings import LoraSettings
 from geodapt.data.hierarchies import HierarchySettings
 from geodapt.radial.losses import LossSettings
-from geodapt.radial.model import LoraSettings
 from geodapt.radial.roots import RootSettings
 from geodapt.radial.study import METHODS, Study
 from geodapt.runs import Recipe, RunFolder
@@ -30,6 +30,7 @@ class RadialRecipe(Recipe):
     tune: Literal["full", "lora"] = "full"
     """What trains: all of the text side, or an adapter on it."""
     lora: LoraSettings = LoraSettings()
+    """The adapter; its targets are layers of the text side."""
     training: TrainingSettings = TrainingSettings(learning_rate=2e-5)
     root_learning_rate: float = Field(default=1e-3, gt=0)
     """Step size of learned roots."""

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from geodapt.adapters.settings import LoraSettings
 from geodapt.data.hierarchies import load_hierarchy
 from geodapt.data.lexical import load_lexical
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder
-from geodapt.memory import peak_memory
 from geodapt.processes import is_main_process
 from geodapt.radial.batches import Collator
 from geodapt.radial.encoders import TextEncoder
 from geodapt.radial.images import Images, embed_images
 from geodapt.radial.measuring import Measurer
-from geodapt.radial.model import LoraSettings, RadialModel
+from geodapt.radial.model import RadialModel
 from geodapt.radial.picture import picture
 from geodapt.radial.roots import RootSettings
 from geodapt.radial.tuning import Tuner
@@ -74,7 +72,7 @@ class Study:
 
     def before(self) -> dict[str, Any]:
         """The row of the encoder as it is."""
-        found = self.folder.stage(UNTUNED, _measured(lambda work: self._before()))
+        found = self.folder.measured(UNTUNED, lambda work: self._before())
         return {"method": UNTUNED, "label": "Untuned", **found}
 
     def _before(self) -> dict[str, Any]:
@@ -86,7 +84,7 @@ class Study:
     def method(self, name: str, before: dict[str, Any]) -> dict[str, Any]:
         """One row of the table: tuned on the training chains, measured on the held-out ones."""
         start = before["picture"]["angles"]
-        found = self.folder.stage(f"method-{name}", _measured(partial(self._tuned, name, start)))
+        found = self.folder.measured(f"method-{name}", partial(self._tuned, name, start))
         return {"method": name, "label": METHODS[name], **found}
 
     def _tuned(self, name: str, start: list[float], work: Path) -> dict[str, Any]:
@@ -112,10 +110,8 @@ class Study:
             collate=Collator(model.encoder, root.text),
             groups=[{"params": rest}, {"params": points, "lr": recipe.root_learning_rate}],
             seed=recipe.seed,
-            log=lambda step, **values: self.folder.log(stage, step, **values),
-            forget_after=lambda step: self.folder.forget_after(stage, step),
             label=stage,
-            tensorboard=self.folder / "tensorboard" / stage,
+            **self.folder.watch(stage),
         )
         trained = trainable_parameters(tuner)
         if is_main_process():
@@ -170,16 +166,3 @@ class Study:
             "data": {"train": len(hierarchy.train), "test": len(hierarchy.test)},
             "notes": notes,
         }
-
-
-def _measured(compute: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
-    """The stage with its seconds and its peak memory added."""
-
-    def measured(work: Path) -> dict[str, Any]:
-        started = time.perf_counter()
-        with peak_memory() as peak:
-            result = compute(work)
-        seconds = round(time.perf_counter() - started, 2)
-        return {**result, "seconds": seconds, "peak_memory_mb": peak.mb}
-
-    return measured

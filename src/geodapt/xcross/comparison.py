@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from geodapt.adapters import AdapterBank, Gate, Mix
-from geodapt.adapters.targets import adaptable, choose
+from geodapt.adapters.targets import choose
 from geodapt.data import load_domains
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder
-from geodapt.memory import peak_memory
 from geodapt.models import blocks, default_dtype, fingerprint, load_base
 from geodapt.processes import is_main_process
 from geodapt.runs import RunFolder
@@ -61,8 +59,7 @@ class Comparison:
     def _refuse_misfits(self) -> None:
         """What the base cannot do is said before anything is trained."""
         recipe, config = self.recipe, self.base.config.get_text_config()
-        if recipe.lora.targets != "all-linear":
-            choose(self.base, recipe.lora.targets)
+        choose(self.base, recipe.lora.targets, blocks(self.base))
         exchange_layers(recipe.integrator.layers, len(blocks(self.base)))
         longest = getattr(config, "max_position_embeddings", None)
         if longest is not None and recipe.prompt.max_tokens > longest:
@@ -80,7 +77,7 @@ class Comparison:
         for name in self.recipe.sources:
             path = self._adapter_path(name)
             if name not in self.bank:
-                self.folder.stage(f"source-{name}", _measured(partial(self._source, name)))
+                self.folder.measured(f"source-{name}", partial(self._source, name))
                 self.bank.load(name, path)
             head = self._head(self.tasks[name].outputs)
             if (Path(path) / HEAD_FILE).is_file():
@@ -145,7 +142,7 @@ class Comparison:
                 return self._lora(start, job)
             return self._gated(method, start, job)
 
-        result = self.folder.stage(stage, _measured(compute))
+        result = self.folder.measured(stage, compute)
         return {"method": name, "label": method.label, **result}
 
     def _gated(self, method: Method, head: Head, job: _Job) -> dict[str, Any]:
@@ -215,18 +212,14 @@ class Comparison:
         """A fresh adapter that trains together with a head, in the bank for the block."""
         lora = self.recipe.lora
         torch.manual_seed(self.recipe.seed)
-        targets = self._linears() if lora.targets == "all-linear" else lora.targets
+        # A pooler behind the blocks takes no part in any method.
+        targets = choose(self.base, lora.targets, blocks(self.base))
         self.bank.create(name, lora.rank, lora.alpha, targets, lora.dropout, lora.rslora)
         try:
             self.bank.train_only(name)
             yield Scorer(self._encoder(Mix({name: 1.0})), head.requires_grad_(True))
         finally:
             self.bank.remove(name)
-
-    def _linears(self) -> list[str]:
-        """The blocks' linear layers; a pooler behind them takes no part in any method."""
-        inside = set(blocks(self.base).modules())
-        return [path for path, layer in adaptable(self.base).items() if layer in inside]
 
     def _save(self, name: str, head: Head) -> None:
         if is_main_process():
@@ -260,10 +253,8 @@ class Comparison:
             best_by=task.headline,
             groups=groups,
             seed=seed,
-            log=lambda step, **values: self.folder.log(job.stage, step, **values),
-            forget_after=lambda step: self.folder.forget_after(job.stage, step),
             label=job.stage,
-            tensorboard=self.folder / "tensorboard" / job.stage,
+            **self.folder.watch(job.stage),
         )
 
     def _evaluate(self, scorer: Scorer, job: _Job) -> dict[str, Any]:
@@ -349,19 +340,6 @@ class _Job:
     stage: str
     work: Path
     fraction: float = 1.0
-
-
-def _measured(compute: Callable[[Path], dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
-    """The stage with its seconds and its peak memory added."""
-
-    def measured(work: Path) -> dict[str, Any]:
-        started = time.perf_counter()
-        with peak_memory() as peak:
-            result = compute(work)
-        seconds = round(time.perf_counter() - started, 2)
-        return {**result, "seconds": seconds, "peak_memory_mb": peak.mb}
-
-    return measured
 
 
 def _lasting(name: str) -> str:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from geodapt.adapters.settings import LoraSettings
 from geodapt.data import DataSettings
 from geodapt.runs import Recipe, RunFolder
 from geodapt.settings import Settings
@@ -13,17 +14,6 @@ from geodapt.xcross.encoders import Pooling
 from geodapt.xcross.integrator import IntegratorSettings
 from geodapt.xcross.methods import METHODS
 from geodapt.xcross.prompts import PromptSettings
-
-
-class LoraSettings(Settings):
-    """The adapters that the recipe trains: the sources' and the target's."""
-
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32, gt=0)
-    targets: list[str] | Literal["all-linear"] = "all-linear"
-    """Names of linear layers, as PEFT's target_modules."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    rslora: bool = False
 
 
 class CurveSettings(Settings):
