@@ -11,13 +11,13 @@ it is what the factors' multiply-adds and bytes add at least. Prints JSON.
 import argparse
 import gc
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from _measuring import timed
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -66,30 +66,6 @@ def make_adapters(model: LlamaForCausalLM, count: int) -> dict[str, Adapter]:
         like = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=TARGETS)
         adapters[f"n{i}"] = Adapter(factors, configure(factors, Adapter(factors, like)))
     return adapters
-
-
-def timed(sides: dict[str, Callable[[], object]], budget: float = 15.0) -> dict[str, float]:
-    """Median seconds of every side; the sides take turns, so that disturbances hit them alike.
-
-    After a turn that warms up, at least 3 turns and at most 15, as the budget in seconds allows.
-    """
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    begun = time.perf_counter()
-    for turn in range(16):
-        for name, side in sides.items():
-            _wait()
-            start = time.perf_counter()
-            side()
-            _wait()
-            times[name].append(time.perf_counter() - start)
-        if turn >= 3 and time.perf_counter() - begun > budget:
-            break
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def passes(model, rows: int, tokens: int) -> tuple[Callable, Callable]:

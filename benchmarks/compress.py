@@ -8,17 +8,15 @@ JSON: the ratio to the dense model (above 1 is slower), bits a weight, and bytes
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
+from _measuring import timed
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from geodapt.compress import compress
-from geodapt.progress import track
+from geodapt.progress import bar
 from geodapt.runs import device_name
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -58,26 +56,6 @@ def memory(model: nn.Module) -> int:
     return sum(size(layer.weight.data) for layer in layers)
 
 
-def timed(sides: dict[str, Callable[[], Any]], turns: int) -> dict[str, float]:
-    """Median seconds of every side; the sides take turns."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in track(range(turns + 1), "timing"):
-        for name, side in sides.items():
-            _wait()
-            start = time.perf_counter()
-            with torch.no_grad():
-                side()
-            _wait()
-            if turn:  # the first warms up
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -102,7 +80,8 @@ def main() -> None:
             name: lambda model=model, ids=ids: model(input_ids=ids, use_cache=False)
             for name, model in models.items()
         }
-        seconds = timed(sides, args.turns)
+        with torch.no_grad(), bar("timing"):
+            seconds = timed(sides, least=args.turns, most=args.turns)
         for name in WAYS:
             rows.append(
                 {

@@ -16,15 +16,14 @@ hypll pins an old torch; `pip install --no-deps --target FOLDER hypll` and `PYTH
 import argparse
 import json
 import math
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 from _geometry_peers import Peer, geoopt, hypll
+from _measuring import timed
 from torch import Tensor
 
 from geodapt.geometry import lorentz, poincare
@@ -36,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "geometry"))
 import cases
 
 SIZES = ((4096, 128), (65536, 64))
+TURNS = {"least": 7, "most": 100, "warm": 2}
 PAIRS = (256, 128)  # rows on each side of the pairwise functions, measured once
 TAKES = {name: function.takes for name, function in cases.FUNCTIONS.items()}
 TAKES["poincare.project"] = "b"
@@ -140,6 +140,7 @@ def yardsticks(rows: int, d: int, budget: float) -> dict:
                 "mobius matvec": lambda: poincare.mobius_matvec(matrix, ball[0]),
             },
             budget,
+            **TURNS,
         )
     distances = seconds["poincare distance"] / seconds["euclidean distance"]
     products = seconds["mobius matvec"] / seconds["product"]
@@ -171,7 +172,7 @@ def measure(name: str, rows: int, d: int, mode: str, budget: float) -> dict:
             if side == "ours":
                 raise
             console.print(f"{name}: {side} does not compile: {str(error).splitlines()[0]}")
-    seconds = timed(calls, budget)
+    seconds = timed(calls, budget, **TURNS)
     row: dict = {"function": name}
     if pairwise:
         row |= {"rows": rows, "d": d}
@@ -214,31 +215,14 @@ def floor(args: tuple[Tensor, ...], out: Tensor, budget: float) -> float:
     read = [a for a in args if a.dim() > 1]
     flat = [a.reshape(-1) for a in read]
     if out.dim() == 1:
-        return timed({"read": lambda: torch.dot(flat[0], flat[-1])}, budget)["read"]
+        return timed({"read": lambda: torch.dot(flat[0], flat[-1])}, budget, **TURNS)["read"]
     into = torch.empty_like(read[0])
     operator = {
         1: lambda: torch.mul(read[0], 2.0, out=into),
         2: lambda: torch.add(read[0], read[-1], out=into),
         3: lambda: torch.addcmul(*read, out=into),
     }[len(read)]
-    return timed({"copy": operator}, budget)["copy"]
-
-
-def timed(sides: dict[str, Callable[[], object]], budget: float) -> dict[str, float]:
-    """Median seconds of every side; they take turns, so that disturbances hit them alike.
-
-    Two turns warm up; then at least 7 turns and at most 100, as the budget in seconds allows.
-    """
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    begun = time.perf_counter()
-    for turn in range(102):
-        for name, side in sides.items():
-            start = time.perf_counter()
-            side()
-            times[name].append(time.perf_counter() - start)
-        if turn >= 8 and time.perf_counter() - begun > budget:
-            break
-    return {name: statistics.median(values[2:]) for name, values in times.items()}
+    return timed({"copy": operator}, budget, **TURNS)["copy"]
 
 
 def summary(result: dict) -> dict:

@@ -12,12 +12,11 @@ matrix products and attention. Prints JSON.
 import argparse
 import gc
 import json
-import statistics
-import time
 from collections.abc import Callable
 from unittest.mock import patch
 
 import torch
+from _measuring import timed
 from transformers import (
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
@@ -91,27 +90,6 @@ def multiply_adds(model: PreTrainedModel, tokens: int) -> float:
     return total + config.num_hidden_layers * config.num_attention_heads * size * tokens / 2
 
 
-def timed(sides: dict[str, Callable[[], object]], budget: float) -> dict[str, float]:
-    """Median seconds of every side; they take turns, so that disturbances hit them alike."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    begun = time.perf_counter()
-    for turn in range(31):
-        for name, side in sides.items():
-            wait()
-            start = time.perf_counter()
-            side()
-            wait()
-            times[name].append(time.perf_counter() - start)
-        if turn >= 3 and time.perf_counter() - begun > budget:
-            break
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
-
-
-def wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 def training(kind: str, width: int, tokens: int, options, compiled: bool) -> dict:
     models = pair(kind, width, options.layers, options.vocabulary, options.device)
     ids = torch.randint(0, options.vocabulary, (options.rows, tokens), device=options.device)
@@ -132,7 +110,7 @@ def training(kind: str, width: int, tokens: int, options, compiled: bool) -> dic
         with peak_memory() as peak:
             side()
         memory[name] = peak.mb
-    seconds = timed(sides, options.budget)
+    seconds = timed(sides, options.budget, most=30)
     floor = multiply_adds(models["ours"], tokens) / multiply_adds(models["peer"], tokens)
     return {
         "what": f"training step, {'compiled' if compiled else 'eager'}",
@@ -165,7 +143,7 @@ def serving(kind: str, width: int, tokens: int, options) -> list[dict]:
         prefill[name], step[name] = first, following
     found = []
     for what, sides, count_of in (("prefill", prefill, tokens), ("decoding step", step, 1)):
-        seconds = timed(sides, options.budget)
+        seconds = timed(sides, options.budget, most=30)
         speed = {name: round(count_of / s, 1) for name, s in seconds.items()}
         row = {"what": what, **about(kind, width, tokens, models), **compare(seconds)}
         found.append({**row, "tokens_a_second": speed})
@@ -194,7 +172,7 @@ def decoding(context: int, options) -> dict:
 
         return once
 
-    seconds = timed({"absorbed": step(True), "rebuilt": step(False)}, options.budget)
+    seconds = timed({"absorbed": step(True), "rebuilt": step(False)}, options.budget, most=30)
     return {
         "what": "HMLA decoding step, absorbed and rebuilt",
         "width": width,

@@ -10,10 +10,11 @@ runs, with their reports, stay in ``--out``.
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
+
+from _measuring import spread
 
 from geodapt.recipes.execution import execute
 from geodapt.recipes.loading import load
@@ -47,8 +48,7 @@ def rows(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for key in group[0]:
             values = [one[key] for one in group]
             if all(isinstance(value, int | float) for value in values):
-                spread = statistics.stdev(values) if len(values) > 1 else 0.0
-                row[key] = {"mean": round(statistics.mean(values), 4), "std": round(spread, 4)}
+                row[key] = spread(values)
         found.append(row)
     return found
 

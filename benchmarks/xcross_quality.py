@@ -10,10 +10,11 @@ Prints JSON; the runs, with their reports, stay in ``--out``.
 
 import argparse
 import json
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
+
+from _measuring import spread
 
 from geodapt.recipes.execution import execute
 from geodapt.recipes.loading import load
@@ -69,20 +70,18 @@ def run(recipe: str, target: str, seed: int, out: Path, overrides: list[str]) ->
 def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean and sample standard deviation of every figure of every row, over the runs."""
     return {
-        "rows": _spread([run["rows"] for run in runs], ("method",)),
-        "curve": _spread([run["curve"] for run in runs], ("method", "fraction")),
+        "rows": _rows([run["rows"] for run in runs], ("method",)),
+        "curve": _rows([run["curve"] for run in runs], ("method", "fraction")),
         "test_rows": [run["data"]["test"] for run in runs],
     }
 
 
-def _spread(tables: list[list[dict[str, Any]]], keys: tuple[str, ...]) -> list[dict[str, Any]]:
+def _rows(tables: list[list[dict[str, Any]]], keys: tuple[str, ...]) -> list[dict[str, Any]]:
     rows = []
     for group in zip(*tables, strict=True):
         row: dict[str, Any] = {key: group[0][key] for key in keys}
         for metric in METRICS:
-            values = [one[metric] for one in group]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            row[metric] = {"mean": round(statistics.mean(values), 4), "std": round(spread, 4)}
+            row[metric] = spread([one[metric] for one in group])
         rows.append(row)
     return rows
 
