@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from geodapt.data.corpus import Corpus, packing
-from geodapt.data.corpus.packing import collate, pack, packed
+from geodapt.data.corpus.packing import Packer, collate, packed, tokenized
 from geodapt.data.corpus.tokens import (
     TokenizerSettings,
     fingerprint,
@@ -43,7 +43,18 @@ def cache(tmp_path, monkeypatch):
 
 
 def corpus(texts=TEXTS, key="key") -> Corpus:
-    return Corpus("toys", key, lambda split: iter(texts))
+    return Corpus("toys", key, lambda: ((split, text) for split in SPLITS for text in texts))
+
+
+def pack(texts, tokenizer, length):
+    """The training rows of some texts."""
+    packer = Packer(length)
+    return [
+        row
+        for split, tokens in tokenized(corpus(texts), tokenizer)
+        if split == "train"
+        for row in packer.add(tokens)
+    ]
 
 
 # --- the tokenizer -----------------------------------------------------------------------------
@@ -107,7 +118,7 @@ def test_no_text_to_train_on(texts, cache):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.text(alphabet="ab e.", max_size=30), max_size=20), st.integers(1, 40))
 def test_rows_are_the_documents_end_to_end(tokenizer, texts, length):
-    rows = list(pack(texts, tokenizer, length))
+    rows = pack(texts, tokenizer, length)
     stream = [
         t for text in texts for t in (1, *tokenizer.encode(text, add_special_tokens=False), 2)
     ]
@@ -138,19 +149,19 @@ def test_batches(tokenizer):
 
 def test_rows_are_kept_in_the_cache(tokenizer, cache, monkeypatch):
     first = packed(corpus(), tokenizer, 16)
-    expected = list(pack(TEXTS, tokenizer, 16))
+    expected = pack(TEXTS, tokenizer, 16)
     assert len(first["test"]) == len(expected)
     assert [row["input_ids"].tolist() for row in first["test"]] == [r.tolist() for r, _ in expected]
     assert [row["lengths"].tolist() for row in first["test"]] == [pieces for _, pieces in expected]
-    monkeypatch.setattr(packing, "pack", lambda *_: pytest.fail("packed again"))
+    monkeypatch.setattr(packing, "tokenized", lambda *_: pytest.fail("packed again"))
     assert len(packed(corpus(), tokenizer, 16)["train"]) == len(first["train"])
     with pytest.raises(pytest.fail.Exception, match="packed again"):
         packed(corpus(), tokenizer, 17)
 
 
 def test_a_kill_leaves_no_rows(tokenizer, cache):
-    def killed(split):
-        yield "The name of number 3 is here. " * 10
+    def killed():
+        yield "train", "The name of number 3 is here. " * 10
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -160,7 +171,7 @@ def test_a_kill_leaves_no_rows(tokenizer, cache):
 
 @pytest.mark.parametrize("texts", [[], ["short"]])
 def test_too_little_text(texts, tokenizer, cache):
-    with pytest.raises(InputError, match="toys, train: the text is empty or shorter than one row"):
+    with pytest.raises(InputError, match="toys: the text for train is empty or shorter than one"):
         packed(corpus(texts), tokenizer, 64)
 
 

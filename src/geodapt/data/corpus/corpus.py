@@ -17,10 +17,14 @@ class Corpus:
     name: str
     key: str
     """Tells corpora apart: the same key, the same documents in the same order."""
-    documents: Callable[[str], Iterator[str]]
-    """The texts of a split: ``train``, ``validation`` or ``test``. They are streamed."""
+    read: Callable[[], Iterator[tuple[str, str]]]
+    """Streams all documents, each a split's name (train, validation or test) and a text."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """What a reader of results must know of it: packages, documents, characters."""
+    """What a reader of results must know of it: packages, characters, files."""
+
+    def documents(self, split: str) -> Iterator[str]:
+        """The texts of one split."""
+        return (text for of, text in self.read() if of == split)
 
 
 def split_of(document: str, seed: int) -> str:

@@ -86,7 +86,7 @@ def load_docs(settings: DocsSettings) -> Corpus:
     return Corpus(
         "docs",
         hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16],
-        lambda split: (document for name in splits[split] for document in chosen[name]),
+        lambda: ((split, t) for split in SPLITS for name in splits[split] for t in chosen[name]),
         {
             "packages": {split: len(names) for split, names in splits.items()},
             "characters": {s: sum(sizes[name] for name in names) for s, names in splits.items()},

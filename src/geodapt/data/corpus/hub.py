@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Literal
 
 from datasets import load_dataset
@@ -37,19 +38,18 @@ def load_hub(settings: HubSettings) -> Corpus:
     Raises :class:`InputError` where the data set cannot be reached or has no such column.
     """
 
-    def documents(split: str) -> Iterator[str]:
-        return (text for text in _read(settings) if split_of(text, settings.seed) == split)
-
     key = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:16]
-    return Corpus(settings.name, key, documents)
+    return Corpus(
+        settings.name,
+        key,
+        lambda: ((split_of(text, settings.seed), text) for text in _read(settings)),
+    )
 
 
 def _read(settings: HubSettings) -> Iterator[str]:
-    rows = _open(settings)
+    rows = islice(_open(settings), settings.max_documents)
     with bar(f"reading {settings.name}", settings.max_documents) as progress:
         for number, row in enumerate(rows):
-            if number == settings.max_documents:
-                return
             text = row.get(settings.text)
             if not isinstance(text, str):
                 raise InputError(

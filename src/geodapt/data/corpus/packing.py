@@ -6,8 +6,10 @@ says where they lie. No token attends to another document, or predicts the first
 make a mask by documents, and leaves the first token of each piece out of the labels.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,39 +34,43 @@ PACKING_VERSION = 1
 
 IGNORED = -100
 AT_ONCE = 256  # documents that are tokenized together
+FEATURES = Features({"input_ids": Listed(Value("int32")), "lengths": Listed(Value("int32"))})
 
 Row = tuple[Int[np.ndarray, " tokens"], list[int]]
 
 
-def pack(
-    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase, length: int
-) -> Iterator[Row]:
-    """Rows of ``length`` tokens and the lengths of the pieces in each, streamed.
+class Packer:
+    """Documents laid end to end in rows; one that does not fit goes on in the next row."""
 
-    A document is its tokens between the tokenizer's start and end of text, as far as it has these.
-    It goes on in the next row where it does not fit. The last tokens, which fill no row, are left
-    out.
-    """
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self._row, self._pieces, self._at = np.empty(length, np.int32), [], 0
+
+    def add(self, document: Sequence[int]) -> Iterator[Row]:
+        """The rows that a document fills up, with the lengths of the pieces in each."""
+        rest = np.asarray(document, np.int32)
+        while len(rest):
+            piece, rest = rest[: self.length - self._at], rest[self.length - self._at :]
+            self._row[self._at : self._at + len(piece)] = piece
+            self._pieces.append(len(piece))
+            self._at += len(piece)
+            if self._at == self.length:
+                yield self._row.copy(), self._pieces
+                self._pieces, self._at = [], 0
+
+
+def tokenized(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[str, list[int]]]:
+    """Each document's split and its tokens, between the tokenizer's start and end of text as far as
+    it has these; streamed."""
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    row, pieces, at = np.empty(length, np.int32), [], 0
-    for tokens in _tokenized(documents, tokenizer):
-        document = np.array([*start, *tokens, tokenizer.eos_token_id], np.int32)
-        while len(document):
-            piece, document = document[: length - at], document[length - at :]
-            row[at : at + len(piece)] = piece
-            pieces.append(len(piece))
-            at += len(piece)
-            if at == length:
-                yield row.copy(), pieces
-                pieces, at = [], 0
-
-
-def _tokenized(
-    documents: Iterable[str], tokenizer: PreTrainedTokenizerBase
-) -> Iterator[Sequence[int]]:
-    documents = iter(documents)
-    while texts := list(islice(documents, AT_ONCE)):
-        yield from tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    documents = corpus.read()
+    while some := list(islice(documents, AT_ONCE)):
+        texts = [text for _, text in some]
+        several = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        for (split, _), tokens in zip(some, several, strict=True):
+            yield split, [*start, *tokens, tokenizer.eos_token_id]
 
 
 def packed(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int) -> dict[str, Dataset]:
@@ -79,31 +85,39 @@ def packed(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int) -> d
     with FileLock(folder.with_name(folder.name + ".lock")):
         if not folder.is_dir():
             with atomic_folder(folder) as temporary, quiet_datasets():
-                for split in SPLITS:
-                    rows = pack(corpus.documents(split), tokenizer, length)
-                    _write(
-                        rows, str(temporary / f"{split}.arrow"), f"{corpus.name}, {split}", length
-                    )
+                _write(corpus, tokenizer, length, temporary)
     return {
         split: Dataset.from_file(str(folder / f"{split}.arrow")).with_format("numpy")
         for split in SPLITS
     }
 
 
-def _write(rows: Iterator[Row], path: str, name: str, length: int) -> None:
-    features = Features({"input_ids": Listed(Value("int32")), "lengths": Listed(Value("int32"))})
-    count = 0
-    with ArrowWriter(path=path, features=features) as writer, bar(f"tokenizing {name}") as shown:
-        for count, (tokens, pieces) in enumerate(rows, 1):
-            writer.write({"input_ids": tokens, "lengths": pieces})
-            if count % 100 == 0:
-                shown.note(f"{count * length:,} tokens")
-        if not count:
-            raise InputError(
-                f"{name}: the text is empty or shorter than one row of {length} tokens; "
-                "give more text, or a smaller length"
+def _write(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int, folder: Path) -> None:
+    """All splits in one reading of the text. The last tokens of a split, which fill no row, are
+    left out."""
+    packers = {split: Packer(length) for split in SPLITS}
+    counts, read = dict.fromkeys(SPLITS, 0), 0
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(
+                ArrowWriter(path=str(folder / f"{split}.arrow"), features=FEATURES)
             )
-        writer.finalize()
+            for split in SPLITS
+        }
+        shown = stack.enter_context(bar(f"tokenizing {corpus.name}"))
+        for split, tokens in tokenized(corpus, tokenizer):
+            for row, pieces in packers[split].add(tokens):
+                writers[split].write({"input_ids": row, "lengths": pieces})
+                counts[split] += 1
+            read += len(tokens)
+            shown.note(f"{read:,} tokens")
+        for split, count in counts.items():
+            if not count:
+                raise InputError(
+                    f"{corpus.name}: the text for {split} is empty or shorter than one row of "
+                    f"{length} tokens ({read:,} tokens in all); give more text, or a smaller length"
+                )
+            writers[split].finalize()
 
 
 def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

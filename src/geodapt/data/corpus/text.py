@@ -51,18 +51,17 @@ def load_text(settings: TextSettings) -> Corpus:
     stated = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in found]
     depends = json.dumps([settings.model_dump(), str(path.resolve()), stated])
 
-    def of_split(split: str) -> Iterator[str]:
-        yield from _plain(plain, split)
+    def read() -> Iterator[tuple[str, str]]:
+        yield from _plain(plain)
         for file in found:
             if file not in plain:
                 for text in _records(file, settings.text):
-                    if split_of(text, settings.seed) == split:
-                        yield text
+                    yield split_of(text, settings.seed), text
 
     return Corpus(
         path.name,
         hashlib.sha256(depends.encode()).hexdigest()[:16],
-        of_split,
+        read,
         {"files": len(found)},
     )
 
@@ -99,30 +98,26 @@ def text_files(path: Path) -> list[Path]:
     return found
 
 
-def _plain(files: list[Path], split: str) -> Iterator[str]:
-    """The documents of plain files laid end to end, as far as they lie in a split."""
+def _plain(files: list[Path]) -> Iterator[tuple[str, str]]:
+    """The documents of plain files laid end to end, with the split in which they lie."""
     total = sum(len(line) + 1 for file in files for _, line in lines(file))
-    validation, test = (
-        (1 - SHARES["test"] - SHARES["validation"]) * total,
-        (1 - SHARES["test"]) * total,
-    )
-    start, end = {
-        "train": (0.0, validation),
-        "validation": (validation, test),
-        "test": (test, float("inf")),
-    }[split]
-    inside = ((file, line) for file, at, line in _placed(files) if start <= at < end)
-    for _, of_file in groupby(inside, key=lambda found: found[0]):
-        yield from _pieces(line for _, line in of_file)
-
-
-def _placed(files: list[Path]) -> Iterator[tuple[Path, int, str]]:
-    """Each line with where it begins in all the text."""
+    test = total * (1 - SHARES["test"])
+    validation = test - total * SHARES["validation"]
     position = 0
-    for file in files:
+
+    def placed(file: Path) -> Iterator[tuple[str, str]]:
+        nonlocal position
         for _, line in lines(file):
-            yield file, position, line
+            split = (
+                "test" if position >= test else "validation" if position >= validation else "train"
+            )
+            yield split, line
             position += len(line) + 1
+
+    for file in files:
+        for split, of_split in groupby(placed(file), key=lambda found: found[0]):
+            for text in _pieces(line for _, line in of_split):
+                yield split, text
 
 
 def _pieces(source: Iterable[str]) -> Iterator[str]:
