@@ -14,12 +14,10 @@ from geodapt.data.corpus.text import documents
 from geodapt.data.corpus.tokens import load_tokenizer
 from geodapt.errors import InputError
 from geodapt.helm.harness import answers, require_harness
-from geodapt.metrics.language import LanguageMetrics
+from geodapt.metrics.language import IGNORED, LanguageMetrics
 from geodapt.models import default_dtype, load_weights, loading, locate
 from geodapt.progress import bar
 from geodapt.runs import Recipe, RunFolder
-
-IGNORED = -100
 
 
 class HelmEvalRecipe(Recipe):
