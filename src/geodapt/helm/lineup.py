@@ -110,6 +110,8 @@ def helm_config(
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": None if padding == tokenizer.eos_token_id else padding,
     }
+    if kind == "dense":
+        changes = {**changes, "n_routed_experts": 0}
     try:
         config = HelmConfig.preset(size, kind == "mice", **(given | changes))
     except (StrictDataclassError, TypeError, ZeroDivisionError) as error:

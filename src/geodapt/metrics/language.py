@@ -32,7 +32,8 @@ class LanguageMetrics(Metric):
     def update(
         self, logits: Float[Tensor, "rows n vocabulary"], labels: Int[Tensor, "rows n"]
     ) -> None:
-        foreseen, targets = logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten()
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        foreseen, targets = logits[:, :-1].flatten(0, 1).to(wide), labels[:, 1:].flatten()
         losses = F.cross_entropy(foreseen, targets, ignore_index=IGNORED, reduction="none")
         self.nats += losses.double().sum()
         self.tokens += (targets != IGNORED).sum()
