@@ -13,9 +13,10 @@ from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from geodapt.errors import InputError
-from geodapt.models import is_decoder, load_base, locate
+from geodapt.models import is_decoder, load_base
 from geodapt.progress import bar
 from geodapt.radial.pooling import Pooling, declared, pool
+from geodapt.radial.small_clip import located
 
 TEXTS_AT_ONCE = 16
 """Texts that pass the model together: of similar lengths, so that little of it is padding."""
@@ -33,11 +34,16 @@ class TextEncoder(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
         name: str = "",
         pooling: Pooling | None = None,
+        location: str = "",
     ) -> None:
-        """``pooling`` is that of a text model; None: the last token of a decoder, else the mean."""
+        """``pooling`` is that of a text model; None: the last token of a decoder, else the mean.
+
+        ``location`` is the folder or hub name behind ``name``, where that is another.
+        """
         super().__init__()
         self.model, self.tokenizer = model.eval(), tokenizer
         self.name: str = name or str(model.name_or_path)
+        self.location: str = location or self.name
         self.dual = hasattr(model, "get_text_features")
         self.pooling: Pooling | None = None
         if not self.dual:
@@ -51,15 +57,16 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def load(cls, base: str) -> "TextEncoder":
-        """Read ``minilm``, a folder or a hub name, frozen.
+        """Read ``minilm``, ``clip-glyphs``, a folder or a hub name, frozen.
 
         Raises :class:`InputError` for what is no encoder, and as
         :func:`geodapt.models.load_base` does.
         """
-        model, tokenizer = load_base(base)
+        location = located(base)
+        model, tokenizer = load_base(location)
         if model.config.is_encoder_decoder and not hasattr(model, "get_text_features"):
             model = model.get_encoder()
-        return cls(model, tokenizer, base, declared(base, locate(base)))
+        return cls(model, tokenizer, base, declared(base, location), location)
 
     @property
     def device(self) -> torch.device:
