@@ -2,9 +2,7 @@
 
 import json
 import math
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -32,23 +30,7 @@ from geodapt.errors import InputError
 from geodapt.recipes.catalog import FOLDER
 from geodapt.recipes.execution import execute
 from geodapt.recipes.loading import load
-
-FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-SMALL = {
-    "data": {
-        "fonts": [str(FONTS / f"{name}.ttf") for name in ("DejaVuSans", "DejaVuSerif")],
-        "scripts": ["Greek"],
-        "size": 16,
-        "shifted": [],
-    },
-    "model": {
-        "vision": {"width": 32, "layers": 1, "heads": 2},
-        "text": {"width": 32, "layers": 1, "heads": 2},
-        "embedding": 16,
-        "vocabulary": 400,
-    },
-    "training": {"steps": 12, "batch_size": 16, "save_every": 4, "log_every": 4},
-}
+from tests.clip.small import SMALL
 
 TOWER = {
     "hidden_size": 32,

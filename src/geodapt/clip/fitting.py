@@ -43,7 +43,7 @@ def train_clip(
 
 
 def untrained_clip(settings: ClipSettings, glyphs: Glyphs) -> tuple[CLIPModel, CLIPProcessor]:
-    """What training starts from, by the seed; the tokenizer knows the known characters' captions."""
+    """What training starts from, by the seed; its tokenizer learns from the known captions."""
     chains = zip(glyphs.classes["captions"], glyphs.classes["new"], strict=True)
     captions = [caption for chain, new in chains if not new for caption in chain]
     set_seed(settings.seed)

@@ -51,7 +51,7 @@ class Files(Sequence):
 
 
 def image_files(names: Sequence[str], folder: Path | str | None = None) -> Pictures:
-    """Image files by name, each once: paths, or addresses whose last part is a file in ``folder``."""
+    """Image files, each once: paths, or addresses whose last part is a file in ``folder``."""
     different = list(dict.fromkeys(names))
     if folder is None:
         return Pictures(Files([Path(name).expanduser() for name in different]), different)

@@ -6,8 +6,8 @@ from random import Random
 
 from datasets import Dataset, DatasetDict
 
-from geodapt.data.glyphs.fonts import Font, find_fonts
 from geodapt.data.glyph_settings import GlyphSettings
+from geodapt.data.glyphs.fonts import Font, find_fonts
 from geodapt.data.glyphs.splits import new_classes, shifted_fonts, split_rows
 from geodapt.data.glyphs.store import stored
 from geodapt.data.glyphs.taxonomy import KINDS, path, script

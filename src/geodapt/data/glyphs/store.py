@@ -13,9 +13,9 @@ from filelock import FileLock
 from PIL import Image as Pillow
 from PIL import features as pillow_features
 
+from geodapt.data.glyph_settings import GlyphSettings
 from geodapt.data.glyphs.drawing import EM, MARGIN, SUPERSAMPLED, Ink, Pen, draw
 from geodapt.data.glyphs.fonts import Font
-from geodapt.data.glyph_settings import GlyphSettings
 from geodapt.data.quiet import quiet_datasets
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, cache_folder
