@@ -40,11 +40,7 @@ TOWER = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEODAPT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +49,7 @@ def small() -> ClipSettings:
 
 
 @pytest.fixture(scope="module")
-def glyphs(_own_cache, small):
+def glyphs(own_cache, small):
     return load_glyphs(small.data)
 
 

@@ -22,7 +22,6 @@ from typing import Literal
 
 import numpy as np
 from datasets import Dataset
-from filelock import FileLock
 from pydantic import Field
 
 from geodapt.data import mining
@@ -30,7 +29,7 @@ from geodapt.data.domain import Domain
 from geodapt.data.quiet import quiet_datasets
 from geodapt.data.sequences import SequenceSettings, Trail, build_domain, by_group, k_core
 from geodapt.errors import InputError
-from geodapt.files import atomic_folder, cache_folder
+from geodapt.files import cache_folder, made_once
 from geodapt.progress import bar
 
 MINING_VERSION = 2
@@ -143,15 +142,13 @@ def _cached(package: str) -> Path:
 
 
 def _mine_into(folder: Path, module: str, advance: Callable[[], None]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Another process may want the same package: it waits, then finds the folder.
-    with FileLock(folder.with_name(folder.name + ".lock")):
-        if folder.is_dir():
-            return
-        found = _run_miner(module, advance)
-        with atomic_folder(folder) as temporary, quiet_datasets():
-            Dataset.from_list(found["items"]).save_to_disk(str(temporary / "items"))
-            Dataset.from_list(found["bodies"]).save_to_disk(str(temporary / "bodies"))
+    def make(temporary: Path) -> None:
+        mined = _run_miner(module, advance)
+        with quiet_datasets():
+            for name, rows in mined.items():
+                Dataset.from_list(rows).save_to_disk(str(temporary / name))
+
+    made_once(folder, make)
 
 
 def _run_miner(module: str, advance: Callable[[], None]) -> dict[str, list[dict]]:
