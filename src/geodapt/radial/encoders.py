@@ -34,16 +34,11 @@ class TextEncoder(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
         name: str = "",
         pooling: Pooling | None = None,
-        location: str = "",
     ) -> None:
-        """``pooling`` is that of a text model; None: the last token of a decoder, else the mean.
-
-        ``location`` is the folder or hub name behind ``name``, where that is another.
-        """
+        """``pooling`` is that of a text model; None: the last token of a decoder, else the mean."""
         super().__init__()
         self.model, self.tokenizer = model.eval(), tokenizer
         self.name: str = name or str(model.name_or_path)
-        self.location: str = location or self.name
         self.dual = hasattr(model, "get_text_features")
         self.pooling: Pooling | None = None
         if not self.dual:
@@ -66,7 +61,7 @@ class TextEncoder(nn.Module):
         model, tokenizer = load_base(location)
         if model.config.is_encoder_decoder and not hasattr(model, "get_text_features"):
             model = model.get_encoder()
-        return cls(model, tokenizer, base, declared(base, location), location)
+        return cls(model, tokenizer, base, declared(base, location))
 
     @property
     def device(self) -> torch.device:

@@ -14,6 +14,7 @@ from geodapt.data.chains import Pictures
 from geodapt.errors import InputError
 from geodapt.progress import bar
 from geodapt.radial.encoders import TextEncoder
+from geodapt.radial.small_clip import located
 
 IMAGES_AT_ONCE = 16
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -69,7 +70,7 @@ def embed_images(encoder: TextEncoder, pictures: Pictures) -> Images:
         raise InputError(
             f"encoder '{encoder.name}' embeds texts only; images need a CLIP or a SigLIP"
         )
-    processor = AutoImageProcessor.from_pretrained(encoder.location, use_fast=False)
+    processor = AutoImageProcessor.from_pretrained(located(encoder.name), use_fast=False)
     vectors: list[Tensor] = []
     read: list[str] = []
     skipped: list[tuple[str, str]] = []
