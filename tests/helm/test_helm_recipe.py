@@ -1,14 +1,9 @@
 """Whole trainings through the command line: what they leave, going on after a kill, bad input."""
 
-import io
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +17,7 @@ from geodapt.helm.lineup import CONTENDERS, configuration, parameters
 from geodapt.helm.pretraining import measure
 from geodapt.recipes.catalog import packaged
 from geodapt.recipes.loading import load
+from tests.commands import call, start
 from tests.helm.corpora import RECIPE, SMALL, write_text
 
 
@@ -34,27 +30,10 @@ def world(tmp_path_factory) -> Path:
         yield folder
 
 
-class Done:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
 @pytest.fixture(scope="module")
 def geodapt(world):
     """``geodapt(*arguments)``: the command line in this process, in the world's folder."""
-    from geodapt.cli import main
-
-    def call(*arguments: object) -> Done:
-        out, err = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(world)
-            patch.setattr(sys, "argv", ["geodapt", *map(str, arguments)])
-            patch.setattr(os, "environ", os.environ.copy())
-            with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stopped:
-                main()
-        return Done(stopped.value.code or 0, out.getvalue(), err.getvalue())
-
-    return call
+    return partial(call, world)
 
 
 def write(world: Path, name: str = "tiny.yaml", **changed) -> str:
@@ -209,17 +188,7 @@ def test_killed_and_resumed_it_logs_the_same_losses(ran, world, geodapt):
     """The run of all four models again, killed in the first one's training; its gates' balance,
     optimizer and order of rows must go on as they were."""
     recipe = write(world, "mice.yaml", models=["helm-mice"], config={"learn_curvature": True})
-    process = subprocess.Popen(
-        [sys.executable, "-m", "geodapt", "run", recipe, "--out", "killed"],
-        cwd=world,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(Path(sys.modules["geodapt"].__file__).parents[1]),
-            "OMP_NUM_THREADS": "1",
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start(world, "run", recipe, "--out", "killed")
     try:
         state = world / "killed/work/model-helm-mice/checkpoint-8/trainer_state.json"
         for _ in range(3000):
@@ -227,10 +196,9 @@ def test_killed_and_resumed_it_logs_the_same_losses(ran, world, geodapt):
                 break
             time.sleep(0.02)
         assert state.exists()
-        os.kill(process.pid, signal.SIGKILL)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     assert not (world / "killed/results.json").exists()
     done = geodapt("run", recipe, "--out", "killed", "--resume")
     assert done.code == 0, done.err

@@ -22,11 +22,8 @@ def train_clip(
     ``work`` takes the checkpoints, from which a training that was cut short goes on; ``watched``
     goes to :func:`geodapt.training.fit`.
     """
+    model, processor = untrained_clip(settings, glyphs)
     chains = glyphs.classes["captions"][:]
-    shown = [chain for chain, new in zip(chains, glyphs.classes["new"], strict=True) if not new]
-    set_seed(settings.seed)
-    captions = (caption for chain in shown for caption in chain)
-    model, processor = new_clip(settings.model, settings.data.size, captions)
     rows = glyphs.splits["train"]
     labels = rows.with_format("numpy", columns=["label"])["label"][:]
     pairs = Pairs(pixels(rows), labels, chains, processor.tokenizer, settings.general)
@@ -42,6 +39,14 @@ def train_clip(
         **watched,
     )
     return model.eval(), processor
+
+
+def untrained_clip(settings: ClipSettings, glyphs: Glyphs) -> tuple[CLIPModel, CLIPProcessor]:
+    """What training starts from, by the seed; its tokenizer learns from the known captions."""
+    chains = zip(glyphs.classes["captions"], glyphs.classes["new"], strict=True)
+    captions = [caption for chain, new in chains if not new for caption in chain]
+    set_seed(settings.seed)
+    return new_clip(settings.model, settings.data.size, captions)
 
 
 def save_clip(model: CLIPModel, processor: CLIPProcessor, folder: Path) -> None:

@@ -60,16 +60,15 @@ class HelmEvalRecipe(Recipe):
         model, tokenizer = load(self)
         rows: list[dict[str, Any]] = []
         if self.text is not None:
-            found = folder.measured("text", lambda work: self._perplexity(model, tokenizer))
+            found = folder.measured("text", partial(self._perplexity, model, tokenizer))
             rows.append({"method": "text", "label": Path(self.text).name, **found})
         for task in self.tasks:
-            answer = partial(self._answers, task, model, tokenizer)
-            found = folder.measured(f"task-{task}", lambda work, answer=answer: answer())
+            found = folder.measured(f"task-{task}", partial(self._answers, task, model, tokenizer))
             rows.append({"method": task, "label": task, **found})
         return {"recipe": self.recipe, "title": self.title, "model": self.model, "rows": rows}
 
     def _perplexity(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, work: Path
     ) -> dict[str, Any]:
         return text_perplexity(
             model,
@@ -80,7 +79,7 @@ class HelmEvalRecipe(Recipe):
         )
 
     def _answers(
-        self, task: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+        self, task: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, work: Path
     ) -> dict[str, Any]:
         return answers(
             model,
@@ -116,8 +115,8 @@ def load(recipe: HelmEvalRecipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
             f"length is {recipe.length}, but model '{recipe.model}' takes {longest(model)} tokens "
             "at most; lower it"
         )
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    return model, tokenizer
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(device).eval(), tokenizer  # type: ignore[arg-type]
 
 
 def longest(model: PreTrainedModel) -> int:

@@ -87,8 +87,9 @@ def configuration(
     else:
         known = inspect.signature(contender.twin).parameters
         shared = {key: value for key, value in wanted.to_dict().items() if key in known}
-        only = {"num_nextn_predict_layers": 0} if contender.twin is DeepseekV3Config else {}
-        changed = contender.twin(**_without_names(shared), **only)
+        if contender.twin is DeepseekV3Config:
+            shared["num_nextn_predict_layers"] = 0
+        changed = contender.twin(**_without_names(shared))
     return of_equal_size(changed, FEED_FORWARD[contender.kind], parameters(wanted))
 
 

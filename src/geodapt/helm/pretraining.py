@@ -128,7 +128,7 @@ def learned_curvatures(model: PreTrainedModel) -> dict[str, float]:
         return {}
     return {
         name: curvature
-        for name, curvature in model.model.curvatures().items()  # type: ignore[operator]
+        for name, curvature in model.model.curvatures().items()
         if (config.learn_curvature if name == "curvature" else config.learn_expert_curvatures)
     }
 

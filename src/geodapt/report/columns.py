@@ -77,6 +77,8 @@ METRICS = (
     Column("recall_at_5", "R@5", _percent, "%"),
     Column("text_recall_at_1", "Text R@1", _percent, "%", short="Text\nR@1"),
     Column("text_recall_at_5", "Text R@5", _percent, "%", short="Text\nR@5"),
+    Column("zero_shot_known", "Zero-shot, known", _percent, "%", short="0-shot\nknown"),
+    Column("zero_shot_new", "Zero-shot, new", _percent, "%", short="0-shot\nnew"),
     Column("cosine_agreement", "Agreement of cosines", _score, short="Agree-\nment"),
 )
 

@@ -9,29 +9,24 @@ go to a split, so that what is tested is the prose of projects that training nev
 import hashlib
 import importlib.metadata
 import json
-import os
 import re
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from importlib.metadata import Distribution
 from pathlib import Path
 from typing import Literal
 
 from datasets import Dataset, Features, Value
 from datasets import List as Listed
-from filelock import FileLock
 from pydantic import Field
 
 from geodapt.data.corpus import extraction
 from geodapt.data.corpus.corpus import SHARES, Corpus
 from geodapt.data.domain import SPLITS, uniform
 from geodapt.data.quiet import quiet_datasets
+from geodapt.data.scripts import Advance, run_script, side_by_side
 from geodapt.errors import InputError
-from geodapt.files import atomic_folder, cache_folder
-from geodapt.progress import bar
+from geodapt.files import cache_folder, made_once
 from geodapt.settings import Settings
 
 EXTRACTION_VERSION = 1
@@ -56,9 +51,9 @@ class DocsSettings(Settings):
     """The documentation of the packages that are installed here."""
 
     kind: Literal["docs"] = "docs"
-    packages: list[str] | None = Field(None, min_length=1)
+    packages: list[str] | None = Field(default=None, min_length=1)
     """Names as pip knows them; all that are installed when not given."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of the packages that are held out."""
 
 
@@ -108,7 +103,7 @@ def installed(names: Iterable[str] | None) -> dict[str, Distribution]:
                     "or leave it out"
                 ) from error
         return dict(sorted(found.items()))
-    everything = {}
+    everything: dict[str, Distribution] = {}
     for distribution in importlib.metadata.distributions():
         if distribution.name:  # the remains of an upgrade have none
             everything.setdefault(distribution.name, distribution)  # the first is the one imported
@@ -178,59 +173,36 @@ def extract_packages(packages: Mapping[str, Distribution]) -> dict[str, Path]:
     folders = {name: _cached(name, package.version) for name, package in packages.items()}
     missing = {name: files(packages[name]) for name in folders if not folders[name].is_dir()}
     if missing:
-        with (
-            bar(f"reading the documentation of {len(missing)} packages", _count(missing)) as shown,
-            ThreadPoolExecutor(os.cpu_count()) as pool,
-        ):
-            largest_first = sorted(missing, key=lambda name: -len(missing[name]))
-            jobs = [
-                pool.submit(_extract_into, folders[name], missing[name], shown.advance)
-                for name in largest_first
-            ]
-            for job in jobs:
-                job.result()
+        side_by_side(
+            f"reading the documentation of {len(missing)} packages",
+            {name: len(paths) for name, paths in missing.items()},
+            lambda name, advance: _extract_into(folders[name], missing[name], advance),
+        )
     return folders
-
-
-def _count(missing: Mapping[str, list[str]]) -> int:
-    return sum(map(len, missing.values()))
 
 
 def _cached(name: str, version: str) -> Path:
     return cache_folder() / "docs" / f"{name}-{version}-read{EXTRACTION_VERSION}"
 
 
-def _extract_into(folder: Path, paths: list[str], advance: Callable[[], None]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Another process may want the same package: it waits, then finds the folder.
-    with FileLock(folder.with_name(folder.name + ".lock")):
-        if folder.is_dir():
-            return
+def _extract_into(folder: Path, paths: list[str], advance: Advance) -> None:
+    def make(temporary: Path) -> None:
         found = _run_extractor(paths, advance) if paths else []
         found = found or [[]]  # Arrow data sets cannot be read back where they have no row
-        with atomic_folder(folder) as temporary, quiet_datasets():
+        with quiet_datasets():
             Dataset.from_dict({"texts": found}, FEATURES).save_to_disk(str(temporary))
 
+    made_once(folder, make)
 
-def _run_extractor(paths: list[str], advance: Callable[[], None]) -> list[list[str]]:
-    """Extract in a fresh interpreter, so that packages are read side by side."""
+
+def _run_extractor(paths: list[str], advance: Advance) -> list[list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         asked, out = Path(folder) / "files.json", Path(folder) / "found.json"
         asked.write_text(json.dumps(paths))
-        command = [sys.executable, "-P", "-W", "ignore", extraction.__file__, asked, out]
-        last = ""
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if re.fullmatch(r"\d+/\d+\n", line):
-                    advance()
-                else:
-                    last = line.strip() or last
-        if process.returncode != 0:
+        status, last = run_script(extraction, asked, out, advance=advance)
+        if status != 0:
             raise InputError(
                 f"the documentation in {Path(paths[0]).parent} could not be read (exit status "
-                f"{process.returncode}): {last}"
+                f"{status}): {last}"
             )
         return json.loads(out.read_text())

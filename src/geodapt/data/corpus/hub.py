@@ -26,9 +26,9 @@ class HubSettings(Settings):
     """The split whose documents are read; they are split anew."""
     text: str = "text"
     """The column of the text."""
-    max_documents: int | None = Field(None, ge=1)
+    max_documents: int | None = Field(default=None, ge=1)
     """The most documents to read; all when not given."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of what is held out."""
 
 

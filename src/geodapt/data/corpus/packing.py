@@ -17,7 +17,6 @@ import torch
 from datasets import Dataset, Features, Value
 from datasets import List as Listed
 from datasets.arrow_writer import ArrowWriter
-from filelock import FileLock
 from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
@@ -26,7 +25,7 @@ from geodapt.data.corpus.tokens import fingerprint
 from geodapt.data.domain import SPLITS
 from geodapt.data.quiet import quiet_datasets
 from geodapt.errors import InputError
-from geodapt.files import atomic_folder, cache_folder
+from geodapt.files import cache_folder, made_once
 from geodapt.progress import bar
 
 PACKING_VERSION = 1
@@ -44,7 +43,8 @@ class Packer:
 
     def __init__(self, length: int) -> None:
         self.length = length
-        self._row, self._pieces, self._at = np.empty(length, np.int32), [], 0
+        self._row, self._at = np.empty(length, np.int32), 0
+        self._pieces: list[int] = []
 
     def add(self, document: Sequence[int]) -> Iterator[Row]:
         """The rows that a document fills up, with the lengths of the pieces in each."""
@@ -80,12 +80,12 @@ def packed(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int) -> d
     """
     name = f"{corpus.key}-{fingerprint(tokenizer)}-{length}-packed{PACKING_VERSION}"
     folder = cache_folder() / "tokens" / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Another process may want the same rows: it waits, then finds them.
-    with FileLock(folder.with_name(folder.name + ".lock")):
-        if not folder.is_dir():
-            with atomic_folder(folder) as temporary, quiet_datasets():
-                _write(corpus, tokenizer, length, temporary)
+
+    def make(temporary: Path) -> None:
+        with quiet_datasets():
+            _write(corpus, tokenizer, length, temporary)
+
+    made_once(folder, make)
     return {
         split: Dataset.from_file(str(folder / f"{split}.arrow")).with_format("numpy")
         for split in SPLITS

@@ -32,7 +32,7 @@ class TextSettings(Settings):
     """A .txt, .md, .rst, .jsonl or .parquet file (.gz of the text files), or a folder of such."""
     text: str = "text"
     """The key or column of the text, in JSONL and Parquet."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of what is held out."""
 
 

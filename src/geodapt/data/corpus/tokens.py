@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from filelock import FileLock
 from pydantic import Field
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
@@ -13,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from geodapt.data.corpus.corpus import Corpus
 from geodapt.errors import InputError
-from geodapt.files import atomic_folder, cache_folder
+from geodapt.files import cache_folder, made_once
 from geodapt.progress import bar
 from geodapt.settings import Settings
 
@@ -27,7 +26,7 @@ READ = 20_000_000
 class TokenizerSettings(Settings):
     """A byte-pair encoding that is trained on the training split."""
 
-    vocab_size: int = Field(4096, ge=300)
+    vocab_size: int = Field(default=4096, ge=300)
     """Tokens: 3 special ones, 256 bytes, and merges."""
 
 
@@ -42,14 +41,12 @@ def tokenizer_for(corpus: Corpus, asked: TokenizerSettings | str) -> PreTrainedT
     folder = (
         cache_folder() / "tokenizers" / f"bpe{TRAINING_VERSION}-{corpus.key}-{asked.vocab_size}"
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Another process may want the same tokenizer: it waits, then finds it.
-    with FileLock(folder.with_name(folder.name + ".lock")):
-        if not folder.is_dir():
-            trained = train_tokenizer(corpus.documents("train"), asked.vocab_size)
-            with atomic_folder(folder) as temporary:
-                trained.save_pretrained(temporary)
-    return AutoTokenizer.from_pretrained(folder)
+
+    def make(temporary: Path) -> None:
+        trained = train_tokenizer(corpus.documents("train"), asked.vocab_size)
+        trained.save_pretrained(temporary)
+
+    return AutoTokenizer.from_pretrained(made_once(folder, make))
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
