@@ -196,8 +196,10 @@ def prepare(call: Callable, args: tuple, mode: str) -> Callable[[], object]:
         leaves = [a.clone().requires_grad_(a.dim() > 0) for a in args]
         points = [leaf for leaf in leaves if leaf.dim() > 0]
 
+        upstream = torch.ones_like(call(*leaves))  # as from the layers above: lies in memory
+
         def train() -> object:
-            return torch.autograd.grad(call(*leaves).sum(), points)
+            return torch.autograd.grad(call(*leaves), points, upstream)
 
         return train
     compiled = torch.compile(call) if mode == "compiled" else call

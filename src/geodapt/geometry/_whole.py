@@ -13,6 +13,7 @@ the body in float64 is slower.
 """
 
 import inspect
+import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ MEMORY = (Tensor, torch.nn.Parameter)  # not a tensor that only stands for anoth
 VECTORS = ("x", "y", "v")  # the names that these arguments have in every function
 WEIGHTS = ("w", "r")
 ARGUMENTS = struct.Struct("12P2d4n")  # ``arguments`` of _kernels.cpp
+UNUSED = (0, 0, 0)  # addresses of vectors
 
 KERNELS: dict[str, "Kernel"] = {}
 
@@ -47,11 +49,12 @@ class Kernel:
 
     def batch(self, vectors: Sequence[Tensor], c: Scalar, w: Scalar) -> torch.Size:
         """The result's shape without the vector's dimension."""
+        x = vectors[0]
         if self.pairs:
-            return torch.Size((len(vectors[0]), len(vectors[1])))
-        shapes = [v.shape[:-1] for v in vectors]
-        shapes += [s.shape for s in (c, w) if isinstance(s, Tensor)]
-        return shapes[0] if len(set(shapes)) == 1 else torch.broadcast_shapes(*shapes)
+            return torch.Size((len(x), len(vectors[1])))
+        given = [v.shape[:-1] for v in vectors if v.shape != x.shape]
+        given += [s.shape for s in (c, w) if isinstance(s, Tensor)]
+        return torch.broadcast_shapes(x.shape[:-1], *given) if given else x.shape[:-1]
 
     def empty(self, vectors: Sequence[Tensor], batch: torch.Size) -> Tensor:
         """The result's place."""
@@ -61,9 +64,10 @@ class Kernel:
         return x.new_empty(batch, dtype=self.gives)
 
     def values(self, vectors: Sequence[Tensor], c: Scalar, w: Scalar) -> Tensor:
+        """What the function gives."""
         batch = self.batch(vectors, c, w)
         out = self.empty(vectors, batch)
-        self._run(vectors, c, w, batch, out=out)
+        self._run(vectors, c, w, batch, out.data_ptr())
         return out
 
     def gradients(
@@ -79,46 +83,56 @@ class Kernel:
         A gradient has the shape of its argument.
         """
         batch = self.batch(vectors, c, w)
-        wide = [v.expand(*batch, v.shape[-1]) for v in vectors] if not self.pairs else vectors
+        x, given = vectors[0], (*vectors, c, w)
+        shapes = [v.shape if self.pairs else (*batch, x.shape[-1]) for v in vectors]
+        types = [torch.float32] * len(vectors) + [torch.float64] * 2
         by = [
-            *(torch.empty(v.shape, dtype=v.dtype) for v in wide),
-            *(torch.empty(batch, dtype=torch.float64) for _ in (c, w)),
+            x.new_empty(shape, dtype=dtype) if want else None
+            for shape, dtype, want in zip([*shapes, batch, batch], types, wanted, strict=True)
         ]
-        places = [b if want else None for b, want in zip(by, wanted, strict=True)]
-        if self.pairs:  # the rows of x by all of y, then those of y by all of x
-            x, y = vectors
-            self._run((x, y), c, w, batch, grad=grad, by=[places[0], None, None, places[2], None])
+        at = [0 if b is None else b.data_ptr() for b in by]
+        grad = _dense(grad)
+        if not self.pairs:
+            at[-2:-2] = UNUSED[len(vectors) :]
+            self._run(vectors, c, w, batch, 0, grad.data_ptr(), at)
+        else:  # the rows of x by all of y, then those of y by all of x
+            self._run(vectors, c, w, batch, 0, grad.data_ptr(), [at[0], 0, 0, *at[2:]])
             if wanted[1]:
-                across = c.mT if isinstance(c, Tensor) and c.dim() > 1 else c
-                self._run((y, x), across, w, batch[::-1], grad=grad.mT, by=[places[1], *[None] * 4])
-        else:
-            count = len(vectors)
-            lines = places[:count] + [None] * (3 - count) + places[count:]
-            self._run(vectors, c, w, batch, grad=grad, by=lines)
-        given = (*vectors, c, w)
+                c = c.mT if isinstance(c, Tensor) and c.dim() > 1 else c
+                grad = _dense(grad.mT)
+                self._run(vectors[::-1], c, w, batch[::-1], 0, grad.data_ptr(), [at[1], *[0] * 4])
         return [
-            place.sum_to_size(s.shape).to(s.dtype)
-            for place, s in zip(places, given, strict=True)
-            if place is not None and isinstance(s, Tensor)
+            b.sum_to_size(s.shape).to(s.dtype)
+            for b, s in zip(by, given, strict=True)
+            if b is not None and isinstance(s, Tensor)
         ]
 
-    def _run(self, vectors, c, w, batch, *, out=None, grad=None, by=(None,) * 5) -> None:
+    def _run(
+        self,
+        vectors: Sequence[Tensor],
+        c: Scalar,
+        w: Scalar,
+        batch: Sequence[int],
+        out: int,
+        grad: int = 0,
+        by: Sequence[int] = (0,) * 5,
+    ) -> None:
+        """Run the kernel; numbers are addresses of where its results belong."""
         d = vectors[0].shape[-1]
-        if self.pairs:
-            n, m = batch
-        else:
-            n, m = batch.numel(), 1
-            vectors = [v if v.shape[:-1] == batch else v.expand(*batch, d) for v in vectors]
-        if grad is not None:
-            grad = _dense(grad.expand((*batch, d) if self.gives is None else batch))
-        rows = [_dense(v) for v in vectors]  # held until the kernel has run
-        (c, all_c), (w, all_w) = _numbers(c, batch), _numbers(w, batch)
-        run = getattr(_native.library(), self.name)
-        run(
+        n, m = batch if self.pairs else (math.prod(batch), 1)
+        shape = (*batch, d)
+        rows = [_dense(v if self.pairs or v.shape == shape else v.expand(shape)) for v in vectors]
+        c, all_c = _numbers(c, batch)
+        w, all_w = _numbers(w, batch)
+        getattr(_native.library(), self.name)(
             ARGUMENTS.pack(
-                *(r.data_ptr() for r in rows),
-                *(0,) * (3 - len(rows)),
-                *(0 if t is None else t.data_ptr() for t in (out, grad, *by, c, w)),
+                *[r.data_ptr() for r in rows],
+                *UNUSED[len(rows) :],
+                out,
+                grad,
+                *by,
+                0 if c is None else c.data_ptr(),
+                0 if w is None else w.data_ptr(),
                 *(all_c, all_w, n, m, d),
                 1 if n * m * d < _native.ALONE else torch.get_num_threads(),
             )
@@ -134,8 +148,9 @@ def one_pass(*, gives: torch.dtype | None = None, pairs: bool = False) -> Callab
 
     def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
         signature = inspect.signature(function)
-        names = list(signature.parameters)
+        names = tuple(signature.parameters)
         defaults = tuple(p.default for p in signature.parameters.values())
+        required = defaults.count(inspect.Parameter.empty)
         first = next(at for at, name in enumerate(names) if name in VECTORS)
         points = slice(first, first + sum(name in VECTORS for name in names))
         weight = next((at for at, name in enumerate(names) if name in WEIGHTS), None)
@@ -155,15 +170,11 @@ def one_pass(*, gives: torch.dtype | None = None, pairs: bool = False) -> Callab
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-            every = args + defaults[len(args) :]
             if kwargs:
-                if len(args) == len(names) - 1 and kwargs.keys() == {"c"}:
-                    every = (*args, kwargs["c"])
-                else:
-                    bound = signature.bind(*args, **kwargs)
-                    bound.apply_defaults()
-                    every = bound.args
-            if len(every) == len(names) and inspect.Parameter.empty not in every[-2:]:
+                bound = signature.bind(*args, **kwargs)
+                args, kwargs = bound.args, {}
+            if required <= len(args) <= len(names):
+                every = args + defaults[len(args) :]
                 vectors, c = every[points], every[-1]
                 w = 1.0 if weight is None else every[weight]
                 if torch.compiler.is_compiling():
@@ -186,18 +197,14 @@ class _OnePass(Function):
 
     @staticmethod
     def forward(ctx, kernel: Kernel, c: Scalar, w: Scalar, *vectors: Tensor) -> Tensor:
-        tensors = [s for s in (c, w) if isinstance(s, Tensor)]
         ctx.kernel = kernel
         ctx.numbers = [None if isinstance(s, Tensor) else s for s in (c, w)]
-        ctx.save_for_backward(*vectors, *tensors)
+        ctx.save_for_backward(*vectors, *(s for s in (c, w) if isinstance(s, Tensor)))
         return kernel.values(vectors, c, w)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        saved = list(ctx.saved_tensors)
-        count = len(saved) - ctx.numbers.count(None)
-        vectors, tensors = saved[:count], iter(saved[count:])
-        c, w = (next(tensors) if number is None else number for number in ctx.numbers)
+        *vectors, c, w = _saved(ctx)
         _, by_c, by_w, *by_vectors = ctx.needs_input_grad
         wanted = [*by_vectors, by_c, by_w]
         if torch.is_grad_enabled() or not _ordinary(vectors, c, w, ctx.kernel.pairs, grad):
@@ -205,8 +212,17 @@ class _OnePass(Function):
         else:
             found = ctx.kernel.gradients(vectors, c, w, grad, wanted)
         remaining = iter(found)
-        *of_vectors, of_c, of_w = (next(remaining) if want else None for want in wanted)
+        *of_vectors, of_c, of_w = [next(remaining) if want else None for want in wanted]
         return None, of_c, of_w, *of_vectors
+
+
+def _saved(ctx) -> list:
+    """Vectors, curvature and weight, of which the last two may be plain numbers."""
+    saved = list(ctx.saved_tensors)
+    for at, number in enumerate(ctx.numbers):
+        if number is not None:
+            saved.insert(len(saved) - ctx.numbers[at:].count(None), number)
+    return saved
 
 
 def _by_definition(kernel: Kernel, vectors, c, w, grad: Tensor, wanted) -> Sequence[Tensor]:
