@@ -472,8 +472,9 @@ INLINE void gradients(const group &rows, Formula formula, double *of_x = nullptr
       if (SHAPE == VECTOR) g = piece.read(a->g + at + k);
       for (int i = 0; i < S::VECTORS; i++) {
         if (!a->grad[i]) continue;
-        doubles sum = of_g[i][r] * g;
-        for (int j = 0; j < S::VECTORS; j++) sum += each[i][j][r] * in[j];
+        doubles sum = each[i][0][r] * in[0];
+        for (int j = 1; j < S::VECTORS; j++) sum += each[i][j][r] * in[j];
+        if (SHAPE == VECTOR) sum += of_g[i][r] * g;
         piece.write(a->grad[i] + at + k, sum);
       }
     });
@@ -522,12 +523,20 @@ INLINE void run(const arguments *a, Formula formula) {
 
 #define KERNEL(name, sums, shape, ...)                                                        \
   extern "C" void name(const arguments *a) {                                                  \
-    run<sums, shape>(a, []([[maybe_unused]] auto p, [[maybe_unused]] auto c, [[maybe_unused]] auto w)                           \
-                            __attribute__((always_inline)) { __VA_ARGS__ });                  \
+    run<sums, shape>(a, []([[maybe_unused]] auto p, [[maybe_unused]] auto c,                  \
+                           [[maybe_unused]] auto w) __attribute__((always_inline)) {          \
+      __VA_ARGS__                                                                             \
+    });                                                                                       \
   }
 
 KERNEL(rows_square, alone, DOUBLE, return one(p.xx);)
 KERNEL(rows_scale, alone, VECTOR, return one(w);)
+
+KERNEL(manifold_norm2, products, NUMBER, {
+  const auto gamma2 = 1.0 + c * p.xx;
+  return one(larger(p.yy - c * p.xy * (p.xy / gamma2), p.yy / gamma2));
+})
+KERNEL(manifold_raised, products, VECTOR, return both(c * p.xy, constant(1.0, c));)
 
 KERNEL(lorentz_time, alone, NUMBER, return one(sqrt(p.xx + 1.0 / c));)
 KERNEL(lorentz_inner, gaps, NUMBER, return one(-1.0 / c - 0.5 * chord(p, c));)

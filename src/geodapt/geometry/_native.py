@@ -5,8 +5,8 @@ compute with PyTorch operators in float64, several times slower. So anything unu
 kernels, silently: another system than Linux, no compiler, ``GEODAPT_NATIVE=0``, a compiler that
 fails. Nothing is downloaded; the source is the file beside this one.
 
-The first call that can use them compiles them, about ten seconds, into the cache folder under a name
-made of the source, the compiler and the processor. A library there is loaded only if no other
+The first call that can use them compiles them, about ten seconds, into the cache folder under a
+name made of the source, the compiler and the processor. A library there is loaded only if no other
 user could have put or changed it; where the folder cannot be written, the library is compiled for
 this process alone. Threads are those of PyTorch: the same OpenMP runtime, ``get_num_threads()``.
 """
@@ -21,8 +21,6 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
-
-import torch
 
 from geodapt.files import cache_folder
 
@@ -59,11 +57,6 @@ def library() -> ctypes.CDLL | None:
             return _load(_compiled(compiler, Path(folder) / target.name))
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def threads(work: int) -> int:
-    """How many threads take part in that many numbers' work."""
-    return 1 if work < ALONE else torch.get_num_threads()
 
 
 def _compiled(compiler: str, target: Path) -> Path:

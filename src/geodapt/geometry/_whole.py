@@ -356,9 +356,7 @@ def _operator_backward(ctx, grad: Tensor):
     *vectors, c, w = ctx.saved_tensors
     _, by_vectors, by_c, by_w = ctx.needs_input_grad
     wanted = [*by_vectors, by_c, by_w]
-    found = iter(
-        torch.ops.geodapt.one_pass_backward(ctx.kernel, vectors, c, w, grad, wanted)
-    )
+    found = iter(torch.ops.geodapt.one_pass_backward(ctx.kernel, vectors, c, w, grad, wanted))
     *of_vectors, of_c, of_w = (next(found) if want else None for want in wanted)
     return None, of_vectors, of_c, of_w
 

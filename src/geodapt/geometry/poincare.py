@@ -152,7 +152,7 @@ def mobius_matvec(
 def _mobius_image(
     x: Float[Tensor, "*batch d"], w: Float[Tensor, "*batch"], c: float | Tensor
 ) -> Float[Tensor, "*batch d"]:
-    """The result of :func:`mobius_matvec` from ``x``, the matrix times a point, ``w`` its square."""
+    """``M (x) p`` of ``x = M p`` and ``w = |p|^2``."""
     k = _artanhc(c * w)
     s = c * k * k * square(x)
     return combine((k * _inside(_analytic.tanhc(s), _analytic.sech2(s), x.dtype), x))
