@@ -207,7 +207,7 @@ class _OnePass(Function):
         *vectors, c, w = _saved(ctx)
         _, by_c, by_w, *by_vectors = ctx.needs_input_grad
         wanted = [*by_vectors, by_c, by_w]
-        if torch.is_grad_enabled() or not _ordinary(vectors, c, w, ctx.kernel.pairs, grad):
+        if torch.is_grad_enabled() or not _ordinary(vectors, c, w, ctx.kernel.pairs):
             found = _by_definition(ctx.kernel, vectors, c, w, grad, wanted)
         else:
             found = ctx.kernel.gradients(vectors, c, w, grad, wanted)
@@ -233,7 +233,7 @@ def _by_definition(kernel: Kernel, vectors, c, w, grad: Tensor, wanted) -> Seque
         return torch.autograd.grad(out, given, grad, create_graph=True)
 
 
-def _ordinary(vectors, c, w, pairs: bool, grad: Tensor | None = None) -> bool:
+def _ordinary(vectors, c, w, pairs: bool) -> bool:
     """Whether all are what the kernels take: vectors of float32, with positive float curvature."""
     d = vectors[0].shape[-1:]
     for v in vectors:
@@ -247,7 +247,7 @@ def _ordinary(vectors, c, w, pairs: bool, grad: Tensor | None = None) -> bool:
             or (pairs and v.dim() != 2)
         ):
             return False
-    for s in (c, w, grad):
+    for s in (c, w):
         if isinstance(s, Tensor) and (type(s) not in MEMORY or not s.is_cpu):
             return False
     return (
@@ -329,7 +329,7 @@ def _(kernel: str, vectors: list[Tensor], c: Tensor, w: Tensor) -> Tensor:
 @torch.library.impl(_OPERATORS, "one_pass_backward", "CPU")
 def _(kernel: str, vectors, c: Tensor, w: Tensor, grad: Tensor, wanted) -> list[Tensor]:
     found = KERNELS[kernel]
-    if _ordinary(vectors, c, w, found.pairs, grad):
+    if _ordinary(vectors, c, w, found.pairs):
         return found.gradients(vectors, c, w, grad, wanted)
     leaves = [t.detach().requires_grad_() for t in (*vectors, c, w)]
     return list(_by_definition(found, leaves[:-2], *leaves[-2:], grad, wanted))
