@@ -69,9 +69,10 @@ def test_gradients_equal_the_definitions(name):
 
 
 @pytest.mark.parametrize("model", [lorentz, poincare])
-def test_pairwise_gradients_with_a_curvature_for_each_pair(model):
+@pytest.mark.parametrize("shape", [(), (21,), (9, 1), (9, 21)])
+def test_pairwise_gradients_with_a_learned_curvature(model, shape):
     x, y = torch.randn(9, 13) / 13, torch.randn(21, 13) / 13
-    c, weight = torch.rand(9, 21) + 0.1, torch.randn(9, 21)
+    c, weight = torch.rand(shape) + 0.1, torch.randn(9, 21)
     found = []
     for dtype in (torch.float32, torch.float64):
         leaves = [t.to(dtype).requires_grad_() for t in (x, y, c)]

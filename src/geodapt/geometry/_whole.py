@@ -98,7 +98,7 @@ class Kernel:
         else:  # the rows of x by all of y, then those of y by all of x
             self._run(vectors, c, w, batch, 0, grad.data_ptr(), [at[0], 0, 0, *at[2:]])
             if wanted[1]:
-                c = c.mT if isinstance(c, Tensor) and c.dim() > 1 else c
+                c = c.expand(batch).mT if isinstance(c, Tensor) else c
                 grad = _dense(grad.mT)
                 self._run(vectors[::-1], c, w, batch[::-1], 0, grad.data_ptr(), [at[1], *[0] * 4])
         return [
