@@ -153,8 +153,16 @@ def test_layouts_and_broadcasting():
     assert lorentz.pairwise_distance(x[0], x[0, :0]).shape == (5, 0)
     with pytest.raises(RuntimeError, match=r"size|shape|broadcast"):
         lorentz.distance(x, torch.randn(39))
-    with pytest.raises(TypeError, match="argument"):
-        lorentz.distance(x)
+    torch.testing.assert_close(lorentz.residual(x, y, c=0.3), lorentz.residual(x, y, 1.0, 0.3))
+    torch.testing.assert_close(lorentz.residual(c=0.3, y=y, x=x), lorentz.residual(x, y, 1.0, 0.3))
+    for wrong in (
+        lambda: lorentz.distance(x),
+        lambda: lorentz.distance(x, y, 1.0, 2.0),
+        lambda: lorentz.distance(x, y, x=x),
+        lambda: lorentz.distance(x, y, k=1.0),
+    ):
+        with pytest.raises(TypeError, match="argument"):
+            wrong()
 
 
 def test_other_ways_to_differentiate_take_the_definition():

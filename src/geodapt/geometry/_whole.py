@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -122,8 +122,8 @@ class Kernel:
         n, m = batch if self.pairs else (math.prod(batch), 1)
         shape = (*batch, d)
         rows = [_dense(v if self.pairs or v.shape == shape else v.expand(shape)) for v in vectors]
-        c, all_c = _numbers(c, batch)
-        w, all_w = _numbers(w, batch)
+        each_c, all_c = _numbers(c, batch)
+        each_w, all_w = _numbers(w, batch)
         getattr(_native.library(), self.name)(
             ARGUMENTS.pack(
                 *[r.data_ptr() for r in rows],
@@ -131,8 +131,8 @@ class Kernel:
                 out,
                 grad,
                 *by,
-                0 if c is None else c.data_ptr(),
-                0 if w is None else w.data_ptr(),
+                0 if each_c is None else each_c.data_ptr(),
+                0 if each_w is None else each_w.data_ptr(),
                 *(all_c, all_w, n, m, d),
                 1 if n * m * d < _native.ALONE else torch.get_num_threads(),
             )
@@ -150,15 +150,16 @@ def one_pass(*, gives: torch.dtype | None = None, pairs: bool = False) -> Callab
         signature = inspect.signature(function)
         names = tuple(signature.parameters)
         defaults = tuple(p.default for p in signature.parameters.values())
-        required = defaults.count(inspect.Parameter.empty)
         first = next(at for at, name in enumerate(names) if name in VECTORS)
         points = slice(first, first + sum(name in VECTORS for name in names))
         weight = next((at for at, name in enumerate(names) if name in WEIGHTS), None)
 
+        body: Callable[..., Tensor] = function
+
         def definition(vectors: Sequence[Tensor], c: Scalar, w: Scalar) -> Tensor:
             if weight is None:
-                return function(*vectors, c)  # type: ignore[call-arg]
-            return function(*((w, *vectors) if weight < first else (*vectors, w)), c)  # type: ignore[call-arg]
+                return body(*vectors, c)
+            return body(*((w, *vectors) if weight < first else (*vectors, w)), c)
 
         kernel = Kernel(
             f"{function.__module__.rpartition('.')[2].strip('_')}_{function.__name__.strip('_')}",
@@ -169,12 +170,15 @@ def one_pass(*, gives: torch.dtype | None = None, pairs: bool = False) -> Callab
         KERNELS[kernel.name] = kernel
 
         @wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        def call(*args: Any, **kwargs: Any) -> Tensor:
+            every = args + defaults[len(args) :]
             if kwargs:
-                bound = signature.bind(*args, **kwargs)
-                args, kwargs = bound.args, {}
-            if required <= len(args) <= len(names):
-                every = args + defaults[len(args) :]
+                open_names = names[len(args) :]
+                every = (*args, *map(kwargs.get, open_names, defaults[len(args) :]))
+                fits = kwargs.keys() <= set(open_names)
+            else:
+                fits = len(args) <= len(names)
+            if fits and not any(argument is inspect.Parameter.empty for argument in every):
                 vectors, c = every[points], every[-1]
                 w = 1.0 if weight is None else every[weight]
                 if torch.compiler.is_compiling():
@@ -185,7 +189,7 @@ def one_pass(*, gives: torch.dtype | None = None, pairs: bool = False) -> Callab
                     if torch.is_grad_enabled() and _recorded(vectors, c, w):
                         return _OnePass.apply(kernel, c, w, *vectors)
                     return kernel.values(vectors, c, w)
-            return function(*args, **kwargs)
+            return body(*args, **kwargs)
 
         return call
 
@@ -274,7 +278,7 @@ def _dense(x: Tensor) -> Tensor:
     return x if x.is_contiguous() and not x.is_neg() else x.resolve_neg().contiguous()
 
 
-def _numbers(s: Scalar, batch: torch.Size) -> tuple[Tensor | None, float]:
+def _numbers(s: Scalar, batch: Sequence[int]) -> tuple[Tensor | None, float]:
     """A scalar as one number a row, or as one for all rows."""
     if not isinstance(s, Tensor):
         return None, s
@@ -331,8 +335,8 @@ def _(kernel: str, vectors, c: Tensor, w: Tensor, grad: Tensor, wanted) -> list[
     found = KERNELS[kernel]
     if _ordinary(vectors, c, w, found.pairs):
         return found.gradients(vectors, c, w, grad, wanted)
-    leaves = [t.detach().requires_grad_() for t in (*vectors, c, w)]
-    return list(_by_definition(found, leaves[:-2], *leaves[-2:], grad, wanted))
+    *vectors, c, w = [t.detach().requires_grad_() for t in (*vectors, c, w)]
+    return list(_by_definition(found, vectors, c, w, grad, wanted))
 
 
 @torch.library.register_fake("geodapt::one_pass", lib=_OPERATORS)
