@@ -32,11 +32,7 @@ FIGURES = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEODAPT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +41,7 @@ def settings() -> ClipSettings:
 
 
 @pytest.fixture(scope="module")
-def clip(_own_cache, settings, tmp_path_factory) -> str:
+def clip(own_cache, settings, tmp_path_factory) -> str:
     """A tiny CLIP's folder."""
     folder = tmp_path_factory.mktemp("clip")
     trained = train_clip(settings, load_glyphs(settings.data), folder / "work")
