@@ -1,6 +1,7 @@
 """What radial tuning does to an encoder: every method of a recipe, mean and spread over seeds.
 
     python benchmarks/radial_quality.py
+    python benchmarks/radial_quality.py --recipe radial-glyphs
     python benchmarks/radial_quality.py --recipe radial-hierarcaps -- data.path=FILE
 
 The seed chooses what is held out, too. Every run is resumable: a call that was cut short goes on

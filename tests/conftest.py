@@ -1,7 +1,8 @@
-"""Shared fixtures: tiny random models of each family, and no network."""
+"""Shared fixtures: the command line, tiny random models of each family, and no network."""
 
 import os
 import signal
+from functools import partial
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -10,6 +11,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, T5Config, T5Model
 
+from tests.commands import call
+
 # A shell's background jobs ignore Ctrl-C and so would the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -17,6 +20,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def geodapt():
+    """``geodapt(*arguments)``: the command line in this process and folder."""
+    return partial(call, ".")
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """An empty cache folder for a module of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEODAPT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def tiny_bert() -> BertModel:

@@ -11,10 +11,12 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 from geodapt.errors import InputError
 
@@ -163,6 +165,19 @@ def _exchange(one: Path, other: Path) -> None:
     other.rename(aside)
     one.rename(other)
     aside.rename(one)
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """``folder``; where it is missing, with what ``make`` writes into the folder that it is given.
+
+    Another process that wants the same folder waits, then finds it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(folder.name + ".lock")):
+        if not folder.is_dir():
+            with atomic_folder(folder) as temporary:
+                make(temporary)
+    return folder
 
 
 def hash_tensors(tensors: Mapping[str, "torch.Tensor"]) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 import torch
@@ -10,25 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedTokenizerFast
 
 from geodapt.adapters import Adapter, merge
-from geodapt.cli import main
 from tests.adapters.families import randomise, seeded
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command line; returns its status and what it said."""
-
-    def call(*words) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["geodapt", *map(str, words)])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = int(end.code or 0)
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return call
 
 
 @pytest.fixture
@@ -70,79 +51,77 @@ def texts(tmp_path):
     return path
 
 
-def test_merge_writes_what_the_library_merges(run, folders, tmp_path):
+def test_merge_writes_what_the_library_merges(geodapt, folders, tmp_path):
     out = tmp_path / "merged"
     words = ["merge", *folders, "--method", "svd", "--rank", 3, "--weights", ".5", ".3", ".2"]
-    status, said, _ = run(*words, "--out", out, "--layers")
-    assert status == 0
+    done = geodapt(*words, "--out", out, "--layers")
+    assert done.code == 0
     loaded = [Adapter.from_pretrained(folder) for folder in folders]
     wanted = merge(loaded, "svd", [0.5, 0.3, 0.2], rank=3)
     found = Adapter.from_pretrained(out)
     assert found.sha256 == wanted.sha256
     for path, error in wanted.errors.items():
-        line = next(line for line in said.splitlines() if line.startswith(path))
+        line = next(line for line in done.out.splitlines() if line.startswith(path))
         assert f"{100 * error:.2f} %" in line
     whole = sum(
         w * torch.cat([a.factors[p].delta().flatten() for p in a.factors])
         for w, a in zip((0.5, 0.3, 0.2), loaded, strict=True)
     )
     cut = torch.cat([found.factors[p].delta().flatten() for p in loaded[0].factors])
-    assert f"lost {100 * ((whole - cut).norm() / whole.norm()).item():.2f} %" in said
+    assert f"lost {100 * ((whole - cut).norm() / whole.norm()).item():.2f} %" in done.out
 
 
-def test_weights_may_be_negative_behind_an_equals_sign(run, folders, tmp_path):
-    run("merge", *folders, "--method", "linear", "--weights=-.5,1,.25", "--out", tmp_path / "m")
+def test_weights_may_be_negative_behind_an_equals_sign(geodapt, folders, tmp_path):
+    geodapt("merge", *folders, "--method", "linear", "--weights=-.5,1,.25", "--out", tmp_path / "m")
     loaded = [Adapter.from_pretrained(folder) for folder in folders]
     wanted = merge(loaded, "linear", [-0.5, 1, 0.25])
     assert Adapter.from_pretrained(tmp_path / "m").sha256 == wanted.sha256
 
 
-def test_list_names_every_method_with_its_source(run):
-    status, said, _ = run("merge", "--list")
-    assert status == 0
+def test_list_names_every_method_with_its_source(geodapt):
+    done = geodapt("merge", "--list")
+    assert done.code == 0
     for name in ("linear", "cat", "svd", "ties", "dare", "dare_ties", "magnitude", "dense_blocks"):
-        assert name in said
-    assert "2306.01708" in said
+        assert name in done.out
+    assert "2306.01708" in done.out
 
 
-def test_atoms_by_calibration(run, folders, texts, tmp_path):
+def test_atoms_by_calibration(geodapt, folders, texts, tmp_path):
     plain, chosen = tmp_path / "plain", tmp_path / "chosen"
     texts.write_text('{"text": "w1 w1 w1"}\n')  # one direction, so that it matters
     words = ["merge", *folders, "--method", "atoms", "--rank", 2]
-    assert run(*words, "--out", plain)[0] == 0
-    assert run(*words, "--out", chosen, "--calibration", texts)[0] == 0
+    assert geodapt(*words, "--out", plain).code == 0
+    assert geodapt(*words, "--out", chosen, "--calibration", texts).code == 0
     assert Adapter.from_pretrained(chosen).rank == 2
     assert Adapter.from_pretrained(chosen).sha256 != Adapter.from_pretrained(plain).sha256
 
 
 @pytest.mark.parametrize("metric", ["perplexity", "accuracy"])
-def test_search_leaves_the_best_and_the_table(run, folders, texts, tmp_path, metric):
+def test_search_leaves_the_best_and_the_table(geodapt, folders, texts, tmp_path, metric):
     out = tmp_path / "best"
     words = ["merge", *folders, "--search", texts, "--metric", metric, "--budget", 10]
-    status, said, error = run(*words, "--out", out)
-    assert status == 0, error
+    done = geodapt(*words, "--out", out)
+    assert done.code == 0, done.err
     trials = json.loads((tmp_path / "best.search" / "trials.json").read_text())
     assert len(trials) == 10
     values = [trial["value"] for trial in trials]
     assert values == sorted(values, reverse=metric == "accuracy")
-    assert f"{values[0]:.5g}" in said
+    assert f"{values[0]:.5g}" in done.out
     first = Adapter.from_pretrained(out).sha256
-    assert run(*words, "--out", out)[0] == 0  # nothing left to try
+    assert geodapt(*words, "--out", out).code == 0  # nothing left to try
     assert Adapter.from_pretrained(out).sha256 == first
 
 
-def test_info_and_the_picture(run, folders, tmp_path):
-    status, said, _ = run(
-        "adapters", "info", *folders, "--layers", "--picture", tmp_path / "overlap.html"
-    )
-    assert status == 0
+def test_info_and_the_picture(geodapt, folders, tmp_path):
+    done = geodapt("adapters", "info", *folders, "--layers", "--picture", tmp_path / "overlap.html")
+    assert done.code == 0
     for words in ("q_proj, v_proj", "effective rank", "A, B", "row space shared", "mean"):
-        assert words in said
+        assert words in done.out
     page = (tmp_path / "overlap.html").read_text()
     assert "How adapters overlap" in page
     assert 'src="http' not in page
     shutil.copytree(folders[0], tmp_path / "twin")
-    same = run("adapters", "info", folders[0], tmp_path / "twin")[1]
+    same = geodapt("adapters", "info", folders[0], tmp_path / "twin").out
     assert "100.0 %" in same
     assert "+1.000" in same
 
@@ -164,13 +143,13 @@ def test_info_and_the_picture(run, folders, tmp_path):
     ],
 )
 def test_mistakes_end_with_status_2_and_write_nothing(
-    run, folders, tmp_path, monkeypatch, words, message
+    geodapt, folders, tmp_path, monkeypatch, words, message
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.jsonl").write_text('{"text": "w1"}\n{"text"\n')
     (tmp_path / "empty.jsonl").write_text("\n")
     before = sorted(tmp_path.rglob("*"))
-    status, _, error = run("merge", *words)
-    assert status == 2
-    assert message in error
+    done = geodapt("merge", *words)
+    assert done.code == 2
+    assert message in done.err
     assert sorted(tmp_path.rglob("*")) == before

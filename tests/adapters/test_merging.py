@@ -310,7 +310,8 @@ def test_a_large_update_with_nothing_to_cut_comes_back_whole(method):
         merged.factors["w"].delta(), one.factors["w"].delta(), atol=1e-4, rtol=1e-4
     )
     assert merged.errors["w"] < 2e-3  # the root of float32's rounding
-    nothing = Adapter({"w": Factors(torch.randn(4, 200), torch.zeros(300, 4), 1.0)}, one.config)
+    zero = Factors(torch.randn(4, 200), torch.zeros(300, 4), 1.0)
+    nothing = Adapter({"w": zero, "v": one.factors["w"]}, one.config)  # in this layer
     assert not merge([nothing], method).factors["w"].delta().any()
     half = merge([nothing, one], method, [1.0, 1.0], **density).factors["w"].delta()
     torch.testing.assert_close(half, one.factors["w"].delta(), atol=1e-4, rtol=1e-4)
@@ -359,16 +360,10 @@ def test_float_types_may_differ():
         assert merge([narrow, narrow], method).factors["layers.0.q"].A.dtype == torch.float32
 
 
-def test_all_zero_adapters_merge_to_nothing():
-    zero = adapter(0, 2)
-    zero = Adapter(
-        {p: Factors(f.A, torch.zeros_like(f.B), 1.0) for p, f in zero.factors.items()}, zero.config
-    )
-    for method in METHODS:
-        merged = merge([zero, zero], method)
-        for factors in merged.factors.values():
-            assert factors.rank >= 1
-            assert torch.equal(factors.delta(), torch.zeros_like(factors.delta()))
+def test_an_adapter_of_zeros_is_refused(three):
+    fresh = {p: Factors(f.A, torch.zeros_like(f.B), 1.0) for p, f in three[0].factors.items()}
+    with pytest.raises(InputError, match="adapter 2 of 3 is all zeros"):
+        merge([three[0], Adapter(fresh, three[0].config), three[1]])
 
 
 # Against PEFT's own merges, through its models

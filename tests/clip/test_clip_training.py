@@ -2,9 +2,7 @@
 
 import json
 import math
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -22,7 +20,7 @@ from transformers import (
 )
 
 from geodapt.clip import Clip, ClipSettings, cache, checkpoint, load_clip
-from geodapt.clip.fitting import parameter_groups, save_clip, train_clip
+from geodapt.clip.fitting import save_clip, train_clip
 from geodapt.clip.model import ModelSettings, new_clip
 from geodapt.clip.pairs import Pairs, normalised, pixels
 from geodapt.clip.recipe import ClipRecipe, evaluate
@@ -32,23 +30,8 @@ from geodapt.errors import InputError
 from geodapt.recipes.catalog import FOLDER
 from geodapt.recipes.execution import execute
 from geodapt.recipes.loading import load
-
-FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-SMALL = {
-    "data": {
-        "fonts": [str(FONTS / f"{name}.ttf") for name in ("DejaVuSans", "DejaVuSerif")],
-        "scripts": ["Greek"],
-        "size": 16,
-        "shifted": [],
-    },
-    "model": {
-        "vision": {"width": 32, "layers": 1, "heads": 2},
-        "text": {"width": 32, "layers": 1, "heads": 2},
-        "embedding": 16,
-        "vocabulary": 400,
-    },
-    "training": {"steps": 12, "batch_size": 16, "save_every": 4, "log_every": 4},
-}
+from geodapt.training import parameter_groups
+from tests.clip.small import SMALL
 
 TOWER = {
     "hidden_size": 32,
@@ -58,11 +41,7 @@ TOWER = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEODAPT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +50,7 @@ def small() -> ClipSettings:
 
 
 @pytest.fixture(scope="module")
-def glyphs(_own_cache, small):
+def glyphs(own_cache, small):
     return load_glyphs(small.data)
 
 

@@ -1,4 +1,4 @@
-"""Tiny models on disk with tokenizers and texts, and the command line."""
+"""Tiny models on disk with tokenizers and texts."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tests.cli.conftest import geodapt
 from tests.compress.small import seeded
-
-__all__ = ["geodapt"]
 
 
 @pytest.fixture(scope="session")

@@ -38,10 +38,8 @@ def toy_domain(toybox, cache, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEODAPT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield load_domains(ApiCallSettings(domains=["networkx"]))["networkx"]
+def real(own_cache):
+    return load_domains(ApiCallSettings(domains=["networkx"]))["networkx"]
 
 
 def test_a_real_package_gives_enough_of_everything(real):

@@ -1,15 +1,12 @@
 """Chains from CSV and JSONL as published and as people write them, and what is wrong in them."""
 
-import csv
-import gzip
-import json
-
 import pytest
 
 from geodapt.data.chains import ChainSettings, contradicted, load_chains, read_chains
 from geodapt.data.hierarchies import load_hierarchy
 from geodapt.data.lexical import LexicalPair, load_lexical
 from geodapt.errors import InputError
+from tests.data.tables import write_table
 
 ROWS = [
     {
@@ -22,19 +19,6 @@ ROWS = [
 ]
 
 
-def write_csv(path, rows=ROWS):
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
-
-
-def write_jsonl(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def changed(**columns):
     """The rows with some cells of the third (line 4 of the file) changed."""
     return [*ROWS[:2], {**ROWS[2], **columns}, *ROWS[3:]]
@@ -42,13 +26,7 @@ def changed(**columns):
 
 @pytest.fixture(params=["csv", "csv.gz", "jsonl", "jsonl.gz"])
 def path(request, tmp_path):
-    kind, *packed = request.param.split(".")
-    plain = tmp_path / f"chains.{kind}"
-    (write_csv if kind == "csv" else write_jsonl)(plain, ROWS)
-    if not packed:
-        return plain
-    (tmp_path / f"chains.{request.param}").write_bytes(gzip.compress(plain.read_bytes()))
-    return tmp_path / f"chains.{request.param}"
+    return write_table(tmp_path / f"chains.{request.param}", ROWS)
 
 
 def test_chains_as_published(path):
@@ -64,16 +42,16 @@ def test_the_published_test_file_has_no_negatives(tmp_path):
         {"id": n, "captions": r["positive"], "image_url": r["image_url"]}
         for n, r in enumerate(ROWS)
     ]
-    chains = read_chains(write_csv(tmp_path / "test.csv", rows))
+    chains = read_chains(write_table(tmp_path / "test.csv", rows))
     assert chains[0].negatives == ()
     assert chains[0].texts[0] == "animal 0"
 
 
 def test_a_column_a_level_and_lists(tmp_path):
     rows = [{"level_1": "animal", "level_2": "cat", "level_3": "a grey cat"}]
-    (one,) = read_chains(write_csv(tmp_path / "levels.csv", rows))
+    (one,) = read_chains(write_table(tmp_path / "levels.csv", rows))
     (two,) = read_chains(
-        write_jsonl(tmp_path / "x.jsonl", [{"texts": ["animal", "cat", "a grey cat"]}])
+        write_table(tmp_path / "x.jsonl", [{"texts": ["animal", "cat", "a grey cat"]}])
     )
     assert one == two
     assert one.texts == ("animal", "cat", "a grey cat")
@@ -93,7 +71,7 @@ def test_images_are_held_out_whole(path):
 
 def test_a_test_file_takes_the_place_of_held_out_images(path, tmp_path):
     twice = "animal 0 => animal 0 => cat => a cat"  # published files are measured as they are
-    test = write_csv(tmp_path / "test.csv", [{"captions": twice, "image_url": "i.jpg"}])
+    test = write_table(tmp_path / "test.csv", [{"captions": twice, "image_url": "i.jpg"}])
     hierarchy = load_chains(ChainSettings(path=str(path), test_path=str(test)))
     assert len(hierarchy.train) == len(ROWS)
     assert [chain.texts[1] for chain in hierarchy.test] == ["animal 0"]
@@ -108,7 +86,7 @@ def test_rows_can_be_limited(path):
 
 def test_negatives_are_drawn_where_there_are_none(tmp_path):
     rows = [{"texts": row["positive"].split(" => ")} for row in ROWS]
-    chains = read_chains(write_jsonl(tmp_path / "x.jsonl", rows))
+    chains = read_chains(write_table(tmp_path / "x.jsonl", rows))
     drawn, notes = contradicted(chains, chains, "x", seed=0)
     assert notes == ["negatives drawn for 80 chains that had none"]
     together = {}
@@ -146,21 +124,21 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_bad_rows_are_refused_with_file_and_line(tmp_path, kind):
     rows, said = BAD[kind]
-    file = write_csv(tmp_path / "x.csv", rows)
+    file = write_table(tmp_path / "x.csv", rows)
     with pytest.raises(InputError, match=said) as error:
         read_chains(file)
     assert f"{file}, line {4 if len(rows) > 1 else 2}: " in str(error.value)
 
 
 def test_lists_that_are_none(tmp_path):
-    path = write_jsonl(tmp_path / "x.jsonl", [{"texts": ["a", 3]}])
+    path = write_table(tmp_path / "x.jsonl", [{"texts": ["a", 3]}])
     with pytest.raises(InputError, match="record 1: expected texts joined by"):
         read_chains(path)
 
 
 def test_no_negatives_to_draw(tmp_path):
     rows = [{"texts": ["animal", f"cat {n}"]} for n in range(9)]
-    chains = read_chains(write_jsonl(tmp_path / "x.jsonl", rows))
+    chains = read_chains(write_table(tmp_path / "x.jsonl", rows))
     with pytest.raises(InputError, match="none can be drawn: at level 1 nothing contradicts"):
         contradicted(chains, chains, "x", seed=0)
 

@@ -12,15 +12,11 @@ from tests.data.test_glyph_pictures import GREEK
 SETTINGS = PageSettings(train=12, test=8, size=96, characters=(3, 9), em=(12, 30))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEODAPT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
-def greek(_own_cache) -> Glyphs:
+def greek(own_cache) -> Glyphs:
     return load_glyphs(GlyphSettings(**{**GREEK, "test": 0.2}))
 
 

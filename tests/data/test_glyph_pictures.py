@@ -27,15 +27,11 @@ SANS, SERIF, ROMAN = (
 GREEK = {"fonts": [SANS, SERIF], "scripts": ["Greek"], "size": 16, "shifted": []}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEODAPT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
-def greek(_own_cache):
+def greek(own_cache):
     return load_glyphs(GlyphSettings(**GREEK))
 
 

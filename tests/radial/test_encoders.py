@@ -15,7 +15,7 @@ from geodapt.adapters import LoraSettings
 from geodapt.errors import InputError
 from geodapt.radial import RadialModel, RootSettings, TextEncoder
 from geodapt.radial.encoders import TEXTS_AT_ONCE
-from geodapt.radial.images import embed_images
+from geodapt.radial.images import embed_images, image_files
 from tests.radial.small import (
     CHAINS,
     save_bert,
@@ -103,21 +103,26 @@ def test_images_among_texts(shelf, family, tmp_path):
     folder = save_images(tmp_path / "images")
     (folder / "red_bird.png").write_bytes(b"no image")
     names = [row["image_url"] for row in CHAINS]
-    found = embed_images(encoder, [*names, "http://images/missing.png"], folder)
+    pictures = image_files([*names, names[1], "http://images/missing.png"], folder)
+    found = embed_images(encoder, pictures)
     assert found.names == names[1:]
-    assert set(found.skipped) == {"http://images/red_bird.png", "http://images/missing.png"}
+    skipped = [name for name, _ in found.skipped]
+    assert skipped == ["http://images/red_bird.png", "http://images/missing.png"]
     assert found.note().startswith("2 images skipped, such as ")
-    again = embed_images(encoder, [str(folder / "red_car.png")])
+    again = embed_images(encoder, image_files([str(folder / "red_car.png")]))
     row = found.names.index("http://images/red_car.png")
     assert torch.allclose(again.vectors[0], found.vectors[row], atol=1e-5)
     assert found.vectors.norm(dim=-1).tolist() == pytest.approx([1] * len(found.names), abs=1e-5)
 
 
 def test_no_image_to_read(shelf, tmp_path):
+    nowhere = image_files(["nowhere.png"], tmp_path)
     with pytest.raises(InputError, match="none of 1 images could be read"):
-        embed_images(TextEncoder.load(shelf["clip"]), ["nowhere.png"], tmp_path)
+        embed_images(TextEncoder.load(shelf["clip"]), nowhere)
+    with pytest.raises(InputError, match=r"none of 0 images could be read \(none were given"):
+        embed_images(TextEncoder.load(shelf["clip"]), image_files([], tmp_path))
     with pytest.raises(InputError, match="embeds texts only"):
-        embed_images(TextEncoder.load(shelf["bert"]), ["nowhere.png"], tmp_path)
+        embed_images(TextEncoder.load(shelf["bert"]), nowhere)
 
 
 # --- what trains --------------------------------------------------------------------------------

@@ -1,11 +1,8 @@
 """Whole runs through the command line: tiny encoders, every method, images, queries, and errors."""
 
-import io
 import json
-import os
 import shutil
-import sys
-from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ import yaml
 from geodapt.radial import RadialModel
 from geodapt.recipes.catalog import packaged
 from geodapt.recipes.loading import load
+from tests.commands import call
 from tests.radial.small import (
     CHAINS,
     save_bert,
@@ -46,27 +44,10 @@ def world(tmp_path_factory) -> Path:
     return folder
 
 
-class Done:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
 @pytest.fixture(scope="module")
 def geodapt(world):
     """``geodapt(*arguments)``: the command line in this process, in the world's folder."""
-    from geodapt.cli import main
-
-    def call(*arguments: object) -> Done:
-        out, err = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(world)
-            patch.setattr(sys, "argv", ["geodapt", *map(str, arguments)])
-            patch.setattr(os, "environ", os.environ.copy())
-            with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stopped:
-                main()
-        return Done(stopped.value.code or 0, out.getvalue(), err.getvalue())
-
-    return call
+    return partial(call, world)
 
 
 def write(world, **changed) -> str:

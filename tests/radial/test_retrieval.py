@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from geodapt.errors import InputError
 from geodapt.radial import RadialModel, RootSettings, TextEncoder
-from geodapt.radial.images import embed_images
+from geodapt.radial.images import embed_images, image_files
 from geodapt.radial.picture import polar
 from tests.radial.small import CHAINS, save_bert, save_dual, save_images
 
@@ -56,7 +56,7 @@ def test_a_texts_concepts(folder):
 def test_an_images_concepts(folder):
     model = RadialModel(TextEncoder.load(str(folder / "clip")))
     names = [row["image_url"] for row in CHAINS[:3]]
-    images = embed_images(model.encoder, names, folder / "images")
+    images = embed_images(model.encoder, image_files(names, folder / "images"))
     chains = model.retrieve(images.vectors, model.index(CANDIDATES), steps=10)
     assert len(chains) == 3
     best = (images.vectors @ model.embed(CANDIDATES).T).argmax(1)

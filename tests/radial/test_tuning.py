@@ -227,7 +227,7 @@ def test_images_are_queries_and_a_group_may_have_several(folder, chains):
     vectors = torch.nn.functional.normalize(
         torch.randn(len(names), 32, generator=generator), dim=-1
     )
-    images = Images(vectors, names, {})
+    images = Images(vectors, names, [])
     classes = list({chain.texts[1]: None for chain in test})
     found = Measurer(model, Hierarchy("chains", chains, test, classes), images).figures()
 
@@ -249,6 +249,6 @@ def test_images_are_queries_and_a_group_may_have_several(folder, chains):
 
 def test_images_that_belong_to_no_chain(folder, chains):
     model = RadialModel(TextEncoder.load(str(folder / "bert")))
-    other = Images(torch.zeros(1, 32), ["other.png"], {})
+    other = Images(torch.zeros(1, 32), ["other.png"], [])
     with pytest.raises(InputError, match="no test chain belongs to an image"):
         Measurer(model, Hierarchy("chains", chains, chains), other)

@@ -76,6 +76,23 @@ def test_a_point_is_at_its_radius_and_angle():
     assert max(circles) <= 1.1
 
 
+def test_every_level_has_a_mark_of_its_own():
+    deep = 60
+    chain = {
+        "texts": [f"text {level}" for level in range(deep)],
+        "chains": [list(range(deep))],
+        "radii": [0.1 + level / deep for level in range(deep)],
+        "angles": [0.1 * level for level in range(deep)],
+        "angle_error": 0.0,
+    }
+    section = page({**RESULTS, "pictures": {"Untuned": chain}}).section("Around the root")
+    marker = section.figures[0]["data"][1]["marker"]
+    assert len(set(marker["symbol"][:10])) == 10
+    assert len(set(zip(marker["symbol"], marker["color"], strict=True))) == deep
+    told = [level.text.split() for level in section.all("span") if "level" in level.text]
+    assert [[mark, number] for mark, _, number in told[:2]] == [["●", "1"], ["■", "2"]]
+
+
 def test_the_page_says_what_was_measured():
     read = page(RESULTS)
     assert "What minilm knows of a hierarchy" in read.text

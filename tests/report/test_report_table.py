@@ -7,6 +7,7 @@ from invented_run import METHODS, classification_results, ranking_results
 
 from geodapt.errors import InputError
 from geodapt.report import print_table
+from geodapt.report.columns import METRICS
 
 
 @pytest.fixture
@@ -42,6 +43,18 @@ def test_fits_80_columns_with_every_figure_whole(printed):
     ]
     for _, label, *_ in METHODS:
         assert label.split()[0] in text
+
+
+def test_more_than_ten_columns_stand_in_several_tables(printed):
+    keys = [column.key for column in METRICS[:11]]
+    row = {"method": "a", "label": "Radial, several roots", "seconds": 61.2}
+    lines = plain(printed({"title": "Many", "rows": [row | dict.fromkeys(keys, 0.5)]})).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].strip() == "Many"
+    assert "…" not in "".join(lines)
+    figures = [line.split()[3:] for line in lines if line.startswith("Radial, several roots")]
+    assert [len(part) for part in figures] == [6, 6]
+    assert figures[1][-1] == "61.2"
 
 
 def test_heads_have_units(printed):

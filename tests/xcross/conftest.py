@@ -1,16 +1,11 @@
 """Saved bases and source adapters, and the command line over small data."""
 
-import io
-import os
-import subprocess
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from transformers.utils.logging import disable_progress_bar
 
 from geodapt.adapters import AdapterBank
 from geodapt.models import fingerprint, load_base
@@ -19,6 +14,7 @@ from geodapt.xcross.head import Head
 from geodapt.xcross.integrator import IntegratorSettings
 from geodapt.xcross.model import SourceReference, XCross, XCrossConfig
 from geodapt.xcross.prompts import PromptSettings
+from tests.commands import call
 from tests.xcross.small import DECODERS, VOCABULARY, base, filled_bank, shaken, tokenizer
 from tests.xcross.worlds import write_ratings, write_reviews
 
@@ -86,11 +82,6 @@ def shelf(tmp_path) -> Shelf:
     return made
 
 
-# The command line
-
-SOURCE = Path(sys.modules["geodapt"].__file__).parents[1]
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     """A folder with a base, reviews and ratings, which recipes name by relative paths."""
@@ -101,43 +92,7 @@ def world(tmp_path_factory) -> Path:
     return folder
 
 
-@dataclass
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-def command(folder: Path, *arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
-    """``geodapt ARGUMENTS`` in a process of its own, in a folder."""
-    return subprocess.Popen(
-        [sys.executable, *(launcher or ("-m",)), "geodapt", *map(str, arguments)],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(SOURCE),
-            "OMP_NUM_THREADS": str(torch.get_num_threads()),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def geodapt(world):
     """``geodapt(*arguments)``: the command line in this process, in the world's folder."""
-    from geodapt.cli import main
-
-    def call(*arguments: object) -> Done:
-        out, err = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(world)
-            patch.setattr(sys, "argv", ["geodapt", *map(str, arguments)])
-            patch.setattr(os, "environ", os.environ.copy())  # what the command sets stays in it
-            disable_progress_bar()  # which that would do before transformers is imported
-            with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as stopped:
-                main()
-        return Done(stopped.value.code or 0, out.getvalue(), err.getvalue())
-
-    return call
+    return partial(call, world)

@@ -16,7 +16,7 @@ from geodapt.xcross.methods import METHODS
 from geodapt.xcross.model import XCross
 from geodapt.xcross.prompts import Collator
 from geodapt.xcross.tasks import make_task
-from tests.xcross.conftest import command
+from tests.commands import start
 from tests.xcross.worlds import recipe, training
 
 MEASURED = {"seconds", "peak_memory_mb"}
@@ -229,7 +229,7 @@ def calm(world, geodapt) -> Path:
 def test_stops_and_kills_end_as_an_undisturbed_run(calm, world, geodapt):
     out = world / "disturbed"
     run = ["run", "long.yaml", "--out", "disturbed"]
-    process = command(world, *run)
+    process = start(world, *run)
     wait_for(process, out / "metrics.jsonl", "source-drama", 20)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
@@ -242,7 +242,7 @@ def test_stops_and_kills_end_as_an_undisturbed_run(calm, world, geodapt):
         ("method-lora", go_on.split()),
         ("method-xcross", [*run, "--resume"]),
     ):
-        process = command(world, *arguments)
+        process = start(world, *arguments)
         wait_for(process, out / "metrics.jsonl", stage, 30)
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -255,8 +255,16 @@ def test_stops_and_kills_end_as_an_undisturbed_run(calm, world, geodapt):
 
 def test_two_processes_share_the_work(world):
     recipe(world, "reviews", methods=["mix", "lora", "xcross"], training=training(10))
-    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m")
-    process = command(world, "run", "reviews.yaml", "--out", "two", launcher=launcher)
+    launcher = (
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "-m",
+        "geodapt",
+    )
+    process = start(world, "run", "reviews.yaml", "--out", "two", launcher=launcher)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert out.count("two/report.html") == 1

@@ -3,27 +3,30 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from geodapt.clip.fitting import save_clip, train_clip
 from geodapt.clip.settings import ClipSettings
-from geodapt.data.glyphs import Glyphs, load_glyphs
+from geodapt.data.glyphs import Font, Glyphs, load_glyphs
+from geodapt.data.glyphs.fonts import find_fonts
 from geodapt.data.glyphs.store import drawn_with
 from geodapt.files import atomic_folder, cache_folder
 from geodapt.processes import from_main_process, several_processes, wait_for_everyone
 
 
-def checkpoint(settings: ClipSettings | None = None) -> Path:
+def checkpoint(settings: ClipSettings | None = None, **watched: Any) -> Path:
     """The folder of the CLIP that these settings give, trained now where the cache has none.
 
-    A training that was cut short goes on where it was.
+    A training that was cut short goes on where it was; ``watched`` goes to
+    :func:`geodapt.training.fit`.
     """
     settings = settings or ClipSettings()
-    glyphs = load_glyphs(settings.data)
-    folder = cached(settings, glyphs)
+    folder = cached(settings, find_fonts(settings.data.fonts))
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Another command may want the same model: it waits, then finds it. Processes that a launcher
     # started together train together.
@@ -31,20 +34,26 @@ def checkpoint(settings: ClipSettings | None = None) -> Path:
     with nullcontext() if several_processes() else lock:
         if not from_main_process(folder.is_dir()):
             work = folder.with_name(folder.name + ".work")
-            save_clip(*train_clip(settings, glyphs, work), folder)
+            save_clip(*train_clip(settings, load_glyphs(settings.data), work, **watched), folder)
             wait_for_everyone()
             shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
+def is_cached(settings: ClipSettings | None = None) -> bool:
+    """Whether :func:`checkpoint` would find the CLIP of these settings."""
+    settings = settings or ClipSettings()
+    return cached(settings, find_fonts(settings.data.fonts)).is_dir()
+
+
 def keep(trained: Path, settings: ClipSettings, glyphs: Glyphs) -> None:
     """Put a trained model into the cache, in place of one of the same settings."""
-    with atomic_folder(cached(settings, glyphs)) as temporary:
+    with atomic_folder(cached(settings, glyphs.fonts)) as temporary:
         shutil.copytree(trained, temporary, dirs_exist_ok=True)
 
 
-def cached(settings: ClipSettings, glyphs: Glyphs) -> Path:
+def cached(settings: ClipSettings, fonts: Sequence[Font]) -> Path:
     """Where the cache has the model of these settings and of these very fonts."""
-    depends = [settings.model_dump(mode="json"), drawn_with(glyphs.fonts)]
+    depends = [settings.model_dump(mode="json"), drawn_with(fonts)]
     key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
     return cache_folder() / "clip" / f"glyphs-{key}"

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import CLIPModel, CLIPProcessor, set_seed
 
 from geodapt.clip.model import new_clip
@@ -12,7 +11,7 @@ from geodapt.clip.settings import ClipSettings
 from geodapt.data.glyphs import Glyphs
 from geodapt.files import atomic_folder
 from geodapt.processes import is_main_process
-from geodapt.training import fit
+from geodapt.training import fit, parameter_groups
 
 
 def train_clip(
@@ -23,11 +22,8 @@ def train_clip(
     ``work`` takes the checkpoints, from which a training that was cut short goes on; ``watched``
     goes to :func:`geodapt.training.fit`.
     """
+    model, processor = untrained_clip(settings, glyphs)
     chains = glyphs.classes["captions"][:]
-    shown = [chain for chain, new in zip(chains, glyphs.classes["new"], strict=True) if not new]
-    set_seed(settings.seed)
-    captions = (caption for chain in shown for caption in chain)
-    model, processor = new_clip(settings.model, settings.data.size, captions)
     rows = glyphs.splits["train"]
     labels = rows.with_format("numpy", columns=["label"])["label"][:]
     pairs = Pairs(pixels(rows), labels, chains, processor.tokenizer, settings.general)
@@ -45,14 +41,12 @@ def train_clip(
     return model.eval(), processor
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases, norms and the temperature do not, as in CLIP (section 2.4)."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+def untrained_clip(settings: ClipSettings, glyphs: Glyphs) -> tuple[CLIPModel, CLIPProcessor]:
+    """What training starts from, by the seed; its tokenizer learns from the known captions."""
+    chains = zip(glyphs.classes["captions"], glyphs.classes["new"], strict=True)
+    captions = [caption for chain, new in chains if not new for caption in chain]
+    set_seed(settings.seed)
+    return new_clip(settings.model, settings.data.size, captions)
 
 
 def save_clip(model: CLIPModel, processor: CLIPProcessor, folder: Path) -> None:

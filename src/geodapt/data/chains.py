@@ -37,6 +37,17 @@ class Chain:
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """Pictures, and what each shows."""
+
+    images: Sequence[Any]
+    """PIL images, each opened when it is asked for."""
+    names: list[str]
+    """For each the group of its chains, or another of the names that pictures have; they repeat
+    where several pictures show the same."""
+
+
+@dataclass(frozen=True)
 class Hierarchy:
     """What a model is tuned and measured on."""
 
@@ -47,6 +58,10 @@ class Hierarchy:
     """Of a tree: the inner nodes' texts, into which the leaves can be classified."""
     notes: list[str] = field(default_factory=list)
     """What a reader must be told of the data."""
+    pictures: Pictures | None = None
+    """Those of the test chains' groups, and of other names."""
+    names: list[str] = field(default_factory=list)
+    """All that a picture can be called, for zero-shot classification."""
 
 
 class ChainSettings(Settings):

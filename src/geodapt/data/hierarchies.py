@@ -6,12 +6,14 @@ from pydantic import Field
 
 from geodapt.data.chains import ChainSettings, Hierarchy, load_chains
 from geodapt.data.code_trees import CodeTreeSettings, load_code_trees
+from geodapt.data.glyph_chains import GlyphChainSettings, load_glyph_chains
 from geodapt.data.trees import EdgeSettings, load_edges
 
 HierarchySettings = Annotated[
-    ChainSettings | EdgeSettings | CodeTreeSettings, Field(discriminator="kind")
+    ChainSettings | EdgeSettings | CodeTreeSettings | GlyphChainSettings,
+    Field(discriminator="kind"),
 ]
-"""Told apart by its ``kind``: chains, edges or code."""
+"""Told apart by its ``kind``: chains, edges, code or glyphs."""
 
 
 def load_hierarchy(settings: HierarchySettings) -> Hierarchy:
@@ -26,3 +28,5 @@ def load_hierarchy(settings: HierarchySettings) -> Hierarchy:
             return load_edges(settings)
         case CodeTreeSettings():
             return load_code_trees(settings)
+        case GlyphChainSettings():
+            return load_glyph_chains(settings)

@@ -13,9 +13,10 @@ from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from geodapt.errors import InputError
-from geodapt.models import is_decoder, load_base, locate
+from geodapt.models import is_decoder, load_base
 from geodapt.progress import bar
 from geodapt.radial.pooling import Pooling, declared, pool
+from geodapt.radial.small_clip import located
 
 TEXTS_AT_ONCE = 16
 """Texts that pass the model together: of similar lengths, so that little of it is padding."""
@@ -51,15 +52,16 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def load(cls, base: str) -> "TextEncoder":
-        """Read ``minilm``, a folder or a hub name, frozen.
+        """Read ``minilm``, ``clip-glyphs``, a folder or a hub name, frozen.
 
         Raises :class:`InputError` for what is no encoder, and as
         :func:`geodapt.models.load_base` does.
         """
-        model, tokenizer = load_base(base)
+        location = located(base)
+        model, tokenizer = load_base(location)
         if model.config.is_encoder_decoder and not hasattr(model, "get_text_features"):
             model = model.get_encoder()
-        return cls(model, tokenizer, base, declared(base, locate(base)))
+        return cls(model, tokenizer, base, declared(base, location))
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,4 @@
-"""Images of a dual encoder: read, embedded, and those that cannot be read counted."""
+"""Pictures for a dual encoder: opened, embedded, and those that cannot be read counted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,14 +6,15 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, BaseImageProcessor
 
+from geodapt.data.chains import Pictures
 from geodapt.errors import InputError
-from geodapt.models import locate
 from geodapt.progress import bar
 from geodapt.radial.encoders import TextEncoder
+from geodapt.radial.small_clip import located
 
 IMAGES_AT_ONCE = 16
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -21,55 +22,73 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Images:
-    """Embedded images by the names that were asked for, and why others were skipped."""
+    """Embedded pictures and what they show, and those that were skipped with the reason."""
 
     vectors: Float[Tensor, "n d"]
     names: list[str]
-    skipped: dict[str, str]
+    skipped: list[tuple[str, str]]
 
     def note(self) -> str:
         """What a reader must be told, or nothing."""
         if not self.skipped:
             return ""
-        name, reason = next(iter(self.skipped.items()))
+        name, reason = self.skipped[0]
         return f"{len(self.skipped):,} images skipped, such as {name}: {reason}"
 
 
-def embed_images(
-    encoder: TextEncoder, names: Sequence[str], folder: Path | str | None = None
-) -> Images:
-    """Unit vectors of image files.
+class Files(Sequence):
+    """Image files, each opened when it is asked for."""
 
-    A name is a path, or an address whose last part is a file in ``folder``. Images that are
-    missing or unreadable are skipped and told in the result. Raises :class:`InputError` where the
-    encoder has no image tower, or no image can be read.
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row):
+        with Image.open(self.paths[row]) as image:
+            image.load()
+            return image
+
+
+def image_files(names: Sequence[str], folder: Path | str | None = None) -> Pictures:
+    """Image files, each once: paths, or addresses whose last part is a file in ``folder``."""
+    different = list(dict.fromkeys(names))
+    if folder is None:
+        return Pictures(Files([Path(name).expanduser() for name in different]), different)
+    place = Path(folder).expanduser()
+    return Pictures(Files([place / Path(name).name for name in different]), different)
+
+
+def embed_images(encoder: TextEncoder, pictures: Pictures) -> Images:
+    """Unit vectors of pictures: of :func:`image_files`, or those that a data set brings.
+
+    What is missing or unreadable is skipped and told in the result. Raises :class:`InputError`
+    where the encoder has no image tower, or no picture can be read.
     """
     if not hasattr(encoder.model, "get_image_features"):
         raise InputError(
             f"encoder '{encoder.name}' embeds texts only; images need a CLIP or a SigLIP"
         )
-    processor = AutoImageProcessor.from_pretrained(locate(encoder.name), use_fast=False)
+    processor = AutoImageProcessor.from_pretrained(located(encoder.name), use_fast=False)
     vectors: list[Tensor] = []
     read: list[str] = []
-    skipped: dict[str, str] = {}
-    different = list(dict.fromkeys(names))
-    with bar("embedding images", len(different)) as progress:
-        for start in range(0, len(different), IMAGES_AT_ONCE):
+    skipped: list[tuple[str, str]] = []
+    with bar("embedding images", len(pictures.names)) as progress:
+        for start in range(0, len(pictures.names), IMAGES_AT_ONCE):
             images = []
-            for name in different[start : start + IMAGES_AT_ONCE]:
-                path = Path(name) if folder is None else Path(folder).expanduser() / Path(name).name
+            for row, name in enumerate(pictures.names[start : start + IMAGES_AT_ONCE], start):
                 try:
-                    with Image.open(path) as image:
-                        images.append(image.convert("RGB"))
+                    images.append(pictures.images[row].convert("RGB"))
                     read.append(name)
-                except (OSError, UnidentifiedImageError, ValueError) as error:
-                    skipped[name] = str(error) or type(error).__name__
+                except (OSError, ValueError) as error:  # PIL's own is an OSError
+                    skipped.append((name, str(error) or type(error).__name__))
                 progress.advance()
             if images:
                 vectors.append(_embed(encoder, processor, images))
     if not vectors:
-        reason = next(iter(skipped.values()), "none were given")
-        raise InputError(f"none of {len(different)} images could be read ({reason})")
+        reason = skipped[0][1] if skipped else "none were given"
+        raise InputError(f"none of {len(pictures.names)} images could be read ({reason})")
     return Images(torch.cat(vectors), read, skipped)
 
 

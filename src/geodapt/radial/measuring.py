@@ -65,6 +65,8 @@ class Measurer:
         found |= self.retrieval()
         if self.hierarchy.classes:
             found |= self.classification()
+        if self.images is not None and self.hierarchy.names:
+            found |= self.zero_shot(self.images)
         if lexical:
             found["lexical_entailment"] = self.lexical_entailment(lexical)
         return found
@@ -140,6 +142,23 @@ class Measurer:
             self.queries[known] @ classes.T, right[:, None] == torch.arange(len(column))
         )
         return {f"class_{name}": value for name, value in found.items()}
+
+    def zero_shot(self, images: Images) -> dict[str, float]:
+        """Zero-shot accuracy: the share of pictures whose own name is the nearest of all names.
+
+        ``zero_shot_new`` is that of held-out groups, ``zero_shot_known`` that of the others.
+        """
+        column = {name: number for number, name in enumerate(self.hierarchy.names)}
+        names = self.model.embed(self.hierarchy.names, "embedding names")
+        new = torch.tensor([name in self.groups for name in images.names])
+        right = torch.tensor([column[name] for name in images.names])
+        found = {}
+        for key, rows in (("zero_shot_known", ~new), ("zero_shot_new", new)):
+            if rows.any():
+                relevant = right[rows, None] == torch.arange(len(names))
+                scores = images.vectors[rows] @ names.T
+                found[key] = recall_at(scores, relevant, (1,))["recall_at_1"]
+        return found
 
     def lexical_entailment(self, pairs: Sequence[LexicalPair]) -> float:
         """Spearman's correlation of scores with exterior angles at the general words."""

@@ -18,9 +18,9 @@ from geodapt.errors import InputError
 from geodapt.files import read_json, read_tensors, write_json, write_tensors
 from geodapt.metrics import retrieve_chains
 from geodapt.metrics.hierarchy import STEPS
-from geodapt.models import locate
 from geodapt.radial.encoders import TextEncoder
 from geodapt.radial.roots import Roots, RootSettings, generality, nearest, spread
+from geodapt.radial.small_clip import located
 from geodapt.settings import Settings
 
 CONFIG, ROOTS, ADAPTER = "radial.json", "roots.safetensors", "adapter"
@@ -163,7 +163,7 @@ class RadialModel(nn.Module):
         does), an adapter in PEFT, and both by :meth:`load`.
         """
         base = self.encoder.name
-        location = Path(locate(base))
+        location = Path(located(base))
         lasting = str(location.absolute()) if Path(base).expanduser().is_dir() else base
         tune: Literal["full", "lora"] = "full" if self.bank is None else "lora"
         saved = SavedRadial(base=lasting, tune=tune, root=self.roots.settings)

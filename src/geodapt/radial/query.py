@@ -11,7 +11,7 @@ from geodapt.data.hierarchies import HierarchySettings, load_hierarchy
 from geodapt.data.text_files import existing, lines
 from geodapt.errors import InputError
 from geodapt.metrics.hierarchy import STEPS
-from geodapt.radial.images import SUFFIXES, embed_images
+from geodapt.radial.images import SUFFIXES, embed_images, image_files
 from geodapt.radial.model import RadialModel
 from geodapt.runs import Recipe, RunFolder
 
@@ -21,7 +21,7 @@ class RadialQueryRecipe(Recipe):
 
     recipe: Literal["radial-query"] = "radial-query"
     model: str = "minilm"
-    """A run's model folder, or any encoder: a folder, a hub name, or minilm."""
+    """A run's model folder, or any encoder: a folder, a hub name, minilm or clip-glyphs."""
     queries: list[str] = Field(min_length=1)
     """Texts, or paths of images for an encoder of images."""
     candidates: str | None = None
@@ -42,9 +42,10 @@ class RadialQueryRecipe(Recipe):
         model = RadialModel.load(self.model)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         images = [query for query in self.queries if _is_image(query)]
-        found = embed_images(model.encoder, images) if images else None
+        found = embed_images(model.encoder, image_files(images)) if images else None
         rows = dict(zip(found.names, found.vectors, strict=True)) if found else {}
-        asked = [query for query in self.queries if query not in (found.skipped if found else {})]
+        skipped = {name for name, _ in found.skipped} if found else set()
+        asked = [query for query in self.queries if query not in skipped]
         written = [query for query in asked if query not in rows]
         if written:
             rows |= zip(written, model.embed(written, "embedding queries"), strict=True)

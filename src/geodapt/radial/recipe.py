@@ -18,11 +18,12 @@ class RadialRecipe(Recipe):
 
     recipe: Literal["radial"] = "radial"
     base: str = "minilm"
-    """A text encoder, a CLIP or a SigLIP: a folder, a hub name, or minilm (needs no network)."""
+    """A text encoder, a CLIP or a SigLIP: a folder or a hub name; minilm and clip-glyphs need no
+    network."""
     data: HierarchySettings
-    """Chains or a tree; `kind` chooses the loader."""
+    """Chains, a tree or characters; `kind` chooses the loader."""
     images: str | None = None
-    """Folder with the images that the data names, for an encoder of images."""
+    """Folder with the images that chains name, for an encoder of images."""
     lexical: str | None = None
     """HyperLex, or a file like it, to measure lexical entailment on; nothing trains on it."""
     root: RootSettings = RootSettings()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from geodapt.adapters.settings import LoraSettings
+from geodapt.data.chains import Pictures
 from geodapt.data.hierarchies import load_hierarchy
 from geodapt.data.lexical import load_lexical
 from geodapt.errors import InputError
@@ -16,11 +17,12 @@ from geodapt.files import atomic_folder
 from geodapt.processes import is_main_process
 from geodapt.radial.batches import Collator
 from geodapt.radial.encoders import TextEncoder
-from geodapt.radial.images import Images, embed_images
+from geodapt.radial.images import Images, embed_images, image_files
 from geodapt.radial.measuring import Measurer
 from geodapt.radial.model import RadialModel
 from geodapt.radial.picture import picture
 from geodapt.radial.roots import RootSettings
+from geodapt.radial.small_clip import SMALL_CLIP, is_missing, train, untrained
 from geodapt.radial.tuning import Tuner
 from geodapt.runs import RunFolder
 from geodapt.training import fit, trainable_parameters
@@ -43,43 +45,68 @@ class Study:
         self.recipe, self.folder = recipe, folder
         self.lexical = load_lexical(recipe.lexical) if recipe.lexical else None
         self.hierarchy = load_hierarchy(recipe.data)
+        self.notes = list(self.hierarchy.notes)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.root = recipe.root.text
         self.images: Images | None = None
-        self._refuse_misfits()
+        # What does not fit is said before anything is measured or trained.
+        base = recipe.base
+        encoder = TextEncoder(*untrained(), base) if is_missing(base) else self._encoder()
+        RadialModel(encoder, RootSettings(text=self.root)).train_text_side(self._lora())
+        self.pictures = self._pictures(encoder.dual)
 
-    def _refuse_misfits(self) -> None:
-        """What the encoder cannot do is said before anything is measured or trained."""
-        recipe = self.recipe
-        model = RadialModel(self._encoder(), RootSettings(text=self.root))
-        model.train_text_side(self._lora())
-        if recipe.images is None:
-            return
-        if not model.encoder.dual:
+    def _pictures(self, dual: bool) -> Pictures | None:
+        """What the test chains' images are: files in the folder of images, or the data's own."""
+        given, own = self.recipe.images, self.hierarchy.pictures
+        if given is None:
+            if own is None or dual:
+                return own
+            told = f"'{self.recipe.base}' embeds texts only: names stand for their pictures"
+            self.notes.append(told)
+            return None
+        if not dual:
             raise InputError(
-                f"images are given, but encoder '{recipe.base}' embeds texts only; "
+                f"images are given, but encoder '{self.recipe.base}' embeds texts only; "
                 "give a CLIP or a SigLIP, or leave images out"
             )
-        folder = Path(recipe.images).expanduser()
+        if own is not None:
+            raise InputError(
+                f"images '{given}' are given, but the {self.hierarchy.name} of data.kind bring "
+                "their own pictures; leave images out"
+            )
+        folder = Path(given).expanduser()
         if not folder.is_dir():
-            raise InputError(f"images '{recipe.images}' is no folder; give the images' folder")
-        names = [Path(chain.group).name for chain in self.hierarchy.test if chain.group]
-        if not any((folder / name).is_file() for name in names):
-            wanted = f", such as {names[0]}" if names else ": its chains name none"
-            raise InputError(f"images '{recipe.images}' has none of the data's images{wanted}")
+            raise InputError(f"images '{given}' is no folder; give the images' folder")
+        names = [chain.group for chain in self.hierarchy.test if chain.group]
+        if not any((folder / Path(name).name).is_file() for name in names):
+            wanted = f", such as {Path(names[0]).name}" if names else ": its chains name none"
+            raise InputError(f"images '{given}' has none of the data's images{wanted}")
+        return image_files(names, folder)
 
     # Rows
 
     def before(self) -> dict[str, Any]:
-        """The row of the encoder as it is."""
+        """The row of the encoder as it is; the small CLIP is trained first, where it is missing."""
+        if is_missing(self.recipe.base):
+            self.folder.measured(SMALL_CLIP, self._train_base)
         found = self.folder.measured(UNTUNED, lambda work: self._before())
         return {"method": UNTUNED, "label": "Untuned", **found}
+
+    def _train_base(self, work: Path) -> dict[str, Any]:
+        train(**self.folder.watch(SMALL_CLIP))
+        return {}
 
     def _before(self) -> dict[str, Any]:
         model = RadialModel(self._encoder(), RootSettings(text=self.root))
         measurer = Measurer(model, self.hierarchy, self._images(model.encoder))
         figures = measurer.figures(self.lexical)
-        return {**figures, "trainable_parameters": 0, "picture": picture(measurer)}
+        skipped = self.images.note() if self.images else ""
+        return {
+            **figures,
+            "trainable_parameters": 0,
+            "picture": picture(measurer),
+            "notes": [skipped] if skipped else [],
+        }
 
     def method(self, name: str, before: dict[str, Any]) -> dict[str, Any]:
         """One row of the table: tuned on the training chains, measured on the held-out ones."""
@@ -138,22 +165,21 @@ class Study:
         return self.recipe.lora if self.recipe.tune == "lora" else None
 
     def _images(self, encoder: TextEncoder) -> Images | None:
-        """The held-out images, embedded once: their tower does not train."""
-        if self.recipe.images is not None and self.images is None:
-            names = [chain.group for chain in self.hierarchy.test if chain.group]
-            self.images = embed_images(encoder, names, self.recipe.images)
+        """The pictures, embedded once: their tower does not train."""
+        if self.pictures is not None and self.images is None:
+            self.images = embed_images(encoder, self.pictures)
         return self.images
 
     def results(self, before: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
         """What ``results.json`` holds."""
         hierarchy = self.hierarchy
         pictures = {row["label"]: row.pop("picture") for row in (before, *rows)}
+        notes = [*self.notes, *before.pop("notes")]
         costs = ("method", "label", "seconds", "peak_memory_mb", "trainable_parameters")
 
         def figures(row: dict[str, Any]) -> dict[str, float]:
             return {key: value for key, value in row.items() if key not in costs}
 
-        notes = [*hierarchy.notes, *filter(None, [self.images.note() if self.images else ""])]
         return {
             "recipe": self.recipe.recipe,
             "title": self.recipe.title,

@@ -11,9 +11,29 @@ from geodapt.report.rows import parse
 from geodapt.report.section import Run, Section
 
 LONGEST = 80  # characters of a label
-MARKS = "●■◆✚✖▲"
-SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up")
-"""A level's symbol in the legend and in the figure: levels are told apart without colour, too."""
+MARKS = {
+    "●": "circle",
+    "■": "square",
+    "◆": "diamond",
+    "✚": "cross",
+    "✖": "x",
+    "▲": "triangle-up",
+    "▼": "triangle-down",
+    "◀": "triangle-left",
+    "▶": "triangle-right",
+    "⬟": "pentagon",
+    "○": "circle-open",
+    "□": "square-open",
+    "◇": "diamond-open",
+    "△": "triangle-up-open",
+    "▽": "triangle-down-open",
+    "◁": "triangle-left-open",
+    "▷": "triangle-right-open",
+}
+"""A level's symbol in the legend and in the figure: levels are told apart without colour, too.
+
+Their number and that of the colours have no common divisor: 102 levels pass before both repeat.
+"""
 
 
 class Picture(BaseModel):
@@ -51,7 +71,7 @@ def section(run: Run) -> Section | None:
                 {
                     "name": f"level {level + 1}",
                     "colour": _colour(level),
-                    "mark": MARKS[level % len(MARKS)],
+                    "mark": [*MARKS][level % len(MARKS)],
                 }
                 for level in range(levels)
             ],
@@ -73,7 +93,7 @@ def _figure(picture: Picture, largest: float) -> dict[str, Any]:
     for chain in picture.chains:
         lines_x += [*(x[row] for row in chain), None]
         lines_y += [*(y[row] for row in chain), None]
-    rows = sorted(level)
+    rows, symbols = sorted(level), list(MARKS.values())
     figure = go.Figure(
         [
             go.Scatter(
@@ -90,7 +110,7 @@ def _figure(picture: Picture, largest: float) -> dict[str, Any]:
                 marker={
                     "size": 7,
                     "color": [_colour(level[row]) for row in rows],
-                    "symbol": [SYMBOLS[level[row] % len(SYMBOLS)] for row in rows],
+                    "symbol": [symbols[level[row] % len(symbols)] for row in rows],
                 },
                 text=[plain(_short(picture.texts[row])) for row in rows],
                 customdata=[[level[row] + 1, picture.radii[row]] for row in rows],

@@ -21,12 +21,13 @@ from geodapt.adapters.merging import (  # noqa: F401 - importing a method regist
     dense_blocks,
     linear,
     magnitude,
+    registry,
     svd,
     ties,
 )
 from geodapt.adapters.merging.compatible import check_compatible
 from geodapt.adapters.merging.layers import each
-from geodapt.adapters.merging.registry import METHODS, LowRank, Method, Part, method
+from geodapt.adapters.merging.registry import METHODS, LowRank, Method, Part
 from geodapt.adapters.merging.truncation import Truncated, truncate
 from geodapt.errors import InputError
 
@@ -65,10 +66,10 @@ def merge(
 
     Raises:
         InputError: unknown method, an option that the method does not take, weights of the
-            wrong number, a rank or density out of range, or adapters that do not belong to one
-            base.
+            wrong number, a rank or density out of range, an adapter that changes nothing, or
+            adapters that do not belong to one base.
     """
-    chosen = _method(method)
+    chosen = registry.method(method)
     check_compatible(adapters, same_base)
     given = {"density": density, "tile": tile, "seed": seed, "calibration": calibration}
     options = {key: value for key, value in given.items() if value is not None}
@@ -122,10 +123,6 @@ def _in(dtype: torch.dtype, factors: Factors) -> tuple[Tensor, Tensor]:
     """``A`` and the scaled ``B`` on the CPU."""
     A, B = (factor.detach().to("cpu", dtype) for factor in (factors.A, factors.B))
     return A, B * factors.scale
-
-
-def _method(name: str) -> Method:
-    return method(name)
 
 
 def _weights(method: Method, count: int, weights: Sequence[float] | None) -> list[float]:

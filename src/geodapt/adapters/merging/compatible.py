@@ -1,4 +1,4 @@
-"""Do adapters belong to one base?"""
+"""Do adapters belong together?"""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,19 @@ from geodapt.errors import InputError
 def check_compatible(adapters: Sequence[Adapter], same_base: bool = False) -> None:
     """Raises :class:`InputError` when adapters cannot be merged with each other.
 
+    An adapter of which every update is zero was never trained, or lost its factors: refused.
     Bases are different when their fingerprints are, or, where an adapter has none, their names
     (the last part, so that a folder and a hub name agree) unless ``same_base`` says otherwise.
     """
     if not adapters:
         raise InputError("no adapters to merge; give at least one")
     shapes: dict[str, tuple[int, int]] = {}
-    for adapter in adapters:
+    for place, adapter in enumerate(adapters, 1):
+        if not any(A.any() and B.any() for A, B, _ in adapter.factors.values()):
+            raise InputError(
+                f"adapter {place} of {len(adapters)} is all zeros and changes nothing: was it "
+                "saved before training? Leave it out"
+            )
         if adapter.heads:
             raise InputError(
                 f"an adapter carries its own trained {', '.join(adapter.heads)} "

@@ -20,10 +20,10 @@ for _package in ("PIL", "fontTools"):
             "pip install 'geodapt[glyphs]'"
         )
 
+from geodapt.data.glyph_settings import GlyphSettings  # noqa: E402
 from geodapt.data.glyphs.fonts import Font  # noqa: E402
 from geodapt.data.glyphs.loading import Glyphs, load_glyphs  # noqa: E402
 from geodapt.data.glyphs.pages import PageSettings, load_pages  # noqa: E402
-from geodapt.data.glyphs.settings import GlyphSettings  # noqa: E402
 from geodapt.data.glyphs.tree import Tree  # noqa: E402
 
 __all__ = [

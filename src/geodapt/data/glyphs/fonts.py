@@ -10,12 +10,10 @@ from string import ascii_letters, digits
 
 from fontTools.ttLib import TTFont, TTLibError
 
+from geodapt.data.glyph_settings import MATPLOTLIB
 from geodapt.data.glyphs.taxonomy import path as path_of
 from geodapt.errors import InputError
 from geodapt.progress import track
-
-MATPLOTLIB = "matplotlib"
-"""Names the fonts that come with matplotlib."""
 
 SHIPPED = (
     *(f"DejaVuSans{style}" for style in ("", "-Bold", "-Oblique", "-BoldOblique")),

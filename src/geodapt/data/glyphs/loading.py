@@ -6,12 +6,12 @@ from random import Random
 
 from datasets import Dataset, DatasetDict
 
+from geodapt.data.glyph_settings import GlyphSettings
 from geodapt.data.glyphs.fonts import Font, find_fonts
-from geodapt.data.glyphs.settings import GlyphSettings
 from geodapt.data.glyphs.splits import new_classes, shifted_fonts, split_rows
 from geodapt.data.glyphs.store import stored
 from geodapt.data.glyphs.taxonomy import KINDS, path, script
-from geodapt.data.glyphs.tree import Tree, chain, contradictions
+from geodapt.data.glyphs.tree import Tree, chain, contradictions, tree_of
 from geodapt.errors import InputError
 
 
@@ -47,8 +47,7 @@ def load_glyphs(settings: GlyphSettings) -> Glyphs:
     characters = Dataset.load_from_disk(str(folder / "characters"))["character"]
     images = Dataset.load_from_disk(str(folder / "images"))
     paths = [path(character) for character in characters]
-    # Kinds that no font has are still wrong captions for those that one has.
-    tree = Tree([*((kind,) for kind in KINDS.values()), *paths])
+    tree = tree_of(paths)
     new = new_classes(paths, settings)
     chains = [chain(of_one) for of_one in paths]
     wrong = [

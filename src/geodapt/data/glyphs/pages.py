@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
-from filelock import FileLock
 from PIL import Image as Pillow
 from pydantic import Field, model_validator
 
@@ -20,7 +19,7 @@ from geodapt.data.glyphs.loading import Glyphs
 from geodapt.data.glyphs.store import drawn_with, png
 from geodapt.data.quiet import quiet_datasets
 from geodapt.errors import InputError
-from geodapt.files import atomic_folder, cache_folder
+from geodapt.files import cache_folder, made_once
 from geodapt.progress import bar
 from geodapt.settings import Settings
 
@@ -89,23 +88,19 @@ def load_pages(glyphs: Glyphs, settings: PageSettings) -> DatasetDict:
         )
     pairs = {name: _pairs(glyphs, splits) for name, splits in SHOWN.items()}
     folder = cache_folder() / "glyph-pages" / _key(glyphs, pairs, settings)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Another process may want the same pages: it waits, then finds them.
-    with FileLock(folder.with_name(folder.name + ".lock")):
-        if not folder.is_dir():
-            counts = {name: settings.train if name == "train" else settings.test for name in SHOWN}
-            with (
-                bar("setting pages", sum(counts.values())) as progress,
-                atomic_folder(folder) as temporary,
-                quiet_datasets(),
-            ):
-                for number, (name, count) in enumerate(counts.items()):
-                    press = _Press(glyphs, settings, [settings.seed, number])
-                    pages = []
-                    for _ in range(count):
-                        pages.append(press.page(pairs[name]))
-                        progress.advance()
-                    Dataset.from_list(pages, FEATURES).save_to_disk(str(temporary / name))
+
+    def make(temporary: Path) -> None:
+        counts = {name: settings.train if name == "train" else settings.test for name in SHOWN}
+        with bar("setting pages", sum(counts.values())) as progress, quiet_datasets():
+            for number, (name, count) in enumerate(counts.items()):
+                press = _Press(glyphs, settings, [settings.seed, number])
+                pages = []
+                for _ in range(count):
+                    pages.append(press.page(pairs[name]))
+                    progress.advance()
+                Dataset.from_list(pages, FEATURES).save_to_disk(str(temporary / name))
+
+    made_once(folder, make)
     return DatasetDict({name: Dataset.load_from_disk(str(folder / name)) for name in SHOWN})
 
 

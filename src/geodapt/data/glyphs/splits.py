@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from geodapt.data.domain import uniform
-from geodapt.data.glyphs.settings import GlyphSettings
+from geodapt.data.glyph_settings import GlyphSettings
 from geodapt.errors import InputError
 
 SPLITS = ("train", "validation", "test", "new", "shifted")

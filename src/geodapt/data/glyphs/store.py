@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image, Value
-from filelock import FileLock
 from PIL import Image as Pillow
 from PIL import features as pillow_features
 
+from geodapt.data.glyph_settings import GlyphSettings
 from geodapt.data.glyphs.drawing import EM, MARGIN, SUPERSAMPLED, Ink, Pen, draw
 from geodapt.data.glyphs.fonts import Font
-from geodapt.data.glyphs.settings import GlyphSettings
 from geodapt.data.quiet import quiet_datasets
 from geodapt.errors import InputError
-from geodapt.files import atomic_folder, cache_folder
+from geodapt.files import cache_folder, made_once
 from geodapt.progress import bar
 
 DRAWING_VERSION = 1
@@ -32,17 +31,16 @@ def stored(fonts: Sequence[Font], characters: list[str], settings: GlyphSettings
     capital alpha as Latin capital A): their pictures could not tell them apart.
     """
     folder = cache_folder() / "glyphs" / _key(fonts, characters, settings)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Another process may want the same pictures: it waits, then finds them.
-    with FileLock(folder.with_name(folder.name + ".lock")):
-        if not folder.is_dir():
-            kept, rows = _draw(fonts, characters, settings)
-            names = ClassLabel(names=[font.name for font in fonts])
-            features = Features({"image": Image(), "label": Value("int32"), "domain": names})
-            with atomic_folder(folder) as temporary, quiet_datasets():
-                Dataset.from_dict({"character": kept}).save_to_disk(str(temporary / "characters"))
-                Dataset.from_dict(rows, features).save_to_disk(str(temporary / "images"))
-    return folder
+
+    def make(temporary: Path) -> None:
+        kept, rows = _draw(fonts, characters, settings)
+        names = ClassLabel(names=[font.name for font in fonts])
+        features = Features({"image": Image(), "label": Value("int32"), "domain": names})
+        with quiet_datasets():
+            Dataset.from_dict({"character": kept}).save_to_disk(str(temporary / "characters"))
+            Dataset.from_dict(rows, features).save_to_disk(str(temporary / "images"))
+
+    return made_once(folder, make)
 
 
 def png(picture: Pillow.Image) -> dict[str, bytes | None]:

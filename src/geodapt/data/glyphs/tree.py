@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 
+from geodapt.data.glyphs.taxonomy import KINDS
 from geodapt.errors import InputError
 
 LEVELS = 4
@@ -56,6 +57,14 @@ class Tree:
             if found:
                 yield found
             depth, below = depth + 1, above
+
+
+def tree_of(paths: Iterable[Sequence[str]]) -> Tree:
+    """The tree of some characters' paths, and of all kinds.
+
+    A kind that no character has is still a wrong caption for those of another.
+    """
+    return Tree([*((kind,) for kind in KINDS.values()), *paths])
 
 
 def chain(path: Sequence[str]) -> tuple[str, ...]:

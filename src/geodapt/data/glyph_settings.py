@@ -1,11 +1,13 @@
-"""What a user chooses about the built-in image-text data."""
+"""What a user chooses about the built-in image-text data; to read it takes no drawing packages."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from geodapt.data.glyphs.fonts import MATPLOTLIB
 from geodapt.settings import Settings
+
+MATPLOTLIB = "matplotlib"
+"""Names the fonts that come with matplotlib."""
 
 
 class GlyphSettings(Settings):
