@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 
 from geodapt.files import cache_folder
+from geodapt.progress import bar
 
 SOURCE = Path(__file__).with_name("_kernels.cpp")
 OPTIONS = [
@@ -67,7 +68,10 @@ def _compiled(compiler: str, target: Path) -> Path:
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+    with (
+        bar("compiling the geometry for this processor, once"),
+        tempfile.TemporaryDirectory(dir=target.parent) as folder,
+    ):
         built = Path(folder) / target.name
         for variant in VARIANTS:
             command = [compiler, *OPTIONS, str(SOURCE), "-o", str(built), *variant]
