@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
@@ -45,6 +45,7 @@ def naive_terms(general, entailed, contradicting, root):
     ]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(0, 10_000))
 def test_radial_loss_is_the_mean_and_the_hardest_of_the_differences(rows, seed):
     general, entailed, contradicting, root = unit(4 * rows, seed).chunk(4)
@@ -55,6 +56,7 @@ def test_radial_loss_is_the_mean_and_the_hardest_of_the_differences(rows, seed):
     assert loss == pytest.approx(sum(terms) / rows + max(terms), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(0, 10_000), st.floats(0.05, 1.5))
 def test_cone_loss_is_how_far_outside_the_cone(rows, seed, eps):
     general, entailed, root = unit(3 * rows, seed).chunk(3)
@@ -65,6 +67,7 @@ def test_cone_loss_is_how_far_outside_the_cone(rows, seed, eps):
     assert cone_loss(general, entailed, root, eps).item() == pytest.approx(wanted, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(0, 10_000))
 def test_anchoring_is_how_far_embeddings_moved(rows, seed):
     now, before = unit(2 * rows, seed).chunk(2)
@@ -79,6 +82,7 @@ def test_anchoring_is_how_far_embeddings_moved(rows, seed):
     assert anchoring_loss(before, before).item() == pytest.approx(0, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(0, 10_000))
 def test_generality_is_the_distance_from_the_root(rows, seed):
     e, root = unit(2 * rows, seed).chunk(2)
@@ -110,6 +114,7 @@ def test_going_on_outwards_is_entailed():
 # --- roots --------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 10_000))
 def test_the_nearest_root(count, rows, seed):
     points, e = unit(count + rows, seed).split([count, rows])
