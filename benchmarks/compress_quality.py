@@ -1,31 +1,29 @@
 """What each way of compressing costs in quality, at equal sizes.
 
-    python benchmarks/compress_quality.py --out runs/compress-quality
-    python benchmarks/compress_quality.py --models llama --bits 4.5 --draws 1   # quick
+    geodapt run helm-tiny 'models=[llama]' training.steps=1500 --out runs/llama
+    python benchmarks/compress_quality.py --models minilm runs/llama/model
+    python benchmarks/compress_quality.py --models minilm --bits 4.5 --draws 1   # quick
 
 MiniLM: Spearman correlation of all cosine similarities with the full model's, and retrieval of
-the second half of a text by its first. A small Llama, trained here on docstrings of numpy and
-scipy: perplexity. Every figure is on held-out texts; methods that are calibrated are measured
-over several draws of calibration texts. A call that was cut short goes on where it was. Prints
-JSON.
+the second half of a text by its first. A language model that the recipe `helm-tiny` trained (a
+HELM, a Llama): perplexity. Every figure is on held-out texts; methods that are calibrated are
+measured over several draws of calibration texts. A call that was cut short goes on where it was.
+Prints JSON.
 """
 
 import argparse
-import ast
 import copy
-import importlib.util
 import json
 import statistics
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import geodapt.helm  # noqa: F401 - so that Auto classes know HELM
 from geodapt.compress import measures
 from geodapt.compress.budget import Budget, allocate, allocate_uniform, hull
 from geodapt.compress.calibration import calibrate
@@ -35,11 +33,11 @@ from geodapt.compress.forms import Form, Method
 from geodapt.compress.layers import compressible, replace_weight, weight_of
 from geodapt.compress.svd import Whitening
 from geodapt.compress.texts import BUILT_IN, batches, read_texts, split
+from geodapt.data.corpus import DocsSettings, load_corpus
 from geodapt.errors import InputError
 from geodapt.models import load_base
 from geodapt.progress import console
 from geodapt.runs import RunFolder, device_name
-from geodapt.training import TrainingSettings, fit
 
 BITS = (8.0, 6.0, 4.5, 4.0, 3.0)
 WAYS = {  # name: method, whether it is calibrated, whether all layers take one form
@@ -50,18 +48,17 @@ WAYS = {  # name: method, whether it is calibrated, whether all layers take one 
     "int4 + low rank": ("lowrank_plus_int4", True, False),
     "integers + low rank": ("lowrank_plus_int", True, False),
 }
-CALIBRATED_ON, MEASURED_ON, TOKENS = 256, 200, 128
+CALIBRATED_ON, MEASURED_ON, TOKENS, CHARACTERS = 256, 200, 128, 1000
 
 
 class World:
     """A model, its texts, and what it is measured by."""
 
-    def __init__(self, model: Any, tokenizer: Any, texts: list[str]) -> None:
-        self.model, self.tokenizer, self.texts = model, tokenizer, texts
+    def __init__(self, model: Any, tokenizer: Any, texts: list[str], causal: bool) -> None:
+        self.model, self.tokenizer, self.texts, self.causal = model, tokenizer, texts, causal
         self.layers = compressible(model)
         self.weights = count_weights(self.layers)
         self.held_out = split(texts, CALIBRATED_ON, 0)[1][:MEASURED_ON]
-        self.causal = isinstance(model, LlamaForCausalLM)
         if not self.causal:
             self.before = measures.embeddings(model, tokenizer, self.held_out)
 
@@ -85,70 +82,17 @@ class World:
         return {"agreement": agreement, **measures.retrieval(queries, documents)}
 
 
-def minilm(folder: RunFolder) -> World:
+def minilm() -> World:
     model, tokenizer = load_base("minilm")
-    return World(model, tokenizer, read_texts(BUILT_IN))
+    return World(model, tokenizer, read_texts(BUILT_IN), causal=False)
 
 
-def llama(folder: RunFolder, steps: int) -> World:
-    """A Llama of 4 layers and width 128, trained once and kept in the folder."""
-    texts = list(docstrings("numpy")) + list(docstrings("scipy"))
-    trained = folder / "llama"
-    if not trained.is_dir():
-        train(texts, trained, folder / "training", steps)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(trained)
-    model = LlamaForCausalLM.from_pretrained(trained).eval().requires_grad_(False)
-    return World(model, tokenizer, texts)
-
-
-def docstrings(package: str) -> Iterator[str]:
-    """The docstrings of a package's files that are a paragraph at least, once each."""
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    assert spec.origin is not None
-    seen = set()
-    for path in sorted(Path(spec.origin).parent.rglob("*.py")):
-        if "test" in str(path):
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
-                text = ast.get_docstring(node) or ""
-                if len(text) > 200 and text not in seen:
-                    seen.add(text)
-                    yield text
-
-
-def train(texts: list[str], out: Path, work: Path, steps: int) -> None:
-    _, held_out = split(texts, len(texts), 0)
-    kept = [text for text in texts if text not in set(held_out)]
-    bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator(kept, vocab_size=2048, special_tokens=["<pad>", "<eos>"])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe._tokenizer, pad_token="<pad>", eos_token="<eos>"
-    )
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=2048,
-            hidden_size=128,
-            intermediate_size=384,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            max_position_embeddings=512,
-            pad_token_id=0,
-            eos_token_id=1,
-            tie_word_embeddings=True,
-        )
-    )
-    ids = [i for text in kept for i in [*tokenizer(text)["input_ids"], 1]]
-    rows = torch.tensor(ids[: len(ids) // TOKENS * TOKENS]).reshape(-1, TOKENS)
-    data = [{"input_ids": row, "labels": row} for row in rows]
-    settings = TrainingSettings(
-        steps=steps, batch_size=16, learning_rate=4e-3, schedule="cosine", tensorboard=False
-    )
-    fit(model, data, settings, work=work, label="training the Llama")
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+def language_model(trained: str) -> World:
+    """A model folder of the recipe `helm-tiny`, and documentation that its training never saw."""
+    tokenizer = AutoTokenizer.from_pretrained(trained)
+    model = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32)
+    texts = [text[:CHARACTERS] for text in load_corpus(DocsSettings()).documents("test")]
+    return World(model.eval().requires_grad_(False), tokenizer, texts, causal=True)
 
 
 class Study:
@@ -252,19 +196,18 @@ def spread(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=["llama", "minilm"])
+    parser.add_argument("--models", nargs="+", default=["minilm"], metavar="minilm|FOLDER")
     parser.add_argument("--bits", nargs="+", type=float, default=list(BITS))
     parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600, help="of the Llama's training")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/compress-quality"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     folder = RunFolder(args.out)
-    worlds = {"minilm": minilm, "llama": partial(llama, steps=args.steps)}
     rows = []
     for name in args.models:
-        rows += Study(name, worlds[name](folder), folder).rows(args.bits, args.draws)
+        world = minilm() if name == "minilm" else language_model(name)
+        rows += Study(world.model.config.model_type, world, folder).rows(args.bits, args.draws)
     print(json.dumps({"draws": args.draws, "device": device_name(), "rows": rows}, indent=1))
 
 

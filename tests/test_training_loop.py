@@ -11,7 +11,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from geodapt.errors import InputError
-from geodapt.training import TrainingSettings, fit, last_checkpoint, predict, trainable_parameters
+from geodapt.training import (
+    TrainingSettings,
+    fit,
+    last_checkpoint,
+    parameter_groups,
+    predict,
+    trainable_parameters,
+)
 from geodapt.xcross.scorer import Scores
 
 WIDTH, CLASSES = 6, 3
@@ -338,3 +345,34 @@ def test_checkpoints_hold_only_what_trains(tmp_path):
     assert set(load_file(folder / "trainable.safetensors")) == {"out.weight", "out.bias"}
     assert not list(folder.glob("model*"))
     assert json.loads((folder / "trainer_state.json").read_text())["global_step"] == 24
+
+
+class Failing(Classifier):
+    """Raises an error; without one it asks for more memory than any machine has."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x, labels=None):
+        if self.error is None:
+            torch.empty(2**60)
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [None, torch.OutOfMemoryError("out of memory"), MemoryError()])
+def test_a_batch_that_does_not_fit_into_memory(tmp_path, error):
+    with pytest.raises(InputError, match=r"a batch of 8 rows .*lower training.batch_size"):
+        train(tmp_path, Failing(error))
+
+
+def test_another_error_of_a_model_stays_what_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train(tmp_path, Failing(RuntimeError("shapes do not match")))
+
+
+def test_matrices_decay_and_what_is_frozen_is_left_out():
+    decayed, others = parameter_groups(Classifier(), 0.1)
+    assert [p.ndim for p in decayed["params"]] == [2]
+    assert [p.ndim for p in others["params"]] == [1]
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)

@@ -11,12 +11,22 @@ T = TypeVar("T")
 
 def is_main_process() -> bool:
     """Whether this process writes the files: the only one, or the first of several."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return process_number() == 0
 
 
 def several_processes() -> bool:
     """Whether a launcher started this process together with others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return processes() > 1
+
+
+def processes() -> int:
+    """How many processes this run has."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def process_number() -> int:
+    """Which of them this one is, from 0."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def join_processes() -> None:

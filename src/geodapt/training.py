@@ -8,8 +8,8 @@ trains, a progress bar, and the refusal to go on from a NaN.
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -120,8 +120,8 @@ def fit(
     highest). ``groups`` are optimizer parameter groups; their ``lr`` overrides the setting's.
     ``forget_after(step)`` is told behind which step the training begins or goes on, before it does.
 
-    Raises :class:`InputError` when the training rows are empty, nothing trains, or the loss
-    becomes NaN or infinite.
+    Raises :class:`InputError` when the training rows are empty, nothing trains, a batch does not
+    fit into memory, or the loss becomes NaN or infinite.
     """
     if len(train) == 0:
         raise InputError(f"{label}: there are no training rows")
@@ -160,7 +160,8 @@ def fit(
         forget_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
     started = time.perf_counter()
     if checkpoint is None or not trainer.finish_from(checkpoint):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with _fitting_memory(label, settings):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started
     return Fit(trainer.state.global_step, round(seconds, 2), trainer.state.best_metric)
 
@@ -187,9 +188,35 @@ def predict(
     return torch.from_numpy(np.asarray(trainer.predict(rows).predictions))  # type: ignore[arg-type]
 
 
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for :func:`fit`: matrices decay; biases, norms and scalars do not (GPT-3, CLIP)."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
 def trainable_parameters(model: nn.Module) -> int:
     """How many numbers of a model train."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@contextmanager
+def _fitting_memory(label: str, settings: TrainingSettings) -> Iterator[None]:
+    """Says what to do where a batch is too large for the device."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is the latter's
+        # The CPU's allocator has no error of its own.
+        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
+            raise
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"{label}: a batch of {settings.batch_size} rows does not fit into memory ({reason}); "
+            "lower training.batch_size, and raise training.gradient_accumulation by as much to "
+            "train alike"
+        ) from error
 
 
 def last_checkpoint(work: Path) -> Path | None:
@@ -241,6 +268,7 @@ def _arguments(
         disable_tqdm=True,
         dataloader_pin_memory=torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # each process's own, such as the load of its experts
     )
 
 
@@ -394,6 +422,7 @@ __all__ = [
     "TrainingSettings",
     "fit",
     "last_checkpoint",
+    "parameter_groups",
     "predict",
     "trainable_parameters",
 ]

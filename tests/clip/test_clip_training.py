@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from geodapt.clip import Clip, ClipSettings, cache, checkpoint, load_clip
-from geodapt.clip.fitting import parameter_groups, save_clip, train_clip
+from geodapt.clip.fitting import save_clip, train_clip
 from geodapt.clip.model import ModelSettings, new_clip
 from geodapt.clip.pairs import Pairs, normalised, pixels
 from geodapt.clip.recipe import ClipRecipe, evaluate
@@ -30,6 +30,7 @@ from geodapt.errors import InputError
 from geodapt.recipes.catalog import FOLDER
 from geodapt.recipes.execution import execute
 from geodapt.recipes.loading import load
+from geodapt.training import parameter_groups
 from tests.clip.small import SMALL
 
 TOWER = {

@@ -8,6 +8,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from geodapt.data import DataSettings
+from geodapt.data.corpus import CorpusSettings
 from geodapt.data.glyphs import GlyphSettings
 from geodapt.data.movielens import GROUPS
 
@@ -18,7 +19,7 @@ BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
 @pytest.mark.parametrize("block", BLOCKS)
 def test_every_example_is_valid(block):
     shown = yaml.safe_load(block)["data"]
-    settings = TypeAdapter(DataSettings | GlyphSettings).validate_python(shown)
+    settings = TypeAdapter(DataSettings | GlyphSettings | CorpusSettings).validate_python(shown)
     assert settings.kind == shown["kind"]
 
 

@@ -35,7 +35,7 @@ def test_gradients(name):
 
 @pytest.mark.parametrize("name", cases.FUNCTIONS)
 def test_operators_equal_kernels(name, monkeypatch):
-    """Where there is a C compiler; elsewhere both sides are the operators."""
+    """Where there is a C++ compiler; elsewhere both sides are the operators."""
     function = cases.FUNCTIONS[name]
     arguments = cases.arguments(function.takes, "near", 1.0, 1.0, rows=5, d=4)
     native = function.ours(*arguments, 1.0)

@@ -6,7 +6,9 @@ import shutil
 import cases
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from torch import func
+from torch._dynamo.backends.common import aot_autograd
 
 from geodapt.geometry import _native, _whole, checked, lorentz, poincare
 
@@ -14,7 +16,7 @@ needs_kernels = pytest.mark.parametrize("have", [True] if _native.library() else
 
 
 NAMES = [
-    *(name for name in cases.FUNCTIONS if name.replace(".", "_") in _whole.BODIES),
+    *(name for name in cases.FUNCTIONS if name.replace(".", "_") in _whole.KERNELS),
     "poincare.mobius_matvec",
 ]
 
@@ -25,7 +27,7 @@ def points(name, rows, d):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_three_ways_are_one_function(name, monkeypatch):
-    """The whole kernel, the row kernels that gradients use, and operators in float64."""
+    """The kernel alone, the kernel with its gradient recorded, and operators in float64."""
     function = cases.FUNCTIONS[name].ours
     # d below, at and beyond the lanes of a register; rows below and beyond a block
     for rows, d in ((1, 1), (5, 8), (33, 37), (17, 132)):
@@ -42,18 +44,82 @@ def test_three_ways_are_one_function(name, monkeypatch):
             torch.testing.assert_close(function(*args, 1.3), exact, rtol=3e-7, atol=1e-8)
 
 
+def gradients(name, args, c, dtype):
+    """Those of a random projection, by the points and the curvature."""
+    leaves = [a.to(dtype).requires_grad_() for a in (*args, c)]
+    out = cases.FUNCTIONS[name].ours(*leaves)
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    found = torch.autograd.grad((out * weight.to(dtype)).sum(), leaves, materialize_grads=True)
+    return [g.double() for g in found]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_equal_the_definitions(name):
+    for rows, d in ((1, 1), (5, 8), (33, 37)):
+        d = 4 if name == "poincare.mobius_matvec" else d
+        args = points(name, rows, d)
+        batch = (rows, rows) if "pairwise" in name else (rows,)
+        for c in (torch.tensor(1.3), torch.rand(batch) + 0.5):
+            if "pairwise" in name and c.dim():
+                continue  # cases take the diagonal; test_pairwise_gradients has all of it
+            exact = gradients(name, args, c, torch.float64)
+            for ours, expected in zip(gradients(name, args, c, torch.float32), exact, strict=True):
+                gap = (ours - expected).norm()
+                assert gap <= 1e-6 * expected.norm() + 1e-9, f"{rows} x {d}: {gap}"
+
+
+@pytest.mark.parametrize("model", [lorentz, poincare])
+@pytest.mark.parametrize("shape", [(), (21,), (9, 1), (9, 21)])
+def test_pairwise_gradients_with_a_learned_curvature(model, shape):
+    x, y = torch.randn(9, 13) / 13, torch.randn(21, 13) / 13
+    c, weight = torch.rand(shape) + 0.1, torch.randn(9, 21)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [t.to(dtype).requires_grad_() for t in (x, y, c)]
+        loss = (model.pairwise_distance(*leaves) * weight.to(dtype)).sum()
+        found.append([g.float() for g in torch.autograd.grad(loss, leaves)])
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_of_a_learned_weight():
+    x, y = torch.randn(2, 7, 5)
+    for shape in ((), (7,)):
+        leaves = [torch.rand(shape, requires_grad=True) for _ in range(2)]
+        loss = lorentz.residual(x, y, leaves[0]).sum()
+        loss = loss + poincare.mobius_scalar(leaves[1], lorentz.to_poincare(x)).sum()
+        exact = [a.detach().double().requires_grad_() for a in leaves]
+        twin = lorentz.residual(x.double(), y.double(), exact[0]).sum()
+        ball = lorentz.to_poincare(x.double())
+        twin = twin + poincare.mobius_scalar(exact[1], ball).sum()
+        for ours, expected in zip(
+            torch.autograd.grad(loss, leaves), torch.autograd.grad(twin, exact), strict=True
+        ):
+            torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-6)
+
+
 @needs_kernels
-@pytest.mark.parametrize("name", NAMES[:-1])
+@pytest.mark.parametrize("name", NAMES)
 def test_ordinary_calls_run_the_kernel(name, have, monkeypatch):
-    args = points(name, 4, 6)
+    args = points(name, 4, 4)
     ran = []
-    original = _whole.run
-    monkeypatch.setattr(_whole, "run", lambda *a, **k: ran.append(original(*a, **k)) or ran[-1])
+    for what in ("values", "gradients"):
+        original = getattr(_whole.Kernel, what)
+
+        def noted(self, *given, what=what, original=original):
+            ran.append(what)
+            return original(self, *given)
+
+        monkeypatch.setattr(_whole.Kernel, what, noted)
     cases.FUNCTIONS[name].ours(*args, 1.3)
-    assert [out is not None for out in ran] == [True]
+    assert "values" in ran
+    recorded = cases.FUNCTIONS[name].ours(*(a.clone().requires_grad_() for a in args), 1.3)
+    recorded.sum().backward()
+    assert "gradients" in ran
+    ran.clear()
     with checked():
         cases.FUNCTIONS[name].ours(*args, 1.3)
-    assert ran[-1] is None  # the checks are in the definition
+    assert not ran  # the checks are in the definition
 
 
 def test_layouts_and_broadcasting():
@@ -87,8 +153,16 @@ def test_layouts_and_broadcasting():
     assert lorentz.pairwise_distance(x[0], x[0, :0]).shape == (5, 0)
     with pytest.raises(RuntimeError, match=r"size|shape|broadcast"):
         lorentz.distance(x, torch.randn(39))
-    with pytest.raises(TypeError, match="argument"):
-        lorentz.distance(x)
+    torch.testing.assert_close(lorentz.residual(x, y, c=0.3), lorentz.residual(x, y, 1.0, 0.3))
+    torch.testing.assert_close(lorentz.residual(c=0.3, y=y, x=x), lorentz.residual(x, y, 1.0, 0.3))
+    for wrong in (
+        lambda: lorentz.distance(x),
+        lambda: lorentz.distance(x, y, 1.0, 2.0),
+        lambda: lorentz.distance(x, y, x=x),
+        lambda: lorentz.distance(x, y, k=1.0),
+    ):
+        with pytest.raises(TypeError, match="argument"):
+            wrong()
 
 
 def test_other_ways_to_differentiate_take_the_definition():
@@ -133,10 +207,42 @@ def test_compiled_graph_holds_the_kernel_where_it_may(have):
         return func.jvp(lambda b: lorentz.distance(b, y), (a,), (y,))[1]
 
     torch.testing.assert_close(compiled(derivative)(x), derivative(x))
-    leaf = x.clone().requires_grad_()
-    compiled(lorentz.distance)(leaf, y, 0.7).sum().backward()
-    assert "one_pass" not in codes[-1]
-    assert leaf.grad.abs().sum() > 0
+
+
+@needs_kernels
+def test_compiled_gradients_come_from_the_kernels(have):
+    x, y = torch.randn(2, 6, 5)
+    codes = []
+
+    def noted(graph, _):
+        codes.append(graph.code)
+        return make_boxed_func(graph.forward)
+
+    backend = aot_autograd(fw_compiler=noted, bw_compiler=noted)
+    for c in (0.7, torch.tensor(0.7, requires_grad=True), torch.rand(6, requires_grad=True)):
+        torch._dynamo.reset()
+        codes.clear()
+        leaves = [x.clone().requires_grad_(), y] + ([c] if isinstance(c, torch.Tensor) else [])
+        learned = [leaf for leaf in leaves if leaf.requires_grad]
+        scalar = (lambda: ()) if isinstance(c, torch.Tensor) else (lambda: (0.7,))
+        traced = torch.compile(lorentz.log, backend=backend, fullgraph=True)
+        found = torch.autograd.grad(traced(*leaves, *scalar()).sum(), learned)
+        expected = torch.autograd.grad(lorentz.log(*leaves, *scalar()).sum(), learned)
+        torch.testing.assert_close(found, expected)
+        assert "one_pass" in codes[0]
+        assert "one_pass_backward" in codes[1]
+
+
+def test_gradients_of_gradients():
+    x, y = (t.requires_grad_() for t in torch.randn(2, 4, 3))
+    out = poincare.mobius_add(lorentz.to_poincare(x), lorentz.to_poincare(y))
+    (once,) = torch.autograd.grad(out[:, 0].sum(), x, create_graph=True)
+    (twice,) = torch.autograd.grad(once.square().sum(), y)
+    exact = [t.detach().double().requires_grad_() for t in (x, y)]
+    wide = poincare.mobius_add(*(lorentz.to_poincare(t) for t in exact))
+    (slope,) = torch.autograd.grad(wide[:, 0].sum(), exact[0], create_graph=True)
+    (expected,) = torch.autograd.grad(slope.square().sum(), exact[1])
+    torch.testing.assert_close(twice.double(), expected, rtol=1e-4, atol=1e-6)
 
 
 @needs_kernels
@@ -144,18 +250,35 @@ def test_library_of_another_user_is_not_loaded(have, tmp_path):
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o777)
     shared.chmod(0o777)
-    library = _native._compiled(_compiler(), shared / "kernels.so")
+    library = shared / "kernels.so"
+    shutil.copyfile(_native.library()._name, library)
     with pytest.raises(OSError, match="another user"):
         _native._load(library)
     shared.chmod(0o755)
     _native._load(library)
 
 
+@pytest.fixture
+def small_source(tmp_path, monkeypatch):
+    """In place of the kernels, which take seconds to compile."""
+    source = tmp_path / "small.cpp"
+    source.write_text('extern "C" int answer() { return 42; }', encoding="utf-8")
+    monkeypatch.setattr(_native, "SOURCE", source)
+    monkeypatch.setenv("GEODAPT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @needs_kernels
-def test_read_only_cache_compiles_for_this_process(have, tmp_path, monkeypatch):
-    (tmp_path / "native").write_text("a file where the folder should be")
-    monkeypatch.setenv("GEODAPT_CACHE", str(tmp_path))
-    assert _native.library.__wrapped__() is not None
+def test_kernels_are_compiled_into_the_cache(have, small_source):
+    assert _native.library.__wrapped__().answer() == 42
+    assert [p.suffix for p in (small_source / "native").iterdir()] == [".so"]
+
+
+@needs_kernels
+def test_read_only_cache_compiles_for_this_process(have, small_source):
+    small_source.mkdir()
+    (small_source / "native").write_text("a file where the folder should be", encoding="utf-8")
+    assert _native.library.__wrapped__().answer() == 42
 
 
 @needs_kernels
@@ -163,13 +286,15 @@ def test_kernels_without_vector_mathematics_or_threads(have, tmp_path, monkeypat
     x, y = torch.randn(2, 20, 40)
     expected = lorentz.distance(x, y)
     monkeypatch.setattr(_native, "VARIANTS", _native.VARIANTS[-1:])
+    quick = [option.replace("-O3", "-O1") for option in _native.OPTIONS]
+    monkeypatch.setattr(_native, "OPTIONS", quick)
     plain = _native._load(_native._compiled(_compiler(), tmp_path / "kernels.so"))
     monkeypatch.setattr(_native, "library", lambda: plain)
     torch.testing.assert_close(lorentz.distance(x, y), expected)
 
 
 def _compiler() -> str:
-    compiler = shutil.which("cc")
+    compiler = shutil.which("c++")
     assert compiler
     return compiler
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import CLIPModel, CLIPProcessor, set_seed
 
 from geodapt.clip.model import new_clip
@@ -12,7 +11,7 @@ from geodapt.clip.settings import ClipSettings
 from geodapt.data.glyphs import Glyphs
 from geodapt.files import atomic_folder
 from geodapt.processes import is_main_process
-from geodapt.training import fit
+from geodapt.training import fit, parameter_groups
 
 
 def train_clip(
@@ -48,16 +47,6 @@ def untrained_clip(settings: ClipSettings, glyphs: Glyphs) -> tuple[CLIPModel, C
     captions = [caption for chain, new in chains if not new for caption in chain]
     set_seed(settings.seed)
     return new_clip(settings.model, settings.data.size, captions)
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases, norms and the temperature do not, as in CLIP (section 2.4)."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
 
 
 def save_clip(model: CLIPModel, processor: CLIPProcessor, folder: Path) -> None:

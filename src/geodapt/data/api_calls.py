@@ -9,13 +9,8 @@ run. :mod:`geodapt.data.mining` reads the packages' files; what it found is cach
 import importlib.metadata
 import importlib.util
 import json
-import os
-import re
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -27,10 +22,10 @@ from pydantic import Field
 from geodapt.data import mining
 from geodapt.data.domain import Domain
 from geodapt.data.quiet import quiet_datasets
+from geodapt.data.scripts import Advance, run_script, side_by_side
 from geodapt.data.sequences import SequenceSettings, Trail, build_domain, by_group, k_core
 from geodapt.errors import InputError
 from geodapt.files import cache_folder, made_once
-from geodapt.progress import bar
 
 MINING_VERSION = 2
 """Part of the cache's key: raised whenever mining finds something else in the same package."""
@@ -122,17 +117,11 @@ def mine_packages(packages: Iterable[str]) -> dict[str, Path]:
     missing = [package for package, folder in folders.items() if not folder.is_dir()]
     if missing:
         sizes = {p: len(mining.source_files(PACKAGES[p])) for p in missing}
-        with (
-            bar(f"reading {', '.join(missing)}", total=sum(sizes.values())) as progress,
-            ThreadPoolExecutor(os.cpu_count()) as pool,
-        ):
-            largest_first = sorted(missing, key=lambda package: -sizes[package])
-            jobs = [
-                pool.submit(_mine_into, folders[package], PACKAGES[package], progress.advance)
-                for package in largest_first
-            ]
-            for job in jobs:
-                job.result()
+        side_by_side(
+            f"reading {', '.join(missing)}",
+            sizes,
+            lambda package, advance: _mine_into(folders[package], PACKAGES[package], advance),
+        )
     return folders
 
 
@@ -141,7 +130,7 @@ def _cached(package: str) -> Path:
     return cache_folder() / "api_calls" / f"{package}-{version}-mined{MINING_VERSION}"
 
 
-def _mine_into(folder: Path, module: str, advance: Callable[[], None]) -> None:
+def _mine_into(folder: Path, module: str, advance: Advance) -> None:
     def make(temporary: Path) -> None:
         mined = _run_miner(module, advance)
         with quiet_datasets():
@@ -151,25 +140,14 @@ def _mine_into(folder: Path, module: str, advance: Callable[[], None]) -> None:
     made_once(folder, make)
 
 
-def _run_miner(module: str, advance: Callable[[], None]) -> dict[str, list[dict]]:
+def _run_miner(module: str, advance: Advance) -> dict[str, list[dict]]:
     """Mine in a fresh interpreter, which may import whatever the package has."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "mined.json"
-        # -P: the script's own folder must not shadow modules that the package imports.
-        command = [sys.executable, "-P", "-W", "ignore", mining.__file__, module, str(out)]
-        last = ""
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if re.fullmatch(r"\d+/\d+\n", line):
-                    advance()
-                else:
-                    last = line.strip() or last
-        if process.returncode != 0:
+        status, last = run_script(mining, module, out, advance=advance)
+        if status != 0:
             raise InputError(
-                f"the package {module} could not be read (exit status {process.returncode}): "
+                f"the package {module} could not be read (exit status {status}): "
                 f"{last}. Does `python -c 'import {module}'` work?"
             )
         return json.loads(out.read_text())

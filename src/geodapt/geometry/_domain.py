@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from geodapt.errors import InputError
-from geodapt.geometry._rows import square, wide
 
 _checking = False
 
@@ -31,6 +30,11 @@ def checked() -> Iterator[None]:
 def checking() -> bool:
     """Whether the checked mode is on."""
     return _checking
+
+
+def wide(x: Tensor) -> Tensor:
+    """The tensor in the type that scalars are computed in."""
+    return x.float() if x.device.type == "mps" else x.double()  # Apple's GPUs have no float64
 
 
 def curvature(c: float | Tensor) -> float | Tensor:
@@ -61,7 +65,7 @@ def in_ball(c: float | Tensor, **arguments: Tensor) -> None:
     vectors(**arguments)
     if _checking:
         for name, x in arguments.items():
-            _require(c * square(x) < 1, name, "inside the ball, c |x|^2 < 1", x)
+            _require(c * wide(x).square().sum(-1) < 1, name, "inside the ball, c |x|^2 < 1", x)
 
 
 def nonnegative(**arguments: Tensor | float) -> None:

@@ -1,12 +1,12 @@
-"""The CPU kernels of ``_kernels.c``, compiled once by the machine's own C compiler.
+"""The CPU kernels of ``_kernels.cpp``, compiled once by the machine's own C++ compiler.
 
-They are an accelerator, not a requirement: everything they compute, :mod:`geodapt.geometry._rows`
-computes with PyTorch operators in float64, several times slower. So anything unusual means no
+They are an accelerator, not a requirement: everything they compute, the functions themselves
+compute with PyTorch operators in float64, several times slower. So anything unusual means no
 kernels, silently: another system than Linux, no compiler, ``GEODAPT_NATIVE=0``, a compiler that
 fails. Nothing is downloaded; the source is the file beside this one.
 
-The first call that can use them compiles them, a few seconds, into the cache folder under a name
-made of the source, the compiler and the processor. A library there is loaded only if no other
+The first call that can use them compiles them, about ten seconds, into the cache folder under a
+name made of the source, the compiler and the processor. A library there is loaded only if no other
 user could have put or changed it; where the folder cannot be written, the library is compiled for
 this process alone. Threads are those of PyTorch: the same OpenMP runtime, ``get_num_threads()``.
 """
@@ -22,13 +22,15 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from geodapt.files import cache_folder
+from geodapt.progress import bar
 
-SOURCE = Path(__file__).with_name("_kernels.c")
-OPTIONS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared"]
-# The best that the compiler and the C library take: threads and vector exp and log, or less.
+SOURCE = Path(__file__).with_name("_kernels.cpp")
+OPTIONS = [
+    *("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),
+    *("-fPIC", "-shared"),
+]
+# The best that the compiler and the libraries take: threads and vector exp and log, or less.
 VARIANTS = (
     ["-fopenmp", "-DVECTOR_MATH", "-lmvec", "-lm"],
     ["-fopenmp", "-lm"],
@@ -37,22 +39,12 @@ VARIANTS = (
 ALONE = 1 << 16  # numbers up to which one thread is faster than waking others
 
 
-class Arguments(ctypes.Structure):
-    """``arguments`` of ``_kernels.c``."""
-
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("x", "y", "z", "out", "c", "w")),
-        *((name, ctypes.c_ssize_t) for name in ("c_step", "w_step", "n", "m", "d")),
-        ("threads", ctypes.c_int),
-    ]
-
-
 @cache
 def library() -> ctypes.CDLL | None:
     """The loaded kernels, or None where they cannot be had."""
     if sys.platform != "linux" or os.environ.get("GEODAPT_NATIVE") == "0":
         return None
-    compiler = shutil.which(os.environ.get("CC") or "cc")
+    compiler = shutil.which(os.environ.get("CXX") or "c++")
     if compiler is None:
         return None
     key = hashlib.sha256(SOURCE.read_bytes() + f"{compiler}|{_processor()}".encode())
@@ -68,11 +60,6 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def threads(work: int) -> int:
-    """How many threads take part in that many numbers' work."""
-    return 1 if work < ALONE else torch.get_num_threads()
-
-
 def _compiled(compiler: str, target: Path) -> Path:
     """The library at the target, compiled where it is missing.
 
@@ -81,11 +68,14 @@ def _compiled(compiler: str, target: Path) -> Path:
     if target.is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+    with (
+        bar("compiling the geometry for this processor, once"),
+        tempfile.TemporaryDirectory(dir=target.parent) as folder,
+    ):
         built = Path(folder) / target.name
         for variant in VARIANTS:
             command = [compiler, *OPTIONS, str(SOURCE), "-o", str(built), *variant]
-            done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+            done = subprocess.run(command, capture_output=True, check=False, timeout=300)
             if done.returncode == 0:
                 built.replace(target)
                 return target
@@ -98,12 +88,7 @@ def _load(path: Path) -> ctypes.CDLL:
         status = place.stat()
         if status.st_uid not in (os.getuid(), 0) or status.st_mode & 0o022:
             raise OSError(f"{place} could have been written by another user")
-    kernels = ctypes.CDLL(str(path))
-    size, address = ctypes.c_ssize_t, ctypes.c_void_p
-    kernels.dot.argtypes = [address] * 3 + [size] * 2 + [ctypes.c_int]
-    kernels.dots.argtypes = [address] * 3 + [size] * 3 + [ctypes.c_int]
-    kernels.combine.argtypes = [address] * 5 + [size] * 2 + [ctypes.c_int]
-    return kernels
+    return ctypes.CDLL(str(path))
 
 
 def _processor() -> str:

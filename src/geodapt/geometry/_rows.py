@@ -6,8 +6,8 @@ float64 and take float32 only as what the user stores. They are closed under dif
 gradient of a dot product is a combination, that of a combination is a dot product), so a
 gradient of any order has the same accuracy, and the graph keeps nothing but the points.
 
-On the CPU in eager mode the compiled kernels of :mod:`geodapt.geometry._native` do the work;
-under ``torch.compile``, on a GPU and for other types the same sums are PyTorch operators.
+They are PyTorch operators, of which the functions' definitions are made; float32 on the CPU takes
+the kernels of :mod:`geodapt.geometry._whole` instead, and for :func:`square` and :func:`scale` too.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from geodapt.geometry import _native
-from geodapt.geometry._native import threads
+from geodapt.geometry._domain import wide
+from geodapt.geometry._whole import one_pass
 
-MEMORY = (Tensor, torch.nn.Parameter)  # not a tensor that only stands for another
 BLOCK = 1 << 24  # numbers that one block of a pairwise product may widen to float64 at once
 
 
@@ -35,11 +34,6 @@ class Dots(NamedTuple):
     ds: Tensor  # (x - y) . (x + y) = |x|^2 - |y|^2, exact for close points
 
 
-def wide(x: Tensor) -> Tensor:
-    """The tensor in the type that scalars are computed in."""
-    return x.float() if x.device.type == "mps" else x.double()  # Apple's GPUs have no float64
-
-
 def dot(x: Tensor, y: Tensor) -> Tensor:
     """``x . y`` over the last dimension, in float64."""
     if torch.compiler.is_compiling():  # the compiler fuses and differentiates the plain sums
@@ -49,7 +43,22 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
 
 def square(x: Tensor) -> Tensor:
     """``|x|^2`` over the last dimension, in float64."""
+    return _square(x, 1.0)
+
+
+def scale(w: Tensor, x: Tensor) -> Tensor:
+    """``w x``, a factor for each vector."""
+    return _scale(w, x, 1.0)
+
+
+@one_pass(gives=torch.float64)
+def _square(x: Tensor, c: float) -> Tensor:
     return dot(x, x)
+
+
+@one_pass()
+def _scale(w: Tensor, x: Tensor, c: float) -> Tensor:
+    return combine((w, x))
 
 
 def dots(x: Tensor, y: Tensor) -> Dots:
@@ -77,23 +86,9 @@ def combine(*terms: tuple[Tensor, Tensor]) -> Tensor:
     return _Combine.apply(coefficients, *(x.expand(shape) for _, x in terms))
 
 
-def _kernels(*tensors: Tensor):
-    """The compiled kernels where they can take these tensors."""
-    for t in tensors:
-        if type(t) not in MEMORY or t.dtype != torch.float32 or t.device.type != "cpu":
-            return None
-    return _native.library()
-
-
 class _Dot(Function):
     @staticmethod
     def forward(x, y):
-        if kernels := _kernels(x, y):
-            x, y = x.resolve_neg().contiguous(), y.resolve_neg().contiguous()
-            out = x.new_empty(x.shape[:-1], dtype=torch.float64)
-            n, d = out.numel(), x.shape[-1]
-            kernels.dot(x.data_ptr(), y.data_ptr(), out.data_ptr(), n, d, threads(n * d))
-            return out
         return _dot(x, y)
 
     @staticmethod
@@ -123,12 +118,6 @@ class _Dot(Function):
 class _Dots(Function):
     @staticmethod
     def forward(x, y):
-        if kernels := _kernels(x, y):
-            x, y = x.resolve_neg().contiguous(), y.resolve_neg().contiguous()
-            out = x.new_empty((5, *x.shape[:-1]), dtype=torch.float64)
-            n, d = out[0].numel(), x.shape[-1]
-            kernels.dots(x.data_ptr(), y.data_ptr(), out.data_ptr(), n, 0, d, threads(n * d))
-            return out
         return torch.stack(_dots(x, y))
 
     @staticmethod
@@ -163,13 +152,6 @@ class _Dots(Function):
 class _PairwiseDots(Function):
     @staticmethod
     def forward(x, y):
-        (*batch, n, d), m = x.shape, y.shape[-2]
-        kernels = _kernels(x, y)
-        if kernels and not batch and n * m > 0:
-            x, y = x.resolve_neg().contiguous(), y.resolve_neg().contiguous()
-            out = x.new_empty((5, n, m), dtype=torch.float64)
-            kernels.dots(x.data_ptr(), y.data_ptr(), out.data_ptr(), n, m, d, threads(n * m * d))
-            return out
         rows = max(1, BLOCK // max(1, y.numel()))
         columns = y.unsqueeze(-3)
         split = x.split(rows, dim=-2)
@@ -209,16 +191,6 @@ class _PairwiseDots(Function):
 class _Combine(Function):
     @staticmethod
     def forward(coefficients, *xs):
-        if len(xs) <= 3 and (kernels := _kernels(*xs)):
-            rows = [x.resolve_neg().contiguous() for x in xs]
-            coefficients = coefficients.double().contiguous()
-            out = torch.empty_like(rows[0])
-            pointers = [x.data_ptr() for x in rows] + [None] * (3 - len(rows))
-            n, d = coefficients[0].numel(), out.shape[-1]
-            kernels.combine(
-                coefficients.data_ptr(), *pointers, out.data_ptr(), n, d, threads(n * d)
-            )
-            return out
         return _combine(coefficients, xs)
 
     @staticmethod

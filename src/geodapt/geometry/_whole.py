@@ -1,163 +1,307 @@
-"""Whole functions in one pass: the kernels, where nothing but values is asked for.
+"""Whole functions in one pass: the kernels, wherever they can stand for the definition.
 
 A function of rows reads its vectors, turns a few sums into coefficients and combines the vectors.
 Written with operators that is a dozen passes, of which the small ones cost as much as the large.
-:func:`one_pass` lets a call run the C function of the same name instead (``lorentz_distance`` for
-``lorentz.distance``) when the arguments are ordinary float32 tensors on the CPU and no gradient is
-recorded. In every other case (gradients, ``vmap``, other types, a GPU, checked mode, bad
-arguments) the function's own body runs, which is the definition.
+:func:`one_pass` lets a call run the kernel of the same name instead (``lorentz_distance`` for
+``lorentz.distance``) when the arguments are ordinary float32 tensors on the CPU; a second kernel
+gives the gradients. In every other case (gradients of gradients, forward mode, ``vmap``, other
+types, a GPU, checked mode, bad arguments) the function's own body runs, which is the definition.
 
-Under ``torch.compile`` the same choice is made when a graph is traced: the kernel is one operator
-in it, ``geodapt::one_pass``, since code that is generated from the body in float64 is slower.
+Under ``torch.compile`` the same choice is made when a graph is traced: the kernels are operators
+in it, ``geodapt::one_pass`` and ``geodapt::one_pass_backward``, since code that is generated from
+the body in float64 is slower.
 """
 
-import ctypes
 import inspect
+import math
+import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch.autograd import Function, forward_ad
 
 from geodapt.geometry import _domain, _native
-from geodapt.geometry._rows import MEMORY
 
 P = ParamSpec("P")
 Scalar = float | Tensor
 
+MEMORY = (Tensor, torch.nn.Parameter)  # not a tensor that only stands for another
 VECTORS = ("x", "y", "v")  # the names that these arguments have in every function
 WEIGHTS = ("w", "r")
+ARGUMENTS = struct.Struct("12P2d4n")  # ``arguments`` of _kernels.cpp
+UNUSED = (0, 0, 0)  # addresses of vectors
+
+KERNELS: dict[str, "Kernel"] = {}
 
 
-# By the kernel's name: its function as one of (vectors, c, weight); whether it gives a number a
-# row; whether it takes all pairs of rows.
-BODIES: dict[str, tuple[Callable[..., Tensor], bool, bool]] = {}
+@dataclass(frozen=True)
+class Kernel:
+    """What is known of a kernel; ``definition(vectors, c, weight)`` computes the same."""
+
+    name: str
+    definition: Callable[[Sequence[Tensor], Scalar, Scalar], Tensor]
+    gives: torch.dtype | None  # the type of one number a row, or None for a vector
+    pairs: bool  # every row of the first vector meets every row of the second
+
+    def batch(self, vectors: Sequence[Tensor], c: Scalar, w: Scalar) -> torch.Size:
+        """The result's shape without the vector's dimension."""
+        x = vectors[0]
+        if self.pairs:
+            return torch.Size((len(x), len(vectors[1])))
+        given = [v.shape[:-1] for v in vectors if v.shape != x.shape]
+        given += [s.shape for s in (c, w) if isinstance(s, Tensor)]
+        return torch.broadcast_shapes(x.shape[:-1], *given) if given else x.shape[:-1]
+
+    def empty(self, vectors: Sequence[Tensor], batch: torch.Size) -> Tensor:
+        """The result's place."""
+        x = vectors[0]
+        if self.gives is None:
+            return x.new_empty((*batch, x.shape[-1]))
+        return x.new_empty(batch, dtype=self.gives)
+
+    def values(self, vectors: Sequence[Tensor], c: Scalar, w: Scalar) -> Tensor:
+        """What the function gives."""
+        batch = self.batch(vectors, c, w)
+        out = self.empty(vectors, batch)
+        self._run(vectors, c, w, batch, out.data_ptr())
+        return out
+
+    def gradients(
+        self,
+        vectors: Sequence[Tensor],
+        c: Scalar,
+        w: Scalar,
+        grad: Tensor,
+        wanted: Sequence[bool],
+    ) -> list[Tensor]:
+        """Those of the vectors, of ``c`` and of the weight, as many as are wanted.
+
+        A gradient has the shape of its argument.
+        """
+        batch = self.batch(vectors, c, w)
+        x, given = vectors[0], (*vectors, c, w)
+        shapes = [v.shape if self.pairs else (*batch, x.shape[-1]) for v in vectors]
+        types = [torch.float32] * len(vectors) + [torch.float64] * 2
+        by = [
+            x.new_empty(shape, dtype=dtype) if want else None
+            for shape, dtype, want in zip([*shapes, batch, batch], types, wanted, strict=True)
+        ]
+        at = [0 if b is None else b.data_ptr() for b in by]
+        grad = _dense(grad)
+        if not self.pairs:
+            at[-2:-2] = UNUSED[len(vectors) :]
+            self._run(vectors, c, w, batch, 0, grad.data_ptr(), at)
+        else:  # the rows of x by all of y, then those of y by all of x
+            self._run(vectors, c, w, batch, 0, grad.data_ptr(), [at[0], 0, 0, *at[2:]])
+            if wanted[1]:
+                c = c.expand(batch).mT if isinstance(c, Tensor) else c
+                grad = _dense(grad.mT)
+                self._run(vectors[::-1], c, w, batch[::-1], 0, grad.data_ptr(), [at[1], *[0] * 4])
+        return [
+            b.sum_to_size(s.shape).to(s.dtype)
+            for b, s in zip(by, given, strict=True)
+            if b is not None and isinstance(s, Tensor)
+        ]
+
+    def _run(
+        self,
+        vectors: Sequence[Tensor],
+        c: Scalar,
+        w: Scalar,
+        batch: Sequence[int],
+        out: int,
+        grad: int = 0,
+        by: Sequence[int] = (0,) * 5,
+    ) -> None:
+        """Run the kernel; numbers are addresses of where its results belong."""
+        d = vectors[0].shape[-1]
+        n, m = batch if self.pairs else (math.prod(batch), 1)
+        shape = (*batch, d)
+        rows = [_dense(v if self.pairs or v.shape == shape else v.expand(shape)) for v in vectors]
+        each_c, all_c = _numbers(c, batch)
+        each_w, all_w = _numbers(w, batch)
+        getattr(_native.library(), self.name)(
+            ARGUMENTS.pack(
+                *[r.data_ptr() for r in rows],
+                *UNUSED[len(rows) :],
+                out,
+                grad,
+                *by,
+                0 if each_c is None else each_c.data_ptr(),
+                0 if each_w is None else each_w.data_ptr(),
+                *(all_c, all_w, n, m, d),
+                1 if n * m * d < _native.ALONE else torch.get_num_threads(),
+            )
+        )
 
 
-def one_pass(*, number: bool = False, pairs: bool = False) -> Callable:
-    """Decorate a function of vectors and a curvature that has a kernel.
+def one_pass(*, gives: torch.dtype | None = None, pairs: bool = False) -> Callable:
+    """Decorate a function of vectors, perhaps a weight, and last a curvature, that has a kernel.
 
-    ``number`` says that a row gives one number, not a vector; ``pairs`` that every row of ``x``
-    meets every row of ``y``.
+    ``gives`` is the type of the number that a row gives, None where it gives a vector; ``pairs``
+    says that every row of ``x`` meets every row of ``y``.
     """
 
     def decorate(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
-        parameters = inspect.signature(function).parameters
-        names = tuple(parameters)
-        defaults = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
-        kernel = f"{function.__module__.rpartition('.')[2]}_{function.__name__}"
+        signature = inspect.signature(function)
+        names = tuple(signature.parameters)
+        defaults = tuple(p.default for p in signature.parameters.values())
+        first = next(at for at, name in enumerate(names) if name in VECTORS)
+        points = slice(first, first + sum(name in VECTORS for name in names))
+        weight = next((at for at, name in enumerate(names) if name in WEIGHTS), None)
 
-        vector_names = [name for name in names if name in VECTORS]
-        weight_names = [name for name in names if name in WEIGHTS]
+        body: Callable[..., Tensor] = function
+
+        def definition(vectors: Sequence[Tensor], c: Scalar, w: Scalar) -> Tensor:
+            if weight is None:
+                return body(*vectors, c)
+            return body(*((w, *vectors) if weight < first else (*vectors, w)), c)
+
+        kernel = Kernel(
+            f"{function.__module__.rpartition('.')[2].strip('_')}_{function.__name__.strip('_')}",
+            definition,
+            gives,
+            pairs,
+        )
+        KERNELS[kernel.name] = kernel
 
         @wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-            given: dict[str, Any] = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
-            if len(args) <= len(names) and all(name in given for name in names):
-                vectors = [given[name] for name in vector_names]
-                weight = given[weight_names[0]] if weight_names else 1.0
-                if not torch.compiler.is_compiling():
-                    out = run(kernel, vectors, given["c"], weight, number=number, pairs=pairs)
-                    if out is not None:
-                        return out
-                elif _traceable(vectors, given["c"], weight, pairs):
-                    return _operator(kernel, vectors, given["c"], weight)
-            return function(*args, **kwargs)
+        def call(*args: Any, **kwargs: Any) -> Tensor:
+            every = args + defaults[len(args) :]
+            if kwargs:
+                open_names = names[len(args) :]
+                every = (*args, *map(kwargs.get, open_names, defaults[len(args) :]))
+                fits = kwargs.keys() <= set(open_names)
+            else:
+                fits = len(args) <= len(names)
+            if fits and not any(argument is inspect.Parameter.empty for argument in every):
+                vectors, c = every[points], every[-1]
+                w = 1.0 if weight is None else every[weight]
+                if torch.compiler.is_compiling():
+                    if _traceable(vectors, c, w, pairs):
+                        scalars = (_as_tensor(s, vectors[0]) for s in (c, w))
+                        return torch.ops.geodapt.one_pass(kernel.name, vectors, *scalars)
+                elif _ordinary(vectors, c, w, pairs):
+                    if torch.is_grad_enabled() and _recorded(vectors, c, w):
+                        return _OnePass.apply(kernel, c, w, *vectors)
+                    return kernel.values(vectors, c, w)
+            return body(*args, **kwargs)
 
-        definition: Callable[..., Tensor] = function
-
-        def body(vectors: Sequence[Tensor], c: float, weight: float) -> Tensor:
-            named = dict(zip(vector_names, vectors, strict=True))
-            return definition(**named, c=c, **dict.fromkeys(weight_names, weight))
-
-        BODIES[kernel] = body, number, pairs
         return call
 
     return decorate
 
 
-def run(
-    kernel: str,
-    vectors: list[Tensor],
-    c: Scalar,
-    w: Scalar = 1.0,
-    *,
-    number: bool = False,
-    pairs: bool = False,
-    into: Tensor | None = None,
-) -> Tensor | None:
-    """The kernel's result, written ``into`` a tensor or a new one; None where it must not run."""
-    scalars = [s for s in (c, w) if isinstance(s, Tensor)]
-    if not all(map(_ordinary, vectors)) or not all(map(_plain, scalars)) or _domain.checking():
-        return None
-    if not isinstance(c, Tensor) and not 0 < c < float("inf"):
-        return None  # the function's own body says what is wrong
-    x, d, m = vectors[0], vectors[0].shape[-1], 0
-    if any(v.shape[-1] != d for v in vectors) or (library := _native.library()) is None:
-        return None
-    if pairs:
-        if any(v.dim() != 2 for v in vectors):
-            return None
-        n, m = len(x), len(vectors[1])
-        batch = torch.Size((n, m))
-    else:
-        batch = x.shape[:-1]
-        if scalars or any(v.shape != x.shape for v in vectors):
-            shapes = [v.shape[:-1] for v in vectors] + [s.shape for s in scalars]
-            batch = torch.broadcast_shapes(*shapes)
-            vectors = [v.expand(*batch, d) for v in vectors]
-        n = batch.numel()
-    if batch.numel() * d == 0:
-        return None
-    if into is not None and (batch != into.shape[:-1] or not into.is_contiguous()):
-        return None
-    rows = [v.resolve_neg().contiguous() for v in vectors]
-    out = x.new_empty(batch if number else (*batch, d)) if into is None else into
-    try:
-        points = [v.data_ptr() for v in rows] + [None] * (3 - len(rows))
-        # the last of each holds the numbers until the kernel has run
-        (c_at, c_step, _c), (w_at, w_step, _w) = _numbers(c, batch), _numbers(w, batch)
-        arguments = _native.Arguments(
-            *points, out.data_ptr(), c_at, w_at, c_step, w_step, n, m, d,
-            _native.threads(n * max(1, m) * d),
-        )  # fmt: skip
-    except RuntimeError:  # vmap's tensors and fake ones have no memory; the shapes do not fit
-        return None
-    getattr(library, kernel)(ctypes.byref(arguments))
-    return out
+class _OnePass(Function):
+    """A kernel's values, and its gradients when they are asked for."""
+
+    @staticmethod
+    def forward(ctx, kernel: Kernel, c: Scalar, w: Scalar, *vectors: Tensor) -> Tensor:
+        ctx.kernel = kernel
+        ctx.numbers = [None if isinstance(s, Tensor) else s for s in (c, w)]
+        ctx.save_for_backward(*vectors, *(s for s in (c, w) if isinstance(s, Tensor)))
+        return kernel.values(vectors, c, w)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        *vectors, c, w = _saved(ctx)
+        _, by_c, by_w, *by_vectors = ctx.needs_input_grad
+        wanted = [*by_vectors, by_c, by_w]
+        if torch.is_grad_enabled() or not _ordinary(vectors, c, w, ctx.kernel.pairs):
+            found = _by_definition(ctx.kernel, vectors, c, w, grad, wanted)
+        else:
+            found = ctx.kernel.gradients(vectors, c, w, grad, wanted)
+        remaining = iter(found)
+        *of_vectors, of_c, of_w = [next(remaining) if want else None for want in wanted]
+        return None, of_c, of_w, *of_vectors
 
 
-@torch.library.custom_op("geodapt::one_pass", mutates_args=(), device_types="cpu")
-def _operator(kernel: str, vectors: Sequence[Tensor], c: float, weight: float) -> Tensor:
-    body, number, pairs = BODIES[kernel]
-    out = run(kernel, list(vectors), c, weight, number=number, pairs=pairs)
-    return body(vectors, c, weight) if out is None else out
+def _saved(ctx) -> list:
+    """Vectors, curvature and weight, of which the last two may be plain numbers."""
+    saved = list(ctx.saved_tensors)
+    for at, number in enumerate(ctx.numbers):
+        if number is not None:
+            saved.insert(len(saved) - ctx.numbers[at:].count(None), number)
+    return saved
 
 
-@_operator.register_fake
-def _(kernel: str, vectors: Sequence[Tensor], c: float, weight: float) -> Tensor:
-    _, number, pairs = BODIES[kernel]
-    if pairs:
-        return vectors[0].new_empty(vectors[0].shape[0], vectors[1].shape[0])
-    shape = torch.broadcast_shapes(*(v.shape for v in vectors))
-    return vectors[0].new_empty(shape[:-1] if number else shape)
+def _by_definition(kernel: Kernel, vectors, c, w, grad: Tensor, wanted) -> Sequence[Tensor]:
+    """Gradients that can be differentiated again."""
+    with torch.enable_grad():
+        out = kernel.definition(vectors, c, w)
+        given = [s for s, want in zip((*vectors, c, w), wanted, strict=True) if want]
+        return torch.autograd.grad(out, given, grad, create_graph=True)
 
 
-def _traceable(vectors: list[Tensor], c: Scalar, weight: Scalar, pairs: bool) -> bool:
-    """What :func:`run` asks, of tensors that have no values yet."""
+def _ordinary(vectors, c, w, pairs: bool) -> bool:
+    """Whether all are what the kernels take: vectors of float32, with positive float curvature."""
+    d = vectors[0].shape[-1:]
+    for v in vectors:
+        if (
+            type(v) not in MEMORY
+            or v.dtype is not torch.float32
+            or not v.is_cpu
+            or v.layout is not torch.strided
+            or v.shape[-1:] != d
+            or v.numel() == 0
+            or (pairs and v.dim() != 2)
+        ):
+            return False
+    for s in (c, w):
+        if isinstance(s, Tensor) and (type(s) not in MEMORY or not s.is_cpu):
+            return False
     return (
-        isinstance(c, float | int)
-        and c > 0
-        and isinstance(weight, float | int)
+        bool(d)
+        and (isinstance(c, Tensor) or 0 < c < float("inf"))
+        and not _domain.checking()
+        and forward_ad._current_level < 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and _native.library() is not None
+    )
+
+
+def _recorded(vectors, c, w) -> bool:
+    """Whether a gradient is recorded."""
+    return (
+        any(v.requires_grad for v in vectors)
+        or (isinstance(c, Tensor) and c.requires_grad)
+        or (isinstance(w, Tensor) and w.requires_grad)
+    )
+
+
+def _dense(x: Tensor) -> Tensor:
+    """The tensor as it lies in memory, row after row."""
+    return x if x.is_contiguous() and not x.is_neg() else x.resolve_neg().contiguous()
+
+
+def _numbers(s: Scalar, batch: Sequence[int]) -> tuple[Tensor | None, float]:
+    """A scalar as one number a row, or as one for all rows."""
+    if not isinstance(s, Tensor):
+        return None, s
+    if s.numel() == 1:
+        return None, s.item()
+    return s.detach().double().expand(batch).contiguous(), 0.0
+
+
+def _as_tensor(s: Scalar, like: Tensor) -> Tensor:
+    return s if isinstance(s, Tensor) else like.new_full((), s, dtype=torch.float64)
+
+
+def _traceable(vectors, c: Scalar, w: Scalar, pairs: bool) -> bool:
+    """What :func:`_ordinary` asks, of tensors that have no values yet."""
+    return (
+        (isinstance(c, Tensor) or c > 0)
         and not torch.compiler.is_exporting()  # an exported graph should not need this package
+        and all(s.device.type == "cpu" for s in (c, w) if isinstance(s, Tensor))
         and all(
             v.dtype == torch.float32
             and v.device.type == "cpu"
             and v.shape[-1] == vectors[0].shape[-1]
             and (v.dim() == 2 if pairs else v.dim() > 0)
-            and not (v.requires_grad and torch.is_grad_enabled())
             for v in vectors
         )
         and _available()
@@ -170,33 +314,57 @@ def _available() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is None and _native.library() is not None
 
 
-def _ordinary(x: Tensor) -> bool:
-    """A float32 vector in the CPU's memory of which only the value is wanted."""
-    return (
-        type(x) in MEMORY
-        and x.dtype == torch.float32
-        and x.dim() > 0
-        and x.layout == torch.strided
-        and _plain(x)
-    )
+_OPERATORS = torch.library.Library("geodapt", "DEF")
+_OPERATORS.define("one_pass(str kernel, Tensor[] vectors, Tensor c, Tensor w) -> Tensor")
+_OPERATORS.define(
+    "one_pass_backward(str kernel, Tensor[] vectors, Tensor c, Tensor w, Tensor grad, "
+    "bool[] wanted) -> Tensor[]"
+)
 
 
-def _plain(x: Tensor) -> bool:
-    """On the CPU, and no gradient of any kind is recorded."""
-    return (
-        x.device.type == "cpu"
-        and not (x.requires_grad and torch.is_grad_enabled())
-        and forward_ad.unpack_dual(x).tangent is None
-    )
+@torch.library.impl(_OPERATORS, "one_pass", "CPU")
+def _(kernel: str, vectors: list[Tensor], c: Tensor, w: Tensor) -> Tensor:
+    found = KERNELS[kernel]
+    if _ordinary(vectors, c, w, found.pairs):
+        return found.values(vectors, c, w)
+    return found.definition(vectors, c, w).clone()
 
 
-def _numbers(s: Scalar, batch: torch.Size) -> tuple[int, int, object]:
-    """Address of a scalar's values in float64, their step from row to row, and what holds them."""
-    if not isinstance(s, Tensor):
-        value = ctypes.c_double(s)
-        return ctypes.addressof(value), 0, value
-    if s.numel() == 1:
-        values, step = s.detach().double(), 0
-    else:
-        values, step = s.detach().double().expand(batch).contiguous(), 1
-    return values.data_ptr(), step, values
+@torch.library.impl(_OPERATORS, "one_pass_backward", "CPU")
+def _(kernel: str, vectors, c: Tensor, w: Tensor, grad: Tensor, wanted) -> list[Tensor]:
+    found = KERNELS[kernel]
+    if _ordinary(vectors, c, w, found.pairs):
+        return found.gradients(vectors, c, w, grad, wanted)
+    *vectors, c, w = [t.detach().requires_grad_() for t in (*vectors, c, w)]
+    return list(_by_definition(found, vectors, c, w, grad, wanted))
+
+
+@torch.library.register_fake("geodapt::one_pass", lib=_OPERATORS)
+def _(kernel: str, vectors: list[Tensor], c: Tensor, w: Tensor) -> Tensor:
+    found = KERNELS[kernel]
+    return found.empty(vectors, found.batch(vectors, c, w))
+
+
+@torch.library.register_fake("geodapt::one_pass_backward", lib=_OPERATORS)
+def _(kernel: str, vectors, c: Tensor, w: Tensor, grad: Tensor, wanted) -> list[Tensor]:
+    given = (*vectors, c, w)
+    return [t.new_empty(t.shape) for t, want in zip(given, wanted, strict=True) if want]
+
+
+def _keep(ctx, inputs, output: Tensor) -> None:
+    ctx.kernel, vectors, c, w = inputs
+    ctx.save_for_backward(*vectors, c, w)
+
+
+def _operator_backward(ctx, grad: Tensor):
+    *vectors, c, w = ctx.saved_tensors
+    _, by_vectors, by_c, by_w = ctx.needs_input_grad
+    wanted = [*by_vectors, by_c, by_w]
+    found = iter(torch.ops.geodapt.one_pass_backward(ctx.kernel, vectors, c, w, grad, wanted))
+    *of_vectors, of_c, of_w = (next(found) if want else None for want in wanted)
+    return None, of_vectors, of_c, of_w
+
+
+torch.library.register_autograd(
+    "geodapt::one_pass", _operator_backward, setup_context=_keep, lib=_OPERATORS
+)

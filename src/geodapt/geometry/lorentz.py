@@ -26,11 +26,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geodapt.geometry import _analytic, _domain
-from geodapt.geometry._rows import Dots, combine, dot, dots, pairwise_dots, square, wide
+from geodapt.geometry._rows import Dots, combine, dot, dots, pairwise_dots, scale, square, wide
 from geodapt.geometry._whole import one_pass
 
 
-@one_pass(number=True)
+@one_pass(gives=torch.float32)
 def time(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor, "*batch"]:
     """Time component ``sqrt(|x|^2 + 1/c)``."""
     c = _domain.curvature(c)
@@ -38,7 +38,7 @@ def time(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor,
     return torch.sqrt(square(x) + 1 / c).to(x.dtype)
 
 
-@one_pass(number=True)
+@one_pass(gives=torch.float32)
 def inner(
     x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch"]:
@@ -51,7 +51,7 @@ def inner(
     return (-1 / c - chord(dots(x, y), c) / 2).to(_dtype(x, y))
 
 
-@one_pass(number=True)
+@one_pass(gives=torch.float32)
 def distance(
     x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch"]:
@@ -64,7 +64,7 @@ def distance(
     return chord_to_distance(chord(dots(x, y), c), c).to(_dtype(x, y))
 
 
-@one_pass(number=True, pairs=True)
+@one_pass(gives=torch.float32, pairs=True)
 def pairwise_distance(
     x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch n m"]:
@@ -205,7 +205,7 @@ def rescale(
     ratio = _domain.curvature(c_from) / _domain.curvature(c_to)
     _domain.vectors(x=x)
     ratio = ratio if isinstance(ratio, Tensor) else wide(x.new_tensor(ratio))
-    return combine((torch.sqrt(ratio), x))
+    return scale(torch.sqrt(ratio), x)
 
 
 @one_pass()
@@ -231,8 +231,7 @@ def rms_norm(
 ) -> Float[Tensor, "*batch d"]:
     """RMSNorm of the space components; the time component follows (He et al. 2025)."""
     _domain.vectors(x=x)
-    k = torch.rsqrt(square(x) / x.shape[-1] + eps)
-    out = combine((k, x))
+    out = scale(torch.rsqrt(square(x) / x.shape[-1] + eps), x)
     return out if weight is None else out * weight.to(out.dtype)
 
 

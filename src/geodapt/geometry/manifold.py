@@ -13,7 +13,8 @@ from torch import Tensor
 
 from geodapt.errors import InputError
 from geodapt.geometry import _domain, lorentz
-from geodapt.geometry._rows import combine, dot, square
+from geodapt.geometry._rows import combine, dot, dots, square
+from geodapt.geometry._whole import one_pass
 
 try:
     import geoopt
@@ -40,15 +41,16 @@ class Hyperboloid(geoopt.Manifold):
         self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False
     ) -> Tensor:
         """``u.v - (x.u) (x.v) / t(x)^2``: the Minkowski product of tangent vectors."""
-        v = u if v is None else v
         c = self.c
-        product = dot(u, v) - c * dot(x, u) * (dot(x, v) / (1 + c * square(x)))
+        if v is None or v is u:
+            product = _norm2(x, u, c)
+        else:
+            product = dot(u, v) - c * dot(x, u) * (dot(x, v) / (1 + c * square(x)))
         return (product.unsqueeze(-1) if keepdim else product).to(u.dtype)
 
     def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
         """Inverse metric times the gradient: ``(I + c x x^T) u``."""
-        k = self.c * dot(x, u)
-        return combine((torch.ones_like(k), u), (k, x))
+        return _raised(x, u, self.c)
 
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         distance = lorentz.distance(x, y, self.c)
@@ -80,6 +82,20 @@ class Hyperboloid(geoopt.Manifold):
         self, x: Tensor, u: Tensor, **tolerance: float
     ) -> tuple[bool, str | None]:
         return bool(torch.isfinite(u).all()), "'u' is not finite"
+
+
+@one_pass(gives=torch.float32)
+def _norm2(x: Tensor, v: Tensor, c: Tensor) -> Tensor:
+    """``|v|^2 - (x.v)^2 / t(x)^2``, at least ``|v|^2 / gamma(x)^2``."""
+    p = dots(x, v)
+    gamma2 = 1 + c * p.xx
+    return torch.maximum(p.yy - c * p.xy * (p.xy / gamma2), p.yy / gamma2).to(v.dtype)
+
+
+@one_pass()
+def _raised(x: Tensor, v: Tensor, c: Tensor) -> Tensor:
+    k = c * dot(x, v)
+    return combine((k, x), (torch.ones_like(k), v))
 
 
 def parameter(

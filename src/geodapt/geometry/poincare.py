@@ -25,7 +25,7 @@ from torch import Tensor
 
 from geodapt.geometry import _analytic, _domain
 from geodapt.geometry._rows import Dots, combine, dots, pairwise_dots, square, wide
-from geodapt.geometry._whole import one_pass, run
+from geodapt.geometry._whole import one_pass
 from geodapt.geometry.lorentz import chord_to_distance
 
 
@@ -99,7 +99,7 @@ def log(
     return combine((k * delta, y), (-k * (delta + c * p.dd), x))
 
 
-@one_pass(number=True)
+@one_pass(gives=torch.float32)
 def distance(
     x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch"]:
@@ -113,7 +113,7 @@ def distance(
     return chord_to_distance(_chord(dots(x, y), c), c).to(torch.promote_types(x.dtype, y.dtype))
 
 
-@one_pass(number=True, pairs=True)
+@one_pass(gives=torch.float32, pairs=True)
 def pairwise_distance(
     x: Float[Tensor, "*batch n d"], y: Float[Tensor, "*batch m d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch n m"]:
@@ -124,7 +124,7 @@ def pairwise_distance(
     return chord_to_distance(q, c).to(torch.promote_types(x.dtype, y.dtype))
 
 
-@one_pass(number=True)
+@one_pass(gives=torch.float32)
 def radius(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor, "*batch"]:
     """Distance from the origin, ``2/sqrt(c) artanh(sqrt(c) |x|)``."""
     c = _domain.curvature(c)
@@ -145,15 +145,17 @@ def mobius_matvec(
     _domain.in_ball(c, x=x)
     with torch.autocast(x.device.type, enabled=False):
         image = x @ m.to(x.dtype).mT
-    xx = square(x)
-    if not torch.compiler.is_compiling():
-        whole = run("poincare_mobius_image", [image], c, xx, into=image)
-        if whole is not None:
-            return whole
-    k = _artanhc(c * xx)
-    s = c * k * k * square(image)
-    factor = _inside(_analytic.tanhc(s), _analytic.sech2(s), x.dtype)
-    return combine((k * factor, image))
+    return _mobius_image(image, square(x), c)
+
+
+@one_pass()
+def _mobius_image(
+    x: Float[Tensor, "*batch d"], w: Float[Tensor, "*batch"], c: float | Tensor
+) -> Float[Tensor, "*batch d"]:
+    """``M (x) p`` of ``x = M p`` and ``w = |p|^2``."""
+    k = _artanhc(c * w)
+    s = c * k * k * square(x)
+    return combine((k * _inside(_analytic.tanhc(s), _analytic.sech2(s), x.dtype), x))
 
 
 @one_pass()
@@ -173,7 +175,7 @@ def mobius_scalar(
     return combine((k * _inside(_analytic.tanhc(s), _analytic.sech2(s), x.dtype), x))
 
 
-@one_pass(number=True)
+@one_pass(gives=torch.float32)
 def conformal_factor(
     x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0
 ) -> Float[Tensor, "*batch"]:

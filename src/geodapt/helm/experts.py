@@ -52,7 +52,7 @@ class HelmRouter(nn.Module):
         experts = config.n_routed_experts
         self.weight = nn.Parameter(torch.zeros(experts, config.hidden_size))
         self.register_buffer("e_score_correction_bias", torch.zeros(experts))
-        self.register_buffer("load", torch.zeros(experts), persistent=False)
+        self.register_buffer("load", torch.zeros(experts))  # kept, so that a resumed step is equal
 
     def forward(
         self, x: Float[Tensor, "tokens d"]

@@ -63,6 +63,7 @@ METRICS = (
     Column("hit_at_5", "Hit@5", _percent, "%"),
     Column("hit_at_10", "Hit@10", _percent, "%"),
     Column("accuracy", "Accuracy", _percent, "%"),
+    Column("accuracy_norm", "Accuracy by byte", _percent, "%", short="Acc. by\nbyte"),
     Column("macro_f1", "Macro F1", _percent, "%"),
     Column("mrr", "MRR", _score),
     Column("ndcg_at_10", "NDCG@10", _score, short="NDCG\n@10"),
@@ -87,6 +88,8 @@ TRAINABLE = Column(
 COSTS = (
     TRAINABLE,
     Column("perplexity", "Perplexity", _seconds, cost=True),
+    Column("bits_per_byte", "Bits a byte", _score, cost=True),
+    Column("tokens_per_second", "Speed", _count, "tokens/s"),
     Column("size_mb", "Size", _seconds, "MB", cost=True),
     Column("forward_ms", "Forward", _seconds, "ms", cost=True),
     Column("seconds", "Time", _seconds, "s", cost=True),

@@ -11,6 +11,9 @@ from geodapt.report.rows import Row, columns_of, read_rows
 from geodapt.report.section import Run, Section
 from geodapt.report.words import listed, percent
 
+JUDGED = {"perplexity"}
+"""Costs that methods are judged by where there is no metric."""
+
 
 def section(run: Run) -> Section | None:
     """The comparison, where the run has rows with at least one known figure."""
@@ -24,9 +27,10 @@ def section(run: Run) -> Section | None:
         "costs": costs,
         "rows": [_cells(row, rows, [*metrics, *costs], row.method == system) for row in rows],
     }
-    if metrics:
+    judged = [*metrics, *(cost for cost in costs if cost.key in JUDGED)]
+    if judged:
         tested = (run.results.get("data") or {}).get("test")
-        first = metrics[0]
+        first = judged[0]
         context |= {
             "sentence": verdict(rows, first, system),
             "resolution": _resolution(first, tested),
@@ -53,21 +57,24 @@ def _cells(row: Row, rows: list[Row], columns: list[Column], system: bool) -> di
 def verdict(rows: list[Row], metric: Column, system: str) -> str:
     """Which method is best by a metric, and how the run's own system stands to it, in words."""
     scored = [(value, row) for row in rows if (value := row.figure(metric)) is not None]
-    scored.sort(key=lambda pair: -pair[0])
+    scored.sort(key=lambda pair: pair[0] if metric.cost else -pair[0])
+    highest, above, less = (
+        ("lowest", "below", "more") if metric.cost else ("highest", "above", "less")
+    )
     best = scored[0][0]
     leaders = [row.name for value, row in scored if metric.show(value) == metric.show(best)]
     has = "has" if len(leaders) == 1 else "share"
-    said = f"{listed(leaders)} {has} the highest {metric.label}, {metric.text(best)}"
+    said = f"{listed(leaders)} {has} the {highest} {metric.label}, {metric.text(best)}"
     own = next(((value, row) for value, row in scored if row.method == system), None)
     rival = next(((value, row) for value, row in scored if row.method != system), None)
     if own is None or rival is None:
         return said + "."
     (value, row), (other_value, other) = own, rival
     if leaders == [row.name]:
-        said += f": {metric.difference(value, other_value)} above the next, {other.name}"
+        said += f": {metric.difference(value, other_value)} {above} the next, {other.name}"
     elif row.name not in leaders:
         said += (
-            f"; {row.name} has {metric.text(value)}, {metric.difference(value, other_value)} less"
+            f"; {row.name} has {metric.text(value)}, {metric.difference(value, other_value)} {less}"
         )
     mine, theirs = row.figure(TRAINABLE), other.figure(TRAINABLE)
     if mine and theirs:

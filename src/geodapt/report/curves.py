@@ -12,6 +12,8 @@ from geodapt.report.figures import LINES, plain, style
 from geodapt.report.section import Run, Section
 
 VALIDATION = "validation_"
+TOGETHER = ("loss", "perplexity", "curvature")
+"""Ends of keys whose values are of one kind."""
 LABELS = {column.key: column.label for column in METRICS}
 
 
@@ -47,19 +49,22 @@ def series(lines: list[dict[str, Any]], key: str) -> tuple[list[float], list[flo
 
 
 def panels(lines: list[dict[str, Any]]) -> list[list[str]]:
-    """Keys that belong on one axis: the losses, what validation measured, each other key alone."""
+    """Keys that belong on one axis: those that end alike in :data:`TOGETHER`, what else validation
+    measured, each other key alone."""
     keys = list(dict.fromkeys(key for line in lines for key in line if series(lines, key)[0]))
-    losses = [key for key in keys if key.endswith("loss")]
-    measured = [key for key in keys if key.startswith(VALIDATION) and key not in losses]
-    others = [[key] for key in keys if key not in (*losses, *measured, "step", "epoch")]
-    return [panel for panel in (losses, measured, *others) if panel]
+    alike = [[key for key in keys if key.endswith(end)] for end in TOGETHER]
+    shown = {key for panel in alike for key in panel}
+    measured = [key for key in keys if key.startswith(VALIDATION) and key not in shown]
+    others = [[key] for key in keys if key not in (*shown, *measured, "step", "epoch")]
+    losses, *alike = alike
+    return [panel for panel in (losses, measured, *alike, *others) if panel]
 
 
 def title_of(keys: list[str]) -> str:
     """What a panel's axis says: its one key, or what its keys have in common."""
     if len(keys) == 1:
         return label(keys[0])
-    return "loss" if keys[0].endswith("loss") else "validation"
+    return next((end for end in TOGETHER if keys[0].endswith(end)), "validation")
 
 
 def _figure(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -85,7 +90,7 @@ def _figure(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
                 col=1,
             )
         # A loss or a metric is read by its small differences, a learning rate from zero.
-        judged = keys[0].endswith("loss") or keys[0].startswith(VALIDATION)
+        judged = keys[0].endswith(TOGETHER) or keys[0].startswith(VALIDATION)
         figure.update_yaxes(
             title=plain(title_of(keys)), rangemode="normal" if judged else "tozero", row=row, col=1
         )

@@ -1,0 +1,34 @@
+"""What every source of text gives: documents in three splits."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from geodapt.data.domain import uniform
+
+SHARES = {"test": 0.1, "validation": 0.05}
+"""Of the text; the rest trains."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Text to train a language model on."""
+
+    name: str
+    key: str
+    """Tells corpora apart: the same key, the same documents in the same order."""
+    read: Callable[[], Iterator[tuple[str, str]]]
+    """Streams all documents, each a split's name (train, validation or test) and a text."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What a reader of results must know of it: packages, characters, files."""
+
+    def documents(self, split: str) -> Iterator[str]:
+        """The texts of one split."""
+        return (text for of, text in self.read() if of == split)
+
+
+def split_of(document: str, seed: int) -> str:
+    """The split of a document that stands for itself, by a hash: more documents move nothing."""
+    at = uniform(document, seed)
+    held = SHARES["test"] + SHARES["validation"]
+    return "test" if at < SHARES["test"] else "validation" if at < held else "train"

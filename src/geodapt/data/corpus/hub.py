@@ -1,0 +1,73 @@
+"""Text of a data set on the Hugging Face hub, such as Wikipedia, streamed."""
+
+import hashlib
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Literal
+
+from datasets import load_dataset
+from pydantic import Field
+
+from geodapt.data.corpus.corpus import Corpus, split_of
+from geodapt.errors import InputError
+from geodapt.progress import bar
+from geodapt.settings import Settings
+
+
+class HubSettings(Settings):
+    """A data set on the hub; its documents are read as they come, and only as many as asked for."""
+
+    kind: Literal["hub"] = "hub"
+    name: str = "wikimedia/wikipedia"
+    """The data set's name."""
+    config: str | None = None
+    """One of its configurations, such as 20231101.en of Wikipedia."""
+    split: str = "train"
+    """The split whose documents are read; they are split anew."""
+    text: str = "text"
+    """The column of the text."""
+    max_documents: int | None = Field(default=None, ge=1)
+    """The most documents to read; all when not given."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of what is held out."""
+
+
+def load_hub(settings: HubSettings) -> Corpus:
+    """The documents of a hub data set, split by a hash of their text.
+
+    Raises :class:`InputError` where the data set cannot be reached or has no such column.
+    """
+
+    key = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:16]
+    return Corpus(
+        settings.name,
+        key,
+        lambda: ((split_of(text, settings.seed), text) for text in _read(settings)),
+    )
+
+
+def _read(settings: HubSettings) -> Iterator[str]:
+    rows = islice(_open(settings), settings.max_documents)
+    with bar(f"reading {settings.name}", settings.max_documents) as progress:
+        for number, row in enumerate(rows):
+            text = row.get(settings.text)
+            if not isinstance(text, str):
+                raise InputError(
+                    f"{settings.name}, row {number + 1}: column '{settings.text}' holds no text; "
+                    f"it has {', '.join(row)}. Name the column of the text by data.text"
+                )
+            progress.advance()
+            if text.strip():
+                yield text
+
+
+def _open(settings: HubSettings) -> Any:
+    try:
+        return load_dataset(settings.name, settings.config, split=settings.split, streaming=True)
+    except Exception as error:  # whatever the hub, the network or the builder raises
+        reason = str(error).strip().splitlines()
+        raise InputError(
+            f"data set '{settings.name}' could not be opened on the hub "
+            f"({reason[0] if reason else type(error).__name__}); check data.name, data.config, "
+            "data.split and the network, or give text of your own by data.kind=text"
+        ) from error

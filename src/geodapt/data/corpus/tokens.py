@@ -1,0 +1,121 @@
+"""The tokenizer of a corpus: somebody's, by name, or one trained on the text itself."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pydantic import Field
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers.trainers import BpeTrainer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from geodapt.data.corpus.corpus import Corpus
+from geodapt.errors import InputError
+from geodapt.files import cache_folder, made_once
+from geodapt.progress import bar
+from geodapt.settings import Settings
+
+PAD, START, END = SPECIAL = "<|pad|>", "<|startoftext|>", "<|endoftext|>"
+TRAINING_VERSION = 1
+"""Part of the cache's key: raised whenever the same text gives another tokenizer."""
+READ = 20_000_000
+"""Characters that a tokenizer is trained on, at most: more change few of its merges."""
+
+
+class TokenizerSettings(Settings):
+    """A byte-pair encoding that is trained on the training split."""
+
+    vocab_size: int = Field(default=4096, ge=300)
+    """Tokens: 3 special ones, 256 bytes, and merges."""
+
+
+def tokenizer_for(corpus: Corpus, asked: TokenizerSettings | str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a hub name or a folder, or one trained here and kept in the cache.
+
+    Raises :class:`InputError` when the name leads nowhere, when it has no end of text, and when
+    the corpus has no text to train one on.
+    """
+    if isinstance(asked, str):
+        return load_tokenizer(asked)
+    folder = (
+        cache_folder() / "tokenizers" / f"bpe{TRAINING_VERSION}-{corpus.key}-{asked.vocab_size}"
+    )
+
+    def make(temporary: Path) -> None:
+        trained = train_tokenizer(corpus.documents("train"), asked.vocab_size)
+        trained.save_pretrained(temporary)
+
+    return AutoTokenizer.from_pretrained(made_once(folder, make))
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Somebody's tokenizer; padding is the end of text where it has none of its own."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(Path(name).expanduser()))
+    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise InputError(
+            f"tokenizer '{name}' could not be loaded: {reason}. Give a folder with a "
+            "tokenizer.json or a hub name that is reachable, or train one here by "
+            "tokenizer.vocab_size=4096"
+        ) from error
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise InputError(f"tokenizer '{name}' has no tokens; does the folder hold a tokenizer?")
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"tokenizer '{name}' has no end of text, which a language model must predict; "
+            "give the tokenizer of a language model such as Llama or GPT-2"
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def train_tokenizer(documents: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Byte-pair encoding; bytes are its alphabet, so that it takes any text and gives it back.
+
+    Raises :class:`InputError` when there is no text.
+    """
+    documents = filter(None, documents)
+    first = next(documents, None)
+    if first is None:
+        raise InputError("the corpus is empty: there is no text to train a tokenizer on")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    with bar("training a tokenizer"):
+        tokenizer.train_from_iterator(_at_most(first, documents), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, bos_token=START, eos_token=END
+    )
+
+
+def _at_most(first: str, documents: Iterator[str]) -> Iterator[str]:
+    """Documents up to READ characters."""
+    yield first
+    read = len(first)
+    for text in documents:
+        if read >= READ:
+            return
+        yield text
+        read += len(text)
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A short hash that tells apart tokenizers that give other tokens for the same text."""
+    samples = ["Hello, world!\n\n  def f(x):\n\treturn x + 1", "naïve 中文 Ω 3.14159 don't"]
+    told = [
+        type(tokenizer).__name__,
+        sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1]),
+        [tokenizer(text)["input_ids"] for text in samples],
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+    ]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

@@ -1,0 +1,133 @@
+"""Trains each model of a recipe on the same rows and measures it on the same others, in stages."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from transformers import set_seed
+
+from geodapt.data.corpus import load_corpus
+from geodapt.data.corpus.packing import packed
+from geodapt.data.corpus.tokens import tokenizer_for
+from geodapt.errors import InputError
+from geodapt.files import atomic_folder
+from geodapt.helm.lineup import CONTENDERS, build, configuration
+from geodapt.helm.pretraining import measure, pretrain
+from geodapt.models import default_dtype
+from geodapt.processes import is_main_process
+from geodapt.runs import RunFolder
+from geodapt.training import trainable_parameters
+
+if TYPE_CHECKING:
+    from geodapt.helm.recipe import HelmRecipe
+
+
+class Study:
+    """One corpus as rows of tokens, and the models that read it."""
+
+    def __init__(self, recipe: HelmRecipe, folder: RunFolder) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.corpus = load_corpus(recipe.data)
+        self.tokenizer = tokenizer_for(self.corpus, recipe.tokenizer)
+        self.configurations = {
+            name: configuration(name, recipe.size, recipe.config, self.tokenizer)
+            for name in recipe.models
+        }
+        longest = min(c.max_position_embeddings for c in self.configurations.values())
+        if recipe.length > longest:
+            raise InputError(
+                f"length is {recipe.length}, but the models take {longest} tokens at most; "
+                f"lower it, or set config.max_position_embeddings={recipe.length}"
+            )
+        self.rows = packed(self.corpus, self.tokenizer, recipe.length)
+        for split in ("validation", "test"):
+            self.rows[split] = evenly(self.rows[split], recipe.tested_rows)
+        wanted = {"auto": default_dtype(), "float32": None, "bfloat16": torch.bfloat16}
+        dtype = wanted[recipe.precision]
+        self.autocast = None if dtype is torch.float32 else dtype
+
+    def row(self, name: str) -> dict[str, Any]:
+        """One row of the table: a model trained and measured."""
+        found = self.folder.measured(f"model-{name}", partial(self._trained, name))
+        return {"method": name, "label": CONTENDERS[name].label, **found}
+
+    def _trained(self, name: str, work: Path) -> dict[str, Any]:
+        recipe, stage = self.recipe, f"model-{name}"
+        set_seed(recipe.seed)
+        model = build(self.configurations[name])
+        if recipe.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        pretrain(
+            model,
+            self.rows["train"],
+            self.rows["validation"],
+            recipe.training,
+            work=work,
+            seed=recipe.seed,
+            autocast=self.autocast,
+            label=stage,
+            **self.folder.watch(stage),
+        )
+        if is_main_process():
+            with atomic_folder(self.folder / self._model_folder(name)) as temporary:
+                model.save_pretrained(temporary)
+                self.tokenizer.save_pretrained(temporary)
+        tested = measure(
+            model,
+            self.rows["test"],
+            recipe.training.evaluation_batch_size,
+            f"measuring {name}",
+            self.autocast,
+        )
+        return {
+            **tested,
+            "tokens_per_second": self._speed(stage),
+            "trainable_parameters": trainable_parameters(model),
+        }
+
+    def _model_folder(self, name: str) -> str:
+        """``model`` for the run's first model, ``models/NAME`` for the others."""
+        return "model" if name == self.recipe.models[0] else f"models/{name}"
+
+    def _speed(self, stage: str) -> float | None:
+        """Tokens a second while training: the median of the log's lines."""
+        lines = (line for line in self.folder.metrics() if line["stage"] == stage)
+        speeds = [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
+        return round(median(speeds), 1) if speeds else None
+
+    def results(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """What goes into ``results.json``."""
+        training = self.recipe.training
+        return {
+            "recipe": self.recipe.recipe,
+            "title": self.recipe.title,
+            "task": "language",
+            "rows": rows,
+            "data": {
+                "name": self.corpus.name,
+                "key": self.corpus.key,
+                **self.corpus.facts,
+                "length": self.recipe.length,
+                "vocabulary": len(self.tokenizer),
+                **{split: len(rows) for split, rows in self.rows.items()},
+            },
+            "training": {
+                "steps": training.steps,
+                "tokens": training.steps
+                * training.batch_size
+                * training.gradient_accumulation
+                * self.recipe.length,
+                "precision": "float32" if self.autocast is None else "bfloat16 autocast",
+            },
+        }
+
+
+def evenly(rows: Dataset, most: int) -> Dataset:
+    """So many rows at equal distances, since neighbours are of one document or package."""
+    count = min(len(rows), most)
+    return rows.select([number * len(rows) // count for number in range(count)])
