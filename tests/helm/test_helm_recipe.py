@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from geodapt.data.corpus import TextSettings, load_corpus
 from geodapt.data.corpus.packing import packed
+from geodapt.data.corpus.tokens import TokenizerSettings, tokenizer_for
 from geodapt.helm.lineup import CONTENDERS, configuration, parameters
 from geodapt.helm.pretraining import measure
 from geodapt.recipes.catalog import packaged
@@ -208,6 +209,48 @@ def test_killed_and_resumed_it_logs_the_same_losses(ran, world, geodapt):
         assert {k: before.get(k) for k in keys} == {k: after.get(k) for k in keys}
     first = results(ran)["rows"][0]
     assert results(world / "killed")["rows"][0]["loss"] == first["loss"]
+
+
+def test_two_processes_train_as_one_does(world, geodapt):
+    """Every step sees all rows, in whatever order: half of them in each of two processes give the
+    same losses, and the same balance of experts, as all of them in one. Later losses drift apart by
+    rounding, which AdamW makes larger where gradients are small."""
+    for count in range(150, 200):  # until there is an even number of rows
+        write_text(world / "few", count)
+        corpus = load_corpus(TextSettings(path=str(world / "few")))
+        tokenizer = tokenizer_for(corpus, TokenizerSettings(vocab_size=300))
+        number = len(packed(corpus, tokenizer, 16)["train"])
+        if number % 2 == 0:
+            break
+
+    def written(processes: int) -> str:
+        return write(
+            world,
+            "few.yaml",
+            data={"kind": "text", "path": "few"},
+            length=16,
+            models=["helm-mice"],
+            training={"batch_size": number // processes, "steps": 6, "evaluate_every": None},
+        )
+
+    done = geodapt("run", written(1), "--out", "one")
+    assert done.code == 0, done.err
+    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
+    run = ("run", written(2), "--out", "two")
+    process = start(world, *run, launcher=(*launcher, "-m", "geodapt"))
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    logged = [[line["loss"] for line in lines(world / name)] for name in ("one", "two")]
+    assert logged[1][0] == pytest.approx(logged[0][0], rel=1e-5)
+    assert logged[1] == pytest.approx(logged[0], rel=2e-3)
+    moved = [
+        AutoModelForCausalLM.from_pretrained(world / name / "model").model.layers[1].mlp.gate
+        for name in ("one", "two")
+    ]
+    assert moved[0].e_score_correction_bias.abs().max() > 0
+    torch.testing.assert_close(*(gate.e_score_correction_bias for gate in moved))
+    losses = [results(world / name)["rows"][0]["loss"] for name in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
 
 
 # --- bad input ---------------------------------------------------------------------------------
