@@ -108,10 +108,10 @@ def test_the_cache_is_used(toy_domain, cache, monkeypatch):
     first = load_domains(toy_domain)["toybox"]
     assert (cache / "toybox-1.0-mined2" / "bodies").is_dir()
 
-    def fail(*_):
+    def fail(*_, **__):
         raise AssertionError("mined again")
 
-    monkeypatch.setattr(api_calls, "_run_miner", fail)
+    monkeypatch.setattr(api_calls, "run_script", fail)
     again = load_domains(toy_domain)["toybox"]
     for split in first.splits:
         assert first.splits[split].to_dict() == again.splits[split].to_dict()
@@ -134,13 +134,13 @@ def test_a_kill_leaves_no_cache(toy_domain, cache, monkeypatch):
 
 def test_two_at_once_mine_once(toy_domain, monkeypatch):
     mined = []
-    original = api_calls._run_miner
+    original = api_calls.run_script
 
-    def counted(*arguments):
+    def counted(*arguments, **options):
         mined.append(arguments)
-        return original(*arguments)
+        return original(*arguments, **options)
 
-    monkeypatch.setattr(api_calls, "_run_miner", counted)
+    monkeypatch.setattr(api_calls, "run_script", counted)
     threads = [
         threading.Thread(target=api_calls.mine_packages, args=(["toybox"],)) for _ in range(3)
     ]

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from tokenizers.trainers import BpeTrainer
+from tokenizers import normalizers, processors
 from transformers import PreTrainedTokenizerFast
+
+from geodapt.data.byte_pairs import byte_pairs
 
 # In this order: where the end is token 2, transformers takes a text's largest token for its end,
 # as checkpoints older than that rule want it.
@@ -17,17 +18,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, longest: int) -> PreT
     Bytes are its alphabet, so that it takes any text. ``longest`` is the most tokens of a text,
     start and end counted.
     """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    lowered = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer = byte_pairs(texts, vocabulary, SPECIAL, lowered, prefix_space=True)
     ends = [(token, tokenizer.token_to_id(token)) for token in (START, END)]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=ends

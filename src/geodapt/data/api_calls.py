@@ -8,8 +8,6 @@ run. :mod:`geodapt.data.mining` reads the packages' files; what it found is cach
 
 import importlib.metadata
 import importlib.util
-import json
-import tempfile
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -132,22 +130,10 @@ def _cached(package: str) -> Path:
 
 def _mine_into(folder: Path, module: str, advance: Advance) -> None:
     def make(temporary: Path) -> None:
-        mined = _run_miner(module, advance)
+        failed = f"the package {module} could not be read; does `python -c 'import {module}'` work?"
+        mined = run_script(mining, module, failed=failed, advance=advance)
         with quiet_datasets():
             for name, rows in mined.items():
                 Dataset.from_list(rows).save_to_disk(str(temporary / name))
 
     made_once(folder, make)
-
-
-def _run_miner(module: str, advance: Advance) -> dict[str, list[dict]]:
-    """Mine in a fresh interpreter, which may import whatever the package has."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "mined.json"
-        status, last = run_script(mining, module, out, advance=advance)
-        if status != 0:
-            raise InputError(
-                f"the package {module} could not be read (exit status {status}): "
-                f"{last}. Does `python -c 'import {module}'` work?"
-            )
-        return json.loads(out.read_text())

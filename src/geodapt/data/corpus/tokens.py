@@ -6,14 +6,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import Field
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from geodapt.data.byte_pairs import byte_pairs
 from geodapt.data.corpus.corpus import Corpus
 from geodapt.errors import InputError
 from geodapt.files import cache_folder, made_once
-from geodapt.progress import bar
 from geodapt.settings import Settings
 
 PAD, START, END = SPECIAL = "<|pad|>", "<|startoftext|>", "<|endoftext|>"
@@ -81,17 +79,7 @@ def train_tokenizer(documents: Iterable[str], vocabulary: int) -> PreTrainedToke
     first = next(documents, None)
     if first is None:
         raise InputError("the corpus is empty: there is no text to train a tokenizer on")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    with bar("training a tokenizer"):
-        tokenizer.train_from_iterator(_at_most(first, documents), trainer)
+    tokenizer = byte_pairs(_at_most(first, documents), vocabulary, SPECIAL)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, bos_token=START, eos_token=END
     )
