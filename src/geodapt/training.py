@@ -121,7 +121,8 @@ def fit(
     ``forget_after(step)`` is told behind which step the training begins or goes on, before it does.
 
     Raises :class:`InputError` when the training rows are empty, nothing trains, a batch does not
-    fit into memory, or the loss becomes NaN or infinite.
+    fit into memory, the loss becomes NaN or infinite, or the checkpoint holds shards of other
+    processes.
     """
     if len(train) == 0:
         raise InputError(f"{label}: there are no training rows")
@@ -151,11 +152,16 @@ def fit(
         data_collator=collate,
         compute_metrics=_on_arrays(metrics),
         callbacks=callbacks,
-        optimizers=(_optimizer(model, settings, groups), None),
     )
     trainer.label = label
+    trainer.groups = groups or [{"params": list(model.parameters())}]
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(work)
+    if checkpoint and any(checkpoint.glob("*_fsdp_*")) and not trainer.is_fsdp_enabled:
+        raise InputError(
+            f"{checkpoint} was written by several processes with a shard of the weights each "
+            "(FSDP2); go on with the accelerate launch that the run began with"
+        )
     if forget_after is not None:
         forget_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
     started = time.perf_counter()
@@ -272,19 +278,6 @@ def _arguments(
     )
 
 
-def _optimizer(
-    model: nn.Module, settings: TrainingSettings, groups: Sequence[dict[str, Any]] | None
-) -> torch.optim.Optimizer:
-    if groups is None:
-        groups = [{"params": [p for p in model.parameters() if p.requires_grad]}]
-    groups = [{**group, "params": list(group["params"])} for group in groups]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-    )
-
-
 def _on_arrays(metrics: Callable[[Tensor, Tensor], dict[str, float]] | None):
     if metrics is None:
         return None
@@ -304,6 +297,20 @@ class _Trainer(Trainer):
     """Trainer whose checkpoints hold the weights that train, and that stops at a NaN."""
 
     label = "training"
+    groups: Sequence[dict[str, Any]] = ()
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            trained = [
+                {**group, "params": [p for p in group["params"] if p.requires_grad]}
+                for group in self.groups
+            ]
+            self.optimizer = torch.optim.AdamW(
+                [group for group in trained if group["params"]],
+                lr=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+            )
+        return self.optimizer
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)

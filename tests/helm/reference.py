@@ -95,7 +95,7 @@ class Reference:
     def __init__(self, model) -> None:
         self.config: HelmConfig = model.config
         self.w = {name: t.detach().double() for name, t in model.state_dict().items()}
-        offset = self.w.get("model.curvature.offset", torch.zeros(()))
+        offset = self.w.get("model.curvature.offset", torch.zeros(1))
         self.c = self.config.curvature * math.exp(float(offset))
 
     def linear(self, name: str, p: Point, c: float | None = None) -> Point:
@@ -124,8 +124,8 @@ class Reference:
         return [self.residual(f"{name}.mlp_residual", p, q) for p, q in zip(x, y, strict=True)]
 
     def residual(self, name: str, p: Point, q: Point) -> Point:
-        weight = math.exp(self.w[f"{name}.weight_offset"])
-        return residual(p, q, weight, 2 * math.exp(self.w[f"{name}.scale_offset"]), self.c)
+        weight = math.exp(self.w[f"{name}.weight.offset"])
+        return residual(p, q, weight, 2 * math.exp(self.w[f"{name}.scale.offset"]), self.c)
 
     def place(self, p: Point, position: int, pairs: int) -> Point:
         if self.config.position != "hope":

@@ -1,58 +1,21 @@
 """Whole trainings through the command line: what they leave, going on after a kill, bad input."""
 
-import json
 import math
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from geodapt.data.corpus import TextSettings, load_corpus
 from geodapt.data.corpus.packing import packed
-from geodapt.data.corpus.tokens import TokenizerSettings, tokenizer_for
 from geodapt.helm.lineup import CONTENDERS, configuration, parameters
 from geodapt.helm.pretraining import measure
 from geodapt.recipes.catalog import packaged
 from geodapt.recipes.loading import load
-from tests.commands import call, start
-from tests.helm.corpora import RECIPE, SMALL, write_text
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("helm")
-    write_text(folder / "text")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEODAPT_CACHE", str(folder / "cache"))
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def geodapt(world):
-    """``geodapt(*arguments)``: the command line in this process, in the world's folder."""
-    return partial(call, world)
-
-
-def write(world: Path, name: str = "tiny.yaml", **changed) -> str:
-    training = RECIPE["training"] | changed.pop("training", {})
-    config = SMALL | changed.pop("config", {})
-    (world / name).write_text(
-        yaml.safe_dump(RECIPE | changed | {"training": training, "config": config})
-    )
-    return name
-
-
-def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def results(folder: Path) -> dict:
-    return json.loads((folder / "results.json").read_text())
-
+from tests.commands import start
+from tests.helm.runs import SMALL, lines, results, write
 
 MODELS = ["helm-mice", "helm-d", "llama", "deepseek"]
 
@@ -209,48 +172,6 @@ def test_killed_and_resumed_it_logs_the_same_losses(ran, world, geodapt):
         assert {k: before.get(k) for k in keys} == {k: after.get(k) for k in keys}
     first = results(ran)["rows"][0]
     assert results(world / "killed")["rows"][0]["loss"] == first["loss"]
-
-
-def test_two_processes_train_as_one_does(world, geodapt):
-    """Every step sees all rows, in whatever order: half of them in each of two processes give the
-    same losses, and the same balance of experts, as all of them in one. Later losses drift apart by
-    rounding, which AdamW makes larger where gradients are small."""
-    for count in range(150, 200):  # until there is an even number of rows
-        write_text(world / "few", count)
-        corpus = load_corpus(TextSettings(path=str(world / "few")))
-        tokenizer = tokenizer_for(corpus, TokenizerSettings(vocab_size=300))
-        number = len(packed(corpus, tokenizer, 16)["train"])
-        if number % 2 == 0:
-            break
-
-    def written(processes: int) -> str:
-        return write(
-            world,
-            "few.yaml",
-            data={"kind": "text", "path": "few"},
-            length=16,
-            models=["helm-mice"],
-            training={"batch_size": number // processes, "steps": 6, "evaluate_every": None},
-        )
-
-    done = geodapt("run", written(1), "--out", "one")
-    assert done.code == 0, done.err
-    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
-    run = ("run", written(2), "--out", "two")
-    process = start(world, *run, launcher=(*launcher, "-m", "geodapt"))
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
-    logged = [[line["loss"] for line in lines(world / name)] for name in ("one", "two")]
-    assert logged[1][0] == pytest.approx(logged[0][0], rel=1e-5)
-    assert logged[1] == pytest.approx(logged[0], rel=2e-3)
-    moved = [
-        AutoModelForCausalLM.from_pretrained(world / name / "model").model.layers[1].mlp.gate
-        for name in ("one", "two")
-    ]
-    assert moved[0].e_score_correction_bias.abs().max() > 0
-    torch.testing.assert_close(*(gate.e_score_correction_bias for gate in moved))
-    losses = [results(world / name)["rows"][0]["loss"] for name in ("one", "two")]
-    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
 
 
 # --- bad input ---------------------------------------------------------------------------------

@@ -76,8 +76,8 @@ def test_layers_one_by_one():
         torch.testing.assert_close(h[i], expected[1:])
         torch.testing.assert_close(time[i], expected[0])
     join = LorentzResidual().double()
-    torch.nn.init.normal_(join.weight_offset)
-    weight = math.exp(join.weight_offset.item())
+    torch.nn.init.normal_(join.weight.offset)
+    weight = math.exp(join.weight.offset.item())
     for i, got in enumerate(join(x, y, c)):
         expected = reference.residual(
             reference.lift(x[i], c), reference.lift(y[i], c), weight, 2.0, c

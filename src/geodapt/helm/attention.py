@@ -21,6 +21,7 @@ a multiple of the number of heads.
 Source: HELM, sections 4.1 and 4.2; Chen et al. 2022, "Fully hyperbolic neural networks".
 """
 
+import math
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ from transformers.models.llama.modeling_llama import repeat_kv
 from geodapt.helm import fused, hope, points
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.hope import Rotation
-from geodapt.helm.layers import LearnedTemperature, LorentzLinear
+from geodapt.helm.layers import LearnedScalar, LorentzLinear
 from geodapt.helm.points import Curvature
 
 
@@ -59,7 +60,7 @@ class HelmAttention(nn.Module):
         self.k_proj = LorentzLinear(d, groups * self.space, bias)
         self.v_proj = LorentzLinear(d, groups * self.space, bias)
         self.o_proj = LorentzLinear(heads * self.space, d, bias)
-        self.temperature = LearnedTemperature.of_heads(heads, size)
+        self.temperature = LearnedScalar(math.sqrt(heads * size))
 
     def forward(
         self,
@@ -76,7 +77,7 @@ class HelmAttention(nn.Module):
             projection(hidden_states, time).view(heads)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q = hope.queries(q, rotation, self.temperature(), c)
+        q = hope.queries(q, rotation, 2 / self.temperature(), c)
         k, v = hope.keys(k, rotation, c), hope.keys(v, None, c)
         if past_key_values is not None:
             k, v = past_key_values.update(k, v, self.layer_idx)

@@ -20,6 +20,7 @@ are the cached ones. With many queries at once building keys and values is the l
 Source: HELM, section 4.3; DeepSeek-V2, section 2.1 and appendix C.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from geodapt.helm import fused, hope, points
 from geodapt.helm.attention import attend, centroid, softmax
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.hope import Rotation
-from geodapt.helm.layers import HelmRMSNorm, LearnedTemperature, LorentzLinear
+from geodapt.helm.layers import HelmRMSNorm, LearnedScalar, LorentzLinear
 from geodapt.helm.points import Curvature
 
 
@@ -61,7 +62,7 @@ class HelmLatentAttention(nn.Module):
         self.kv_b_proj = nn.Linear(self.rank, self.heads * (self.nope + self.value), bias)
         self.o_proj = LorentzLinear(self.heads * self.value, d, bias)
         size = config.qk_nope_head_dim + config.qk_rope_head_dim
-        self.temperature = LearnedTemperature.of_heads(self.heads, size)
+        self.temperature = LearnedScalar(math.sqrt(self.heads * size))
 
     def forward(
         self,
@@ -76,7 +77,7 @@ class HelmLatentAttention(nn.Module):
         rows, n, _ = hidden_states.shape
         # Rope part first: HoPE turns the leading components.
         q = self._queries(hidden_states, time, c).view(rows, n, self.heads, -1)
-        q = hope.queries(q, rotation, self.temperature(), c)
+        q = hope.queries(q, rotation, 2 / self.temperature(), c)
         latent, rope = self.kv_a_proj_with_mqa(hidden_states, time).split(
             [self.rank - 1, self.rope], dim=-1
         )

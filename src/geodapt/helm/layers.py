@@ -1,7 +1,5 @@
 """The layers that a HELM block is made of: curvature, linear, norm, residual, feed-forward."""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,20 +10,21 @@ from geodapt.helm.config import HelmConfig
 from geodapt.helm.points import Curvature
 
 
-class LearnedCurvature(nn.Module):
-    """The model's curvature ``c = start exp(offset)``: positive whatever the optimizer does.
+class LearnedScalar(nn.Module):
+    """``start exp(offset)``: positive whatever the optimizer does.
 
-    All learned scalars of a HELM are such exponents that start at 0, so that they move in
-    proportion to their size and weight decay draws them to where they started.
+    All learned scalars of a HELM (curvature, temperatures, weights of residuals) are such
+    exponents that start at 0, so that they move in proportion to their size and weight decay draws
+    them to where they started.
     """
 
     def __init__(self, start: float) -> None:
         super().__init__()
         self.start = start
-        self.offset = nn.Parameter(torch.zeros(()))
+        self.offset = nn.Parameter(torch.zeros(1))  # FSDP2 shards no parameter without a dimension
 
     def forward(self) -> Float[Tensor, ""]:
-        return self.start * torch.exp(fused.wide(self.offset))
+        return self.start * torch.exp(fused.wide(self.offset[0]))
 
 
 class LorentzLinear(nn.Linear):
@@ -72,15 +71,12 @@ class LorentzResidual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight_offset = nn.Parameter(torch.zeros(()))
-        self.scale_offset = nn.Parameter(torch.zeros(()))
+        self.weight, self.scale = LearnedScalar(1.0), LearnedScalar(2.0)
 
     def forward(
         self, x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], c: Curvature
     ) -> Float[Tensor, "*batch d"]:
-        weight = torch.exp(fused.wide(self.weight_offset))
-        scale = 2 * torch.exp(fused.wide(self.scale_offset))
-        return points.residual(x, y, weight, scale, c)
+        return points.residual(x, y, self.weight(), self.scale(), c)
 
 
 class HelmMLP(nn.Module):
@@ -99,19 +95,3 @@ class HelmMLP(nn.Module):
     ) -> Float[Tensor, "*batch d"]:
         h, h2 = fused.product(self.act_fn(self.gate_proj(x, time)), self.up_proj(x, time))
         return self.down_proj(h, points.time_of(h2, c))
-
-
-class LearnedTemperature(nn.Module):
-    """``2 / tau``, the factor of an attention score, with tau learned from ``start``."""
-
-    def __init__(self, start: float) -> None:
-        super().__init__()
-        self.start = start
-        self.offset = nn.Parameter(torch.zeros(()))
-
-    def forward(self) -> Float[Tensor, ""]:
-        return 2 / self.start * torch.exp(-fused.wide(self.offset))
-
-    @classmethod
-    def of_heads(cls, heads: int, head_dim: int) -> "LearnedTemperature":
-        return cls(math.sqrt(heads * head_dim))

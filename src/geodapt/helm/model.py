@@ -24,11 +24,11 @@ from geodapt.helm.config import HelmConfig
 from geodapt.helm.experts import HelmExperts, HelmMoE, HelmRouter, sequence_balance_loss
 from geodapt.helm.hope import HelmRotaryEmbedding, RelativeBias
 from geodapt.helm.latent_attention import HelmLatentAttention
-from geodapt.helm.layers import HelmMLP, HelmRMSNorm, LearnedCurvature, LorentzResidual
+from geodapt.helm.layers import HelmMLP, HelmRMSNorm, LearnedScalar, LorentzResidual
 from geodapt.helm.points import Curvature
 
-ZERO = {"time_weight", "gate_up_time", "down_time", "offset", "weight_offset", "scale_offset"}
-ZERO |= {"curvature_offset", "e_score_correction_bias", "load"}
+ZERO = {"time_weight", "gate_up_time", "down_time", "offset", "curvature_offset"}
+ZERO |= {"e_score_correction_bias", "load"}
 
 
 class HelmDecoderLayer(GradientCheckpointingLayer):
@@ -110,7 +110,7 @@ class HelmModel(HelmPreTrainedModel):
             HelmDecoderLayer(config, index) for index in range(config.num_hidden_layers)
         )
         self.norm = HelmRMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.curvature = LearnedCurvature(config.curvature) if config.learn_curvature else None
+        self.curvature = LearnedScalar(config.curvature) if config.learn_curvature else None
         self.rotary_emb = self.relative_bias = None
         if config.position == "hope":
             assert config.head_dim is not None

@@ -3,22 +3,25 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
 
 from geodapt.data.corpus.packing import collate
 from geodapt.helm.config import HelmConfig
-from geodapt.helm.experts import HelmRouter, load
+from geodapt.helm.experts import HelmMoE, HelmRouter, load
 from geodapt.metrics.language import LanguageMetrics, perplexity
 from geodapt.models import blocks
 from geodapt.processes import process_number, processes, several_processes
 from geodapt.progress import track
-from geodapt.training import Fit, TrainingSettings, fit, parameter_groups
+from geodapt.training import TrainingSettings, fit, parameter_groups
 
 BETAS = (0.9, 0.95)  # of AdamW, as in GPT-3, Llama and DeepSeek-V3
 BIAS_SPEED = 0.001  # of the twin's balance, HelmConfig's default
@@ -34,16 +37,17 @@ def pretrain(
     *,
     log: Log,
     **options: Any,
-) -> Fit:
-    """Train in place on rows of :func:`geodapt.data.corpus.packing.packed`.
+) -> PreTrainedModel:
+    """Train on rows of :func:`geodapt.data.corpus.packing.packed`; the trained model.
 
-    ``log`` gets, beside the loss, the perplexity, tokens a second, the mean norm of the last
-    block's states, and the curvatures that are learned. ``options`` go to
+    It is the one given, or a copy with all weights in every process where these sharded them
+    (FSDP2). ``log`` gets, beside the loss, the perplexity, tokens a second, the mean norm of the
+    last block's states, and the curvatures that are learned. ``options`` go to
     :func:`geodapt.training.fit`.
     """
     groups = parameter_groups(model, settings.weight_decay)
     with _TrainingLog(model, settings, len(train[0]["input_ids"]), log) as told, balanced(model):
-        return fit(
+        fit(
             model,
             train,
             settings,
@@ -53,6 +57,16 @@ def pretrain(
             log=told,
             **options,
         )
+    return _whole(model)
+
+
+def _whole(model: PreTrainedModel) -> PreTrainedModel:
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return model
+    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+    copied = AutoModelForCausalLM.from_config(model.config).to(model.device)
+    copied.load_state_dict(weights)
+    return copied
 
 
 @torch.no_grad()
@@ -92,16 +106,35 @@ class _TrainingLog:
         self.step: int | None = None  # of the last line; none: how long a step takes is unknown
         self.since = 0.0
         self.states: Tensor | None = None
+        self.curvatures: dict[str, Tensor] = {}
 
     def __enter__(self) -> "_TrainingLog":
-        self._hook = blocks(self.model)[-1].register_forward_hook(self._see)
+        self._hooks = [blocks(self.model)[-1].register_forward_hook(self._see_states)]
+        config = self.model.config
+        if isinstance(config, HelmConfig) and config.learn_curvature:
+            scalar = self.model.model.curvature
+            self._hooks.append(scalar.register_forward_hook(self._see_curvature))
+        if isinstance(config, HelmConfig) and config.learn_expert_curvatures:
+            for index, block in enumerate(blocks(self.model)):
+                if isinstance(block.mlp, HelmMoE):
+                    see = partial(self._see_experts, f"layer_{index}_expert")
+                    self._hooks.append(block.mlp.register_forward_hook(see))
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
 
-    def _see(self, block: nn.Module, inputs: Any, output: Any) -> None:
+    def _see_states(self, block: nn.Module, inputs: Any, output: Any) -> None:
         self.states = (output[0] if isinstance(output, tuple) else output).detach()
+
+    # Curvatures are seen where they are used: elsewhere a process may hold but its shard of them.
+    def _see_curvature(self, scalar: nn.Module, inputs: Any, output: Tensor) -> None:
+        self.curvatures["curvature"] = output.detach()
+
+    def _see_experts(self, names: str, experts: HelmMoE, *_: Any) -> None:
+        for expert, c_i in enumerate(experts.curvatures().detach()):
+            self.curvatures[f"{names}_{expert}_curvature"] = c_i
 
     def __call__(self, step: int, **values: float) -> None:
         if "loss" in values:
@@ -118,19 +151,7 @@ class _TrainingLog:
             found["tokens_per_second"] = (step - self.step) * self.tokens / seconds
         if self.states is not None:
             found["state_norm"] = self.states.float().norm(dim=-1).mean().item()
-        return found | learned_curvatures(self.model)
-
-
-def learned_curvatures(model: PreTrainedModel) -> dict[str, float]:
-    """The curvatures of a HELM that train, by name; nothing for other models."""
-    config = model.config
-    if not isinstance(config, HelmConfig):
-        return {}
-    return {
-        name: curvature
-        for name, curvature in model.model.curvatures().items()
-        if (config.learn_curvature if name == "curvature" else config.learn_expert_curvatures)
-    }
+        return found | {name: c.item() for name, c in self.curvatures.items()}
 
 
 # --- the balance of experts --------------------------------------------------------------------

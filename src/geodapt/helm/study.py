@@ -62,7 +62,7 @@ class Study:
         model = build(self.configurations[name])
         if recipe.gradient_checkpointing:
             model.gradient_checkpointing_enable()
-        pretrain(
+        model = pretrain(
             model,
             self.rows["train"],
             self.rows["validation"],

@@ -1,7 +1,10 @@
-"""Text small enough for tests, which a model can still learn something from."""
+"""Trainings small enough for tests, on text that a model can still learn something from."""
 
+import json
 import random
 from pathlib import Path
+
+import yaml
 
 WORDS = ("red", "green", "blue"), ("bird", "fish", "goat", "horse"), ("runs", "sleeps", "eats")
 
@@ -50,3 +53,21 @@ RECIPE = {
         "tensorboard": False,
     },
 }
+
+
+def write(world: Path, name: str = "tiny.yaml", **changed) -> str:
+    """The recipe with changes, in a file of the world; its name."""
+    training = RECIPE["training"] | changed.pop("training", {})
+    config = SMALL | changed.pop("config", {})
+    (world / name).write_text(
+        yaml.safe_dump(RECIPE | changed | {"training": training, "config": config})
+    )
+    return name
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())

@@ -1,12 +1,12 @@
-"""What radial tuning does to an encoder: every method of a recipe, mean and spread over seeds.
+"""What a recipe comes to: every row of its table, mean and spread over seeds.
 
-    python benchmarks/radial_quality.py
-    python benchmarks/radial_quality.py --recipe radial-glyphs
-    python benchmarks/radial_quality.py --recipe radial-hierarcaps -- data.path=FILE
+    python benchmarks/recipe_quality.py
+    python benchmarks/recipe_quality.py --recipe radial-hierarcaps -- data.path=FILE
+    python benchmarks/recipe_quality.py --recipe helm-tiny --same-data
 
-The seed chooses what is held out, too. Every run is resumable: a call that was cut short goes on
-where it was. Overrides of the recipe go behind ``--``, as in `geodapt run`. Prints JSON; the
-runs, with their reports, stay in ``--out``.
+The seed draws what is held out, too, unless all runs are to have the same data. Every run is
+resumable: a call that was cut short goes on where it was. Overrides of the recipe go behind
+``--``, as in `geodapt run`. Prints JSON; the runs, with their reports, stay in ``--out``.
 """
 
 import argparse
@@ -26,17 +26,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="radial-text")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/radial-quality"))
+    parser.add_argument("--same-data", action="store_true", help="the seed is of training alone")
+    parser.add_argument("--out", type=Path, default=Path("runs/quality"))
     parser.add_argument("overrides", nargs="*", help="key=value, behind --")
     args = parser.parse_args()
     runs = []
     for seed in args.seeds:
         print(f"{args.recipe}, seed {seed}", file=sys.stderr)
-        given = [*args.overrides, f"seed={seed}", f"data.seed={seed}"]
+        drawn = [] if args.same_data else [f"data.seed={seed}"]
+        given = [*args.overrides, f"seed={seed}", *drawn]
         folder = args.out / f"{args.recipe}-{seed}"
         runs.append(execute(load(args.recipe, given).recipe, folder, resume=True))
         write_report(folder)
-    about = {key: runs[0][key] for key in ("base", "device", "versions")}
+    about = {key: runs[0][key] for key in ("base", "device", "versions") if key in runs[0]}
     data = [run["data"] for run in runs]
     print(json.dumps({"seeds": args.seeds, **about, "data": data, "rows": rows(runs)}, indent=2))
 
