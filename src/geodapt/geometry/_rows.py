@@ -86,15 +86,19 @@ def combine(*terms: tuple[Tensor, Tensor]) -> Tensor:
     return _Combine.apply(coefficients, *(x.expand(shape) for _, x in terms))
 
 
-class _Dot(Function):
-    @staticmethod
-    def forward(x, y):
-        return _dot(x, y)
+class _OfInputs(Function):
+    """A function whose derivatives, of either mode, need its inputs and nothing else."""
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         ctx.save_for_backward(*inputs)
         ctx.save_for_forward(*inputs)
+
+
+class _Dot(_OfInputs):
+    @staticmethod
+    def forward(x, y):
+        return _dot(x, y)
 
     @staticmethod
     def backward(ctx, grad):
@@ -115,15 +119,10 @@ class _Dot(Function):
         return _Dot.apply(*_batched(info.batch_size, in_dims, x, y)), 0
 
 
-class _Dots(Function):
+class _Dots(_OfInputs):
     @staticmethod
     def forward(x, y):
         return torch.stack(_dots(x, y))
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx, grad):
@@ -149,7 +148,7 @@ class _Dots(Function):
         return _Dots.apply(*_batched(info.batch_size, in_dims, x, y)), 1
 
 
-class _PairwiseDots(Function):
+class _PairwiseDots(_OfInputs):
     @staticmethod
     def forward(x, y):
         rows = max(1, BLOCK // max(1, y.numel()))
@@ -157,11 +156,6 @@ class _PairwiseDots(Function):
         split = x.split(rows, dim=-2)
         blocks = [torch.stack(_dots(block.unsqueeze(-2), columns)) for block in split]
         return torch.cat(blocks, dim=-2)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx, grad):
@@ -188,15 +182,10 @@ class _PairwiseDots(Function):
         return _PairwiseDots.apply(*_batched(info.batch_size, in_dims, x, y)), 1
 
 
-class _Combine(Function):
+class _Combine(_OfInputs):
     @staticmethod
     def forward(coefficients, *xs):
         return _combine(coefficients, xs)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx, grad):
