@@ -34,6 +34,9 @@ def join_processes() -> None:
     if several_processes():
         from accelerate import PartialState
 
+        # Every process builds or reads all weights before they are sharded. Sent around by the
+        # first one instead, buffers such as a gate's bias break FSDP2 (accelerate's issue 3898).
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
         PartialState()
 
 
