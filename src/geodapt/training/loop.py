@@ -1,75 +1,29 @@
-"""The one training loop: a thin layer over ``transformers.Trainer``.
-
-Trainer brings devices, processes (``accelerate launch``), accumulation, schedules, checkpoints
-and resumption. Here stand the settings that recipes share, checkpoints that hold only what
-trains, a progress bar, and the refusal to go on from a NaN.
-"""
+"""The one training loop: what a training needs beside ``transformers.Trainer``."""
 
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from transformers import (
     EarlyStoppingCallback,
-    PreTrainedModel,
-    Trainer,
     TrainerCallback,
-    TrainerState,
     TrainingArguments,
     set_seed,
 )
 from transformers.trainer_callback import PrinterCallback
 
 from geodapt.errors import InputError
-from geodapt.files import read_tensors, write_tensors, write_text
-from geodapt.progress import Bar, bar
-from geodapt.settings import Settings
-
-WEIGHTS, STATE = "trainable.safetensors", "trainer_state.json"
-
-
-class TrainingSettings(Settings):
-    """How long, how fast and how carefully to train."""
-
-    steps: int = Field(default=200, ge=1)
-    """Optimizer steps."""
-    batch_size: int = Field(default=8, ge=1)
-    """Rows a process and a forward pass."""
-    evaluation_batch_size: int = Field(default=8, ge=1)
-    """Rows a process and a forward pass when evaluating."""
-    gradient_accumulation: int = Field(default=1, ge=1)
-    """Forward passes an optimizer step."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Highest step size of AdamW."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the step size falls."""
-    warmup: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the steps over which the step size rises."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's decay of weights."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are clipped to this norm."""
-    log_every: int = Field(default=10, ge=1)
-    """Steps between lines in metrics.jsonl and TensorBoard."""
-    evaluate_every: int | None = Field(default=None, ge=1)
-    """Steps between evaluations on the validation rows; none: no evaluation while training."""
-    save_every: int | None = Field(default=None, ge=1)
-    """Steps between checkpoints for --resume; none: a fifth of the steps."""
-    keep_best: bool = True
-    """End with the weights of the best evaluation rather than the last ones."""
-    patience: int | None = Field(default=None, ge=1)
-    """Stop after this many evaluations without a better one."""
-    tensorboard: bool = True
-    """Write TensorBoard files beside the run."""
+from geodapt.files import write_text
+from geodapt.training.settings import TrainingSettings
+from geodapt.training.trainer import STATE, Log, StrictTrainer, Watch
 
 
 @dataclass(frozen=True)
@@ -87,10 +41,6 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Any: ...
-
-
-Log = Callable[..., None]
-"""Called as ``log(step, **values)``."""
 
 
 def fit(
@@ -139,12 +89,12 @@ def fit(
         if settings.keep_best:
             arguments.load_best_model_at_end = True
             arguments.save_steps = float(settings.evaluate_every or 0)
-    callbacks: list[Any] = [_Watch(label, log)]
+    callbacks: list[Any] = [Watch(label, log)]
     if evaluates and settings.patience:
         callbacks.append(EarlyStoppingCallback(settings.patience))
     if tensorboard is not None and settings.tensorboard:
         callbacks.append(_tensorboard(tensorboard))
-    trainer = _Trainer(
+    trainer = StrictTrainer(
         model=model,
         args=arguments,
         train_dataset=train,
@@ -184,11 +134,11 @@ def predict(
 ) -> Tensor:
     """The logits of all rows, in their order, gathered from all processes; shape (rows, k)."""
     settings = TrainingSettings(evaluation_batch_size=batch_size)
-    trainer = _Trainer(
+    trainer = StrictTrainer(
         model=model,
         args=_arguments(settings, work, 0, autocast),
         data_collator=collate,
-        callbacks=[_Watch(label, None)],
+        callbacks=[Watch(label, None)],
     )
     trainer.remove_callback(PrinterCallback)
     return torch.from_numpy(np.asarray(trainer.predict(rows).predictions))  # type: ignore[arg-type]
@@ -291,145 +241,3 @@ def _tensorboard(folder: Path) -> TrainerCallback:
     from transformers.integrations import TensorBoardCallback
 
     return TensorBoardCallback(SummaryWriter(str(folder)))
-
-
-class _Trainer(Trainer):
-    """Trainer whose checkpoints hold the weights that train, and that stops at a NaN."""
-
-    label = "training"
-    groups: Sequence[dict[str, Any]] = ()
-
-    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        if self.optimizer is None:
-            trained = [
-                {**group, "params": [p for p in group["params"] if p.requires_grad]}
-                for group in self.groups
-            ]
-            self.optimizer = torch.optim.AdamW(
-                [group for group in trained if group["params"]],
-                lr=self.args.learning_rate,
-                weight_decay=self.args.weight_decay,
-            )
-        return self.optimizer
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if model.training and not torch.isfinite(loss):
-            raise InputError(
-                f"{self.label}: the loss became {loss.item()} at step "
-                f"{self.state.global_step + 1} of {self.args.max_steps}; lower the learning rate "
-                f"(now {self.args.learning_rate:g}) or max_grad_norm (now "
-                f"{self.args.max_grad_norm:g}), and look for NaN in the data"
-            )
-        return (loss, outputs) if return_outputs else loss
-
-    def finish_from(self, checkpoint: Path) -> bool:
-        """Whether a checkpoint is a training's last; then its state and weights are taken over.
-
-        Trainer itself would take one more step.
-        """
-        state = TrainerState.load_from_json(str(checkpoint / STATE))
-        if not state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"]:
-            return False
-        self.state = state
-        if self.args.load_best_model_at_end and state.best_model_checkpoint:
-            self._load_best_model()
-        else:
-            self._load_from_checkpoint(str(checkpoint))
-        return True
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if isinstance(self.model, PreTrainedModel):
-            return super()._save(output_dir, state_dict)
-        if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir or ".")
-            write_tensors(folder / WEIGHTS, dict(self._trainable()))
-        return None
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        if isinstance(self.model, PreTrainedModel):
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        return self._load_trainable(Path(resume_from_checkpoint))
-
-    def _load_best_model(self) -> None:
-        if isinstance(self.model, PreTrainedModel):
-            return super()._load_best_model()
-        return self._load_trainable(Path(self.state.best_model_checkpoint or ""))
-
-    def _trainable(self):
-        model = self.accelerator.unwrap_model(self.model)
-        return ((name, p) for name, p in model.named_parameters() if p.requires_grad)
-
-    def _load_trainable(self, folder: Path) -> None:
-        saved = read_tensors(folder / WEIGHTS)
-        with torch.no_grad():
-            for name, parameter in self._trainable():
-                parameter.copy_(saved[name])
-
-
-class _Watch(TrainerCallback):
-    """Shows the progress bar and passes log lines on."""
-
-    def __init__(self, label: str, log: Log | None) -> None:
-        self.label, self.log = label, log
-        self._context: AbstractContextManager[Bar] | None = None
-        self._bar: Bar | None = None
-
-    def _open(self, total: int | None, state) -> None:
-        if self._context is None and state.is_world_process_zero:
-            self._context = bar(self.label, total)
-            self._bar = self._context.__enter__()
-
-    def _close(self) -> None:
-        if self._context is not None:
-            self._context.__exit__(None, None, None)
-            self._context = self._bar = None
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self._open(state.max_steps, state)
-        if self._bar:
-            self._bar.advance(state.global_step)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        # Losses are averaged since the last line: a line with each checkpoint makes those that
-        # follow the same whether the training was resumed there or not.
-        control.should_log |= control.should_save
-        if self._bar:
-            self._bar.advance()
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self._close()
-
-    def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
-        if state.max_steps == 0 or self._context is None:
-            self._open(None if eval_dataloader is None else len(eval_dataloader), state)
-            if self._bar:
-                self._bar.advance()
-
-    def on_predict(self, args, state, control, metrics=None, **kwargs):
-        self._close()
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        logs = dict(logs or {})
-        if self._bar and "loss" in logs:
-            self._bar.note(f"loss {float(logs['loss']):.3f}")
-        if self.log is None or not state.is_world_process_zero or "train_runtime" in logs:
-            return
-        values = {
-            name.replace("eval_", "validation_"): float(value)
-            for name, value in logs.items()
-            if not name.endswith(("_runtime", "_per_second")) and name != "epoch"
-        }
-        if values:
-            self.log(state.global_step, **values)
-
-
-__all__ = [
-    "Fit",
-    "TrainingSettings",
-    "fit",
-    "last_checkpoint",
-    "parameter_groups",
-    "predict",
-    "trainable_parameters",
-]

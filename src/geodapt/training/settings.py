@@ -1,0 +1,42 @@
+"""How long, how fast and how carefully recipes train."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from geodapt.settings import Settings
+
+
+class TrainingSettings(Settings):
+    """How long, how fast and how carefully to train."""
+
+    steps: int = Field(default=200, ge=1)
+    """Optimizer steps."""
+    batch_size: int = Field(default=8, ge=1)
+    """Rows a process and a forward pass."""
+    evaluation_batch_size: int = Field(default=8, ge=1)
+    """Rows a process and a forward pass when evaluating."""
+    gradient_accumulation: int = Field(default=1, ge=1)
+    """Forward passes an optimizer step."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Highest step size of AdamW."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the step size falls."""
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps over which the step size rises."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decay of weights."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    log_every: int = Field(default=10, ge=1)
+    """Steps between lines in metrics.jsonl and TensorBoard."""
+    evaluate_every: int | None = Field(default=None, ge=1)
+    """Steps between evaluations on the validation rows; none: no evaluation while training."""
+    save_every: int | None = Field(default=None, ge=1)
+    """Steps between checkpoints for --resume; none: a fifth of the steps."""
+    keep_best: bool = True
+    """End with the weights of the best evaluation rather than the last ones."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after this many evaluations without a better one."""
+    tensorboard: bool = True
+    """Write TensorBoard files beside the run."""
