@@ -26,7 +26,6 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from geodapt.clip import ClipSettings
-from geodapt.clip.fitting import parameter_groups
 from geodapt.clip.model import new_clip
 from geodapt.clip.pairs import Pairs, pixels
 from geodapt.data.glyphs import Glyphs, load_glyphs
@@ -34,7 +33,7 @@ from geodapt.data.glyphs.drawing import EM, SUPERSAMPLED
 from geodapt.data.glyphs.store import png
 from geodapt.progress import console
 from geodapt.runs import device_name
-from geodapt.training import TrainingSettings, fit
+from geodapt.training import TrainingSettings, fit, parameter_groups
 
 KEYS = ("input_ids", "attention_mask")
 
@@ -148,7 +147,8 @@ class Sides:
         """Forward, backward and AdamW on a batch that lies ready."""
         device = self.model.device
         batch = {k: v.to(device) if hasattr(v, "to") else v for k, v in self.batch.items()}
-        optimizer = torch.optim.AdamW(parameter_groups(self.model, 0.05), lr=1e-5)
+        groups = parameter_groups(self.model, 0.05)
+        optimizer = torch.optim.AdamW(groups, lr=1e-5, fused=True)
         begun = time.perf_counter()
         for _ in range(self.steps):
             self.model(**batch).loss.backward()
