@@ -89,7 +89,8 @@ def trained(given: list[str], folder: Path) -> dict[str, Any]:
 
 
 def between(values: list[float]) -> list[float]:
-    return [float(f"{value:.4g}") for value in (min(values), max(values))]
+    """The least and the largest; nothing of a run that ended before its first line."""
+    return [float(f"{value:.4g}") for value in (min(values), max(values))] if values else []
 
 
 if __name__ == "__main__":
