@@ -32,10 +32,9 @@ from geodapt.compress.curves import curve
 from geodapt.compress.forms import Form, Method
 from geodapt.compress.layers import compressible, replace_weight, weight_of
 from geodapt.compress.svd import Whitening
-from geodapt.compress.texts import BUILT_IN, batches, read_texts, split
-from geodapt.data.corpus import DocsSettings, load_corpus
+from geodapt.data.corpus import ApiTextsSettings, CorpusSettings, DocsSettings, sample
 from geodapt.errors import InputError
-from geodapt.models import load_base
+from geodapt.models import load_base, text_batches
 from geodapt.progress import console
 from geodapt.runs import RunFolder, device_name
 
@@ -48,23 +47,23 @@ WAYS = {  # name: method, whether it is calibrated, whether all layers take one 
     "int4 + low rank": ("lowrank_plus_int4", True, False),
     "integers + low rank": ("lowrank_plus_int", True, False),
 }
-CALIBRATED_ON, MEASURED_ON, TOKENS, CHARACTERS = 256, 200, 128, 1000
+CALIBRATED_ON, MEASURED_ON, TOKENS = 256, 200, 128
 
 
 class World:
     """A model, its texts, and what it is measured by."""
 
-    def __init__(self, model: Any, tokenizer: Any, texts: list[str], causal: bool) -> None:
-        self.model, self.tokenizer, self.texts, self.causal = model, tokenizer, texts, causal
+    def __init__(self, model: Any, tokenizer: Any, source: CorpusSettings, causal: bool) -> None:
+        self.model, self.tokenizer, self.source, self.causal = model, tokenizer, source, causal
         self.layers = compressible(model)
         self.weights = count_weights(self.layers)
-        self.held_out = split(texts, CALIBRATED_ON, 0)[1][:MEASURED_ON]
+        self.held_out = sample.draw(source, MEASURED_ON, TOKENS, splits=["test"])
         if not self.causal:
             self.before = measures.embeddings(model, tokenizer, self.held_out)
 
-    def moments(self, draw: int) -> dict[str, Tensor]:
-        drawn, _ = split(self.texts, CALIBRATED_ON, draw)
-        given = batches(self.tokenizer, drawn, self.model, TOKENS)
+    def moments(self, seed: int) -> dict[str, Tensor]:
+        texts = sorted(sample.draw(self.source, CALIBRATED_ON, TOKENS, seed, ["train"]), key=len)
+        given = list(text_batches(self.tokenizer, texts, self.model, TOKENS))
         found = {}
         for group in calibrate(self.model, self.layers, given):
             found |= {path: moments.matrix for path, moments in group.items()}
@@ -84,15 +83,14 @@ class World:
 
 def minilm() -> World:
     model, tokenizer = load_base("minilm")
-    return World(model, tokenizer, read_texts(BUILT_IN), causal=False)
+    return World(model, tokenizer, ApiTextsSettings(), causal=False)
 
 
 def language_model(trained: str) -> World:
-    """A model folder of the recipe `helm-tiny`, and documentation that its training never saw."""
+    """A model folder of the recipe `helm-tiny`, and the documentation that it was trained on."""
     tokenizer = AutoTokenizer.from_pretrained(trained)
     model = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32)
-    texts = [text[:CHARACTERS] for text in load_corpus(DocsSettings()).documents("test")]
-    return World(model.eval().requires_grad_(False), tokenizer, texts, causal=True)
+    return World(model.eval().requires_grad_(False), tokenizer, DocsSettings(), causal=True)
 
 
 class Study:

@@ -1,7 +1,7 @@
 """Base models by name: the offline one, a folder, or a hub name; and their blocks."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -78,6 +78,28 @@ def load_base(
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False).eval()
     return model, tokenizer
+
+
+def text_batches(
+    tokenizer: Any,
+    texts: Sequence[str],
+    model: PreTrainedModel,
+    max_tokens: int = 512,
+    size: int = 16,
+) -> Iterator[dict[str, Tensor]]:
+    """Texts as a model takes them, in their order: padded, and cut to ``max_tokens``."""
+    for start in range(0, len(texts), size):
+        batch = tokenizer(
+            list(texts[start : start + size]),
+            padding=True,
+            truncation=True,
+            max_length=max_tokens,
+            return_tensors="pt",
+        ).to(model.device)
+        batch.pop("token_type_ids", None)  # all zero, and unknown to some models
+        if model.config.is_encoder_decoder:
+            batch["decoder_input_ids"] = batch["input_ids"]
+        yield dict(batch)
 
 
 @contextmanager

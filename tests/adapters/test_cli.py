@@ -138,7 +138,10 @@ def test_info_and_the_picture(geodapt, folders, tmp_path):
         (["A", "B", "--rank", "99", "--out", "x"], "rank 99 is more"),
         (["A", "B", "--method", "ties", "--density", "2", "--out", "x"], "density 2.0"),
         (["A", "B", "--search", "nothing.jsonl", "--out", "x"], "nothing.jsonl does not exist"),
-        (["A", "B", "--search", "bad.jsonl", "--out", "x"], "bad.jsonl, line 2 is not JSON"),
+        (
+            ["A", "B", "--search", "bad.jsonl", "--out", "x"],
+            "bad.jsonl, line 2: expected a JSON object",
+        ),
         (["A", "B", "--search", "empty.jsonl", "--out", "x"], "is empty"),
     ],
 )

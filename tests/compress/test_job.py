@@ -16,7 +16,7 @@ from geodapt.adapters import AdapterBank
 from geodapt.compress import job as job_module
 from geodapt.compress import load
 from geodapt.compress.recipe import CompressRecipe
-from geodapt.compress.texts import read_texts, split
+from geodapt.compress.texts import calibration_texts, measured_texts
 from geodapt.errors import InputError
 from geodapt.recipes.execution import execute
 from geodapt.report import write_report
@@ -158,14 +158,22 @@ def test_kill_9_and_resume_end_with_the_same_bytes(world, tmp_path):
 
 
 def test_draws_differ_by_seed_and_spare_the_held_out(world):
-    texts = read_texts(str(world / "texts.jsonl"))
-    assert texts == read_texts(str(world / "texts.txt"))
-    draws = [split(texts, 20, seed) for seed in range(3)]
-    assert draws[0][0] != draws[1][0]
-    assert draws[0][1] == draws[1][1] == draws[2][1]
-    for drawn, held_out in draws:
-        assert len(drawn) == 20
-        assert not set(drawn) & set(held_out)
+    asked = [recipe(world, method="int8", seed=seed) for seed in range(3)]
+    drawn = [calibration_texts(each) for each in asked]
+    held_out = [measured_texts(each) for each in asked]
+    assert len({tuple(sorted(texts)) for texts in drawn}) == 3
+    assert held_out[0] == held_out[1] == held_out[2] != []
+    for texts in drawn:
+        assert len(texts) == 20
+        assert not set(texts) & set(held_out[0])
+
+
+def test_files_to_measure_on_alone_are_measured_whole(world):
+    texts = (world / "texts.txt").read_text().split("\n\n")
+    asked = recipe(world, method="int8", evaluate=str(world / "texts.jsonl"))
+    assert sorted(measured_texts(asked)) == sorted(texts)
+    same = recipe(world, method="int8", evaluate=str(world / "texts.txt"))
+    assert 0 < len(measured_texts(same)) < len(texts) / 3
 
 
 def test_a_quantized_folder_is_refused(world, tmp_path):

@@ -1,7 +1,7 @@
 """What an adapter is worth on a little data: the values that a search compares."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.bank import AdapterBank
 from geodapt.adapters.gates import Mix
 from geodapt.errors import InputError
+from geodapt.models import text_batches
 
 METRICS = {"loss": False, "perplexity": False, "accuracy": True}
 """By name, whether more is better."""
@@ -58,7 +59,7 @@ def evaluator(
 def language_loss(model: Any, tokenizer: Any, texts: Sequence[str]) -> float:
     """Mean negative log likelihood of a token given those before it, over all texts."""
     total, count = 0.0, 0
-    for batch in _batches(tokenizer, texts, model):
+    for batch in text_batches(tokenizer, texts, model):
         labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
         logits = model(**batch).logits[:, :-1].float()
         loss = torch.nn.functional.cross_entropy(
@@ -73,7 +74,7 @@ def language_loss(model: Any, tokenizer: Any, texts: Sequence[str]) -> float:
 def embed(model: Any, tokenizer: Any, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
     """Mean of the last hidden states over a text's tokens."""
     found = []
-    for batch in _batches(tokenizer, texts, model):
+    for batch in text_batches(tokenizer, texts, model):
         states = model(**batch, output_hidden_states=True).hidden_states[-1].float()
         mask = batch["attention_mask"][..., None]
         found.append((states * mask).sum(1) / mask.sum(1))
@@ -91,19 +92,3 @@ def centroid_accuracy(x: Float[Tensor, "rows width"], labels: Sequence[str]) -> 
     means = sums[None] - member[:, :, None] * x[:, None]
     means = torch.nn.functional.normalize(means / (counts - member).clamp(min=1)[..., None], dim=-1)
     return (torch.einsum("rw,rlw->rl", x, means).argmax(1) == own).double().mean().item()
-
-
-def _batches(
-    tokenizer: Any, texts: Sequence[str], model: Any, size: int = 16
-) -> Iterator[dict[str, Tensor]]:
-    for start in range(0, len(texts), size):
-        batch = tokenizer(
-            list(texts[start : start + size]),
-            padding=True,
-            truncation=True,
-            max_length=512,
-            return_tensors="pt",
-        )
-        yield {
-            key: value.to(model.device) for key, value in batch.items() if key != "token_type_ids"
-        }

@@ -27,10 +27,14 @@ def compress(
     group: Annotated[int | None, typer.Option(help="Inputs that share an integer scale.")] = None,
     calibrate: Annotated[
         str | None,
-        typer.Option(help="Texts that show which errors matter: a file, or api-calls (built in)."),
+        typer.Option(
+            help="Texts that show which errors matter: a file or folder (text, JSONL, Parquet), "
+            "api-calls or docs (built in), or a hub data set as owner/name:config."
+        ),
     ] = None,
     evaluate: Annotated[
-        str | None, typer.Option(help="Texts to measure on, if not a tenth of --calibrate.")
+        str | None,
+        typer.Option(help="Texts to measure on, likewise, if not a tenth of --calibrate."),
     ] = None,
     texts: Annotated[int | None, typer.Option(help="How many texts to calibrate on [256].")] = None,
     adapter: Annotated[

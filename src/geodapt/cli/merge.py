@@ -7,6 +7,9 @@ import typer
 
 from geodapt.errors import InputError
 
+CALIBRATED_ON, MAX_TOKENS = 256, 512
+"""Texts by which atoms chooses at most, and how much is read of each."""
+
 
 def merge(
     adapters: Annotated[
@@ -42,7 +45,11 @@ def merge(
         str | None, typer.Option(help="The base to search or calibrate on, if not the adapters'.")
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="JSONL with text: the inputs by which atoms chooses.")
+        str | None,
+        typer.Option(
+            help="Texts by whose inputs atoms chooses: a file or folder (text, JSONL, Parquet), "
+            "api-calls or docs (built in), or a hub data set as owner/name:config."
+        ),
     ] = None,
     same_base: Annotated[
         bool, typer.Option("--same-base", help="The bases are one although named differently.")
@@ -201,44 +208,29 @@ def _search(
     return best
 
 
-def _calibrate(loaded: list[Any], data: Path, base: str | None) -> dict[str, Any]:
+def _calibrate(loaded: list[Any], source: str, base: str | None) -> dict[str, Any]:
     from geodapt.adapters import calibrate
+    from geodapt.data.corpus.sample import draw
+    from geodapt.data.corpus.sources import named
+    from geodapt.models import text_batches
 
+    texts = draw(named(source), CALIBRATED_ON, MAX_TOKENS)
     model, tokenizer = _base(loaded, base, causal=False)
-    texts = [str(row["text"]) for row in _rows(data)]
-    batches = [
-        {
-            key: value
-            for key, value in tokenizer(
-                texts[start : start + 16],
-                padding=True,
-                truncation=True,
-                max_length=512,
-                return_tensors="pt",
-            ).items()
-            if key != "token_type_ids"
-        }
-        for start in range(0, len(texts), 16)
-    ]
+    batches = list(text_batches(tokenizer, texts, model, MAX_TOKENS))
     return calibrate(model, batches, dict.fromkeys(p for a in loaded for p in a.factors))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    import json
+    from geodapt.data.text_files import json_object, records
 
     if not path.is_file():
         raise InputError(f"{path} does not exist; give a JSONL file with a text a line")
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number} is not JSON: {error}") from error
-        if not isinstance(row, dict) or "text" not in row:
-            raise InputError(f'{path}, line {number} has no text; expected {{"text": ...}}')
-        rows.append(row)
+
+    def row(line: str) -> dict[str, Any]:
+        found = json_object(line)
+        return {**found, "text": str(found["text"])}
+
+    rows = list(records(path, row, 'a JSON object with a "text"'))
     if not rows:
         raise InputError(f"{path} is empty")
     return rows

@@ -6,6 +6,7 @@ so that a resumed run ends with the same bytes.
 """
 
 import copy
+from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +30,11 @@ from geodapt.compress.layers import compressible, replace_weight, weight_of
 from geodapt.compress.originals import load_original
 from geodapt.compress.storage import load, save
 from geodapt.compress.svd import Whitening
-from geodapt.compress.texts import BUILT_IN, batches, read_texts, split
+from geodapt.compress.texts import calibration_texts, measured_texts
 from geodapt.compress.verdict import verdict
 from geodapt.compress.weights import put_together, take_apart
 from geodapt.files import read_tensors, write_tensors
+from geodapt.models import text_batches
 from geodapt.progress import track
 from geodapt.runs import RunFolder
 
@@ -55,8 +57,8 @@ class Job:
         self.untouched_tokenizer = copy.deepcopy(self.tokenizer)  # reading texts sets its lengths
         self.layers = compressible(self.model)
         check_fits(self.layers, self.method, recipe.target)
-        calibration, self.held_out = self._texts()
-        self.calibration = batches(self.tokenizer, calibration, self.model, recipe.max_tokens)
+        self.calibration = self._batches(calibration_texts(recipe))
+        self.held_out = measured_texts(recipe)
         if self.calibration:
             check_size(self.layers, self.calibration)
 
@@ -74,13 +76,8 @@ class Job:
         after = self.folder.stage("after", lambda work: self._measure(embeddings))
         return self._results(before, after, reports, analysis)
 
-    def _texts(self) -> tuple[list[str], list[str]]:
-        recipe = self.recipe
-        source = recipe.calibrate or recipe.evaluate or BUILT_IN
-        drawn, held_out = split(read_texts(source), recipe.texts, recipe.seed)
-        if recipe.evaluate and recipe.evaluate != source:
-            held_out = read_texts(recipe.evaluate)
-        return drawn if recipe.calibrate else [], held_out[: recipe.measured_texts]
+    def _batches(self, texts: list[str]) -> list[Mapping[str, Any]]:
+        return list(text_batches(self.tokenizer, texts, self.model, self.recipe.max_tokens))
 
     # Stages
 
@@ -163,7 +160,7 @@ class Job:
     def _measure(self, before: Tensor | None = None) -> dict[str, Any]:
         """The task's figures of the model as it is now, and the time of a forward pass."""
         model, tokenizer, texts = self.model, self.tokenizer, self.held_out
-        batch = batches(tokenizer, texts[:TIMED], model, self.recipe.max_tokens, TIMED)[0]
+        batch = self._batches(texts[:TIMED])[0]
         found = {"forward_ms": 1e3 * measures.seconds_a_forward(model, batch)}
         if self._causal:
             return {**found, "perplexity": measures.perplexity(model, tokenizer, texts)}

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from geodapt.compress.compression import Target
 from geodapt.compress.forms import Method
+from geodapt.data.corpus.sources import TextSource
 from geodapt.errors import InputError
 from geodapt.runs import Recipe, RunFolder
 
@@ -30,10 +31,11 @@ class CompressRecipe(Recipe):
     """Instead: the same rank for every layer."""
     group: int | None = Field(default=None, ge=1)
     """Inputs that share a scale; none: whichever the budget allows."""
-    calibrate: str | None = None
-    """Texts whose inputs say which errors matter: a file (a text a line, JSONL), or api-calls."""
-    evaluate: str | None = None
-    """Texts to measure on; none: a held-out tenth of those to calibrate on, or api-calls."""
+    calibrate: TextSource | None = None
+    """Texts whose inputs say which errors matter: a file or folder (text, JSONL, Parquet),
+    api-calls or docs (built in), or a hub data set as owner/name:config."""
+    evaluate: TextSource | None = None
+    """Texts to measure on; none: a held-out tenth of those to calibrate on, or of api-calls."""
     texts: int = Field(default=256, ge=1)
     """How many texts to calibrate on, drawn by the seed."""
     measured_texts: int = Field(default=200, ge=2)

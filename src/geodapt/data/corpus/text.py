@@ -32,6 +32,8 @@ class TextSettings(Settings):
     """A .txt, .md, .rst, .jsonl or .parquet file (.gz of the text files), or a folder of such."""
     text: str = "text"
     """The key or column of the text, in JSONL and Parquet."""
+    lines: bool = False
+    """Every line of plain text is a document, as every record is."""
     seed: int = Field(default=0, ge=0)
     """Seed of what is held out."""
 
@@ -40,13 +42,13 @@ def load_text(settings: TextSettings) -> Corpus:
     """The documents of files, streamed.
 
     Of plain text the first 85 % train, the next 5 % validate, the rest tests, cut where a line
-    ends; a folder's files stand in an order by the seed. Records of JSONL and Parquet are split
-    by a hash of their text. Raises :class:`InputError` for a path without text files,
-    and while reading for what :func:`documents` raises.
+    ends; a folder's files stand in an order by the seed. Records of JSONL and Parquet, and lines
+    that are documents, are split by a hash of their text. Raises :class:`InputError` for a path
+    without text files, and while reading for what :func:`documents` raises.
     """
     path = existing(settings.path)
     found = text_files(path)
-    plain = [file for file in found if file.name.endswith(PLAIN)]
+    plain = [file for file in found if file.name.endswith(PLAIN) and not settings.lines]
     plain.sort(key=lambda file: uniform(file.relative_to(path).as_posix(), settings.seed))
     stated = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in found]
     depends = json.dumps([settings.model_dump(), str(path.resolve()), stated])
@@ -55,7 +57,7 @@ def load_text(settings: TextSettings) -> Corpus:
         yield from _plain(plain)
         for file in found:
             if file not in plain:
-                for text in _records(file, settings.text):
+                for text in _each(file, settings.text):
                     yield split_of(text, settings.seed), text
 
     return Corpus(
@@ -132,6 +134,14 @@ def _pieces(source: Iterable[str]) -> Iterator[str]:
             piece, size = [], 0
     if text := "\n".join(piece).strip():
         yield text
+
+
+def _each(file: Path, column: str) -> Iterator[str]:
+    """The documents of a file that has one a line or a record."""
+    if file.name.endswith(PLAIN):
+        yield from (line.strip() for _, line in lines(file) if line.strip())
+    else:
+        yield from _records(file, column)
 
 
 def _records(file: Path, column: str) -> Iterator[str]:

@@ -1,0 +1,41 @@
+"""Built-in short texts: the names and docstrings of installed packages' public functions."""
+
+import hashlib
+import json
+from importlib.metadata import version
+from typing import Literal
+
+from pydantic import Field
+
+from geodapt.data.api_calls import ApiCallSettings, distribution, load_api_calls
+from geodapt.data.corpus.corpus import Corpus, split_of
+from geodapt.settings import Settings
+
+
+class ApiTextsSettings(Settings):
+    """The items of ``api_calls`` as texts: a sentence or two each."""
+
+    kind: Literal["api_texts"] = "api_texts"
+    packages: list[str] = Field(default=["numpy", "scipy", "torch"], min_length=1)
+    """Packages as ``api_calls`` knows them; these three are there wherever geodapt is."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of what is held out."""
+
+
+def load_api_texts(settings: ApiTextsSettings) -> Corpus:
+    """The texts of the packages' items, split by a hash of the text.
+
+    Raises :class:`geodapt.errors.InputError` for a package that is unknown or not installed.
+    """
+    domains = load_api_calls(ApiCallSettings.model_validate({"domains": settings.packages}))
+    depends = [settings.model_dump(), [version(distribution(name)) for name in domains]]
+    return Corpus(
+        "api-calls",
+        hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16],
+        lambda: (
+            (split_of(text, settings.seed), text)
+            for domain in domains.values()
+            for text in domain.items["text"]
+        ),
+        {"packages": list(domains)},
+    )
