@@ -7,10 +7,11 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkR
 
 from geodapt.helm import experts
 from geodapt.helm.experts import HelmMoE, HelmRouter, sequence_balance_loss
-from geodapt.helm.points import time
+from geodapt.helm.points import Curvature, time
 from tests.helm import small
 
 GROUPS = {"n_routed_experts": 8, "num_experts_per_tok": 3, "n_group": 4, "topk_group": 2}
+ONE = Curvature.of(1.0)
 
 
 @pytest.mark.parametrize("norm", [True, False])
@@ -40,7 +41,7 @@ def test_only_chosen_experts_work(monkeypatch):
         experts, "_grouped_linear", lambda x, *a: rows.append(len(x)) or product(x, *a)
     )
     x = torch.randn(2, 7, 16)
-    layer(x, time(x, 1.0), 1.0)
+    layer(x, time(x, ONE), ONE)
     assert rows == [2 * 7 * 2] * 2
 
 
@@ -50,7 +51,7 @@ def test_an_expert_without_tokens_gets_no_gradient():
         torch.nn.init.normal_(parameter, std=0.3)
     layer.gate.e_score_correction_bias[:] = torch.tensor([9.0, 0.0, 9.0, 0.0])
     x = torch.randn(1, 7, 16).double()
-    layer(x, time(x, 1.0), 1.0)[0].square().sum().backward()
+    layer(x, time(x, ONE), ONE)[0].square().sum().backward()
     used = layer.experts.gate_up_proj.grad.abs().amax((1, 2)) > 0
     assert used.tolist() == [True, False, True, False]
     assert (layer.curvature_offset.grad != 0).tolist() == [True, True, False, True, False]
@@ -62,11 +63,12 @@ def test_gradients(kind):
     layer = small.model(kind, torch.float64).model.layers[1].mlp
     x = torch.randn(1, 3, 16, dtype=torch.float64, requires_grad=True)
     names = ["curvature_offset", "gate.weight", "experts.down_time", "experts.gate_up_time"]
+    space = Curvature.of(0.7)
     inputs = [layer.get_parameter(name).detach().requires_grad_() for name in names]
 
     def run(x, *values):
         given = dict(zip(names, values, strict=True))
-        return torch.func.functional_call(layer, given, (x, time(x, 0.7), 0.7))[0]
+        return torch.func.functional_call(layer, given, (x, time(x, space), space))[0]
 
     assert torch.autograd.gradcheck(run, (x, *inputs), eps=1e-6, atol=1e-5, fast_mode=True)
 

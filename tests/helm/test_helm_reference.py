@@ -41,7 +41,7 @@ def test_every_block_gives_points(kind):
             if isinstance(module, HelmRMSNorm):
                 found.append((*output, c))
             elif isinstance(module, HelmMLP):
-                found.append(args)
+                found.append((*args[:2], args[2].c))
             elif isinstance(module, LorentzLinear) and "shared_experts" not in name:
                 found.append((*args, c))
 
@@ -60,9 +60,10 @@ def test_every_block_gives_points(kind):
 def test_layers_one_by_one():
     torch.manual_seed(0)
     c, x, y = 0.6, torch.randn(5, 8).double(), torch.randn(5, 8).double()
+    space = points.Curvature.of(c)
     layer = LorentzLinear(8, 6, bias=True).double()
     torch.nn.init.normal_(layer.time_weight)
-    got = layer(x, points.time(x, c))
+    got = layer(x, points.time(x, space))
     for row, point in zip(got, x, strict=True):
         expected = reference.linear(
             reference.lift(point, c), layer.weight, layer.time_weight, layer.bias, c
@@ -70,7 +71,7 @@ def test_layers_one_by_one():
         torch.testing.assert_close(row, expected[1:])
     norm = HelmRMSNorm(8, 1e-6).double()
     torch.nn.init.normal_(norm.weight)
-    h, time = norm(x, c)
+    h, time = norm(x, space)
     for i, point in enumerate(x):
         expected = reference.rms_norm(reference.lift(point, c), norm.weight, 1e-6, c)
         torch.testing.assert_close(h[i], expected[1:])
@@ -78,15 +79,15 @@ def test_layers_one_by_one():
     join = LorentzResidual().double()
     torch.nn.init.normal_(join.weight.offset)
     weight = math.exp(join.weight.offset.item())
-    for i, got in enumerate(join(x, y, c)):
+    for i, got in enumerate(join(x, y, space)):
         expected = reference.residual(
             reference.lift(x[i], c), reference.lift(y[i], c), weight, 2.0, c
         )
         torch.testing.assert_close(got, expected[1:])
-    torch.testing.assert_close(join(x, y, c), 2 * lorentz.residual(x, y, weight, c))
+    torch.testing.assert_close(join(x, y, space), 2 * lorentz.residual(x, y, weight, c))
 
 
 def test_flat_limit_of_the_residual_is_the_sum():
     x, y = torch.randn(2, 3, 8, dtype=torch.float64)
     join = LorentzResidual().double()
-    torch.testing.assert_close(join(x, y, 1e-9), x + y, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(join(x, y, points.Curvature.of(1e-9)), x + y, rtol=1e-7, atol=1e-7)

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from geodapt.helm import fused, hope
 from geodapt.helm.hope import HelmRotaryEmbedding, RelativeBias
+from geodapt.helm.points import Curvature
 from tests.helm import small
 
 DIM = 32
-C = 0.8
+C = Curvature.of(0.8)
 
 
 def rotation(positions) -> tuple[torch.Tensor, torch.Tensor]:

@@ -134,4 +134,4 @@ def centroid(
     concatenation (their space components side by side), and its time."""
     s, s2, u = fused.split_sums(sums)
     norm = points.inverse_norm(s2, u, 1.0, c)
-    return fused.scale(s, norm).flatten(-2), points.time_of((s2 * norm**2).sum(-1), c)
+    return fused.scale(s, norm).flatten(-2), points.time_of((s2 * norm * norm).sum(-1), c)

@@ -236,13 +236,13 @@ class HelmMoE(nn.Module):
         member = torch.eye(self.routed, dtype=c_i.dtype, device=c_i.device)
         kinds = self.geometry[self.shared :]
         if set(kinds) == {"hyperbolic"}:
-            return Spaces(torch.sqrt(c / c_i), 1 / c_i, member)
+            return Spaces(torch.sqrt(c.c / c_i), 1 / c_i, member)
         flat, hyperbolic, spherical = (
             torch.tensor([kind == name for kind in kinds], device=c_i.device)
             for name in ("euclidean", "hyperbolic", "spherical")
         )
         return Spaces(
-            scale=torch.where(flat, 1.0, torch.sqrt(c / c_i)),
+            scale=torch.where(flat, 1.0, torch.sqrt(c.c / c_i)),
             radius2=torch.where(flat, 1.0, 1 / c_i),
             member=member,
             hyperbolic=hyperbolic.to(c_i.dtype),
@@ -259,8 +259,9 @@ class HelmMoE(nn.Module):
         spaces = self.spaces(c_i[self.shared :], c)
         s, u = self.experts(x, chosen, weights, spaces, c)
         for expert, c_e in zip(self.shared_experts, c_i[: self.shared], strict=True):
-            a = torch.sqrt(c / c_e).expand_as(time)
-            y = fused.scale(expert(fused.scale(x, a), time * a, c_e), 1 / a)
+            a = torch.sqrt(c.c / c_e).expand_as(time)
+            y = expert(fused.scale(x, a), time * a, Curvature.of(c_e))
+            y = fused.scale(y, 1 / a)
             s, u = s + y, u + points.excess(fused.square(y), c)
         norm = points.inverse_norm(fused.square(s), u, self.shared + weights.sum(-1), c)
         return fused.scale(s, norm).view(shape), logits

@@ -5,7 +5,9 @@ over the vectors; written out it makes two or three. Scalars (one a point) stay 
 curvature, temperature and weights get their gradients without a word here.
 
 ``torch.compile`` fuses and differentiates the plain formulas better than anything written by hand,
-so it sees those: every function here is its formula in one line, and a Function beside it.
+and where no gradient is asked for there is none to write out; a token's step is then as long as the
+number of its operators. Both take the formula: every function here is that in few operators, and a
+Function beside it.
 """
 
 import torch
@@ -16,6 +18,11 @@ from torch.autograd import Function
 Rotation = tuple[Tensor, Tensor]
 
 
+def plainly() -> bool:
+    """Whether the formula itself is the best there is: compiled, or without gradients."""
+    return torch.compiler.is_compiling() or not torch.is_grad_enabled()
+
+
 def wide(x: Tensor) -> Tensor:
     """The tensor in the type that scalars are computed in: float32 or wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -23,14 +30,12 @@ def wide(x: Tensor) -> Tensor:
 
 def square(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
     """``|x|^2``, in float32 or wider."""
-    if torch.compiler.is_compiling():
-        return wide(x).square().sum(-1)
-    return _Square.apply(x)
+    return _square(x) if plainly() else _Square.apply(x)
 
 
 def scale(x: Float[Tensor, "*batch d"], k: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch d"]:
     """``k x`` in the type of x, without rounding k to it."""
-    if torch.compiler.is_compiling():
+    if plainly():
         return (x * k.unsqueeze(-1)).to(x.dtype)
     return _Scale.apply(x, k)
 
@@ -39,9 +44,9 @@ def weighted_sum(
     x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], weight: Float[Tensor, ""]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``s = x + w y``, ``|s|^2``, ``|x|^2`` and ``|y|^2``."""
-    if torch.compiler.is_compiling():
-        s = (x + weight * y).to(x.dtype)
-        return s, square(s), square(x), square(y)
+    if plainly():
+        s = torch.addcmul(x, y.to(x.dtype), weight.to(x.dtype))
+        return s, _square(s), _square(x), _square(y)
     return _WeightedSum.apply(x, y.to(x.dtype), weight)
 
 
@@ -49,9 +54,9 @@ def rms_norm(
     x: Float[Tensor, "*batch d"], weight: Float[Tensor, "d"], eps: float
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
     """``h = weight x / sqrt(|x|^2 / d + eps)`` and ``|h|^2``."""
-    if torch.compiler.is_compiling():
-        h = scale(x, torch.rsqrt(square(x) / x.shape[-1] + eps)) * weight
-        return h, square(h)
+    if plainly():
+        h = scale(x, torch.rsqrt(_square(x) / x.shape[-1] + eps)) * weight
+        return h, _square(h)
     return _RMSNorm.apply(x, weight, eps)
 
 
@@ -59,8 +64,9 @@ def product(
     a: Float[Tensor, "*batch d"], b: Float[Tensor, "*batch d"]
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
     """``h = a b``, component by component, and ``|h|^2``."""
-    if torch.compiler.is_compiling():
-        return a * b, square(a * b)
+    if plainly():
+        h = a * b
+        return h, _square(h)
     return _Product.apply(a, b)
 
 
@@ -69,8 +75,8 @@ def add_time(
 ) -> Float[Tensor, "*batch d"]:
     """``y + t w``."""
     time, weight = time.to(y.dtype), weight.to(y.dtype)
-    if torch.compiler.is_compiling():
-        return y + time.unsqueeze(-1) * weight
+    if plainly():
+        return torch.addcmul(y, time.unsqueeze(-1), weight)
     return _AddTime.apply(y, time, weight)
 
 
@@ -85,8 +91,8 @@ def add_times(
     A product with few columns: no ``w_e`` is copied for each row.
     """
     time, member, weight = time.to(y.dtype), member.to(y.dtype), weight.to(y.dtype)
-    if torch.compiler.is_compiling():
-        return y + (member * time.unsqueeze(-1)) @ weight
+    if plainly():
+        return torch.addmm(y, member * time.unsqueeze(-1), weight)
     return _AddTimes.apply(y, time, member, weight)
 
 
@@ -97,10 +103,11 @@ def whole(
     factor: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, "rows n heads d+1"]:
     """``factor (R x, last)``; R turns the pairs ``(x_i, x_(i + p))``, i < p, alone."""
-    cos, sin = rotation or (x[..., 0, :0], x[..., 0, :0])
-    if torch.compiler.is_compiling():
-        out = torch.cat([_rotate(x, cos, sin), last.unsqueeze(-1).to(x.dtype)], dim=-1)
+    if plainly():
+        parts = [x] if rotation is None else _rotated(x, *rotation)
+        out = torch.cat([*parts, last.unsqueeze(-1).to(x.dtype)], dim=-1)
         return out if factor is None else out * factor.to(x.dtype)
+    cos, sin = rotation or (x[..., 0, :0], x[..., 0, :0])
     return _Whole.apply(x, last, cos, sin, factor)
 
 
@@ -108,26 +115,34 @@ def split_sums(
     sums: Float[Tensor, "*batch d+1"],
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """The space part ``s`` of attention's sums, its ``|s|^2``, and their last component."""
-    if torch.compiler.is_compiling():
+    if plainly():
         s = sums[..., :-1]
-        return s, square(s), wide(sums[..., -1])
+        return s, _square(s), wide(sums[..., -1])
     return _SplitSums.apply(sums)
 
 
 def rotate(x: Float[Tensor, "rows n heads d"], rotation: Rotation | None) -> Tensor:
     """``R x``."""
-    return x if rotation is None else _rotate(x, *rotation)
+    return x if rotation is None else torch.cat(_rotated(x, *rotation), dim=-1)
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> list[Tensor]:
+    """The parts of ``R x``, to be put side by side."""
     pairs = cos.shape[-1]
     cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
     a, b, rest = x.split([pairs, pairs, x.shape[-1] - 2 * pairs], dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
+    return [
+        torch.addcmul(a * cos, b, sin, value=-1),
+        torch.addcmul(b * cos, a, sin),
+        *([rest] if rest.shape[-1] else []),
+    ]
 
 
 def _square(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=-1, dtype=_wide_type(x)).square()
+    if torch.compiler.is_compiling():
+        return wide(x).square().sum(-1)
+    norm = torch.linalg.vector_norm(x, dim=-1, dtype=_wide_type(x))
+    return norm * norm
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
@@ -252,8 +267,10 @@ class _Whole(Function):
     @staticmethod
     def forward(ctx, x, last, cos, sin, factor):
         out = x.new_empty((*x.shape[:-1], x.shape[-1] + 1))
-        _turn(x, cos, sin, factor, out)
-        out[..., -1] = last if factor is None else last * factor
+        _turn(x, cos, sin, out)
+        out[..., -1] = last
+        if factor is not None:
+            out.mul_(factor)
         ctx.save_for_backward(cos, sin, factor, out if ctx.needs_input_grad[4] else None)
         return out
 
@@ -261,27 +278,26 @@ class _Whole(Function):
     def backward(ctx, g):
         cos, sin, factor, out = ctx.saved_tensors
         dx = g.new_empty((*g.shape[:-1], g.shape[-1] - 1))
-        _turn(g[..., :-1], cos, -sin, factor, dx)
+        _turn(g[..., :-1], cos, -sin, dx)
         last = wide(g[..., -1])
         d_factor = None
         if factor is not None:
-            last = last * factor
+            dx, last = dx.mul_(factor), last * factor
             if out is not None:
                 d_factor = (_dot(g, out).sum() / factor).to(factor.dtype)
         return dx, last, None, None, d_factor
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor, factor: Tensor | None, out: Tensor) -> None:
-    """Write ``factor R x`` into the first components of ``out``."""
-    pairs = cos.shape[-1]
-    if factor is not None:
-        cos, sin = (cos * factor).to(x.dtype), (sin * factor).to(x.dtype)
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
+    """Write ``R x`` into the first components of ``out``."""
+    pairs, d = cos.shape[-1], x.shape[-1]
+    parts = [pairs, pairs, d - 2 * pairs]
     cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
-    (a, b), (to_a, to_b) = x[..., : 2 * pairs].chunk(2, -1), out[..., : 2 * pairs].chunk(2, -1)
+    a, b, rest = x.split(parts, dim=-1)
+    to_a, to_b, to_rest = out[..., :d].split(parts, dim=-1)
     torch.mul(a, cos, out=to_a).addcmul_(b, sin, value=-1)
     torch.mul(b, cos, out=to_b).addcmul_(a, sin)
-    rest = x[..., 2 * pairs :]
-    out[..., 2 * pairs : x.shape[-1]] = rest if factor is None else rest * factor.to(x.dtype)
+    to_rest.copy_(rest)
 
 
 class _SplitSums(Function):

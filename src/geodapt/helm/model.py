@@ -46,9 +46,10 @@ class HelmDecoderLayer(GradientCheckpointingLayer):
         self.mlp_residual = LorentzResidual()
 
     def forward(
-        self, hidden_states: Float[Tensor, "rows n d"], c: Curvature, **kwargs: Any
+        self, hidden_states: Float[Tensor, "rows n d"], curvature: float | Tensor, **kwargs: Any
     ) -> tuple[Float[Tensor, "rows n d"], Float[Tensor, "tokens e"] | None]:
         """The block's points, and its gate's logits if it has experts."""
+        c = Curvature.of(curvature)  # here: checkpointing may take tensors alone for arguments
         h, time = self.input_layernorm(hidden_states, c)
         attended, _ = self.self_attn(h, time, c, **kwargs)
         hidden_states = self.attention_residual(hidden_states, attended, c)
@@ -176,7 +177,7 @@ class HelmModel(HelmPreTrainedModel):
             )
             if logits is not None:
                 router_logits.append(logits)
-        hidden_states, _ = self.norm(hidden_states, c)
+        hidden_states, _ = self.norm(hidden_states, Curvature.of(c))
         return MoeModelOutputWithPast(
             last_hidden_state=hidden_states,
             past_key_values=past_key_values,

@@ -6,9 +6,11 @@ in the form ``|x|^2 / (t(x) + 1/sqrt(c))``, which does not subtract. Where curva
 point near the origin, ``t`` is a large constant plus a small number, and only the small number
 says anything; in bfloat16 it would be lost.
 
-Everywhere: a point is its space components ``x``, ``c`` is positive, the space has curvature
-``-c``; scalars (times, excesses, norms) are float32 or wider, whatever type the vectors have.
+Everywhere: a point is its space components ``x``, the space has curvature ``-c`` with ``c`` above
+0; scalars (times, excesses, norms) are float32 or wider, whatever type the vectors have.
 """
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -16,7 +18,19 @@ from torch import Tensor
 
 from geodapt.helm import fused
 
-Curvature = float | Tensor
+
+class Curvature(NamedTuple):
+    """The curvature ``-c`` of a space, with the two powers of c that its formulas are made of."""
+
+    c: float | Tensor
+    radius: float | Tensor
+    """``1/sqrt(c)``, the time of the origin."""
+    radius2: float | Tensor
+    """``1/c``."""
+
+    @classmethod
+    def of(cls, c: float | Tensor) -> "Curvature":
+        return cls(c, c**-0.5, 1 / c)
 
 
 def time(x: Float[Tensor, "*batch d"], c: Curvature) -> Float[Tensor, "*batch"]:
@@ -26,12 +40,12 @@ def time(x: Float[Tensor, "*batch d"], c: Curvature) -> Float[Tensor, "*batch"]:
 
 def time_of(square: Float[Tensor, "*batch"], c: Curvature) -> Float[Tensor, "*batch"]:
     """Time of points with this ``|x|^2``."""
-    return torch.sqrt(square + 1 / c)
+    return torch.sqrt(square + c.radius2)
 
 
 def excess(square: Float[Tensor, "*batch"], c: Curvature) -> Float[Tensor, "*batch"]:
     """Time excess ``u = t - 1/sqrt(c)`` of points with this ``|x|^2``."""
-    return square / (torch.sqrt(square + 1 / c) + c**-0.5)
+    return square / (torch.sqrt(square + c.radius2) + c.radius)
 
 
 def inverse_norm(
@@ -49,8 +63,8 @@ def inverse_norm(
 
     The bracket is 0 or more (the inverse triangle inequality); rounding must not take it lower.
     """
-    bracket = excess * (2 * mass * c**-0.5 + excess) - square
-    return torch.rsqrt(mass * mass + c * bracket.clamp_min(0))
+    bracket = excess * (2 * mass * c.radius + excess) - square
+    return torch.rsqrt(mass * mass + c.c * bracket.clamp_min(0))
 
 
 def residual(
