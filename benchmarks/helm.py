@@ -24,6 +24,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    StaticCache,
 )
 
 from geodapt.helm import HelmConfig, HelmForCausalLM
@@ -124,13 +125,16 @@ def training(kind: str, width: int, tokens: int, options, compiled: bool) -> dic
 
 @torch.no_grad()
 def serving(kind: str, width: int, tokens: int, options) -> list[dict]:
-    """Prefill of a prompt, and one-token steps after it."""
+    """Prefill of a prompt, and one-token steps after it; the static cache grows as they are timed,
+    which changes nothing, since all of it is read in each."""
     models = pair(kind, width, options.layers, options.vocabulary, options.device)
     ids = torch.randint(0, options.vocabulary, (1, tokens), device=options.device)
-    caches, prefill, step = {}, {}, {}
+    caches, prefill, step, compiled = {}, {}, {}, {}
     for name, model in models.items():
         model.eval()
         caches[name] = model(ids, use_cache=True).past_key_values
+        static = StaticCache(model.config, max_cache_len=tokens + 128)
+        model(ids, past_key_values=static, use_cache=True)
 
         def first(model=model):
             with torch.no_grad():
@@ -141,9 +145,19 @@ def serving(kind: str, width: int, tokens: int, options) -> list[dict]:
                 model(ids[:, :1], past_key_values=cache, use_cache=True)
             cache.crop(-1)
 
-        prefill[name], step[name] = first, following
+        graph = torch.compile(model)
+
+        def next_one(run=graph, cache=static):
+            with torch.no_grad():
+                run(input_ids=ids[:, :1], past_key_values=cache, use_cache=True)
+
+        prefill[name], step[name], compiled[name] = first, following, next_one
     found = []
-    for what, sides, count_of in (("prefill", prefill, tokens), ("decoding step", step, 1)):
+    for what, sides, count_of in (
+        ("prefill", prefill, tokens),
+        ("decoding step, eager", step, 1),
+        ("decoding step, compiled, static cache", compiled, 1),
+    ):
         seconds = timed(sides, options.budget, most=30)
         speed = {name: round(count_of / s, 1) for name, s in seconds.items()}
         row = {"what": what, **about(kind, width, tokens, models), **compare(seconds)}
@@ -267,6 +281,7 @@ def main() -> None:
                         torch._dynamo.reset()
                         add(training(kind, width, tokens, options, compiled=True))
                     if "serve" in options.parts:
+                        torch._dynamo.reset()
                         add(*serving(kind, width, tokens, options))
                 if "cache" in options.parts:
                     add(cached(kind, width, options))

@@ -1,5 +1,9 @@
 """`geodapt compress`, as a person calls it."""
 
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 REFUSED = {
@@ -52,6 +56,28 @@ def test_the_command_refuses(geodapt, world, tmp_path, case):
     assert "error: " in done.err
     assert "Traceback" not in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_texts_of_several_files(geodapt, world, tmp_path):
+    """Calibrated on a folder, measured on a column of a table that a recipe names."""
+    texts = (world / "texts.txt").read_text().split("\n\n")
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "a.md").write_text("\n".join(texts[:30]))
+    pq.write_table(pa.table({"text": texts[30:]}), tmp_path / "some" / "b.parquet")
+    pq.write_table(pa.table({"body": texts}), tmp_path / "all.parquet")
+    out = tmp_path / "out"
+    done = geodapt(
+        *("run", "compress", f"model={world / 'llama'}", "method=svd", "texts=20"),
+        "bits_per_weight=6",
+        *(f"calibrate={tmp_path / 'some'}", "--out", out),
+        f"evaluate={{kind: text, path: {tmp_path / 'all.parquet'}, text: body}}",
+    )
+    assert done.code == 0, done.err
+    assert json.loads((out / "results.json").read_text())["compression"]["calibrated"]
+    done = geodapt("compress", world / "llama", "--method", "int8", "--out", tmp_path / "none",
+                   "--evaluate", tmp_path / "all.parquet")  # fmt: skip
+    assert (done.code, "has no column 'text'; it has body" in done.err) == (2, True)
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_command(geodapt, world, tmp_path):
