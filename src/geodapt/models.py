@@ -85,12 +85,11 @@ def text_batches(
     texts: Sequence[str],
     model: PreTrainedModel,
     max_tokens: int = 512,
-    size: int = 16,
 ) -> Iterator[dict[str, Tensor]]:
-    """Texts as a model takes them, in their order: padded, and cut to ``max_tokens``."""
-    for start in range(0, len(texts), size):
+    """Texts as a model takes them, 16 at a time: padded, and cut to ``max_tokens``."""
+    for start in range(0, len(texts), 16):
         batch = tokenizer(
-            list(texts[start : start + size]),
+            list(texts[start : start + 16]),
             padding=True,
             truncation=True,
             max_length=max_tokens,

@@ -132,8 +132,8 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> list[Tensor]:
     cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
     a, b, rest = x.split([pairs, pairs, x.shape[-1] - 2 * pairs], dim=-1)
     return [
-        torch.addcmul(a * cos, b, sin, value=-1),
-        torch.addcmul(b * cos, a, sin),
+        torch.addcmul(a * cos, b, sin, value=-1).to(x.dtype),  # angles may be wider
+        torch.addcmul(b * cos, a, sin).to(x.dtype),
         *([rest] if rest.shape[-1] else []),
     ]
 
