@@ -31,8 +31,10 @@ from geodapt.compress.compression import compress_layer, count_weights
 from geodapt.compress.curves import curve
 from geodapt.compress.forms import Form, Method
 from geodapt.compress.layers import compressible, replace_weight, weight_of
+from geodapt.compress.recipe import CompressRecipe
 from geodapt.compress.svd import Whitening
-from geodapt.data.corpus import ApiTextsSettings, CorpusSettings, DocsSettings, sample
+from geodapt.compress.texts import calibration_texts, measured_texts
+from geodapt.data.corpus import ApiTextsSettings, CorpusSettings, DocsSettings
 from geodapt.errors import InputError
 from geodapt.models import load_base, text_batches
 from geodapt.progress import console
@@ -47,7 +49,6 @@ WAYS = {  # name: method, whether it is calibrated, whether all layers take one 
     "int4 + low rank": ("lowrank_plus_int4", True, False),
     "integers + low rank": ("lowrank_plus_int", True, False),
 }
-CALIBRATED_ON, MEASURED_ON, TOKENS = 256, 200, 128
 
 
 class World:
@@ -57,13 +58,14 @@ class World:
         self.model, self.tokenizer, self.source, self.causal = model, tokenizer, source, causal
         self.layers = compressible(model)
         self.weights = count_weights(self.layers)
-        self.held_out = sample.draw(source, MEASURED_ON, TOKENS, splits=["test"])
+        self.held_out = measured_texts(CompressRecipe(calibrate=source))
         if not self.causal:
             self.before = measures.embeddings(model, tokenizer, self.held_out)
 
     def moments(self, seed: int) -> dict[str, Tensor]:
-        texts = sorted(sample.draw(self.source, CALIBRATED_ON, TOKENS, seed, ["train"]), key=len)
-        given = list(text_batches(self.tokenizer, texts, self.model, TOKENS))
+        recipe = CompressRecipe(calibrate=self.source, seed=seed)
+        texts = calibration_texts(recipe)
+        given = list(text_batches(self.tokenizer, texts, self.model, recipe.max_tokens))
         found = {}
         for group in calibrate(self.model, self.layers, given):
             found |= {path: moments.matrix for path, moments in group.items()}

@@ -1,4 +1,4 @@
-"""Base models by name: the offline one, a folder, or a hub name; and their blocks."""
+"""Base models by name (the offline one, a folder, a hub name), their blocks and their inputs."""
 
 import importlib.util
 from collections.abc import Iterator, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from jaxtyping import Shaped
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
@@ -85,8 +86,8 @@ def text_batches(
     texts: Sequence[str],
     model: PreTrainedModel,
     max_tokens: int = 512,
-) -> Iterator[dict[str, Tensor]]:
-    """Texts as a model takes them, 16 at a time: padded, and cut to ``max_tokens``."""
+) -> Iterator[dict[str, Shaped[Tensor, "rows tokens"]]]:
+    """Texts as a model takes them, 16 rows at a time: padded, and cut to ``max_tokens``."""
     for start in range(0, len(texts), 16):
         batch = tokenizer(
             list(texts[start : start + 16]),

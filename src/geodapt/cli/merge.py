@@ -224,7 +224,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     from geodapt.data.text_files import json_object, records
 
     if not path.is_file():
-        raise InputError(f"{path} does not exist; give a JSONL file with a text a line")
+        raise InputError(
+            f"{path} does not exist or is a folder; give a JSONL file with a text a line"
+        )
 
     def row(line: str) -> dict[str, Any]:
         found = json_object(line)

@@ -19,9 +19,9 @@ def calibration_texts(recipe: "CompressRecipe") -> list[str]:
 
 
 def measured_texts(recipe: "CompressRecipe") -> list[str]:
-    """Passages that are the same for every seed, and never those to calibrate on.
+    """Passages that are the same for every seed: of documents that are never calibrated on.
 
-    Of files that are given to measure on alone, all; of other sources the held-out tenth.
+    Of files that are given to measure on alone, any; of other sources those of the held-out tenth.
     """
     source = recipe.evaluate or recipe.calibrate or ApiTextsSettings()
     alone = isinstance(recipe.evaluate, TextSettings) and recipe.evaluate != recipe.calibrate

@@ -18,8 +18,8 @@ from torch.autograd import Function
 Rotation = tuple[Tensor, Tensor]
 
 
-def plainly() -> bool:
-    """Whether the formula itself is the best there is: compiled, or without gradients."""
+def formula_suffices() -> bool:
+    """Whether no gradient need be written out: it is compiled, or none is asked for."""
     return torch.compiler.is_compiling() or not torch.is_grad_enabled()
 
 
@@ -30,12 +30,12 @@ def wide(x: Tensor) -> Tensor:
 
 def square(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
     """``|x|^2``, in float32 or wider."""
-    return _square(x) if plainly() else _Square.apply(x)
+    return _square(x) if formula_suffices() else _Square.apply(x)
 
 
 def scale(x: Float[Tensor, "*batch d"], k: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch d"]:
     """``k x`` in the type of x, without rounding k to it."""
-    if plainly():
+    if formula_suffices():
         return (x * k.unsqueeze(-1)).to(x.dtype)
     return _Scale.apply(x, k)
 
@@ -44,7 +44,7 @@ def weighted_sum(
     x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], weight: Float[Tensor, ""]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """``s = x + w y``, ``|s|^2``, ``|x|^2`` and ``|y|^2``."""
-    if plainly():
+    if formula_suffices():
         s = torch.addcmul(x, y.to(x.dtype), weight.to(x.dtype))
         return s, _square(s), _square(x), _square(y)
     return _WeightedSum.apply(x, y.to(x.dtype), weight)
@@ -54,7 +54,7 @@ def rms_norm(
     x: Float[Tensor, "*batch d"], weight: Float[Tensor, "d"], eps: float
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
     """``h = weight x / sqrt(|x|^2 / d + eps)`` and ``|h|^2``."""
-    if plainly():
+    if formula_suffices():
         h = scale(x, torch.rsqrt(_square(x) / x.shape[-1] + eps)) * weight
         return h, _square(h)
     return _RMSNorm.apply(x, weight, eps)
@@ -64,7 +64,7 @@ def product(
     a: Float[Tensor, "*batch d"], b: Float[Tensor, "*batch d"]
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
     """``h = a b``, component by component, and ``|h|^2``."""
-    if plainly():
+    if formula_suffices():
         h = a * b
         return h, _square(h)
     return _Product.apply(a, b)
@@ -75,7 +75,7 @@ def add_time(
 ) -> Float[Tensor, "*batch d"]:
     """``y + t w``."""
     time, weight = time.to(y.dtype), weight.to(y.dtype)
-    if plainly():
+    if formula_suffices():
         return torch.addcmul(y, time.unsqueeze(-1), weight)
     return _AddTime.apply(y, time, weight)
 
@@ -91,7 +91,7 @@ def add_times(
     A product with few columns: no ``w_e`` is copied for each row.
     """
     time, member, weight = time.to(y.dtype), member.to(y.dtype), weight.to(y.dtype)
-    if plainly():
+    if formula_suffices():
         return torch.addmm(y, member * time.unsqueeze(-1), weight)
     return _AddTimes.apply(y, time, member, weight)
 
@@ -103,7 +103,7 @@ def whole(
     factor: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, "rows n heads d+1"]:
     """``factor (R x, last)``; R turns the pairs ``(x_i, x_(i + p))``, i < p, alone."""
-    if plainly():
+    if formula_suffices():
         parts = [x] if rotation is None else _rotated(x, *rotation)
         out = torch.cat([*parts, last.unsqueeze(-1).to(x.dtype)], dim=-1)
         return out if factor is None else out * factor.to(x.dtype)
@@ -115,7 +115,7 @@ def split_sums(
     sums: Float[Tensor, "*batch d+1"],
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
     """The space part ``s`` of attention's sums, its ``|s|^2``, and their last component."""
-    if plainly():
+    if formula_suffices():
         s = sums[..., :-1]
         return s, _square(s), wide(sums[..., -1])
     return _SplitSums.apply(sums)

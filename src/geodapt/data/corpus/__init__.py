@@ -22,9 +22,7 @@ CorpusSettings = Annotated[
 """Where text comes from: the ``data:`` part of a recipe, told apart by its ``kind``."""
 
 
-def load_corpus(
-    settings: ApiTextsSettings | DocsSettings | TextSettings | HubSettings,
-) -> Corpus:
+def load_corpus(settings: CorpusSettings) -> Corpus:
     """The documents that the settings describe.
 
     Raises :class:`geodapt.errors.InputError` where the text is not there or cannot be read.

@@ -22,9 +22,9 @@ class Corpus:
     facts: dict[str, Any] = field(default_factory=dict)
     """What a reader of results must know of it: packages, characters, files."""
 
-    def documents(self, split: str) -> Iterator[str]:
-        """The texts of one split."""
-        return (text for of, text in self.read() if of == split)
+    def documents(self, *splits: str) -> Iterator[str]:
+        """The texts of these splits, in the order in which they are read."""
+        return (text for of, text in self.read() if of in splits)
 
 
 def split_of(document: str, seed: int) -> str:

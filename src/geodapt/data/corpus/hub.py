@@ -54,7 +54,8 @@ def _read(settings: HubSettings) -> Iterator[str]:
             if not isinstance(text, str):
                 raise InputError(
                     f"{settings.name}, row {number + 1}: column '{settings.text}' holds no text; "
-                    f"it has {', '.join(row)}. Name the column of the text by data.text"
+                    f"it has {', '.join(row)}. Name the column of the text by data.text, or "
+                    "by 'text' of the key that names this source"
                 )
             progress.advance()
             if text.strip():
@@ -68,6 +69,7 @@ def _open(settings: HubSettings) -> Any:
         reason = str(error).strip().splitlines()
         raise InputError(
             f"data set '{settings.name}' could not be opened on the hub "
-            f"({reason[0] if reason else type(error).__name__}); check data.name, data.config, "
-            "data.split and the network, or give text of your own by data.kind=text"
+            f"({reason[0] if reason else type(error).__name__}); check its name, "
+            "config and split and the network, or give the path of a file or folder that is here "
+            "(kind: text)"
         ) from error

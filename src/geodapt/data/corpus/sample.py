@@ -1,7 +1,7 @@
 """A few texts of many, in one pass and little memory."""
 
 import heapq
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from geodapt.data.corpus import CorpusSettings, load_corpus
 from geodapt.data.domain import SPLITS, uniform
@@ -16,20 +16,21 @@ def draw(
     count: int,
     max_tokens: int,
     seed: int = 0,
-    splits: Container[str] = SPLITS,
+    splits: Sequence[str] = SPLITS,
 ) -> list[str]:
     """``count`` passages, long enough for ``max_tokens``, of the documents of some splits.
 
     Documents are streamed. Raises :class:`InputError` where they cannot be read or there are none.
     """
     corpus = load_corpus(settings)
-    documents = (text for split, text in corpus.read() if split in splits)
-    found = sample(passages(documents, CHARACTERS_A_TOKEN * max_tokens), count, seed)
+    pieces = passages(corpus.documents(*splits), CHARACTERS_A_TOKEN * max_tokens)
+    found = sample(pieces, count, seed)
     if not found:
         raise InputError(
-            f"{corpus.name} holds no text"
+            f"{corpus.name} holds no text; give a source that does"
             if "train" in splits
-            else f"{corpus.name} holds too few documents to set any aside; give more"
+            else f"{corpus.name} holds too few documents to set any aside; give more, or others "
+            "to measure on"
         )
     return found
 

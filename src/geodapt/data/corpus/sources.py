@@ -19,7 +19,7 @@ HUB_DOCUMENTS = 10_000
 """Documents that are read of a hub data set, so that a sample does not fetch all of Wikipedia."""
 
 
-def named(source: str) -> ApiTextsSettings | DocsSettings | HubSettings | TextSettings:
+def named(source: str) -> CorpusSettings:
     """The settings that a word stands for.
 
     ``api-calls`` and ``docs`` are built in; a file or a folder is text of one's own, each record or

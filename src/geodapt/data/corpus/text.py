@@ -168,7 +168,8 @@ def _parquet(file: Path, column: str) -> Iterator[str]:
         if column not in names:
             raise InputError(
                 f"{file} has no column '{column}'; it has {', '.join(names)}. "
-                "Name the column of the text by data.text"
+                "Name the column of the text by data.text, or by 'text' of the key that names this "
+                "source"
             )
         with bar(f"reading {file.name}", table.metadata.num_rows) as progress:
             for batch in table.iter_batches(1000, columns=[column]):
