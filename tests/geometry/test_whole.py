@@ -44,6 +44,25 @@ def test_three_ways_are_one_function(name, monkeypatch):
             torch.testing.assert_close(function(*args, 1.3), exact, rtol=3e-7, atol=1e-8)
 
 
+@pytest.mark.parametrize("name", ["inner", "distance", "to_poincare", "radius", "conformal_factor"])
+def test_rows_that_need_double_sums_get_them_and_do_not_change_their_neighbours(name):
+    """Close pairs, and points near the ball's edge, with easy ones, zeros and huge ones between."""
+    function = getattr(lorentz, name, None) or getattr(poincare, name)
+    x, y = torch.randn(2, 29, 150) / 150**0.5
+    y[::3] = x[::3] * (1 + 1e-6)
+    if name in ("inner", "distance", "to_poincare"):
+        x[5], x[9], x[11] = 0, 1e-25, 1e3 if name != "to_poincare" else 1e25
+    else:
+        x = lorentz.to_poincare(x * torch.logspace(-25, 2, 29)[:, None])
+        x[5] = 0
+    args = (x, y) if name in ("inner", "distance") else (x,)
+    found = function(*args)
+    exact = function(*(a.double() for a in args)).float()
+    torch.testing.assert_close(found, exact, rtol=5e-7, atol=1e-30)
+    alone = torch.stack([function(*(a[i] for a in args)) for i in range(len(x))])
+    assert torch.equal(found, alone)
+
+
 def gradients(name, args, c, dtype):
     """Those of a random projection, by the points and the curvature."""
     leaves = [a.to(dtype).requires_grad_() for a in (*args, c)]

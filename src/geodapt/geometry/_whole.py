@@ -35,6 +35,7 @@ WEIGHTS = ("w", "r")
 ARGUMENTS = struct.Struct("12P2d4n")  # ``arguments`` of _kernels.cpp
 UNUSED = (0, 0, 0)  # addresses of vectors
 
+EMPTY = inspect.Parameter.empty
 KERNELS: dict[str, "Kernel"] = {}
 
 
@@ -61,7 +62,7 @@ class Kernel:
         x = vectors[0]
         if self.gives is None:
             return x.new_empty((*batch, x.shape[-1]))
-        return x.new_empty(batch, dtype=self.gives)
+        return x.new_empty(batch) if self.gives is x.dtype else x.new_empty(batch, dtype=self.gives)
 
     def values(self, vectors: Sequence[Tensor], c: Scalar, w: Scalar) -> Tensor:
         """What the function gives."""
@@ -118,10 +119,10 @@ class Kernel:
         by: Sequence[int] = (0,) * 5,
     ) -> None:
         """Run the kernel; numbers are addresses of where its results belong."""
-        d = vectors[0].shape[-1]
+        shape = (*batch, vectors[0].shape[-1])
         n, m = batch if self.pairs else (math.prod(batch), 1)
-        shape = (*batch, d)
-        rows = [_dense(v if self.pairs or v.shape == shape else v.expand(shape)) for v in vectors]
+        rows = [v if self.pairs or v.shape == shape else v.expand(shape) for v in vectors]
+        rows = [_dense(r) for r in rows]  # held until the kernel is done
         each_c, all_c = _numbers(c, batch)
         each_w, all_w = _numbers(w, batch)
         getattr(_native.library(), self.name)(
@@ -133,8 +134,12 @@ class Kernel:
                 *by,
                 0 if each_c is None else each_c.data_ptr(),
                 0 if each_w is None else each_w.data_ptr(),
-                *(all_c, all_w, n, m, d),
-                1 if n * m * d < _native.ALONE else torch.get_num_threads(),
+                all_c,
+                all_w,
+                n,
+                m,
+                shape[-1],
+                1 if n * m * shape[-1] < _native.ALONE else torch.get_num_threads(),
             )
         )
 
@@ -150,6 +155,7 @@ def one_pass(*, gives: torch.dtype | None = None, pairs: bool = False) -> Callab
         signature = inspect.signature(function)
         names = tuple(signature.parameters)
         defaults = tuple(p.default for p in signature.parameters.values())
+        needed = defaults.count(EMPTY)
         first = next(at for at, name in enumerate(names) if name in VECTORS)
         points = slice(first, first + sum(name in VECTORS for name in names))
         weight = next((at for at, name in enumerate(names) if name in WEIGHTS), None)
@@ -172,13 +178,12 @@ def one_pass(*, gives: torch.dtype | None = None, pairs: bool = False) -> Callab
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> Tensor:
             every = args + defaults[len(args) :]
+            fits = needed <= len(args) <= len(names)
             if kwargs:
                 open_names = names[len(args) :]
                 every = (*args, *map(kwargs.get, open_names, defaults[len(args) :]))
-                fits = kwargs.keys() <= set(open_names)
-            else:
-                fits = len(args) <= len(names)
-            if fits and not any(argument is inspect.Parameter.empty for argument in every):
+                fits = kwargs.keys() <= set(open_names) and all(a is not EMPTY for a in every)
+            if fits:
                 vectors, c = every[points], every[-1]
                 w = 1.0 if weight is None else every[weight]
                 if torch.compiler.is_compiling():
@@ -266,11 +271,10 @@ def _ordinary(vectors, c, w, pairs: bool) -> bool:
 
 def _recorded(vectors, c, w) -> bool:
     """Whether a gradient is recorded."""
-    return (
-        any(v.requires_grad for v in vectors)
-        or (isinstance(c, Tensor) and c.requires_grad)
-        or (isinstance(w, Tensor) and w.requires_grad)
-    )
+    for given in (*vectors, c, w):
+        if isinstance(given, Tensor) and given.requires_grad:
+            return True
+    return False
 
 
 def _dense(x: Tensor) -> Tensor:
