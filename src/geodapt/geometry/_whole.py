@@ -271,10 +271,7 @@ def _ordinary(vectors, c, w, pairs: bool) -> bool:
 
 def _recorded(vectors, c, w) -> bool:
     """Whether a gradient is recorded."""
-    for given in (*vectors, c, w):
-        if isinstance(given, Tensor) and given.requires_grad:
-            return True
-    return False
+    return any(isinstance(given, Tensor) and given.requires_grad for given in (*vectors, c, w))
 
 
 def _dense(x: Tensor) -> Tensor:
