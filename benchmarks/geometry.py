@@ -83,8 +83,10 @@ def errors(name: str, sides: dict[str, Callable], rows: int) -> dict:
         elif error > found[side][what]:
             found[side][what], found[side][f"{what}_at"] = float(f"{error:.1e}"), where
 
-    for kind, norm, c, args in cases.sweep(function.takes, rows=rows):
-        where = f"{kind}, norm {norm:g}, c {c:g}"
+    widths = [d for which, d in cases.widths() if which == name]
+    swept = [(d, *case) for d in widths for case in cases.sweep(function.takes, rows=rows, d=d)]
+    for d, kind, norm, c, args in swept:
+        where = f"{kind}, norm {norm:g}, c {c:g}, {d} dimensions"
         truths = [cases.exact_value(function, args, row, c) for row in range(rows)]
         for side, call in sides.items():
             with torch.no_grad():
@@ -93,7 +95,7 @@ def errors(name: str, sides: dict[str, Callable], rows: int) -> dict:
                 finite = bool(torch.isfinite(out[row]).all())
                 error = cases.value_error(out, row, truth) if finite else math.nan
                 note(side, "value", error, where)
-        if cases.has_gradient(name, kind, args, c):
+        if d == min(widths) and cases.has_gradient(name, kind, args, c):
             weight, gradients = cases.weight_and_gradients(function, args, c)
             for side, call in sides.items():
                 error = cases.gradient_error(call, args, c, weight, gradients)

@@ -165,6 +165,13 @@ def sweep(takes: str, rows: int = 3, d: int = 4) -> Iterator[tuple[str, float, f
         yield kind, norm, c, arguments(takes, kind, norm, c, rows, d)
 
 
+def widths() -> list[tuple[str, int]]:
+    """Every function by name with the dimensions to try it in; one is beyond the registers of the
+    kernels, which add up long vectors in another way than short ones."""
+    matrix = {"poincare.mobius_matvec"}  # of four columns
+    return [(name, d) for d in (4, 139) for name in FUNCTIONS if d == 4 or name not in matrix]
+
+
 def exact_value(function: Function, args: tuple[torch.Tensor, ...], row: int, c: float):
     return function.exact(*(exact.numbers(a[row]) for a in args), mpf(c))
 

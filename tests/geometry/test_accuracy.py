@@ -11,10 +11,10 @@ from geodapt.geometry import _native, lorentz
 VALUE, GRADIENT = 1e-6, 1e-5
 
 
-@pytest.mark.parametrize("name", cases.FUNCTIONS)
-def test_values(name):
+@pytest.mark.parametrize(("name", "d"), cases.widths())
+def test_values(name, d):
     function = cases.FUNCTIONS[name]
-    for kind, norm, c, arguments in cases.sweep(function.takes, rows=2):
+    for kind, norm, c, arguments in cases.sweep(function.takes, rows=2, d=d):
         out = function.ours(*arguments, c)
         for row in range(2):
             truth = cases.exact_value(function, arguments, row, c)

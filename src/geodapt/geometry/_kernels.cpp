@@ -67,13 +67,12 @@ INLINE doubles load(const double *from) {
 INLINE void store(double *to, doubles v) { std::memcpy(to, &v, sizeof v); }
 
 INLINE doubles halves(wide v) { /* added up, lane by lane */
-#ifdef __AVX512F__
-  return (doubles)(_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)v)) + _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd((__m512d)v,1))));
-#else
-  float each[2 * LANES];
-  std::memcpy(each, &v, sizeof v);
-  return load(each) + load(each + LANES);
-#endif
+  floats half[2];
+  std::memcpy(half, &v, sizeof v);
+  half[0] += half[1];
+  float sum[LANES];
+  std::memcpy(sum, half, sizeof sum);
+  return load(sum);
 }
 
 /* The lane of two vectors' 2 LANES that goes to the given one when chunks of 2n lanes are halved */
@@ -421,12 +420,12 @@ template <class S> INLINE void add_up_quickly(const group &rows, doubles *sum) {
       }
       for (int i = 0; i < S::SUMS; i++) s[i] += halves(f[i]);
     }
-    if (__builtin_expect(all < a->d, 0))
-    along(a->d - all, [&](size k, auto piece) __attribute__((always_inline)) {
-      doubles in[S::VECTORS];
-      for (int i = 0; i < S::VECTORS; i++) in[i] = piece.read(vector[i] + all + k);
-      S::add(s, in);
-    });
+    if (all < a->d)
+      along(a->d - all, [&](size k, auto piece) __attribute__((always_inline)) {
+        doubles in[S::VECTORS];
+        for (int i = 0; i < S::VECTORS; i++) in[i] = piece.read(vector[i] + all + k);
+        S::add(s, in);
+      });
     for (int i = 0; i < S::SUMS; i++) part[i][r] = s[i];
   }
   for (int i = 0; i < S::SUMS; i++) sum[i] = totals(part[i]);
@@ -441,15 +440,15 @@ INLINE result<doubles> exactly(const group &rows, Formula formula) {
 }
 
 /* A quick formula gives, of float32 sums, a number or factor and by how much it magnifies their
-   errors. Rows where that is not below two are computed exactly; what a row gives does not depend
-   on its neighbours. */
+   errors. Rows where that is not between 0 and 2 are computed exactly; what a row gives does not
+   depend on its neighbours. */
 template <template <class> class QuickSums, template <class> class Sums, class Quick, class Formula>
 INLINE result<doubles> quickly(const group &rows, Quick quick, Formula formula) {
   typedef QuickSums<doubles> S;
   doubles sum[S::SUMS];
   add_up_quickly<S>(rows, sum);
   const result<doubles> k = quick(S::of(sum), rows.c(), rows.w());
-  const auto good = k.y < 2.0; /* nor where that is no number */
+  const auto good = (k.y > 0.0) & (k.y < 2.0);
   bool all = true;
   for (size l = 0; l < LANES; l++) all &= good[l] != 0;
   return all ? k : one(select(good, k.x, exactly<Sums>(rows, formula).x));
@@ -662,7 +661,7 @@ QUICK_KERNEL(poincare_radius, quick_radius, alone, alone, NUMBER,
              return one(2.0 * sqrt(p.xx) * artanhc(c * p.xx));)
 constexpr auto quick_conformal_factor = FORMULA({
   const auto k = 1.0 / (1.0 - c * p.xx);
-  return both(2.0 * k, select(k > 0.0, k, constant(2.0, k)));
+  return both(2.0 * k, k);
 });
 QUICK_KERNEL(poincare_conformal_factor, quick_conformal_factor, alone, alone, NUMBER,
              return one(2.0 / (1.0 - c * p.xx));)
