@@ -32,7 +32,7 @@ from geodapt.helm import fused, hope, points
 from geodapt.helm.attention import attend, centroid, softmax
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.hope import Rotation
-from geodapt.helm.layers import HelmRMSNorm, LearnedScalar, LorentzLinear
+from geodapt.helm.layers import HelmRMSNorm, LearnedScalar, LorentzLinear, PointLinear
 from geodapt.helm.points import Curvature
 
 
@@ -59,7 +59,7 @@ class HelmLatentAttention(nn.Module):
             self.q_b_proj = LorentzLinear(config.q_lora_rank, queries)
         self.kv_a_proj_with_mqa = LorentzLinear(d, self.rank - 1 + self.rope, bias)
         self.kv_a_layernorm = HelmRMSNorm(self.rank - 1, eps)
-        self.kv_b_proj = nn.Linear(self.rank, self.heads * (self.nope + self.value), bias)
+        self.kv_b_proj = PointLinear(self.rank, self.heads * (self.nope + self.value), bias)
         self.o_proj = LorentzLinear(self.heads * self.value, d, bias)
         size = config.qk_nope_head_dim + config.qk_rope_head_dim
         self.temperature = LearnedScalar(math.sqrt(self.heads * size))

@@ -47,6 +47,15 @@ class LorentzLinear(nn.Linear):
         return fused.add_time(super().forward(x), time, self.time_weight)
 
 
+class PointLinear(nn.Linear):
+    """:class:`LorentzLinear` in one matrix, for points that come with their time as last component.
+
+    The time's column starts at 0, too. A point's time is about as long as all of its space
+    components together, so drawn like theirs its weights would add as much as all of them: an
+    offset that hardly differs between tokens.
+    """
+
+
 class HelmRMSNorm(nn.Module):
     """RMSNorm of the space components; gives the point and its time."""
 

@@ -24,7 +24,13 @@ from geodapt.helm.config import HelmConfig
 from geodapt.helm.experts import HelmExperts, HelmMoE, HelmRouter, sequence_balance_loss
 from geodapt.helm.hope import HelmRotaryEmbedding, RelativeBias
 from geodapt.helm.latent_attention import HelmLatentAttention
-from geodapt.helm.layers import HelmMLP, HelmRMSNorm, LearnedScalar, LorentzResidual
+from geodapt.helm.layers import (
+    HelmMLP,
+    HelmRMSNorm,
+    LearnedScalar,
+    LorentzResidual,
+    PointLinear,
+)
 from geodapt.helm.points import Curvature
 
 ZERO = {"time_weight", "gate_up_time", "down_time", "offset", "curvature_offset"}
@@ -93,6 +99,10 @@ class HelmPreTrainedModel(PreTrainedModel):
             init.normal_(module.down_proj, mean=0.0, std=std)
         elif isinstance(module, RelativeBias):
             init.zeros_(module.weight)
+        elif isinstance(module, PointLinear) and not getattr(
+            module.weight, "_is_hf_initialized", False
+        ):  # a column, unlike a weight, does not know whether it was loaded
+            module.weight[:, -1].zero_()
         for name, tensor in (
             *module.named_parameters(recurse=False),
             *module.named_buffers(recurse=False),
