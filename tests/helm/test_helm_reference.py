@@ -6,8 +6,15 @@ import pytest
 import torch
 
 from geodapt.geometry import lorentz
-from geodapt.helm import points
-from geodapt.helm.layers import HelmMLP, HelmRMSNorm, LorentzLinear, LorentzResidual
+from geodapt.helm import HelmForCausalLM, points
+from geodapt.helm.experts import HelmExperts
+from geodapt.helm.layers import (
+    HelmMLP,
+    HelmRMSNorm,
+    LorentzLinear,
+    LorentzResidual,
+    PointLinear,
+)
 from tests.helm import reference, small
 from tests.helm.reference import Reference
 
@@ -91,3 +98,20 @@ def test_flat_limit_of_the_residual_is_the_sum():
     x, y = torch.randn(2, 3, 8, dtype=torch.float64)
     join = LorentzResidual().double()
     torch.testing.assert_close(join(x, y, points.Curvature.of(1e-9)), x + y, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["mha", "mla-query-latent", "mice"])
+def test_a_fresh_model_reads_no_times(kind):
+    """A time is as long as all space components together: its weights start at 0 everywhere."""
+    helm = HelmForCausalLM(small.config(**small.KINDS[kind]))
+    longer, shorter = torch.full((3,), 9.0), torch.ones(3)
+    for module in helm.modules():
+        x = torch.randn(3, getattr(module, "in_features", 1))
+        if isinstance(module, LorentzLinear):
+            assert torch.equal(module(x, longer), module(x, shorter))
+        elif isinstance(module, PointLinear):
+            points = [torch.cat([x[:, 1:], t[:, None]], dim=-1) for t in (longer, shorter)]
+            assert torch.equal(*map(module, points))
+        elif isinstance(module, HelmExperts):
+            assert not module.gate_up_time.any()
+            assert not module.down_time.any()
