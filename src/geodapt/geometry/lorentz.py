@@ -8,7 +8,8 @@ where it is needed. Tangent vectors are stored likewise; the time component of `
 
 Everywhere: the last dimension is the vector's, the others broadcast; ``c`` is a positive number
 or a tensor that broadcasts with the batch dimensions (those without the vector's), and may be
-learned. Results have the inputs' type; the arithmetic inside is float64, whatever autocast says.
+learned. Results have the inputs' type; the arithmetic inside is float64, whatever autocast says,
+but for sums that float32 is shown to be enough for.
 
 Notation: ``gamma(x) = sqrt(c) t(x)``, and ``q(x, y) = <x-y, x-y>_L``, the squared chord, for which
 ``-c <x, y>_L = cosh(sqrt(c) d(x, y)) = 1 + c q / 2``. Every formula is written in ``q``, because
