@@ -439,16 +439,16 @@ INLINE result<doubles> exactly(const group &rows, Formula formula) {
   return formula(S::of(sum), rows.c(), rows.w());
 }
 
-/* A quick formula gives, of float32 sums, a number or factor and by how much it magnifies their
-   errors. Rows where that is not between 0 and 2 are computed exactly; what a row gives does not
-   depend on its neighbours. */
+/* A quick formula gives, of float32 sums, a number or factor, and a second number that is above 0
+   where it at most doubles their errors. All other rows are computed exactly; what a row gives does
+   not depend on its neighbours. */
 template <template <class> class QuickSums, template <class> class Sums, class Quick, class Formula>
 INLINE result<doubles> quickly(const group &rows, Quick quick, Formula formula) {
   typedef QuickSums<doubles> S;
   doubles sum[S::SUMS];
   add_up_quickly<S>(rows, sum);
   const result<doubles> k = quick(S::of(sum), rows.c(), rows.w());
-  const auto good = (k.y > 0.0) & (k.y < 2.0);
+  const auto good = (k.y > 0.0) & (k.x - k.x == 0.0); /* and finite */
   bool all = true;
   for (size l = 0; l < LANES; l++) all &= good[l] != 0;
   return all ? k : one(select(good, k.x, exactly<Sums>(rows, formula).x));
@@ -608,14 +608,14 @@ KERNEL(manifold_raised, products, VECTOR, return both(c * p.xy, constant(1.0, c)
 KERNEL(lorentz_time, alone, NUMBER, return one(sqrt(p.xx + 1.0 / c));)
 constexpr auto quick_inner = FORMULA({
   const auto times = sqrt((p.xx + 1.0 / c) * (p.yy + 1.0 / c));
-  return both(p.xy - times, times / (times - p.xy));
+  return both(p.xy - times, times - 2.0 * p.xy); /* magnified: times / (times - xy) */
 });
 QUICK_KERNEL(lorentz_inner, quick_inner, products, gaps, NUMBER,
              return one(-1.0 / c - 0.5 * chord(p, c));)
 constexpr auto quick_distance = FORMULA({ /* arcosh loses nothing but near 1 */
-  const auto times = sqrt((p.xx + 1.0 / c) * (p.yy + 1.0 / c)), inner = times - p.xy;
-  const auto cosh = c * inner, sinh = sqrt(cosh * cosh - 1.0), arc = log(cosh + sinh);
-  return both(arc / sqrt(c), times / inner * cosh / (sinh * arc));
+  const auto times = sqrt((p.xx + 1.0 / c) * (p.yy + 1.0 / c));
+  const auto cosh = c * (times - p.xy), sinh = sqrt(cosh * cosh - 1.0), arc = log(cosh + sinh);
+  return both(arc / sqrt(c), 2.0 * sinh * arc - c * times); /* magnified: c times / (sinh arc) */
 });
 QUICK_KERNEL(lorentz_distance, quick_distance, products, gaps, NUMBER,
              return one(chord_to_distance(chord(p, c), c));)
@@ -623,7 +623,7 @@ KERNEL(lorentz_pairwise_distance, gaps, PAIRS, return one(chord_to_distance(chor
 KERNEL(lorentz_exp0, alone, VECTOR, return one(sinhc(c * p.xx));)
 KERNEL(lorentz_log0, alone, VECTOR, return one(asinhc(c * p.xx));)
 constexpr auto quick_to_poincare = FORMULA({
-  return both(1.0 / (1.0 + sqrt(1.0 + c * p.xx)), 1.0 + 0.0 * p.xx); /* no number if infinite */
+  return both(1.0 / (1.0 + sqrt(1.0 + c * p.xx)), 1.0 + 0.0 * p.xx); /* unless that is infinite */
 });
 QUICK_KERNEL(lorentz_to_poincare, quick_to_poincare, alone, alone, VECTOR,
              return one(1.0 / (1.0 + sqrt(1.0 + c * p.xx)));)
@@ -654,14 +654,13 @@ KERNEL(poincare_distance, gaps, NUMBER, return one(chord_to_distance(ball_chord(
 KERNEL(poincare_pairwise_distance, gaps, PAIRS,
        return one(chord_to_distance(ball_chord(p, c), c));)
 constexpr auto quick_radius = FORMULA({
-  const auto z = sqrt(c * p.xx), magnified = 1.0 / (1.0 - z * z);
-  return both(log((1.0 + z) / (1.0 - z)) / sqrt(c), select(z > 1e-6, magnified, 2.0 + z));
+  const auto z = sqrt(c * p.xx);
+  return both(log((1.0 + z) / (1.0 - z)) / sqrt(c), select(z > 1e-6, 1.0 - 2.0 * z * z, -z));
 });
 QUICK_KERNEL(poincare_radius, quick_radius, alone, alone, NUMBER,
              return one(2.0 * sqrt(p.xx) * artanhc(c * p.xx));)
 constexpr auto quick_conformal_factor = FORMULA({
-  const auto k = 1.0 / (1.0 - c * p.xx);
-  return both(2.0 * k, k);
+  return both(2.0 / (1.0 - c * p.xx), 1.0 - 2.0 * c * p.xx); /* magnified: 1 / (1 - c xx) */
 });
 QUICK_KERNEL(poincare_conformal_factor, quick_conformal_factor, alone, alone, NUMBER,
              return one(2.0 / (1.0 - c * p.xx));)
