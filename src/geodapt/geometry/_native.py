@@ -1,9 +1,9 @@
-"""The CPU kernels of ``_kernels.cpp``, compiled once by the machine's own C++ compiler.
+"""The CPU kernels of ``kernels/``, compiled once by the machine's own C++ compiler.
 
 They are an accelerator, not a requirement: everything they compute, the functions themselves
 compute with PyTorch operators in float64, several times slower. So anything unusual means no
 kernels, silently: another system than Linux, no compiler, ``GEODAPT_NATIVE=0``, a compiler that
-fails. Nothing is downloaded; the source is the file beside this one.
+fails. Nothing is downloaded; the source is the folder beside this file.
 
 The first call that can use them compiles them, about ten seconds, into the cache folder under a
 name made of the source, the compiler and the processor. A library there is loaded only if no other
@@ -25,7 +25,7 @@ from pathlib import Path
 from geodapt.files import cache_folder
 from geodapt.progress import bar
 
-SOURCE = Path(__file__).with_name("_kernels.cpp")
+SOURCE = Path(__file__).parent / "kernels" / "kernels.cpp"
 OPTIONS = [
     *("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),
     *("-fPIC", "-shared"),
@@ -47,7 +47,9 @@ def library() -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get("CXX") or "c++")
     if compiler is None:
         return None
-    key = hashlib.sha256(SOURCE.read_bytes() + f"{compiler}|{_processor()}".encode())
+    key = hashlib.sha256(f"{compiler}|{_processor()}".encode())
+    for file in sorted(SOURCE.parent.glob("*.[ch]pp")):
+        key.update(file.read_bytes())
     target = cache_folder() / "native" / f"geometry-{key.hexdigest()[:16]}.so"
     try:
         return _load(_compiled(compiler, target))

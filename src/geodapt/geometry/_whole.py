@@ -32,7 +32,7 @@ Scalar = float | Tensor
 MEMORY = (Tensor, torch.nn.Parameter)  # not a tensor that only stands for another
 VECTORS = ("x", "y", "v")  # the names that these arguments have in every function
 WEIGHTS = ("w", "r")
-ARGUMENTS = struct.Struct("12P2d4n")  # ``arguments`` of _kernels.cpp
+ARGUMENTS = struct.Struct("12P2d4n")  # ``arguments`` of kernels/sums.hpp
 UNUSED = (0, 0, 0)  # addresses of vectors
 
 EMPTY = inspect.Parameter.empty
