@@ -1,10 +1,11 @@
 """Accuracy and speed of the geometry beside geoopt's and hypll's, all in float32.
 
 Accuracy: every function on points 1e-4 to 1e3 from the origin, near and far pairs, curvatures
-1e-3 to 1e2. Values and gradients are compared with the textbook formulas in 60-digit arithmetic
-(gradients by central differences there, which float64 would be too coarse for); largest relative
-error, and how many results are not finite. Peers that store the time component get it correctly
-rounded. Speed: every shared function, eager and compiled, forward, and forward with backward; the
+1e-3 to 1e2. Values, in few dimensions and in many, and gradients, in few, are compared with the
+textbook formulas in 60-digit arithmetic (gradients by central differences there, which float64
+would be too coarse for); largest relative error, and how many results are not finite. Peers that
+store the time component get it correctly rounded.
+Speed: every shared function, eager and compiled, forward, and forward with backward; the
 sides take turns of a few calls, and the figures are medians of the processor time of a call, by
 one thread unless told otherwise. The floor beside it is the fastest PyTorch operator that reads
 and writes as many float32 vectors. Prints JSON.

@@ -7,7 +7,8 @@
 
    Rows are contiguous and the batch is flattened. As many rows as a register has lanes are taken
    together: the sums of each, the formula for all of them at once, then the results. A formula is
-   written once, for any number type: numbers give the values, dual numbers also the slopes. */
+   written once, for any number type: numbers give the values, dual numbers also the slopes. A quick
+   formula beside it gives values alone, from float32 sums, and says where they suffice. */
 #include "passes.hpp"
 
 #define FORMULA(...)                                                                          \
