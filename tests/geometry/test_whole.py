@@ -1,7 +1,6 @@
 """Whole functions in one pass: equal to their definitions, and out of the way where they must."""
 
 import multiprocessing
-import shutil
 
 import cases
 import pytest
@@ -10,6 +9,7 @@ from functorch.compile import make_boxed_func
 from torch import func
 from torch._dynamo.backends.common import aot_autograd
 
+from geodapt import native
 from geodapt.geometry import _native, _whole, checked, lorentz, poincare
 
 needs_kernels = pytest.mark.parametrize("have", [True] if _native.library() else [])
@@ -265,57 +265,16 @@ def test_gradients_of_gradients():
 
 
 @needs_kernels
-def test_library_of_another_user_is_not_loaded(have, tmp_path):
-    shared = tmp_path / "shared"
-    shared.mkdir(mode=0o777)
-    shared.chmod(0o777)
-    library = shared / "kernels.so"
-    shutil.copyfile(_native.library()._name, library)
-    with pytest.raises(OSError, match="another user"):
-        _native._load(library)
-    shared.chmod(0o755)
-    _native._load(library)
-
-
-@pytest.fixture
-def small_source(tmp_path, monkeypatch):
-    """In place of the kernels, which take seconds to compile."""
-    source = tmp_path / "small.cpp"
-    source.write_text('extern "C" int answer() { return 42; }', encoding="utf-8")
-    monkeypatch.setattr(_native, "SOURCE", source)
-    monkeypatch.setenv("GEODAPT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@needs_kernels
-def test_kernels_are_compiled_into_the_cache(have, small_source):
-    assert _native.library.__wrapped__().answer() == 42
-    assert [p.suffix for p in (small_source / "native").iterdir()] == [".so"]
-
-
-@needs_kernels
-def test_read_only_cache_compiles_for_this_process(have, small_source):
-    small_source.mkdir()
-    (small_source / "native").write_text("a file where the folder should be", encoding="utf-8")
-    assert _native.library.__wrapped__().answer() == 42
-
-
-@needs_kernels
 def test_kernels_without_vector_mathematics_or_threads(have, tmp_path, monkeypatch):
     x, y = torch.randn(2, 20, 40)
     expected = lorentz.distance(x, y)
-    monkeypatch.setattr(_native, "VARIANTS", _native.VARIANTS[-1:])
-    quick = [option.replace("-O3", "-O1") for option in _native.OPTIONS]
-    monkeypatch.setattr(_native, "OPTIONS", quick)
-    plain = _native._load(_native._compiled(_compiler(), tmp_path / "kernels.so"))
+    monkeypatch.setattr(native, "VARIANTS", native.VARIANTS[-1:])
+    quick = [option.replace("-O3", "-O1") for option in native.OPTIONS]
+    monkeypatch.setattr(native, "OPTIONS", quick)
+    monkeypatch.setenv("GEODAPT_CACHE", str(tmp_path))
+    plain = native._library.__wrapped__(_native.SOURCE)
     monkeypatch.setattr(_native, "library", lambda: plain)
     torch.testing.assert_close(lorentz.distance(x, y), expected)
-
-
-def _compiler() -> str:
-    compiler = shutil.which("c++")
-    assert compiler
-    return compiler
 
 
 def _in_a_worker() -> None:

@@ -31,10 +31,3 @@ def updates(parts: Sequence[Part]) -> Iterator[tuple[slice, Float[Tensor, "n ban
         for part, delta in zip(parts, deltas, strict=True):
             torch.mm(part.B[band], part.A, out=delta)
         yield band, deltas
-
-
-def weighted_sum(
-    weights: Float[Tensor, "n"], deltas: Float[Tensor, "n band in"]
-) -> Float[Tensor, "band in"]:
-    """``sum_i w_i delta_i``, in one pass over the updates."""
-    return (weights[None] @ deltas.flatten(1)).view(deltas.shape[1:])

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from geodapt.adapters.merging.bands import updates, weighted_sum
-from geodapt.adapters.merging.dropping import dropper
-from geodapt.adapters.merging.registry import Merged, Part, empty, register, weights_of
-from geodapt.adapters.merging.signs import merge_agreeing
+from geodapt.adapters.merging.combining import merge_agreeing, weighted_sum
+from geodapt.adapters.merging.dropping import merge_random
+from geodapt.adapters.merging.registry import Merged, Part, register
 
 
 @register(
@@ -15,11 +14,7 @@ from geodapt.adapters.merging.signs import merge_agreeing
 )
 def dare(parts: Sequence[Part], *, density: float = 0.5, seed: int = 0) -> Merged:
     """``sum_i w_i drop(Delta_i) / density``."""
-    drop, weights, result = dropper(density, seed), weights_of(parts), empty(parts)
-    for rows, deltas in updates(parts):
-        drop(deltas)
-        result[rows] = weighted_sum(weights, deltas)
-    return result
+    return merge_random(parts, density, seed, weighted_sum)
 
 
 @register(
@@ -30,8 +25,4 @@ def dare(parts: Sequence[Part], *, density: float = 0.5, seed: int = 0) -> Merge
 )
 def dare_ties(parts: Sequence[Part], *, density: float = 0.5, seed: int = 0) -> Merged:
     """Randomly thinned updates, merged where their signs agree."""
-    drop, weights, result = dropper(density, seed), weights_of(parts), empty(parts)
-    for rows, deltas in updates(parts):
-        drop(deltas)
-        result[rows] = merge_agreeing(deltas, weights)
-    return result
+    return merge_random(parts, density, seed, merge_agreeing)

@@ -29,14 +29,16 @@ def dense_blocks(parts: Sequence[Part], *, density: float = 0.5, tile: int = 32)
     ranks = [len(part.A) for part in parts]
     tall, wide = cut_up(B, tile), cut_up(A.T, tile)
     left, right = _products(tall, ranks), _products(wide, ranks)
-    kept, energy = [], 0.0
+    kept, energy = [], left[0][0].new_zeros(())
     for i in range(len(parts)):
         kept.append(_largest(left[i][i] @ right[i][i].T, density))
         for j in range(i + 1):
-            both = (left[i][j] @ right[i][j].T)[kept[i] & kept[j]].sum().item()
+            both = (left[i][j] @ right[i][j].T).mul_(kept[i] * kept[j]).sum()
             energy += both if i == j else 2 * both
-    stays = torch.stack(kept).to(A.dtype)
-    return Tiles(wide.mT, tall, stays, ranks, (len(B), A.shape[1]), energy)
+    terms = [
+        stays.to(A.dtype).expand(rank, -1, -1) for stays, rank in zip(kept, ranks, strict=True)
+    ]
+    return Tiles(wide.mT, tall, torch.cat(terms), (len(B), A.shape[1]), energy.item())
 
 
 def _products(
@@ -49,8 +51,6 @@ def _products(
 
 
 def _largest(energy: Float[Tensor, "tall wide"], density: float) -> Tensor:
-    """Which tiles carry the most energy."""
-    kept = torch.zeros_like(energy, dtype=torch.bool)
+    """Ones for the tiles that carry the most energy, and zeros."""
     best = energy.flatten().topk(math.ceil(density * energy.numel())).indices
-    kept.view(-1)[best] = True
-    return kept
+    return torch.zeros_like(energy).view(-1).index_fill_(0, best, 1).view_as(energy)

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from geodapt.adapters.merging.bands import updates
-from geodapt.adapters.merging.registry import Merged, Part, empty, register, weights_of
-from geodapt.adapters.merging.signs import merge_agreeing
-from geodapt.adapters.merging.trimming import limits, trim
+from geodapt.adapters.merging.combining import merge_agreeing
+from geodapt.adapters.merging.registry import Merged, Part, register
+from geodapt.adapters.merging.trimming import merge_largest
 
 
 @register(
@@ -16,8 +15,4 @@ from geodapt.adapters.merging.trimming import limits, trim
 )
 def ties(parts: Sequence[Part], *, density: float = 0.5) -> Merged:
     """Trimmed updates, merged where their signs agree."""
-    smallest, weights, result = limits(parts, density), weights_of(parts), empty(parts)
-    for rows, deltas in updates(parts):
-        trim(deltas, smallest)
-        result[rows] = merge_agreeing(deltas, weights)
-    return result
+    return merge_largest(parts, density, merge_agreeing)

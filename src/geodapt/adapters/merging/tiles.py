@@ -9,16 +9,14 @@ from torch.nn.functional import pad
 
 
 class Tiles(NamedTuple):
-    """Tile (i, j) is ``sum_n kept[n, i, j] B_in A_jn`` over the adapters' factors in that tile.
+    """Tile (i, j) is ``sum_n B_in kept_nij A_jn`` over the terms n of all adapters.
 
     Has what a decomposition by products needs: ``@``, ``T`` and the squared norm.
     """
 
     A: Float[Tensor, "wide R width"]
     B: Float[Tensor, "tall height R"]
-    kept: Float[Tensor, "n tall wide"]
-    ranks: list[int]
-    """How many of the R columns and rows are each adapter's."""
+    kept: Float[Tensor, "R tall wide"]
     shape: tuple[int, int]
     """That of the whole; tiles at its lower and right edge are filled up with zeros."""
     energy: float
@@ -26,15 +24,12 @@ class Tiles(NamedTuple):
     @property
     def T(self) -> "Tiles":
         """The transpose."""
-        return Tiles(self.B.mT, self.A.mT, self.kept.mT, self.ranks, self.shape[::-1], self.energy)
+        return Tiles(self.B.mT, self.A.mT, self.kept.mT, self.shape[::-1], self.energy)
 
     def __matmul__(self, x: Float[Tensor, "in k"]) -> Float[Tensor, "out k"]:
-        spans = (self.A @ cut_up(x, self.A.shape[2])).split(self.ranks, 1)
-        sums = [
-            (kept @ span.flatten(1)).view(-1, *span.shape[1:])
-            for kept, span in zip(self.kept, spans, strict=True)
-        ]
-        return (self.B @ torch.cat(sums, 1)).flatten(0, 1)[: self.shape[0]]
+        spans = self.A @ cut_up(x, self.A.shape[2])
+        sums = self.kept @ spans.transpose(0, 1)
+        return (self.B @ sums.transpose(0, 1)).flatten(0, 1)[: self.shape[0]]
 
     def dense(self) -> Float[Tensor, "out in"]:
         """The matrix itself."""

@@ -1,114 +1,107 @@
-"""Which entries of an update are among its largest?
+"""Merging each update's largest entries.
 
-Exactly, and without sorting an update: a sample brackets the magnitude of the last entry that
-stays, one pass counts what is larger and collects what falls into the bracket, and only that is
-searched (Floyd and Rivest 1975). Where a bracket misses, it is widened to everything.
+Which those are is known exactly, without sorting an update and while it is formed once: a sample
+brackets the magnitude of the last entry that stays, one pass merges what is larger and keeps the
+places where an entry falls into its bracket, and only those are searched, and merged, afterwards
+(after Floyd and Rivest 1975). A bracket that misses is widened to everything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodapt.adapters.merging.bands import updates
-from geodapt.adapters.merging.registry import Part
+from geodapt.adapters.merging.combining import Combine
+from geodapt.adapters.merging.one_pass import one_pass
+from geodapt.adapters.merging.registry import Part, empty, weights_of
 
 SAMPLE, SUBSAMPLE = 1 << 16, 1 << 12
 SPREAD = 3.5
 """Half a bracket's width, in standard deviations of what the sample says."""
+NOTHING, EVERYTHING = (-1.0, -1.0), (-1.0, float("inf"))
+"""Brackets that no magnitude is in, since all are above, and that all are in."""
 
 
-def trim(deltas: Float[Tensor, "n band in"], limits: Sequence[float]) -> None:
-    """Set to zero what is not larger than its update's limit."""
-    for delta, limit in zip(deltas, limits, strict=True):
-        torch.hardshrink(delta, limit, out=delta)
-
-
-def limits(parts: Sequence[Part], density: float) -> list[float]:
-    """What :func:`trim` needs to keep exactly a share of each update's entries, the largest.
+def merge_largest(
+    parts: Sequence[Part], density: float, combine: Combine
+) -> Float[Tensor, "out in"]:
+    """Merge exactly the largest ``density`` of each update's entries.
 
     Entries as large as the smallest that stays stay too.
     """
-    total = parts[0].B.shape[0] * parts[0].A.shape[1]
+    merged, weights = empty(parts), weights_of(parts)
+    over, total = one_pass(parts, weights, combine), merged.numel()
     count = int(density * total)
-    if count >= total:
-        return [-1.0] * len(parts)  # nothing is below
     if count == 0:
-        return [float("inf")] * len(parts)
-    brackets = [bracket(sample(part), count / total) for part in parts]
-    for _, deltas in updates(parts):
-        sizes = deltas.abs_().numpy()  # numpy's comparisons are several times faster
-        for size, around in zip(sizes, brackets, strict=True):
-            around.look(size)
-    found = []
-    for i, around in enumerate(brackets):
-        value = around.largest(count)
-        if value is None:
-            everything = Bracket()
-            for _, deltas in updates(parts):
-                everything.look(deltas[i].abs().numpy())
-            value = everything.largest(count)
-            assert value is not None
-        found.append(float(np.nextafter(value, -np.ones_like(value))))  # for it has to stay
-    return found
+        return merged.zero_()
+    if count == total:
+        brackets = [NOTHING] * len(parts)
+    else:
+        brackets = [bracket(sizes, count / total) for sizes in sample(parts)]
+    while True:
+        low, high = merged.new_tensor(brackets).T.contiguous()
+        places, entries, above = zip(*over.largest(low, high, merged), strict=True)
+        if count == total:
+            return merged
+        open, left = torch.cat(entries, 1), (count - sum(above)).tolist()
+        missed = []
+        for i, size in enumerate(open.abs().numpy()):  # numpy compares several times faster
+            inside = size[(size > brackets[i][0]) & (size <= brackets[i][1])]
+            if 0 < left[i] <= len(inside):
+                torch.hardshrink(open[i], below(inside, left[i]), out=open[i])
+            else:
+                missed.append(i)
+        if not missed:
+            merged.view(-1).scatter_(0, torch.cat(places), combine(open, weights))
+            return merged
+        brackets = [EVERYTHING if i in missed else around for i, around in enumerate(brackets)]
 
 
-class Bracket:
-    """Two magnitudes, and of all that are looked at, how many are above and which between."""
-
-    def __init__(self, low: float = 0.0, high: float = float("inf")) -> None:
-        self.low, self.high = low, high
-        self.above = 0
-        self.inside: list[np.ndarray] = []
-
-    def look(self, sizes: Float[np.ndarray, "..."]) -> None:
-        over = sizes > self.high
-        self.above += int(np.count_nonzero(over))
-        self.inside.append(sizes[(sizes >= self.low) ^ over])
-
-    def largest(self, count: int) -> np.floating | None:
-        """The ``count``-th largest if it lies in the bracket."""
-        inside = np.concatenate(self.inside)
-        rank = len(inside) - (count - self.above)  # from the smallest
-        return np.partition(inside, rank)[rank] if 0 <= rank < len(inside) else None
-
-
-def sample(part: Part) -> Float[np.ndarray, "_"]:
-    """Magnitudes of some entries of an update: of all if they are few.
+def sample(parts: Sequence[Part]) -> Iterator[Float[np.ndarray, "_"]]:
+    """Magnitudes of some entries of each update: of all if they are few.
 
     Blocks of it in which, its rows and its columns being in random order, each row and each
     column occurs equally often.
     """
-    out, width = part.B.shape[0], part.A.shape[1]
-    blocks = min(out * width // SAMPLE, out, width)
-    if blocks < 2:
-        return (part.B @ part.A).abs_().flatten().numpy()
+    out, width = parts[0].B.shape[0], parts[0].A.shape[1]
+    blocks = max(min(out * width // SAMPLE, out, width), 1)
     generator = torch.Generator().manual_seed(0)
-    i = torch.randperm(out, generator=generator)[: out // blocks * blocks].view(blocks, -1)
-    j = torch.randperm(width, generator=generator)[: width // blocks * blocks].view(blocks, -1)
-    return (part.B[i] @ part.A.T[j].mT).abs_().flatten().numpy()
+    i, j = (
+        torch.randperm(m, generator=generator)[: m // blocks * blocks].view(blocks, -1)
+        for m in (out, width)
+    )
+    for A, B, _ in parts:
+        yield (B[i] @ A.T[j].mT).abs_().flatten().numpy()
 
 
-def bracket(sizes: Float[np.ndarray, "n"], share: float) -> Bracket:
-    """Where the end of the largest ``share`` of all magnitudes almost surely lies, by a sample.
+def bracket(sizes: Float[np.ndarray, "n"], share: float) -> tuple[float, float]:
+    """Two magnitudes: the last of the largest ``share`` of all is above the first, not the second.
 
-    Its own order is found in the same way.
+    Almost surely: ``sizes`` is a sample of all. Its own order is found in the same way.
     """
     n = len(sizes)
     spread = SPREAD * (share * (1 - share) * n) ** 0.5 + 1
     most, least = int(share * n + spread) + 1, int(share * n - spread)
-    coarse = Bracket()
+    inside, above = sizes, 0
     if n >= 4 * SUBSAMPLE:
-        drawn = np.random.default_rng(0).integers(n, size=SUBSAMPLE)
-        coarse = bracket(sizes[drawn], share)
-    for around in (coarse, Bracket()):  # the second one cannot miss
-        around.look(sizes)
-        low = around.largest(most) if most <= n else 0.0
-        high = around.largest(least) if least > 0 else float("inf")
-        if low is not None and high is not None:
-            break
-    assert low is not None
-    assert high is not None
-    return Bracket(float(low), float(high))
+        low, high = bracket(sizes[:: n // SUBSAMPLE | 1], share)
+        over = sizes > high
+        inside, above = sizes[(sizes > low) ^ over], int(np.count_nonzero(over))
+        if not 0 < least - above <= most - above <= len(inside):
+            inside, above = sizes, 0  # it missed, or an end is beyond the sample
+    low = below(inside, most - above) if most <= n else NOTHING[0]
+    high = largest(inside, least - above) if least > 0 else EVERYTHING[1]
+    return low, high
+
+
+def largest(sizes: Float[np.ndarray, "n"], count: int) -> float:
+    """The ``count``-th largest."""
+    at = len(sizes) - count
+    return float(np.partition(sizes, at)[at])
+
+
+def below(sizes: Float[np.ndarray, "n"], count: int) -> float:
+    """The number just below the ``count``-th largest."""
+    return float(np.nextafter(largest(sizes, count), -1, dtype=sizes.dtype))
