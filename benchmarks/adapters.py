@@ -12,7 +12,6 @@ import argparse
 import gc
 import json
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 

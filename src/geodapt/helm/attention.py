@@ -27,11 +27,12 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import repeat_kv
 
-from geodapt.helm import fused, hope, points
+from geodapt.helm import blocked, fused, hope, points
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.hope import Rotation
 from geodapt.helm.layers import LearnedScalar, LorentzLinear
@@ -87,13 +88,26 @@ class HelmAttention(nn.Module):
 
 
 def attend(
-    module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, **kwargs: Any
-) -> tuple[Float[Tensor, "rows n heads size"], Tensor | None]:
-    """The weighted sums of whole values, by the kernel that the configuration names."""
-    interface = ALL_ATTENTION_FUNCTIONS.get_interface(
-        module.config._attn_implementation, eager_attention
-    )
-    return interface(module, q, k, v, mask, scaling=1.0, dropout=0.0, **kwargs)
+    module: Any,
+    q: Float[Tensor, "rows heads n size"],
+    k: Float[Tensor, "rows groups m size"],
+    v: Float[Tensor, "rows groups m value"],
+    mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "rows n heads value"], Tensor | None]:
+    """The weighted sums of whole values, by the kernel that the configuration names.
+
+    Where that is PyTorch's, training on a CPU takes a faster one where it can.
+    """
+    name = module.config._attn_implementation
+    if name == "sdpa" and kwargs.get("position_bias") is None and blocked.suits(q, k, mask):
+        return blocked.causal_attention(q, k, v), None
+    # Flash kernels want values as long as keys: zeros make up the difference.
+    size = v.shape[-1]
+    v = F.pad(v, (0, max(0, k.shape[-1] - size)))
+    interface = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
+    out, weights = interface(module, q, k, v, mask, scaling=1.0, dropout=0.0, **kwargs)
+    return out[..., :size], weights
 
 
 def eager_attention(

@@ -100,11 +100,9 @@ class HelmLatentAttention(nn.Module):
                 k, v = self._expand(z)
         rope = rope.expand(-1, -1, self.heads, -1)
         k = torch.cat([rope, k, k_excess.unsqueeze(-1)], dim=-1).transpose(1, 2)
-        # Flash kernels want values as long as keys: zeros make up the difference.
-        zeros = v.new_zeros(()).expand(*v.shape[:-1], max(0, k.shape[-1] - self.value - 1))
-        v = torch.cat([v, v_excess.unsqueeze(-1), zeros], dim=-1).transpose(1, 2)
+        v = torch.cat([v, v_excess.unsqueeze(-1)], dim=-1).transpose(1, 2)
         out, weights = attend(self, q, k, v, attention_mask, **kwargs)
-        return self._output(out[..., : self.value + 1], c), weights
+        return self._output(out, c), weights
 
     def _queries(self, x: Tensor, time: Tensor, c: Curvature) -> Float[Tensor, "rows n queries"]:
         if self.config.q_lora_rank is None:

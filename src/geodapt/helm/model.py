@@ -159,15 +159,19 @@ class HelmModel(HelmPreTrainedModel):
         self._require_positions(past, n)
         if self.relative_bias is not None:
             kwargs["position_bias"] = self._bias(past, n, past_key_values).to(inputs_embeds.dtype)
+        sdpa = self.config._attn_implementation == "sdpa"
+        whole = attention_mask is None and position_ids is None and past_key_values is None
         if position_ids is None:
             position_ids = (torch.arange(n, device=inputs_embeds.device) + past).unsqueeze(0)
-        mask = create_causal_mask(
-            config=self.config,
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            past_key_values=past_key_values,
-            position_ids=position_ids,
-        )
+        mask = None
+        if not (sdpa and whole):  # transformers builds one whenever it is compiled
+            mask = create_causal_mask(
+                config=self.config,
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                position_ids=position_ids,
+            )
         if self.rotary_emb is not None:
             kwargs["rotation"] = self.rotary_emb(inputs_embeds, position_ids)
         if self.training and torch.is_grad_enabled():
