@@ -1,9 +1,9 @@
 """Causal attention in blocks of queries, for training on a CPU.
 
 Keys behind a block's last query are left out, so that little more than half of all products remain,
-and these are large enough for the processor's matrix library. PyTorch's own kernel leaves them out,
-too, but takes 1.2 to 1.5 times as long. Weights are kept for the gradient, which is why long rows
-are left to that kernel: its memory does not grow with their square.
+and these are large enough for the processor's matrix library. PyTorch's own kernel, which leaves
+them out only where it is given no mask, takes up to 1.4 times as long. Weights are kept for the
+gradient, which is why long rows are left to that kernel, whose memory does not grow so fast.
 """
 
 from collections.abc import Iterator

@@ -88,12 +88,13 @@ def add_times(
 ) -> Float[Tensor, "rows d"]:
     """``y + t w_e`` with each row's own e, of which ``member`` is the one-hot row; y is spent.
 
-    A product with few columns: no ``w_e`` is copied for each row.
+    A product with few columns: no ``w_e`` is copied for each row. A compiler need not copy it
+    either, but its gradient of the choice would be slow.
     """
     time, member, weight = time.to(y.dtype), member.to(y.dtype), weight.to(y.dtype)
-    if formula_suffices():
-        return torch.addmm(y, member * time.unsqueeze(-1), weight)
-    return _AddTimes.apply(y, time, member, weight)
+    if torch.is_grad_enabled():
+        return _AddTimes.apply(y, time, member, weight)
+    return torch.addmm(y, member * time.unsqueeze(-1), weight)
 
 
 def whole(
@@ -253,6 +254,8 @@ class _AddTimes(Function):
     def forward(ctx, y, time, member, weight):
         times = member * time.unsqueeze(-1)
         ctx.save_for_backward(times, member, weight)
+        if torch.compiler.is_compiling():
+            return torch.addcmul(y, time.unsqueeze(-1), weight.index_select(0, member.argmax(-1)))
         ctx.mark_dirty(y)
         return y.addmm_(times, weight)
 
