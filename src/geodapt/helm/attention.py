@@ -102,9 +102,9 @@ def attend(
     name = module.config._attn_implementation
     if name == "sdpa" and kwargs.get("position_bias") is None and blocked.suits(q, k, mask):
         return blocked.causal_attention(q, k, v), None
-    # Flash kernels want values as long as keys: zeros make up the difference.
-    size = v.shape[-1]
-    v = F.pad(v, (0, max(0, k.shape[-1] - size)))
+    size, more = v.shape[-1], k.shape[-1] - v.shape[-1]
+    if more > 0:  # flash kernels want values as long as keys
+        v = F.pad(v, (0, more))
     interface = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
     out, weights = interface(module, q, k, v, mask, scaling=1.0, dropout=0.0, **kwargs)
     return out[..., :size], weights
