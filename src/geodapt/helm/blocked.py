@@ -38,7 +38,10 @@ def causal_attention(
     k: Float[Tensor, "rows heads n size"],
     v: Float[Tensor, "rows heads n value"],
 ) -> Float[Tensor, "rows n heads value"]:
-    """``softmax(q k^T) v``, where a query sees the keys up to its own."""
+    """``softmax(q k^T) v``, where a query sees the keys up to its own.
+
+    Source of the gradient: Dao et al. 2022, "FlashAttention", appendix B.2.
+    """
     flat = [x.flatten(0, 1) for x in (q, k, v)]
     if torch.compiler.is_compiling():
         blocks = [weights @ flat[2][:, :end] for _, end, weights in _weights(*flat[:2])]

@@ -48,13 +48,10 @@ class Operators:
         self.parts, self.weights, self.combine = parts, weights, combine
 
     def largest(
-        self,
-        low: Float[Tensor, "n"],
-        high: Float[Tensor, "n"],
-        merged: Float[Tensor, "out in"],
+        self, ends: Float[Tensor, "2 n"], merged: Float[Tensor, "out in"]
     ) -> Iterator[Open]:
-        """Merge what is larger than ``high``; where an update is in its bracket, it stays open."""
-        low, high, width = low[:, None, None], high[:, None, None], merged.shape[1]
+        """Merge what is above its update's bracket, of these ends; what lies in one stays open."""
+        (low, high), width = ends[:, :, None, None], merged.shape[1]
         for rows, deltas in updates(self.parts):
             sizes = deltas.abs()
             stays = sizes > high
@@ -95,13 +92,10 @@ class Kernels:
         self.ranks = torch.tensor([len(part.A) for part in parts])
 
     def largest(
-        self,
-        low: Float[Tensor, "n"],
-        high: Float[Tensor, "n"],
-        merged: Float[Tensor, "out in"],
+        self, ends: Float[Tensor, "2 n"], merged: Float[Tensor, "out in"]
     ) -> Iterator[Open]:
         """As :meth:`Operators.largest`."""
-        n, (out, width) = len(self.weights), merged.shape
+        (low, high), n, (out, width) = ends, len(self.weights), merged.shape
         height = min(max(BAND // width, TALL), out)
         room = height * width + BEYOND
         where, open = torch.empty(room, dtype=torch.int32), torch.empty(n, room)

@@ -41,8 +41,8 @@ def merge_largest(
     else:
         brackets = [bracket(sizes, count / total) for sizes in sample(parts)]
     while True:
-        low, high = merged.new_tensor(brackets).T.contiguous()
-        places, entries, above = zip(*over.largest(low, high, merged), strict=True)
+        ends = merged.new_tensor(brackets).T.contiguous()
+        places, entries, above = zip(*over.largest(ends, merged), strict=True)
         if count == total:
             return merged
         open, left = torch.cat(entries, 1), (count - sum(above)).tolist()
