@@ -245,21 +245,32 @@ def test_a_large_update_with_nothing_to_cut_comes_back_whole(method):
     torch.testing.assert_close(half, one.factors["w"].delta(), atol=1e-4, rtol=1e-4)
 
 
-def test_leading_terms_of_a_noisy_matrix_are_those_of_the_svd():
-    torch.manual_seed(0)
-    near = LowRank(torch.randn(300, 5).double(), torch.randn(5, 260).double() * 3)
-    matrix = near.B @ near.A + torch.randn(300, 260).double()
-    U, d, Vt = leading_terms(matrix, matrix.square().sum().item(), 5, near)
-    torch.testing.assert_close(U @ torch.diag(d) @ Vt, cut(matrix, 5), atol=1e-2, rtol=1e-3)
+SPECTRA = {
+    "steep": 0.5 ** torch.arange(260.0),
+    "falling": 0.9 ** torch.arange(260.0),
+    "slow": 1 / torch.arange(1.0, 261),
+    "noise": torch.linspace(1.5, 0.1, 260),
+    "terms in noise": torch.cat([torch.linspace(30, 10, 12), torch.linspace(1, 0.1, 248)]),
+    "few terms": torch.cat([torch.ones(9), torch.zeros(251)]),
+    "tiny": 1e-9 * 0.8 ** torch.arange(260.0),
+}
 
 
-def test_leading_terms_need_no_good_start():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("near", ["its terms", "two equal columns"])
+@pytest.mark.parametrize("spectrum", SPECTRA)
+def test_a_cut_loses_no_more_than_an_svd(spectrum, near, dtype):
     torch.manual_seed(0)
-    falling = 0.8 ** torch.arange(260).double()
-    matrix = torch.linalg.qr(torch.randn(300, 260).double()).Q * falling
-    poor = LowRank(torch.randn(300, 2).double(), torch.randn(2, 260).double())
-    found = leading_terms(matrix, matrix.square().sum().item(), 5, poor)
-    torch.testing.assert_close(found.d, falling[:5], rtol=1e-4, atol=0)
+    d = SPECTRA[spectrum].double()
+    U, V = (torch.linalg.qr(torch.randn(n, 260).double()).Q for n in (300, 260))
+    matrix = (U * d @ V.T).to(dtype)
+    B, A = (U[:, :20], V[:, :20].T) if near == "its terms" else (torch.ones(300, 2), V[:, :2].T)
+    start = LowRank(B.to(dtype), A.to(dtype))
+    found = leading_terms(matrix, d.square().sum().item(), 8, start)
+    left = matrix.double() - (found.U * found.d).double() @ found.Vt.double()
+    least, rounding = d[8:].square().sum(), torch.finfo(dtype).eps * d.square().sum()
+    assert left.square().sum() <= least * (1 + 3e-4) + 4 * rounding
+    torch.testing.assert_close(found.U.T @ found.U, torch.eye(8, dtype=dtype))
 
 
 def test_layers_beside_each_other_give_what_one_after_the_other_gives():

@@ -29,24 +29,21 @@ def dense_blocks(parts: Sequence[Part], *, density: float = 0.5, tile: int = 32)
     ranks = [len(part.A) for part in parts]
     tall, wide = cut_up(B, tile), cut_up(A.T, tile)
     left, right = _products(tall, ranks), _products(wide, ranks)
-    kept, energy = [], left[0][0].new_zeros(())
+    kept, energy = [], 0.0
     for i in range(len(parts)):
         kept.append(_largest(left[i][i] @ right[i][i].T, density))
         for j in range(i + 1):
             both = (left[i][j] @ right[i][j].T).mul_(kept[i] * kept[j]).sum()
-            energy += both if i == j else 2 * both
-    terms = [
-        stays.to(A.dtype).expand(rank, -1, -1) for stays, rank in zip(kept, ranks, strict=True)
-    ]
-    return Tiles(wide.mT, tall, torch.cat(terms), (len(B), A.shape[1]), energy.item())
+            energy += both.item() if i == j else 2 * both.item()
+    terms = [stays.expand(rank, -1, -1) for stays, rank in zip(kept, ranks, strict=True)]
+    return Tiles(wide.mT, tall, torch.cat(terms), (len(B), A.shape[1]), energy)
 
 
 def _products(
     tiles: Float[Tensor, "tiles height R"], ranks: list[int]
 ) -> list[list[Float[Tensor, "tiles _"]]]:
-    """``M^T M'`` of each tile's columns, for every two adapters. In float64: differences decide."""
-    wide = tiles.double()
-    grams = (wide.mT @ wide).split(ranks, 1)
+    """``M^T M'`` of each tile's columns, for every two adapters."""
+    grams = (tiles.mT @ tiles).split(ranks, 1)
     return [[block.flatten(1) for block in rows.split(ranks, 2)] for rows in grams]
 
 

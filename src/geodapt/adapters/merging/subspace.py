@@ -13,8 +13,8 @@ SPARE = 16
 """Directions beyond those wanted, which make the wanted ones converge faster."""
 TOLERANCE = 1e-4
 """Share of the lost energy that more steps might save."""
-ROUGH, ROUNDING = 2, 1e-6
-"""First steps, which may be taken in bfloat16, and the share of all energy that they miss."""
+ROUNDING = 1e-6
+"""Share of all energy that a subspace may miss which was found in bfloat16."""
 
 
 def leading_terms(
@@ -22,14 +22,17 @@ def leading_terms(
 ) -> SVD:
     """The largest terms of a matrix's SVD, by block subspace iteration.
 
-    Starts from the column space of ``near``, a product that resembles the matrix, and multiplies
-    with the matrix and its transpose in turn. Each product gives the energy that its subspace
-    holds; the steps end once what is still to come, as a geometric series of the last two
-    gains, is a negligible share of the energy that the cut loses. ``total`` is that of the
-    whole matrix, its squared norm. The first steps only turn the subspace in the right direction,
-    so that they are taken in bfloat16 where the processor multiplies it faster.
+    Starts in the column space of ``near``, a product that resembles the matrix M. A step turns
+    the basis Q of a subspace into that of ``(M M^T - shift) Q``, with half the least energy that
+    a direction of ``M^T Q`` holds as the shift: what is outside of the subspace has hardly more,
+    so that it shrinks faster beside what is wanted. By that ratio, too, the energy that the next
+    step would add is foreseen from what the last one did. The steps end once it is a negligible
+    share of what the cut loses. ``total`` is the matrix's energy, its squared norm. The first
+    steps only turn the subspace in the right direction, so that they are taken in bfloat16 where
+    the processor multiplies it faster.
 
-    Source: Halko, Martinsson and Tropp 2011, algorithm 4.4, with a start better than random.
+    Source: Halko, Martinsson and Tropp 2011, algorithm 4.4; the shift: Feng, Yu, Xie and Tang
+    2024, arXiv:2404.09276, section 3.
     """
     width = rank + SPARE
     if 3 * width >= min(delta.shape):
@@ -39,32 +42,34 @@ def leading_terms(
     rough = delta
     if isinstance(delta, Tensor) and delta.dtype == torch.float32:
         rough = delta.to(default_dtype("cpu"))
-    left = right = torch.linalg.qr(_start(near, width)).Q
-    held, gain, eps = 0.0, float("inf"), torch.finfo(near.A.dtype).eps
-    for step in range(40):
-        matrix = rough if step < ROUGH else delta
-        if step % 2:
-            left, core = torch.linalg.qr(_times(matrix, right))  # delta ~ left core right^T
-        else:
-            right, core = torch.linalg.qr(_transposed(matrix, left))  # delta ~ left core^T right^T
-        before, last = held, gain
-        held = torch.linalg.svdvals(core)[:rank].double().square().sum().item()
+    left = torch.linalg.qr(_times(rough, _transposed(rough, _start(near, width)))).Q
+    held, noise = 0.0, torch.finfo(left.dtype).eps * total
+    for step in range(20):
+        matrix = rough if step == 0 else delta
+        span = _transposed(matrix, left)
+        energy, turn = torch.linalg.eigh(span.T @ span)
+        # Columns in the order of their energy, so that bfloat16 rounds each by its own size.
+        left, span, energy = left @ turn, span @ turn, energy.double()
+        before, held = held, energy[-rank:].sum().item()
+        shift = energy[0].clamp_min(0).item() / 2
+        wanted = energy[-rank].item() - shift
+        shrinks = (shift / wanted) ** 2 if wanted > 0 else 0.0
         gain, bearable = held - before, TOLERANCE * (total - held)
-        settled = gain * gain <= bearable * (last - gain) or gain <= eps * total
-        if settled and step > (ROUGH if bearable < ROUNDING * total else 1):
+        settled = gain * shrinks <= bearable * (1 - shrinks) or gain <= noise
+        if settled and step > (1 if bearable < ROUNDING * total else 0):
             break
-    U, d, Vt = torch.linalg.svd(core if step % 2 else core.T, full_matrices=False)
-    return SVD((left @ U)[:, :rank], d[:rank], (Vt @ right.T)[:rank])
+        left = torch.linalg.qr(_times(matrix, span).sub_(left, alpha=shift)).Q
+    U, span = left[:, -rank:].flip(1), span[:, -rank:].flip(1)
+    d = torch.linalg.vector_norm(span, dim=0)
+    return SVD(U, d, (span / d.clamp_min(torch.finfo(d.dtype).tiny)).T)
 
 
 def _start(near: LowRank, width: int) -> Float[Tensor, "out width"]:
-    """``B A A^T G`` with random G: mostly the strongest directions of ``B A``."""
-    B, A = near
+    """``B G`` with random G, and random columns where ``near`` has too few."""
     generator = torch.Generator().manual_seed(0)
-    mix = torch.randn(len(A), min(width, len(A)), generator=generator).to(A)
-    start = B @ ((A @ A.T) @ mix)
-    more = torch.randn(len(B), width - mix.shape[1], generator=generator).to(A)
-    return torch.cat([start, more], 1)
+    mix = torch.randn(len(near.A), min(width, len(near.A)), generator=generator).to(near.B)
+    more = torch.randn(len(near.B), width - mix.shape[1], generator=generator).to(near.B)
+    return torch.cat([near.B @ mix, more], 1)
 
 
 def _times(delta: Float[Tensor, "out in"] | Tiles, right: Float[Tensor, "in k"]) -> Tensor:
