@@ -35,8 +35,9 @@ from transformers.models.llama.modeling_llama import repeat_kv
 from geodapt.helm import blocked, fused, hope, points
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.hope import Rotation
-from geodapt.helm.layers import LearnedScalar, LorentzLinear
+from geodapt.helm.layers import LearnedScalar
 from geodapt.helm.points import Curvature
+from geodapt.helm.products import LorentzLinear
 
 
 class HelmAttention(nn.Module):

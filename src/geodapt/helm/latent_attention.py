@@ -32,8 +32,9 @@ from geodapt.helm import fused, hope, points
 from geodapt.helm.attention import attend, centroid, softmax
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.hope import Rotation
-from geodapt.helm.layers import HelmRMSNorm, LearnedScalar, LorentzLinear, PointLinear
+from geodapt.helm.layers import HelmRMSNorm, LearnedScalar
 from geodapt.helm.points import Curvature
+from geodapt.helm.products import LorentzLinear, PointLinear
 
 
 class HelmLatentAttention(nn.Module):

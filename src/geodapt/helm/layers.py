@@ -8,6 +8,7 @@ from transformers.activations import ACT2FN
 from geodapt.helm import fused, points
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.points import Curvature
+from geodapt.helm.products import LorentzLinear
 
 
 class LearnedScalar(nn.Module):
@@ -25,35 +26,6 @@ class LearnedScalar(nn.Module):
 
     def forward(self) -> Float[Tensor, ""]:
         return self.start * torch.exp(fused.wide(self.offset[0]))
-
-
-class LorentzLinear(nn.Linear):
-    """``y = W x + w t(x) + b``: the space components of a point from those of another.
-
-    Every ``y`` is a point, so the result lies on the manifold by construction. The time is handed
-    in, since layers that read the same point share it. W is ``weight``, as in any linear layer,
-    so that LoRA and quantization find it; w, ``time_weight``, starts at 0.
-
-    Source: Chen et al. 2022, "Fully hyperbolic neural networks"; HELM.
-    """
-
-    def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
-        super().__init__(in_features, out_features, bias)
-        self.time_weight = nn.Parameter(torch.zeros(out_features))
-
-    def forward(  # type: ignore[override]  # a linear layer that reads one component more
-        self, x: Float[Tensor, "*batch d_in"], time: Float[Tensor, "*batch"]
-    ) -> Float[Tensor, "*batch d_out"]:
-        return fused.add_time(super().forward(x), time, self.time_weight)
-
-
-class PointLinear(nn.Linear):
-    """:class:`LorentzLinear` in one matrix, for points that come with their time as last component.
-
-    The time's column starts at 0, too. A point's time is about as long as all of its space
-    components together, so drawn like theirs its weights would add as much as all of them: an
-    offset that hardly differs between tokens.
-    """
 
 
 class HelmRMSNorm(nn.Module):
