@@ -21,7 +21,7 @@ that were chosen.
 Source: HELM, section 4.2; DeepSeek-V3, section 2.1.2 (gates and balance).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -30,9 +30,9 @@ from torch.nn import functional as F
 from transformers.activations import ACT2FN
 from transformers.integrations.moe import _grouped_mm
 
-from geodapt.helm import fused, points
+from geodapt.helm import fused, passes, points
 from geodapt.helm.config import HelmConfig
-from geodapt.helm.layers import HelmMLP
+from geodapt.helm.layers import HelmMLP, gated_product
 from geodapt.helm.points import Curvature
 
 
@@ -149,24 +149,60 @@ class HelmExperts(nn.Module):
         expert, order = torch.sort(chosen.flatten(), stable=True)
         ends = load(expert, len(self.down_proj)).cumsum(0).to(torch.int32)
         space, token = spaces.of(expert), order // k
+        place = order.new_empty(len(order)).scatter(
+            0, order, torch.arange(len(order), device=order.device)
+        )
 
         r, time = space.lift(fused.square(x).index_select(0, token) * space.scale**2)
-        inputs = fused.scale(x.index_select(0, token), space.scale * r)
+        inputs = dispatch(x, space.scale * r, token, place)
         both = _grouped_linear(inputs, self.gate_up_proj, ends)
         both = fused.add_times(both, time * r, space.member, self.gate_up_time)
-        gate, up = both.chunk(2, dim=-1)
-        h, h2 = fused.product(self.act_fn(gate), up)
+        h, h2 = gated_product(self.act_fn, both)
         r, time = space.lift(h2)
         y = _grouped_linear(h, self.down_proj, ends)
         y = fused.add_times(y, time, space.member, self.down_time)
 
-        # Back to the model's space, and each token's results side by side again.
-        back = r / space.scale
-        u = points.excess(fused.square(y) * back**2, c)
-        gated, place = weights.flatten().index_select(0, order), torch.argsort(order)
-        y = fused.scale(y, gated * back).index_select(0, place)
-        u = (gated * u).index_select(0, place)
-        return y.view(-1, k, y.shape[-1]).sum(1), u.view(-1, k).sum(-1)
+        return combine(y, r / space.scale, weights, order, place, c)
+
+
+def dispatch(
+    x: Float[Tensor, "tokens d"],
+    factor: Float[Tensor, "rows"],
+    token: Int[Tensor, "rows"],
+    place: Int[Tensor, "rows"],
+) -> Float[Tensor, "rows d"]:
+    """Each row its token times a factor; ``place`` holds the rows of each token in turn."""
+
+    def definition(x: Tensor, factor: Tensor, token: Tensor, place: Tensor) -> Tensor:
+        return fused.scale(x.index_select(0, token), factor)
+
+    inputs = (x, factor, token, place)
+    return passes.dispatch(definition, *inputs) if passes.suit(x, factor) else definition(*inputs)
+
+
+def combine(
+    y: Float[Tensor, "rows d"],
+    back: Float[Tensor, "rows"],
+    weights: Float[Tensor, "tokens k"],
+    order: Int[Tensor, "rows"],
+    place: Int[Tensor, "rows"],
+    c: Curvature,
+) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, "tokens"]]:
+    """Each token's weighted sum of ``back y``, in the model's space, and that of time excesses."""
+    inputs = (y, back, weights, order, place, *c)
+    if passes.suit(y, back, weights):
+        return passes.combine(_combined, *inputs)
+    return _combined(*inputs)
+
+
+def _combined(
+    y: Tensor, back: Tensor, weights: Tensor, order: Tensor, place: Tensor, *powers: Any
+) -> tuple[Tensor, Tensor]:
+    u = points.excess(fused.square(y) * back**2, Curvature(*powers))
+    gated = weights.flatten().index_select(0, order)
+    y = fused.scale(y, gated * back).index_select(0, place)
+    u = (gated * u).index_select(0, place)
+    return y.view(*weights.shape, y.shape[-1]).sum(1), u.view(weights.shape).sum(-1)
 
 
 class Spaces(NamedTuple):

@@ -5,10 +5,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from geodapt.helm import fused, points
+from geodapt.helm import fused, passes, points
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.points import Curvature
 from geodapt.helm.products import LorentzLinear
+
+SILU = type(ACT2FN["silu"])
 
 
 class LearnedScalar(nn.Module):
@@ -74,5 +76,19 @@ class HelmMLP(nn.Module):
     def forward(
         self, x: Float[Tensor, "*batch d"], time: Float[Tensor, "*batch"], c: Curvature
     ) -> Float[Tensor, "*batch d"]:
-        h, h2 = fused.product(self.act_fn(self.gate_proj(x, time)), self.up_proj(x, time))
+        h, h2 = gated_product(self.act_fn, self.gate_proj(x, time), self.up_proj(x, time))
         return self.down_proj(h, points.time_of(h2, c))
+
+
+def gated_product(
+    activation: nn.Module, *gate_up: Float[Tensor, "*batch d"]
+) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
+    """``h = activation(gate) up`` and ``|h|^2``; gate and up may be one tensor, side by side."""
+
+    def definition(*gate_up: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = gate_up if len(gate_up) == 2 else gate_up[0].chunk(2, dim=-1)
+        return fused.product(activation(gate), up)
+
+    if isinstance(activation, SILU) and passes.suit(*gate_up):
+        return passes.swiglu(definition, *gate_up)
+    return definition(*gate_up)

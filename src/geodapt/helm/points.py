@@ -10,13 +10,13 @@ Everywhere: a point is its space components ``x``, the space has curvature ``-c`
 0; scalars (times, excesses, norms) are float32 or wider, whatever type the vectors have.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodapt.helm import fused
+from geodapt.helm import fused, passes
 
 
 class Curvature(NamedTuple):
@@ -75,6 +75,12 @@ def residual(
     c: Curvature,
 ) -> Float[Tensor, "*batch d"]:
     """Lorentzian residual connection: ``scale`` times the centroid of ``x + weight y``."""
+    inputs = (x, y, weight, scale, *c)
+    return passes.residual(_residual, *inputs) if passes.suit(x, y) else _residual(*inputs)
+
+
+def _residual(x: Tensor, y: Tensor, weight: Tensor, scale: Tensor, *powers: Any) -> Tensor:
+    c = Curvature(*powers)
     s, s2, x2, y2 = fused.weighted_sum(x, y, weight)
     lifted = excess(x2, c) + weight * excess(y2, c)
     return fused.scale(s, scale * inverse_norm(s2, lifted, 1 + weight, c))
@@ -84,5 +90,10 @@ def rms_norm(
     x: Float[Tensor, "*batch d"], weight: Float[Tensor, "d"], eps: float, c: Curvature
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
     """RMSNorm of the space components, and the time of the result."""
+    inputs = (x, weight, eps, c.radius2)
+    return passes.rms_norm(_rms_norm, *inputs) if passes.suit(x, weight) else _rms_norm(*inputs)
+
+
+def _rms_norm(x: Tensor, weight: Tensor, eps: float, radius2: Any) -> tuple[Tensor, Tensor]:
     h, h2 = fused.rms_norm(x, weight, eps)
-    return h, time_of(h2, c)
+    return h, torch.sqrt(h2 + radius2)
