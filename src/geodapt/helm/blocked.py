@@ -43,22 +43,25 @@ def causal_attention(
     Source of the gradient: Dao et al. 2022, "FlashAttention", appendix B.2.
     """
     flat = [x.flatten(0, 1) for x in (q, k, v)]
-    if torch.compiler.is_compiling():
-        blocks = [weights @ flat[2][:, :end] for _, end, weights in _weights(*flat[:2])]
-        out = torch.cat(blocks, 1)
-    else:
-        out = _Attention.apply(*flat)
+    out = _formula(*flat) if torch.compiler.is_compiling() else _Attention.apply(*flat)
     return out.unflatten(0, q.shape[:2]).transpose(1, 2)
 
 
-def _weights(q: Tensor, k: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-    """Where each block begins and ends, and its queries' weights of the keys up to there."""
+def _blocks(q: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Each block's queries, the keys that they see, and who may not see whom among themselves."""
     later = torch.ones(BLOCK, BLOCK, dtype=torch.bool).triu(1)
     for start in range(0, q.shape[1], BLOCK):
         end = min(start + BLOCK, q.shape[1])
-        unseen = pad(later[: end - start, : end - start], (start, 0))
-        scores = (q[:, start:end] @ k[:, :end].mT).masked_fill(unseen, -torch.inf)
-        yield start, end, scores.softmax(-1)
+        yield slice(start, end), slice(end), later[: end - start, : end - start]
+
+
+def _formula(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    out = []
+    for rows, seen, later in _blocks(q):
+        unseen = pad(later, (rows.start, 0))
+        scores = (q[:, rows] @ k[:, seen].mT).masked_fill(unseen, -torch.inf)
+        out.append(scores.softmax(-1) @ v[:, seen])
+    return torch.cat(out, 1)
 
 
 class _Attention(Function):
@@ -66,8 +69,11 @@ class _Attention(Function):
     def forward(ctx, q, k, v):
         out = q.new_empty(*q.shape[:2], v.shape[2])
         kept = []
-        for start, end, weights in _weights(q, k):
-            torch.bmm(weights, v[:, :end], out=out[:, start:end])
+        for rows, seen, later in _blocks(q):
+            scores = q[:, rows] @ k[:, seen].mT
+            scores[:, :, rows].masked_fill_(later, -torch.inf)
+            weights = torch.softmax(scores, -1, out=scores)
+            torch.bmm(weights, v[:, seen], out=out[:, rows])
             kept.append(weights)
         ctx.save_for_backward(q, k, v, out, *kept)
         return out
@@ -75,13 +81,17 @@ class _Attention(Function):
     @staticmethod
     def backward(ctx, g):
         q, k, v, out, *kept = ctx.saved_tensors
-        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        dq, dk, dv = torch.empty_like(q), None, None
         along = torch.linalg.vecdot(g, out).unsqueeze(-1)
-        for start, weights in zip(range(0, q.shape[1], BLOCK), kept, strict=True):
-            seen = slice(weights.shape[2])
-            rows = slice(start, seen.stop)
-            dv[:, seen].baddbmm_(weights.mT, g[:, rows])
+        # The last queries see all keys: their share is where the others' are added.
+        for (rows, seen, _), weights in reversed(list(zip(_blocks(q), kept, strict=True))):
+            by_v = weights.mT @ g[:, rows]
             slope = (g[:, rows] @ v[:, seen].mT).sub_(along[:, rows]).mul_(weights)
             torch.bmm(slope, k[:, seen], out=dq[:, rows])
-            dk[:, seen].baddbmm_(slope.mT, q[:, rows])
+            by_k = slope.mT @ q[:, rows]
+            if dk is None:
+                dk, dv = by_k, by_v
+            else:
+                dk[:, seen] += by_k
+                dv[:, seen] += by_v
         return dq, dk, dv

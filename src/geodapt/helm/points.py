@@ -76,7 +76,9 @@ def residual(
 ) -> Float[Tensor, "*batch d"]:
     """Lorentzian residual connection: ``scale`` times the centroid of ``x + weight y``."""
     inputs = (x, y, weight, scale, *c)
-    return passes.residual(_residual, *inputs) if passes.suit(x, y) else _residual(*inputs)
+    if x.shape == y.shape and passes.suit(x, y):
+        return passes.residual(_residual, *inputs)
+    return _residual(*inputs)
 
 
 def _residual(x: Tensor, y: Tensor, weight: Tensor, scale: Tensor, *powers: Any) -> Tensor:
