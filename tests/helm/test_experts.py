@@ -36,9 +36,9 @@ def test_gate_is_that_of_deepseek(norm):
 def test_only_chosen_experts_work(monkeypatch):
     layer = HelmMoE(small.config(**small.MICE)).eval()
     rows = []
-    product = experts._grouped_linear
+    product = experts.grouped_linear
     monkeypatch.setattr(
-        experts, "_grouped_linear", lambda x, *a: rows.append(len(x)) or product(x, *a)
+        experts, "grouped_linear", lambda x, *a: rows.append(len(x)) or product(x, *a)
     )
     x = torch.randn(2, 7, 16)
     layer(x, time(x, ONE), ONE)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from geodapt.helm import products
+from geodapt.helm.grouped import grouped_linear
 from geodapt.helm.products import Linear, LorentzLinear
 
 pytestmark = pytest.mark.skipif(not products.HAVE, reason="PyTorch without oneDNN")
@@ -32,6 +33,52 @@ def test_values_and_gradients(kind, bias, strided):
     exact = outputs_and_gradients(layer.double(), *(x.double() for x in inputs))
     for a, b in zip(ours, exact, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-3)
+
+
+def experts(counts):
+    """Rows for each expert, and their weights: the arguments of ``grouped_linear``."""
+    ends = torch.tensor(counts).cumsum(0)
+    member = torch.repeat_interleave(torch.eye(len(counts)), torch.tensor(counts), 0)
+    weight, time_weight = torch.randn(len(counts), 20, 12), torch.randn(len(counts), 20)
+    rows = torch.randn(len(member), 12), torch.rand(len(member))
+    return *rows, weight, time_weight, member, ends.to(torch.int32)
+
+
+def reference(x, time, weight, time_weight, member, ends):
+    """Every row by every expert's weights, of which one counts."""
+    return torch.einsum("re,eoi,ri->ro", member, weight, x) + time[:, None] * (member @ time_weight)
+
+
+def in_float64(inputs):
+    return [x.double() if x.is_floating_point() else x for x in inputs]
+
+
+@pytest.mark.parametrize("counts", [(ROWS, 0, ROWS + 7, 3), (0, ROWS, 0)])
+@pytest.mark.parametrize("wanted", [(0, 1, 2, 3), (0, 1), (2, 3)])
+def test_values_and_gradients_of_experts(counts, wanted):
+    def run(linear, inputs):
+        inputs = [x.detach().requires_grad_(i in wanted) for i, x in enumerate(inputs)]
+        y = linear(*inputs)
+        return y, *torch.autograd.grad(y.sin().sum(), [inputs[i] for i in wanted])
+
+    inputs = experts(counts)
+    assert products.suits(inputs[0], inputs[2])
+    exact = run(reference, in_float64(inputs))
+    for a, b in zip(run(grouped_linear, inputs), exact, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-3)
+
+
+def test_gradients_of_gradients_of_experts():
+    def penalty(linear, inputs):
+        x, time, weight, *rest = inputs
+        x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
+        y = linear(x, time, weight, *rest)
+        (slope,) = torch.autograd.grad((y**3).sum(), x, create_graph=True)
+        return torch.autograd.grad((slope**2).sum(), weight)[0]
+
+    inputs = experts((ROWS, 8))
+    exact = penalty(reference, in_float64(inputs))
+    assert (penalty(grouped_linear, inputs) - exact).norm() < 1e-4 * exact.norm()
 
 
 def test_gradients_of_gradients():

@@ -89,7 +89,7 @@ class _Attention(Function):
             slope = (g[:, rows] @ v[:, seen].mT).sub_(along[:, rows]).mul_(weights)
             torch.bmm(slope, k[:, seen], out=dq[:, rows])
             by_k = slope.mT @ q[:, rows]
-            if dk is None:
+            if dk is None or dv is None:
                 dk, dv = by_k, by_v
             else:
                 dk[:, seen] += by_k

@@ -28,10 +28,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
-from transformers.integrations.moe import _grouped_mm
 
 from geodapt.helm import fused, passes, points
 from geodapt.helm.config import HelmConfig
+from geodapt.helm.grouped import grouped_linear
 from geodapt.helm.layers import HelmMLP, gated_product
 from geodapt.helm.points import Curvature
 
@@ -155,13 +155,11 @@ class HelmExperts(nn.Module):
 
         r, time = space.lift(fused.square(x).index_select(0, token) * space.scale**2)
         inputs = dispatch(x, space.scale * r, token, place)
-        both = _grouped_linear(inputs, self.gate_up_proj, ends)
-        both = fused.add_times(both, time * r, space.member, self.gate_up_time)
+        groups = (space.member, ends)
+        both = grouped_linear(inputs, time * r, self.gate_up_proj, self.gate_up_time, *groups)
         h, h2 = gated_product(self.act_fn, both)
         r, time = space.lift(h2)
-        y = _grouped_linear(h, self.down_proj, ends)
-        y = fused.add_times(y, time, space.member, self.down_time)
-
+        y = grouped_linear(h, time, self.down_proj, self.down_time, *groups)
         return combine(y, r / space.scale, weights, order, place, c)
 
 
@@ -230,19 +228,6 @@ class Spaces(NamedTuple):
             return 1.0, torch.sqrt(square + self.radius2)
         r = torch.rsqrt(1 + self.spherical * square)
         return r, torch.sqrt(self.hyperbolic * square + self.radius2)
-
-
-def _grouped_linear(
-    x: Float[Tensor, "rows d_in"], weight: Float[Tensor, "e d_out d_in"], ends: Int[Tensor, "e"]
-) -> Float[Tensor, "rows d_out"]:
-    """Each run of rows times its expert's matrix; autocast does not know grouped products."""
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
-    aligned = all(size * x.element_size() % 16 == 0 for size in weight.shape[1:])
-    if x.dtype == torch.float64 or not aligned:  # PyTorch's own kernels take neither
-        return torch.ops.transformers.grouped_mm_fallback(x, weight.mT, ends)
-    return _grouped_mm(x, weight.mT, ends)
 
 
 class HelmMoE(nn.Module):

@@ -93,17 +93,20 @@ class _Pass(Function):
         if not torch.is_grad_enabled():
             dense = [g.contiguous() for g in grads]
             return None, None, *ctx.kernels.gradients(inputs, dense, wanted)
-        # Views: an input may be made of another, as the powers of c are, whose slope is its own.
-        inputs = [x.view_as(x) if isinstance(x, Tensor) else x for x in inputs]
-        found = torch.autograd.grad(
-            ctx.definition(*inputs),
-            [x for x, want in zip(inputs, wanted, strict=True) if want],
-            grads,
-            create_graph=True,
-            allow_unused=True,
-        )
-        each = iter(found)
-        return None, None, *(next(each) if want else None for want in wanted)
+        return None, None, *gradients_by(ctx.definition, inputs, wanted, grads)
+
+
+def gradients_by(
+    definition: Definition, inputs: Inputs, wanted: Sequence[bool], grads: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """The gradients that are wanted, themselves differentiable."""
+    # Views: an input may be made of another, as the powers of c are, whose slope is its own.
+    inputs = [x.view_as(x) if isinstance(x, Tensor) else x for x in inputs]
+    those = [x for x, want in zip(inputs, wanted, strict=True) if want]
+    found = iter(
+        torch.autograd.grad(definition(*inputs), those, grads, create_graph=True, allow_unused=True)
+    )
+    return [next(found) if want else None for want in wanted]
 
 
 class Kernels(NamedTuple):

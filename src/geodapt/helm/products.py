@@ -78,7 +78,7 @@ class _Linear(Function):
     @staticmethod
     def forward(ctx, x, weight, bias, time, time_weight):
         ctx.save_for_backward(x, weight, time, time_weight)
-        y = _times(x, weight, bias)
+        y = times(x, weight, bias)
         return y if time is None else y.addcmul_(time.unsqueeze(-1), time_weight)
 
     @staticmethod
@@ -87,7 +87,7 @@ class _Linear(Function):
         needs = ctx.needs_input_grad
         rows = g.flatten(0, -2)
         return (
-            _times(g, weight.mT) if needs[0] else None,
+            times(g, weight.mT) if needs[0] else None,
             rows.mT @ x.flatten(0, -2) if needs[1] else None,
             rows.sum(0) if needs[2] else None,
             (rows @ time_weight).view(time.shape) if needs[3] else None,
@@ -95,7 +95,13 @@ class _Linear(Function):
         )
 
 
-def _times(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if torch.is_grad_enabled():  # the gradient of a gradient
+def times(
+    x: Float[Tensor, "*batch d_in"],
+    weight: Float[Tensor, "d_out d_in"],
+    bias: Float[Tensor, "d_out"] | None = None,
+) -> Float[Tensor, "*batch d_out"]:
+    """``W x + b`` of what :func:`suits`, by oneDNN if the rows are many."""
+    # With gradients, this is the gradient of a gradient.
+    if torch.is_grad_enabled() or x.numel() < MANY * x.shape[-1]:
         return F.linear(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

@@ -1,0 +1,82 @@
+"""The experts' linear maps: a matrix for each run of rows."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd import Function
+from transformers.integrations.moe import _grouped_mm
+
+from geodapt.helm import fused, passes, products
+
+
+def grouped_linear(
+    x: Float[Tensor, "rows d_in"],
+    time: Float[Tensor, "rows"],
+    weight: Float[Tensor, "e d_out d_in"],
+    time_weight: Float[Tensor, "e d_out"],
+    member: Float[Tensor, "rows e"],
+    ends: Int[Tensor, "e"],
+) -> Float[Tensor, "rows d_out"]:
+    """``W_e x + w_e t``: each row by its expert's weights.
+
+    Rows come sorted by expert; ``ends`` says where each expert's end, ``member`` is one-hot.
+    """
+    inputs = (x, time, weight, time_weight, member, ends)
+    return _Grouped.apply(*inputs) if products.suits(x, weight) else _formula(*inputs)
+
+
+def _formula(
+    x: Tensor, time: Tensor, weight: Tensor, time_weight: Tensor, member: Tensor, ends: Tensor
+) -> Tensor:
+    if torch.is_autocast_enabled(x.device.type):  # which does not know grouped products
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
+    aligned = all(size * x.element_size() % 16 == 0 for size in weight.shape[1:])
+    if x.dtype == torch.float64 or not aligned:  # PyTorch's own kernels take neither
+        y = torch.ops.transformers.grouped_mm_fallback(x, weight.mT, ends)
+    else:
+        y = _grouped_mm(x, weight.mT, ends)
+    return fused.add_times(y, time, member, time_weight)
+
+
+class _Grouped(Function):
+    """Expert by expert, so that the time is added to what the cache still holds."""
+
+    @staticmethod
+    def forward(ctx, x, time, weight, time_weight, member, ends):
+        ctx.save_for_backward(x, time, weight, time_weight, member, ends)
+        y = x.new_empty(len(x), weight.shape[1])
+        for e, rows in _runs(ends):
+            of_space = products.times(x[rows], weight[e])
+            torch.addcmul(of_space, time[rows, None], time_weight[e], out=y[rows])
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        wanted, inputs = ctx.needs_input_grad, ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return tuple(passes.gradients_by(_formula, inputs, wanted, [g]))
+        x, time, weight, time_weight, _, ends = inputs
+        each = zip(inputs, wanted, strict=True)
+        found = [torch.empty_like(part) if want else None for part, want in each]
+        dx, d_time, d_weight, d_time_weight, *_ = found
+        for e, rows in _runs(ends):
+            slope = g[rows]
+            if dx is not None:
+                dx[rows] = products.times(slope, weight[e].mT)
+            if d_time is not None:
+                torch.mv(slope, time_weight[e], out=d_time[rows])
+            if d_weight is not None:
+                torch.mm(slope.mT, x[rows], out=d_weight[e])
+            if d_time_weight is not None:
+                torch.mv(slope.mT, time[rows], out=d_time_weight[e])
+        return tuple(found)
+
+
+def _runs(ends: Int[Tensor, "e"]) -> Iterator[tuple[int, slice]]:
+    start = 0
+    for e, end in enumerate(ends.tolist()):
+        yield e, slice(start, end)
+        start = end
