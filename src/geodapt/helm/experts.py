@@ -149,9 +149,8 @@ class HelmExperts(nn.Module):
         expert, order = torch.sort(chosen.flatten(), stable=True)
         ends = load(expert, len(self.down_proj)).cumsum(0).to(torch.int32)
         space, token = spaces.of(expert), order // k
-        place = order.new_empty(len(order)).scatter(
-            0, order, torch.arange(len(order), device=order.device)
-        )
+        ordinals = torch.arange(len(order), device=order.device)
+        place = torch.empty_like(order).scatter(0, order, ordinals)  # no need to sort again
 
         r, time = space.lift(fused.square(x).index_select(0, token) * space.scale**2)
         inputs = dispatch(x, space.scale * r, token, place)
