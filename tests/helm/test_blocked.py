@@ -27,6 +27,21 @@ def test_values_and_gradients_are_those_of_whole_attention(n, compiling, monkeyp
     torch.testing.assert_close(gradients, torch.autograd.grad(wanted, (q, k, v), slope))
 
 
+def test_gradients_of_gradients():
+    def penalty(attention):
+        torch.manual_seed(0)
+        q, k, v = (torch.randn(1, 1, 150, 4).double().requires_grad_() for _ in "qkv")
+        (slope,) = torch.autograd.grad(attention(q, k, v).sin().sum(), k, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), (q, k, v))
+
+    def whole(q, k, v):
+        later = torch.ones(150, 150, dtype=torch.bool).triu(1)
+        scores = (q @ k.mT).masked_fill(later, -torch.inf)
+        return (scores.softmax(-1) @ v).transpose(1, 2)
+
+    torch.testing.assert_close(penalty(blocked.causal_attention), penalty(whole))
+
+
 def test_where_it_suits():
     q, k, _ = draw(200)
     assert blocked.suits(q, k, None)

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import small
 import torch
 from transformers.activations import ACT2FN
 
@@ -10,7 +11,6 @@ from geodapt.helm import passes, points
 from geodapt.helm.experts import combine, dispatch
 from geodapt.helm.layers import gated_product
 from geodapt.helm.points import Curvature
-from tests.helm import small
 
 pytestmark = pytest.mark.skipif(passes.library() is None, reason="no compiler")
 SILU = ACT2FN["silu"]
@@ -97,6 +97,17 @@ def test_what_the_kernels_leave_to_the_operators():
     assert not passes.suit(x, x.double())
     assert not passes.suit(x.bfloat16())
     assert not passes.suit(x.to("meta"))
+
+
+def test_torch_func_sees_the_operators():
+    x, weight, c = torch.randn(5, 3, 4), torch.randn(4), torch.tensor(0.7)
+    with torch.no_grad():
+        for each, whole in zip(
+            torch.func.vmap(lambda x: rms_norm(x, weight, c))(x),
+            rms_norm(x, weight, c),
+            strict=True,
+        ):
+            torch.testing.assert_close(each, whole)
 
 
 @pytest.mark.parametrize("kind", ["mice", "mixed", "learned-curvature"])

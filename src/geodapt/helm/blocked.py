@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import pad
 
+from geodapt.helm import passes
+
 BLOCK = 128
 """Queries that are taken together."""
 LONGEST = 1024
@@ -81,6 +83,8 @@ class _Attention(Function):
     @staticmethod
     def backward(ctx, g):
         q, k, v, out, *kept = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return tuple(passes.gradients_by(_formula, (q, k, v), ctx.needs_input_grad, [g]))
         dq, dk, dv = torch.empty_like(q), None, None
         along = torch.linalg.vecdot(g, out).unsqueeze(-1)
         # The last queries see all keys: their share is where the others' are added.
