@@ -1,11 +1,11 @@
 """Attention in blocks of queries is attention, and keeps out where it cannot be."""
 
 import pytest
-import small
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from geodapt.helm import blocked
+from tests.helm import small
 
 
 def draw(n, heads=3, size=6, value=4, rows=2):

@@ -3,7 +3,6 @@
 import math
 
 import pytest
-import small
 import torch
 from transformers.activations import ACT2FN
 
@@ -11,6 +10,7 @@ from geodapt.helm import passes, points
 from geodapt.helm.experts import combine, dispatch
 from geodapt.helm.layers import gated_product
 from geodapt.helm.points import Curvature
+from tests.helm import small
 
 pytestmark = pytest.mark.skipif(passes.library() is None, reason="no compiler")
 SILU = ACT2FN["silu"]
