@@ -60,9 +60,10 @@ def _blocks(q: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
 def _formula(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     out = []
     for rows, seen, later in _blocks(q):
+        # Added, not filled in, so that no mask is kept for the gradient.
         unseen = pad(later, (rows.start, 0))
-        scores = (q[:, rows] @ k[:, seen].mT).masked_fill(unseen, -torch.inf)
-        out.append(scores.softmax(-1) @ v[:, seen])
+        bias = torch.where(unseen, -torch.inf, 0.0).to(q.dtype)
+        out.append((q[:, rows] @ k[:, seen].mT + bias).softmax(-1) @ v[:, seen])
     return torch.cat(out, 1)
 
 
