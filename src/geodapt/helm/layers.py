@@ -89,6 +89,6 @@ def gated_product(
         gate, up = gate_up if len(gate_up) == 2 else gate_up[0].chunk(2, dim=-1)
         return fused.product(activation(gate), up)
 
-    if isinstance(activation, SILU) and passes.suit(*gate_up):
+    if isinstance(activation, SILU):
         return passes.swiglu(definition, *gate_up)
     return definition(*gate_up)

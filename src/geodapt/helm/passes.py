@@ -38,18 +38,24 @@ def library() -> Any:
 
 def suit(*vectors: Tensor) -> bool:
     """Whether the kernels can take these."""
-    plain = all(
-        type(x) in (Tensor, nn.Parameter) and x.dtype == torch.float32 and x.device.type == "cpu"
-        for x in vectors
-    )
     # Neither a compiler nor torch.func can look into a kernel.
     seen_through = torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack()
-    return plain and not seen_through and library() is not None
+    return not seen_through and plain(*vectors) and library() is not None
 
 
-def residual(definition: Definition, *inputs: Number) -> Tensor:
+def plain(*tensors: Tensor) -> bool:
+    """Whether these are ordinary float32 tensors on a CPU."""
+    return all(
+        type(x) in (Tensor, nn.Parameter) and x.dtype == torch.float32 and x.device.type == "cpu"
+        for x in tensors
+    )
+
+
+def residual(definition: Definition, x: Tensor, y: Tensor, *scalars: Number) -> Tensor:
     """``definition(x, y, weight, scale, *c)``, which is that of :func:`points.residual`."""
-    return _apply(RESIDUAL, definition, inputs)
+    if x.shape != y.shape:
+        return definition(x, y, *scalars)
+    return _apply(RESIDUAL, definition, (x, y, *scalars))
 
 
 def rms_norm(definition: Definition, *inputs: Number) -> tuple[Tensor, Tensor]:
@@ -72,7 +78,9 @@ def combine(definition: Definition, *inputs: Number) -> tuple[Tensor, Tensor]:
     return _apply(COMBINE, definition, inputs)
 
 
-def _apply(kernels: "Kernels", definition: Definition, inputs: Sequence[Number]) -> Any:
+def _apply(kernels: "Kernels", definition: Definition, inputs: Inputs) -> Any:
+    if not suit(*inputs[: kernels.vectors]):
+        return definition(*inputs)
     dense = (x.contiguous() if isinstance(x, Tensor) else x for x in inputs)
     return _Pass.apply(kernels, definition, *dense)
 
@@ -115,6 +123,8 @@ class Kernels(NamedTuple):
     values: Callable[..., Any]
     gradients: Callable[[Inputs, Sequence[Tensor], Sequence[bool]], Sequence[Tensor | None]]
     """Of the inputs, the gradients of the outputs, and which inputs want theirs."""
+    vectors: int = 2
+    """How many inputs, the first, are to be ordinary vectors."""
 
 
 def _residual(x: Tensor, y: Tensor, *scalars: Number) -> Tensor:
@@ -242,4 +252,4 @@ RESIDUAL = Kernels(_residual, _residual_gradients)
 RMS_NORM = Kernels(_rms_norm, _rms_norm_gradients)
 SWIGLU = Kernels(_swiglu, _swiglu_gradients)
 DISPATCH = Kernels(_dispatch, _dispatch_gradients)
-COMBINE = Kernels(_combine, _combine_gradients)
+COMBINE = Kernels(_combine, _combine_gradients, vectors=3)

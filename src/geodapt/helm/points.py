@@ -75,10 +75,7 @@ def residual(
     c: Curvature,
 ) -> Float[Tensor, "*batch d"]:
     """Lorentzian residual connection: ``scale`` times the centroid of ``x + weight y``."""
-    inputs = (x, y, weight, scale, *c)
-    if x.shape == y.shape and passes.suit(x, y):
-        return passes.residual(_residual, *inputs)
-    return _residual(*inputs)
+    return passes.residual(_residual, x, y, weight, scale, *c)
 
 
 def _residual(x: Tensor, y: Tensor, weight: Tensor, scale: Tensor, *powers: Any) -> Tensor:
@@ -92,8 +89,7 @@ def rms_norm(
     x: Float[Tensor, "*batch d"], weight: Float[Tensor, "d"], eps: float, c: Curvature
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
     """RMSNorm of the space components, and the time of the result."""
-    inputs = (x, weight, eps, c.radius2)
-    return passes.rms_norm(_rms_norm, *inputs) if passes.suit(x, weight) else _rms_norm(*inputs)
+    return passes.rms_norm(_rms_norm, x, weight, eps, c.radius2)
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float, radius2: Any) -> tuple[Tensor, Tensor]:

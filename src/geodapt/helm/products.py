@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from geodapt.helm import fused
+from geodapt.helm import fused, passes
 
 MANY = 64
 """Rows from which on oneDNN is the faster."""
@@ -63,10 +63,8 @@ def suits(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN is the faster: many rows of float32 on a CPU, in training."""
     return (
         HAVE
-        and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
+        and passes.plain(x, weight)  # quantized weights multiply otherwise
         and x.numel() >= MANY * x.shape[-1]
-        and type(weight) in (Tensor, nn.Parameter)  # quantized ones multiply otherwise
         and not fused.formula_suffices()
         and not torch.is_autocast_enabled("cpu")
     )
