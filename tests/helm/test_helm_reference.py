@@ -32,6 +32,23 @@ def test_attention_implementations_in_float32(kind, implementation):
     torch.testing.assert_close(helm(ids).logits.double(), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["biases", "learned-curvature", "mla-query-latent", "mixed"])
+def test_gradients_of_gradients(kind):
+    """In the inputs and in what is written out by hand, against finite differences."""
+    helm = small.model(kind, torch.float64)
+    helm.set_attn_implementation("eager")  # of whose kernels this one alone has them
+    ends = ("offset", "layernorm.weight", "time_weight", "_time", "gate.weight")
+    weights = {n: p.detach() for n, p in helm.named_parameters() if n.endswith(ends)}
+
+    def logits(x, *values):
+        given = dict(zip(weights, values, strict=True))
+        return torch.func.functional_call(helm, given, kwargs={"inputs_embeds": x}).logits
+
+    x = torch.randn(1, 4, helm.config.hidden_size, dtype=torch.float64)
+    inputs = [part.requires_grad_() for part in (x, *weights.values())]
+    assert torch.autograd.gradgradcheck(logits, inputs, fast_mode=True, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["mha", "mla", "mice", "mixed"])
 def test_every_block_gives_points(kind):
     """The times that travel beside space components are those of the points they stand for."""

@@ -27,7 +27,7 @@ def rms_norm(x, weight, c):
 
 def order_and_place(rows):
     order = torch.randperm(rows)
-    return order, torch.argsort(order)
+    return order, torch.argsort(order).view(-1, 2)
 
 
 def dispatch_to_two(x, factor):

@@ -38,15 +38,15 @@ def test_values_and_gradients(kind, bias, strided):
 def experts(counts):
     """Rows for each expert, and their weights: the arguments of ``grouped_linear``."""
     ends = torch.tensor(counts).cumsum(0)
-    member = torch.repeat_interleave(torch.eye(len(counts)), torch.tensor(counts), 0)
+    expert = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     weight, time_weight = torch.randn(len(counts), 20, 12), torch.randn(len(counts), 20)
-    rows = torch.randn(len(member), 12), torch.rand(len(member))
-    return *rows, weight, time_weight, member, ends.to(torch.int32)
+    rows = torch.randn(len(expert), 12), torch.rand(len(expert))
+    return *rows, weight, time_weight, expert, ends.to(torch.int32)
 
 
-def reference(x, time, weight, time_weight, member, ends):
-    """Every row by every expert's weights, of which one counts."""
-    return torch.einsum("re,eoi,ri->ro", member, weight, x) + time[:, None] * (member @ time_weight)
+def reference(x, time, weight, time_weight, expert, ends):
+    """Every row by its expert's weights, copied for it."""
+    return torch.einsum("roi,ri->ro", weight[expert], x) + time[:, None] * time_weight[expert]
 
 
 def in_float64(inputs):

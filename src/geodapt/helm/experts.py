@@ -34,6 +34,7 @@ from geodapt.helm.config import HelmConfig
 from geodapt.helm.grouped import grouped_linear
 from geodapt.helm.layers import HelmMLP, gated_product
 from geodapt.helm.points import Curvature
+from geodapt.helm.rows import Rows, gather, load, member, spread
 
 
 class HelmRouter(nn.Module):
@@ -93,11 +94,6 @@ def affinities(logits: Float[Tensor, "*batch e"], config: HelmConfig) -> Float[T
     return logits.softmax(-1) if config.scoring_func == "softmax" else logits.sigmoid()
 
 
-def load(chosen: Int[Tensor, "*batch k"], experts: int) -> Float[Tensor, "e"]:
-    """How many tokens went to each expert."""
-    return torch.histc(chosen.float(), bins=experts, min=0, max=experts - 1)
-
-
 def sequence_balance_loss(
     router_logits: tuple[Float[Tensor, "tokens e"], ...],
     config: HelmConfig,
@@ -145,36 +141,32 @@ class HelmExperts(nn.Module):
         c: Curvature,
     ) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, "tokens"]]:
         """Each token's weighted sum of its experts' results: space components, time excesses."""
-        k = chosen.shape[-1]
-        expert, order = torch.sort(chosen.flatten(), stable=True)
-        ends = load(expert, len(self.down_proj)).cumsum(0).to(torch.int32)
-        space, token = spaces.of(expert), order // k
-        ordinals = torch.arange(len(order), device=order.device)
-        place = torch.empty_like(order).scatter(0, order, ordinals)  # no need to sort again
+        rows = Rows.of(chosen, len(self.down_proj))
+        space, token = spaces.of(rows.expert), rows.token
 
-        r, time = space.lift(fused.square(x).index_select(0, token) * space.scale**2)
-        inputs = dispatch(x, space.scale * r, token, place)
-        groups = (space.member, ends)
-        both = grouped_linear(inputs, time * r, self.gate_up_proj, self.gate_up_time, *groups)
+        square = spread(fused.square(x), token, rows.place)
+        r, time = space.lift(square * space.scale**2)
+        inputs = dispatch(x, space.scale * r, token, rows.place)
+        runs = (rows.expert, rows.ends)
+        both = grouped_linear(inputs, time * r, self.gate_up_proj, self.gate_up_time, *runs)
         h, h2 = gated_product(self.act_fn, both)
         r, time = space.lift(h2)
-        y = grouped_linear(h, time, self.down_proj, self.down_time, *groups)
-        return combine(y, r / space.scale, weights, order, place, c)
+        y = grouped_linear(h, time, self.down_proj, self.down_time, *runs)
+        return combine(y, r / space.scale, weights, rows.order, rows.place, c)
 
 
 def dispatch(
     x: Float[Tensor, "tokens d"],
     factor: Float[Tensor, "rows"],
     token: Int[Tensor, "rows"],
-    place: Int[Tensor, "rows"],
+    place: Int[Tensor, "tokens k"],
 ) -> Float[Tensor, "rows d"]:
-    """Each row its token times a factor; ``place`` holds the rows of each token in turn."""
+    """Each row its token times a factor."""
+    return passes.dispatch(_dispatched, x, factor, token, place)
 
-    def definition(x: Tensor, factor: Tensor, token: Tensor, place: Tensor) -> Tensor:
-        return fused.scale(x.index_select(0, token), factor)
 
-    inputs = (x, factor, token, place)
-    return passes.dispatch(definition, *inputs) if passes.suit(x, factor) else definition(*inputs)
+def _dispatched(x: Tensor, factor: Tensor, token: Tensor, place: Tensor) -> Tensor:
+    return fused.scale(spread(x, token, place), factor)
 
 
 def combine(
@@ -182,24 +174,20 @@ def combine(
     back: Float[Tensor, "rows"],
     weights: Float[Tensor, "tokens k"],
     order: Int[Tensor, "rows"],
-    place: Int[Tensor, "rows"],
+    place: Int[Tensor, "tokens k"],
     c: Curvature,
 ) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, "tokens"]]:
     """Each token's weighted sum of ``back y``, in the model's space, and that of time excesses."""
-    inputs = (y, back, weights, order, place, *c)
-    if passes.suit(y, back, weights):
-        return passes.combine(_combined, *inputs)
-    return _combined(*inputs)
+    return passes.combine(_combined, y, back, weights, order, place, *c)
 
 
 def _combined(
     y: Tensor, back: Tensor, weights: Tensor, order: Tensor, place: Tensor, *powers: Any
 ) -> tuple[Tensor, Tensor]:
     u = points.excess(fused.square(y) * back**2, Curvature(*powers))
-    gated = weights.flatten().index_select(0, order)
-    y = fused.scale(y, gated * back).index_select(0, place)
-    u = (gated * u).index_select(0, place)
-    return y.view(*weights.shape, y.shape[-1]).sum(1), u.view(weights.shape).sum(-1)
+    gated = spread(weights.flatten(), order, place.view(-1, 1))
+    tokens = (order // place.shape[1], place)
+    return gather(fused.scale(y, gated * back), *tokens), gather(gated * u, *tokens)
 
 
 class Spaces(NamedTuple):
@@ -207,17 +195,14 @@ class Spaces(NamedTuple):
 
     scale: Float[Tensor, "n"]  # a: from the model's space into this one
     radius2: Float[Tensor, "n"]  # 1/c_i, and 1 where the space is flat
-    member: Float[Tensor, "n e"]  # one-hot
     # None where all are hyperbolic, else:
     hyperbolic: Float[Tensor, "n"] | None = None  # 1 or 0
     spherical: Float[Tensor, "n"] | None = None  # c_i or 0
 
     def of(self, expert: Int[Tensor, "rows"]) -> "Spaces":
-        scale, radius2, member = (part.index_select(0, expert) for part in self[:3])
-        if self.hyperbolic is None or self.spherical is None:
-            return Spaces(scale, radius2, member)
-        kinds = (part.index_select(0, expert) for part in (self.hyperbolic, self.spherical))
-        return Spaces(scale, radius2, member, *kinds)
+        # By products, whose gradients are sums over rows; a selection's adds row after row.
+        own = member(expert, len(self.scale), self.scale.dtype)
+        return Spaces._make(part if part is None else (own * part).sum(-1) for part in self)
 
     def lift(
         self, square: Float[Tensor, "n"]
@@ -253,10 +238,9 @@ class HelmMoE(nn.Module):
 
     def spaces(self, c_i: Float[Tensor, "e"], c: Curvature) -> Spaces:
         """The routed experts' spaces."""
-        member = torch.eye(self.routed, dtype=c_i.dtype, device=c_i.device)
         kinds = self.geometry[self.shared :]
         if set(kinds) == {"hyperbolic"}:
-            return Spaces(torch.sqrt(c.c / c_i), 1 / c_i, member)
+            return Spaces(torch.sqrt(c.c / c_i), 1 / c_i)
         flat, hyperbolic, spherical = (
             torch.tensor([kind == name for kind in kinds], device=c_i.device)
             for name in ("euclidean", "hyperbolic", "spherical")
@@ -264,7 +248,6 @@ class HelmMoE(nn.Module):
         return Spaces(
             scale=torch.where(flat, 1.0, torch.sqrt(c.c / c_i)),
             radius2=torch.where(flat, 1.0, 1 / c_i),
-            member=member,
             hyperbolic=hyperbolic.to(c_i.dtype),
             spherical=c_i * spherical,
         )

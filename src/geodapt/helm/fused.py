@@ -55,7 +55,7 @@ def rms_norm(
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
     """``h = weight x / sqrt(|x|^2 / d + eps)`` and ``|h|^2``."""
     if formula_suffices():
-        h = scale(x, torch.rsqrt(_square(x) / x.shape[-1] + eps)) * weight
+        h = scale(x, _inverse_rms(x, eps)) * weight
         return h, _square(h)
     return _RMSNorm.apply(x, weight, eps)
 
@@ -78,23 +78,6 @@ def add_time(
     if formula_suffices():
         return torch.addcmul(y, time.unsqueeze(-1), weight)
     return _AddTime.apply(y, time, weight)
-
-
-def add_times(
-    y: Float[Tensor, "rows d"],
-    time: Float[Tensor, "rows"],
-    member: Float[Tensor, "rows e"],
-    weight: Float[Tensor, "e d"],
-) -> Float[Tensor, "rows d"]:
-    """``y + t w_e`` with each row's own e, of which ``member`` is the one-hot row; y is spent.
-
-    A product with few columns: no ``w_e`` is copied for each row. A compiler need not copy it
-    either, but its gradient of the choice would be slow.
-    """
-    time, member, weight = time.to(y.dtype), member.to(y.dtype), weight.to(y.dtype)
-    if torch.is_grad_enabled():
-        return _AddTimes.apply(y, time, member, weight)
-    return torch.addmm(y, member * time.unsqueeze(-1), weight)
 
 
 def whole(
@@ -144,6 +127,10 @@ def _square(x: Tensor) -> Tensor:
         return wide(x).square().sum(-1)
     norm = torch.linalg.vector_norm(x, dim=-1, dtype=_wide_type(x))
     return norm * norm
+
+
+def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+    return torch.rsqrt(_square(x) / x.shape[-1] + eps)
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
@@ -203,14 +190,17 @@ class _WeightedSum(Function):
 class _RMSNorm(Function):
     @staticmethod
     def forward(ctx, x, weight, eps):
-        k = torch.rsqrt(_square(x) / x.shape[-1] + eps)
+        k = _inverse_rms(x, eps)
         h = (x * k.unsqueeze(-1)).to(x.dtype) * weight
         ctx.save_for_backward(x, weight, k, h)
+        ctx.eps = eps
         return h, _square(h)
 
     @staticmethod
     def backward(ctx, g, g_h):
         x, weight, k, h = ctx.saved_tensors
+        if torch.is_grad_enabled():  # what was computed in forward has no gradient
+            k = _inverse_rms(x, ctx.eps)
         g = torch.addcmul(g, h, _column(2 * g_h, h))
         gx = g * x
         rows = gx.flatten(0, -2)
@@ -249,23 +239,6 @@ class _AddTime(Function):
         return g, d_time, time.flatten() @ rows if needs[2] else None
 
 
-class _AddTimes(Function):
-    @staticmethod
-    def forward(ctx, y, time, member, weight):
-        times = member * time.unsqueeze(-1)
-        ctx.save_for_backward(times, member, weight)
-        if torch.compiler.is_compiling():
-            return torch.addcmul(y, time.unsqueeze(-1), weight.index_select(0, member.argmax(-1)))
-        ctx.mark_dirty(y)
-        return y.addmm_(times, weight)
-
-    @staticmethod
-    def backward(ctx, g):
-        times, member, weight = ctx.saved_tensors
-        d_time = ((g @ weight.mT) * member).sum(-1)
-        return g, d_time, None, times.mT @ g
-
-
 class _Whole(Function):
     @staticmethod
     def forward(ctx, x, last, cos, sin, factor):
@@ -280,15 +253,21 @@ class _Whole(Function):
     @staticmethod
     def backward(ctx, g):
         cos, sin, factor, out = ctx.saved_tensors
-        dx = g.new_empty((*g.shape[:-1], g.shape[-1] - 1))
-        _turn(g[..., :-1], cos, -sin, dx)
-        last = wide(g[..., -1])
+        dx, last = _turned(g[..., :-1], cos, -sin), wide(g[..., -1])
         d_factor = None
         if factor is not None:
-            dx, last = dx.mul_(factor), last * factor
+            dx, last = dx * factor.to(dx.dtype), last * factor
             if out is not None:
                 d_factor = (_dot(g, out).sum() / factor).to(factor.dtype)
         return dx, last, None, None, d_factor
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    if torch.is_grad_enabled():  # nothing is written in place where a gradient is asked for
+        return rotate(x, (cos, sin))
+    out = x.new_empty(x.shape)
+    _turn(x, cos, sin, out)
+    return out
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
@@ -313,6 +292,9 @@ class _SplitSums(Function):
     @staticmethod
     def backward(ctx, g, g_s, g_last):
         (sums,) = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            space = torch.addcmul(g, sums[..., :-1], _column(2 * g_s, sums))
+            return torch.cat([space, g_last.unsqueeze(-1).to(space.dtype)], dim=-1)
         out = torch.empty_like(sums)
         torch.addcmul(g, sums[..., :-1], _column(2 * g_s, sums), out=out[..., :-1])
         out[..., -1] = g_last

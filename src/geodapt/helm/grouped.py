@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.autograd import Function
 from transformers.integrations.moe import _grouped_mm
 
-from geodapt.helm import fused, passes, products
+from geodapt.helm import passes, products
+from geodapt.helm.rows import member
 
 
 def grouped_linear(
@@ -16,37 +17,68 @@ def grouped_linear(
     time: Float[Tensor, "rows"],
     weight: Float[Tensor, "e d_out d_in"],
     time_weight: Float[Tensor, "e d_out"],
-    member: Float[Tensor, "rows e"],
+    expert: Int[Tensor, "rows"],
     ends: Int[Tensor, "e"],
 ) -> Float[Tensor, "rows d_out"]:
     """``W_e x + w_e t``: each row by its expert's weights.
 
-    Rows come sorted by expert; ``ends`` says where each expert's end, ``member`` is one-hot.
+    Rows come sorted by expert; ``ends`` says where each expert's end.
     """
-    inputs = (x, time, weight, time_weight, member, ends)
+    inputs = (x, time, weight, time_weight, expert, ends)
     return _Grouped.apply(*inputs) if products.suits(x, weight) else _formula(*inputs)
 
 
 def _formula(
-    x: Tensor, time: Tensor, weight: Tensor, time_weight: Tensor, member: Tensor, ends: Tensor
+    x: Tensor, time: Tensor, weight: Tensor, time_weight: Tensor, expert: Tensor, ends: Tensor
 ) -> Tensor:
     if torch.is_autocast_enabled(x.device.type):  # which does not know grouped products
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
     aligned = all(size * x.element_size() % 16 == 0 for size in weight.shape[1:])
-    if x.dtype == torch.float64 or not aligned:  # PyTorch's own kernels take neither
-        y = torch.ops.transformers.grouped_mm_fallback(x, weight.mT, ends)
-    else:
+    if x.dtype != torch.float64 and aligned:  # PyTorch's own kernels take nothing else
         y = _grouped_mm(x, weight.mT, ends)
-    return fused.add_times(y, time, member, time_weight)
+    elif torch.compiler.is_compiling():
+        y = torch.ops.transformers.grouped_mm_fallback(x, weight.mT, ends)
+    else:  # whose gradient, unlike that operator's, has one
+        y = torch.cat([x[rows] @ weight[e].mT for e, rows in _runs(ends)])
+    return add_times(y, time, expert, time_weight)
+
+
+def add_times(
+    y: Float[Tensor, "rows d"],
+    time: Float[Tensor, "rows"],
+    expert: Int[Tensor, "rows"],
+    weight: Float[Tensor, "e d"],
+) -> Float[Tensor, "rows d"]:
+    """``y + t w_e``; y is spent."""
+    return _AddTimes.apply(y, time.to(y.dtype), expert, weight.to(y.dtype))
+
+
+class _AddTimes(Function):
+    """A product with few columns: no ``w_e`` is copied for each row. A compiler need not copy it
+    either, but its gradient of the choice would be slow."""
+
+    @staticmethod
+    def forward(ctx, y, time, expert, weight):
+        of_e = member(expert, len(weight), y.dtype)
+        ctx.save_for_backward(time, of_e, weight)
+        if torch.compiler.is_compiling():
+            return torch.addcmul(y, time.unsqueeze(-1), weight.index_select(0, expert))
+        ctx.mark_dirty(y)
+        return y.addmm_(of_e * time.unsqueeze(-1), weight)
+
+    @staticmethod
+    def backward(ctx, g):
+        time, of_e, weight = ctx.saved_tensors
+        return g, ((g @ weight.mT) * of_e).sum(-1), None, (of_e * time.unsqueeze(-1)).mT @ g
 
 
 class _Grouped(Function):
     """Expert by expert, so that the time is added to what the cache still holds."""
 
     @staticmethod
-    def forward(ctx, x, time, weight, time_weight, member, ends):
-        ctx.save_for_backward(x, time, weight, time_weight, member, ends)
+    def forward(ctx, x, time, weight, time_weight, expert, ends):
+        ctx.save_for_backward(x, time, weight, time_weight, expert, ends)
         y = x.new_empty(len(x), weight.shape[1])
         for e, rows in _runs(ends):
             of_space = products.times(x[rows], weight[e])
