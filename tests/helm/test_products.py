@@ -35,6 +35,16 @@ def test_values_and_gradients(kind, bias, strided):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("rows", [1, products.LONG])
+def test_without_gradients(rows):
+    layer, x, time = LorentzLinear(13, 21), torch.randn(rows, 13), torch.rand(rows)
+    nn.init.normal_(layer.time_weight)
+    with torch.no_grad():
+        assert products.suits(x, layer.weight) == (rows > 1)
+        exact = x @ layer.weight.mT + time[:, None] * layer.time_weight
+        torch.testing.assert_close(layer(x, time), exact, rtol=1e-4, atol=1e-4)
+
+
 def experts(counts):
     """Rows for each expert, and their weights: the arguments of ``grouped_linear``."""
     ends = torch.tensor(counts).cumsum(0)
@@ -66,6 +76,49 @@ def test_values_and_gradients_of_experts(counts, wanted):
     exact = run(reference, in_float64(inputs))
     for a, b in zip(run(grouped_linear, inputs), exact, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-3)
+
+
+def test_a_compiler_uses_the_same_products():
+    """In a whole graph; its gradients, too."""
+    layer = LorentzLinear(12, 12, bias=True)
+    counts = (ROWS, 3, 0, ROWS + 5)
+    x, time, weight, time_weight, expert, ends = experts(counts)
+
+    def both(x, time, weight, time_weight):
+        h = grouped_linear(layer(x, time).sin(), time, weight, time_weight, expert, ends)
+        return h * h
+
+    def outputs_and_slopes(function):
+        inputs = [t.detach().requires_grad_() for t in (x, time, weight, time_weight)]
+        out = function(*inputs)
+        return out, *torch.autograd.grad(out.sum(), [*inputs, *layer.parameters()])
+
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    compiled = torch.compile(both, fullgraph=True, backend=backend)
+    for a, b in zip(outputs_and_slopes(compiled), outputs_and_slopes(both), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+    assert "geodapt.grouped_linear" in graphs[0].print_readable(print_output=False)
+
+
+@pytest.mark.parametrize("rows", [3, ROWS])
+def test_operators_are_what_they_tell_a_compiler(rows):
+    x, g, weight, bias = (torch.randn(s) for s in ((2, rows, 5), (2 * rows, 7), (7, 5), (7,)))
+    flat, runs = x.flatten(0, 1), experts((rows, 0, rows))
+    wanted = [True, False, True, True, False, False]
+    for operator, inputs in {
+        "linear": (x, weight, bias),
+        "linear_gradient": (g, flat),
+        "grouped_linear": runs,
+        "grouped_linear_gradients": (torch.randn(2 * rows, 20), *runs, wanted),
+    }.items():
+        called = getattr(torch.ops.geodapt, operator).default
+        checks = ("test_schema", "test_faketensor")
+        torch.library.opcheck(called, inputs, test_utils=checks)
 
 
 def test_gradients_of_gradients_of_experts():

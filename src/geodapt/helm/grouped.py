@@ -1,6 +1,7 @@
 """The experts' linear maps: a matrix for each run of rows."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -74,37 +75,65 @@ class _AddTimes(Function):
 
 
 class _Grouped(Function):
-    """Expert by expert, so that the time is added to what the cache still holds."""
-
     @staticmethod
-    def forward(ctx, x, time, weight, time_weight, expert, ends):
-        ctx.save_for_backward(x, time, weight, time_weight, expert, ends)
-        y = x.new_empty(len(x), weight.shape[1])
-        for e, rows in _runs(ends):
-            of_space = products.times(x[rows], weight[e])
-            torch.addcmul(of_space, time[rows, None], time_weight[e], out=y[rows])
-        return y
+    def forward(ctx, *inputs):
+        ctx.save_for_backward(*inputs)
+        return torch.ops.geodapt.grouped_linear(*inputs)
 
     @staticmethod
     def backward(ctx, g):
         wanted, inputs = ctx.needs_input_grad, ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if passes.once_more():
             return tuple(passes.gradients_by(_formula, inputs, wanted, [g]))
-        x, time, weight, time_weight, _, ends = inputs
-        each = zip(inputs, wanted, strict=True)
-        found = [torch.empty_like(part) if want else None for part, want in each]
-        dx, d_time, d_weight, d_time_weight, *_ = found
-        for e, rows in _runs(ends):
-            slope = g[rows]
-            if dx is not None:
-                dx[rows] = products.times(slope, weight[e].mT)
-            if d_time is not None:
-                torch.mv(slope, time_weight[e], out=d_time[rows])
-            if d_weight is not None:
-                torch.mm(slope.mT, x[rows], out=d_weight[e])
-            if d_time_weight is not None:
-                torch.mv(slope.mT, time[rows], out=d_time_weight[e])
-        return tuple(found)
+        found = iter(torch.ops.geodapt.grouped_linear_gradients(g, *inputs, wanted))
+        return tuple(next(found) if want else None for want in wanted)
+
+
+INPUTS = "Tensor x, Tensor time, Tensor weight, Tensor time_weight, Tensor expert, Tensor ends"
+products.OPERATORS.define(f"grouped_linear({INPUTS}) -> Tensor")
+products.OPERATORS.define(
+    f"grouped_linear_gradients(Tensor g, {INPUTS}, bool[] wanted) -> Tensor[]"
+)
+
+
+@torch.library.impl(products.OPERATORS, "grouped_linear", "CPU")
+def _(x: Tensor, time: Tensor, weight: Tensor, time_weight: Tensor, _, ends: Tensor) -> Tensor:
+    """Expert by expert, so that the time is added to what the cache still holds."""
+    y = x.new_empty(len(x), weight.shape[1])
+    for e, rows in _runs(ends):
+        of_space = products.linear(x[rows], weight[e])
+        torch.addcmul(of_space, time[rows, None], time_weight[e], out=y[rows])
+    return y
+
+
+@torch.library.impl(products.OPERATORS, "grouped_linear_gradients", "CPU")
+def _(g: Tensor, *inputs_and_wanted: Any) -> list[Tensor]:
+    *inputs, wanted = inputs_and_wanted
+    x, time, weight, time_weight, _, ends = inputs
+    found = [torch.empty_like(x) if want else None for x, want in zip(inputs, wanted, strict=True)]
+    dx, d_time, d_weight, d_time_weight, *_ = found
+    for e, rows in _runs(ends):
+        slope = g[rows]
+        if dx is not None:
+            dx[rows] = products.linear(slope, weight[e].mT)
+        if d_time is not None:
+            torch.mv(slope, time_weight[e], out=d_time[rows])
+        if d_weight is not None:
+            d_weight[e] = products.linear_gradient(slope, x[rows])
+        if d_time_weight is not None:
+            torch.mv(slope.mT, time[rows], out=d_time_weight[e])
+    return [part for part in found if part is not None]
+
+
+@torch.library.register_fake("geodapt::grouped_linear", lib=products.OPERATORS)
+def _(x: Tensor, time: Tensor, weight: Tensor, *_: Tensor) -> Tensor:
+    return x.new_empty(len(x), weight.shape[1])
+
+
+@torch.library.register_fake("geodapt::grouped_linear_gradients", lib=products.OPERATORS)
+def _(g: Tensor, *inputs_and_wanted: Any) -> list[Tensor]:
+    *inputs, wanted = inputs_and_wanted
+    return [torch.empty_like(x) for x, want in zip(inputs, wanted, strict=True) if want]
 
 
 def _runs(ends: Int[Tensor, "e"]) -> Iterator[tuple[int, slice]]:

@@ -51,6 +51,11 @@ def plain(*tensors: Tensor) -> bool:
     )
 
 
+def once_more() -> bool:
+    """Whether gradients are computed that are to have gradients."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 def residual(definition: Definition, x: Tensor, y: Tensor, *scalars: Number) -> Tensor:
     """``definition(x, y, weight, scale, *c)``, which is that of :func:`points.residual`."""
     if x.shape != y.shape:

@@ -1,10 +1,15 @@
 """Linear maps, by the faster of the two libraries that PyTorch has for them on a CPU.
 
 PyTorch leaves float32 to MKL, which is built for Intel's processors. It brings oneDNN along, too,
-which makes its kernels for the sizes at hand and takes a tenth to a quarter less time for products
-of many rows (AMD EPYC). A new size costs a third of a millisecond, once, so it is for training,
-where sizes return. The gradient of a weight is MKL's: for oneDNN it would have to be transposed.
+which takes half the time for products of many rows on an AMD EPYC with AVX-512, and a tenth to a
+quarter less on older ones. A new size costs a third of a millisecond, once, while a kernel is made
+for it: a training's sizes return, a prompt's pay for it if it is long.
+
+oneDNN is reached by operators of our own, so that a compiler, which cannot look into a library,
+leaves them as they are.
 """
+
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,7 +21,13 @@ from geodapt.helm import fused, passes
 
 MANY = 64
 """Rows from which on oneDNN is the faster."""
-HAVE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+LONG = 256
+"""Rows from which on a size that may never return is worth its kernel."""
+HAVE = (
+    torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    and hasattr(torch.ops.aten, "mkldnn_linear_backward_weights")
+)
 
 
 class Linear(nn.Linear):
@@ -60,13 +71,13 @@ class PointLinear(Linear):
 
 
 def suits(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN is the faster: many rows of float32 on a CPU, in training."""
+    """Whether oneDNN is the faster: many rows of float32 on a CPU."""
     return (
         HAVE
         and passes.plain(x, weight)  # quantized weights multiply otherwise
-        and x.numel() >= MANY * x.shape[-1]
-        and not fused.formula_suffices()
+        and x.numel() >= (MANY if torch.is_grad_enabled() else LONG) * x.shape[-1]
         and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_exporting()  # an exported graph should not need this package
     )
 
 
@@ -75,31 +86,65 @@ class _Linear(Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, time, time_weight):
-        ctx.save_for_backward(x, weight, time, time_weight)
-        y = times(x, weight, bias)
+        ctx.save_for_backward(x, weight, bias, time, time_weight)
+        y = torch.ops.geodapt.linear(x, weight, bias)
         return y if time is None else y.addcmul_(time.unsqueeze(-1), time_weight)
 
     @staticmethod
     def backward(ctx, g):
-        x, weight, time, time_weight = ctx.saved_tensors
-        needs = ctx.needs_input_grad
+        wanted, inputs = ctx.needs_input_grad, ctx.saved_tensors
+        if passes.once_more():
+            return tuple(passes.gradients_by(_formula, inputs, wanted, [g]))
+        x, weight, _, time, time_weight = inputs
         rows = g.flatten(0, -2)
         return (
-            times(g, weight.mT) if needs[0] else None,
-            rows.mT @ x.flatten(0, -2) if needs[1] else None,
-            rows.sum(0) if needs[2] else None,
-            (rows @ time_weight).view(time.shape) if needs[3] else None,
-            time.flatten() @ rows if needs[4] else None,
+            torch.ops.geodapt.linear(g, weight.mT, None) if wanted[0] else None,
+            torch.ops.geodapt.linear_gradient(rows, x.flatten(0, -2)) if wanted[1] else None,
+            rows.sum(0) if wanted[2] else None,
+            (rows @ time_weight).view(time.shape) if wanted[3] else None,
+            time.flatten() @ rows if wanted[4] else None,
         )
 
 
-def times(
+def _formula(x: Tensor, weight: Tensor, bias: Tensor | None, time: Any, time_weight: Any) -> Tensor:
+    y = F.linear(x, weight, bias)
+    return y if time is None else fused.add_time(y, time, time_weight)
+
+
+OPERATORS = torch.library.Library("geodapt", "FRAGMENT")
+OPERATORS.define("linear(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
+OPERATORS.define("linear_gradient(Tensor g, Tensor x) -> Tensor")
+
+
+@torch.library.impl(OPERATORS, "linear", "CPU")
+def linear(
     x: Float[Tensor, "*batch d_in"],
     weight: Float[Tensor, "d_out d_in"],
     bias: Float[Tensor, "d_out"] | None = None,
 ) -> Float[Tensor, "*batch d_out"]:
-    """``W x + b`` of what :func:`suits`, by oneDNN if the rows are many."""
-    # With gradients, this is the gradient of a gradient.
-    if torch.is_grad_enabled() or x.numel() < MANY * x.shape[-1]:
+    """``W x + b``, without a gradient."""
+    if x.numel() < MANY * x.shape[-1]:
         return F.linear(x, weight, bias)
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@torch.library.impl(OPERATORS, "linear_gradient", "CPU")
+def linear_gradient(
+    g: Float[Tensor, "rows d_out"], x: Float[Tensor, "rows d_in"]
+) -> Float[Tensor, "d_out d_in"]:
+    """``g^T x``, the gradient of W."""
+    if len(x) < MANY:
+        return g.mT @ x
+    like = g.new_empty(g.shape[1], x.shape[1])
+    g, x = g.to_mkldnn(), x.to_mkldnn()
+    return torch.ops.aten.mkldnn_linear_backward_weights(g, x, like, False)[0]
+
+
+@torch.library.register_fake("geodapt::linear", lib=OPERATORS)
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))
+
+
+@torch.library.register_fake("geodapt::linear_gradient", lib=OPERATORS)
+def _(g: Tensor, x: Tensor) -> Tensor:
+    return g.new_empty(g.shape[1], x.shape[1])
