@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from geodapt.memory import peak_memory, peak_memory_mb
+from geodapt.memory import free_memory_mb, peak_memory, peak_memory_mb
 
 linux = sys.platform == "linux"
 
@@ -47,3 +47,8 @@ def test_without_a_mark_to_reset_it_is_that_of_the_process(monkeypatch, tmp_path
     with peak_memory() as peak:
         use(2)
     assert peak.mb >= before > 10
+
+
+def test_what_is_free():
+    free = free_memory_mb()
+    assert (free is not None and free > 0) or not linux

@@ -1,4 +1,4 @@
-"""The peak memory of one piece of work, on the GPU or of this process."""
+"""The peak memory of one piece of work, on the GPU or of this process; and what is free."""
 
 import resource
 import sys
@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_MACHINE = Path("/proc/meminfo")
 
 
 class PeakMemory:
@@ -40,10 +41,22 @@ def peak_memory_mb() -> float:
     """The high-water mark in MiB: of the GPU where there is one, else of this process."""
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    peak = _megabytes(_STATUS, "VmHWM")
+    if peak is None:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = round(most / (2**20 if sys.platform == "darwin" else 2**10), 1)
+    return peak
+
+
+def free_memory_mb() -> float | None:
+    """What the machine can give without swapping, in MiB; None where it does not tell."""
+    return _megabytes(_MACHINE, "MemAvailable")
+
+
+def _megabytes(file: Path, name: str) -> float | None:
     try:
-        lines = _STATUS.read_text().splitlines()
-        kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-        return round(kilobytes / 2**10, 1)
+        lines = file.read_text().splitlines()
+        kilobytes = next(int(line.split()[1]) for line in lines if line.startswith(name))
     except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+        return None
+    return round(kilobytes / 2**10, 1)

@@ -186,11 +186,15 @@ REFUSED = {
         ["config.num_attention_heads=5", "config.head_dim=null"],
         "hidden_size 32 does not divide into 5 heads",
     ),
+    "heads that do not divide the twin": (
+        ["models=[helm-d, llama]", "config.num_attention_heads=5", "config.head_dim=8"],
+        "config is not one of a Llama: The hidden size (32) is not a multiple",
+    ),
     "odd rotary size": (
         ["models=[helm-mice]", "config.qk_rope_head_dim=5"],
         "qk_rope_head_dim is 5; expected an even number",
     ),
-    "zero curvature": (["config.curvature=0.0"], "curvature is 0.0; expected a positive number"),
+    "zero curvature": (["config.curvature=0"], "curvature is 0; expected a positive number"),
     "negative curvature": (
         ["models=[helm-mice]", "config.expert_curvatures=-1.0"],
         "expert_curvatures holds -1.0; expected positive numbers",
@@ -227,6 +231,17 @@ def test_bad_input_is_refused_before_anything_is_written(case, world, geodapt):
     assert done.code == 2
     assert said in done.err
     assert "Traceback" not in done.err
+    assert not (world / "refused").exists()
+
+
+def test_a_batch_that_does_not_fit_is_refused_before_anything_is_written(
+    world, geodapt, monkeypatch
+):
+    monkeypatch.setattr("geodapt.helm.study.free_memory_mb", lambda: 0.1)
+    done = geodapt("run", write(world), "training.batch_size=100", "--out", "refused")
+    assert done.code == 2
+    assert "training.batch_size is 100, but the logits of" in done.err
+    assert "and 0 MB are free; lower it" in done.err
     assert not (world / "refused").exists()
 
 

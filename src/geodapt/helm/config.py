@@ -87,13 +87,13 @@ class HelmConfig(PreTrainedConfig):
     topk_group: int = 1
     scoring_func: str = "sigmoid"
     norm_topk_prob: bool = True
-    routed_scaling_factor: float = 1.0
-    bias_update_speed: float = 0.001
-    router_aux_loss_coef: float = 0.0001
+    routed_scaling_factor: int | float = 1.0
+    bias_update_speed: int | float = 0.001
+    router_aux_loss_coef: int | float = 0.0001
 
-    curvature: float = 1.0
+    curvature: int | float = 1.0
     learn_curvature: bool = False
-    expert_curvatures: float | list[float] | None = None
+    expert_curvatures: int | float | list[int | float] | None = None
     learn_expert_curvatures: bool = True
     expert_geometries: list[str] | None = None
 
@@ -125,7 +125,7 @@ class HelmConfig(PreTrainedConfig):
         """The curvature that each expert starts with, shared ones first."""
         count = self.n_shared_experts + self.n_routed_experts
         if isinstance(self.expert_curvatures, list):
-            return self.expert_curvatures
+            return [float(c) for c in self.expert_curvatures]
         if self.expert_curvatures is not None:
             return [float(self.expert_curvatures)] * count
         low, high = CURVATURES

@@ -6,6 +6,8 @@ parameters of one of the two, nearly: the size of its feed-forward parts is set 
 
 import dataclasses
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -89,7 +91,8 @@ def configuration(
         shared = {key: value for key, value in wanted.to_dict().items() if key in known}
         if contender.twin is DeepseekV3Config:
             shared["num_nextn_predict_layers"] = 0
-        changed = contender.twin(**_without_names(shared))
+        with _refused_as(contender.label):
+            changed = contender.twin(**_without_names(shared))
     return of_equal_size(changed, FEED_FORWARD[contender.kind], parameters(wanted))
 
 
@@ -113,17 +116,24 @@ def helm_config(
     }
     if kind == "dense":
         changes = {**changes, "n_routed_experts": 0}
-    try:
+    with _refused_as("HELM"):
         config = HelmConfig.preset(size, kind == "mice", **(given | changes))
-    except (StrictDataclassError, TypeError, ZeroDivisionError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise InputError(f"config is not one of a HELM: {reason}") from error
     if config.vocab_size < len(tokenizer):
         raise InputError(
             f"config.vocab_size is {config.vocab_size:,}, but the tokenizer has "
             f"{len(tokenizer):,} tokens; leave it out, or take the tokenizer that it belongs to"
         )
     return config
+
+
+@contextmanager
+def _refused_as(label: str) -> Iterator[None]:
+    """Attributes that do not fit together, as an error of ours."""
+    try:
+        yield
+    except (StrictDataclassError, TypeError, ZeroDivisionError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise InputError(f"config is not one of a {label}: {reason}") from error
 
 
 def build(config: PreTrainedConfig) -> PreTrainedModel:

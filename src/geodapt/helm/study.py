@@ -18,6 +18,7 @@ from geodapt.errors import InputError
 from geodapt.files import atomic_folder
 from geodapt.helm.lineup import CONTENDERS, build, configuration
 from geodapt.helm.pretraining import measure, pretrain
+from geodapt.memory import free_memory_mb
 from geodapt.models import default_dtype
 from geodapt.processes import is_main_process
 from geodapt.runs import RunFolder
@@ -47,9 +48,23 @@ class Study:
         self.rows = packed(self.corpus, self.tokenizer, recipe.length)
         for split in ("validation", "test"):
             self.rows[split] = evenly(self.rows[split], recipe.tested_rows)
+        self._require_memory()
         wanted = {"auto": default_dtype(), "float32": None, "bfloat16": torch.bfloat16}
         dtype = wanted[recipe.precision]
         self.autocast = None if dtype is torch.float32 else dtype
+
+    def _require_memory(self) -> None:
+        """Linux ends a process that takes more than there is, and it cannot say why. So what is
+        certain is asked for beforehand: a batch's logits and their gradient."""
+        free, training = free_memory_mb(), self.recipe.training
+        rows = min(training.batch_size, len(self.rows["train"]))
+        needed = 2 * 4 * rows * self.recipe.length * len(self.tokenizer) / 2**20
+        if not torch.cuda.is_available() and free is not None and needed > free:
+            raise InputError(
+                f"training.batch_size is {training.batch_size}, but the logits of {rows:,} rows "
+                f"and their gradient take {needed:,.0f} MB, and {free:,.0f} MB are free; lower it, "
+                "and raise training.gradient_accumulation by as much to train alike"
+            )
 
     def row(self, name: str) -> dict[str, Any]:
         """One row of the table: a model trained and measured."""
