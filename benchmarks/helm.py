@@ -39,6 +39,7 @@ LATENT = {"q_lora_rank": None, "kv_lora_rank": 128, "qk_nope_head_dim": 64, "qk_
 LATENT |= {"v_head_dim": 64, "n_shared_experts": 1, "num_experts_per_tok": 2}
 LATENT |= {"first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}
 EXPERTS = 4
+IN_A_ROW = 8
 PARTS = ["train", "compiled", "serve", "decode", "cache"]
 
 
@@ -169,7 +170,8 @@ def serving(kind: str, width: int, tokens: int, options) -> list[dict]:
 @torch.no_grad()
 def decoding(context: int, options) -> list[dict]:
     """One step over a cache that holds ``context`` tokens, absorbed and rebuilt: a layer of
-    attention alone, and the model that it is part of."""
+    attention alone, and the model that it is part of. A turn is several steps, as decoding is:
+    after a single one of the other side a step finds that one's data in the processor's cache."""
     width, layers = options.widths[-1], options.layers
     model = pair("mice", width, layers, options.vocabulary, options.device)["ours"].eval()
     config = model.config
@@ -195,7 +197,8 @@ def decoding(context: int, options) -> list[dict]:
     def step(run: Callable[[], None], absorbs: bool) -> Callable[[], None]:
         def once() -> None:
             with torch.no_grad(), patch.object(HelmLatentAttention, "_absorbs", lambda *_: absorbs):
-                run()
+                for _ in range(IN_A_ROW):
+                    run()
 
         return once
 
@@ -208,7 +211,7 @@ def decoding(context: int, options) -> list[dict]:
                 "what": f"HMLA decoding step, {what}",
                 "width": width,
                 "context": context,
-                "ms": {name: round(1e3 * s, 2) for name, s in seconds.items()},
+                "ms": {name: round(1e3 * s / IN_A_ROW, 2) for name, s in seconds.items()},
                 "times_faster": round(seconds["rebuilt"] / seconds["absorbed"], 2),
             }
         )

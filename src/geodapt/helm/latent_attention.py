@@ -154,12 +154,13 @@ class HelmLatentAttention(nn.Module):
         # Head h meets its own excess alone: its time stands in the h-th of ``heads`` places.
         own = torch.eye(heads, dtype=q.dtype, device=q.device).unsqueeze(1)
         q_kept = torch.cat([rope, time * own], dim=-1)
-        scores = q_z.flatten(1, 2) @ z.mT
-        scores = scores + q_kept.flatten(1, 2) @ kept[..., : self.rope + heads].mT
+        excess = kept[..., self.rope + heads :].mT.unsqueeze(2)
+        kept = kept[..., : self.rope + heads].mT
+        scores = torch.baddbmm(q_z.flatten(1, 2) @ z.mT, q_kept.flatten(1, 2), kept)
         weights = softmax(scores.view(rows, heads, n, -1), attention_mask, position_bias)
         latents = (weights.flatten(1, 2) @ z).view(rows, heads, n, -1)
         v = torch.einsum("bhnr,hvr->bnhv", latents, w_v)
         if self.kv_b_proj.bias is not None:
             v = v + self.kv_b_proj.bias.view(heads, -1)[:, self.nope :]
-        excess = torch.einsum("bhnm,bmh->bnh", weights, kept[..., self.rope + heads :])
+        excess = (weights * excess).sum(-1).mT  # no product: its matrices would have one column
         return torch.cat([v, excess.unsqueeze(-1)], dim=-1), weights

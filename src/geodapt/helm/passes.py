@@ -103,10 +103,10 @@ class _Pass(Function):
         given = zip(ctx.saved_tensors, ctx.numbers, strict=True)
         inputs = [number if tensor is None else tensor for tensor, number in given]
         wanted = ctx.needs_input_grad[2:]
-        if not torch.is_grad_enabled():
-            dense = [g.contiguous() for g in grads]
-            return None, None, *ctx.kernels.gradients(inputs, dense, wanted)
-        return None, None, *gradients_by(ctx.definition, inputs, wanted, grads)
+        if once_more():
+            return None, None, *gradients_by(ctx.definition, inputs, wanted, grads)
+        dense = [g.contiguous() for g in grads]
+        return None, None, *ctx.kernels.gradients(inputs, dense, wanted)
 
 
 def gradients_by(
