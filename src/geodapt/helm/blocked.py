@@ -84,7 +84,7 @@ class _Attention(Function):
     @staticmethod
     def backward(ctx, g):
         q, k, v, out, *kept = ctx.saved_tensors
-        if passes.once_more():
+        if passes.creates_graph():
             return tuple(passes.gradients_by(_formula, (q, k, v), ctx.needs_input_grad, [g]))
         dq, dk, dv = torch.empty_like(q), None, None
         along = torch.linalg.vecdot(g, out).unsqueeze(-1)

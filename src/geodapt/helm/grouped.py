@@ -83,7 +83,7 @@ class _Grouped(Function):
     @staticmethod
     def backward(ctx, g):
         wanted, inputs = ctx.needs_input_grad, ctx.saved_tensors
-        if passes.once_more():
+        if passes.creates_graph():
             return tuple(passes.gradients_by(_formula, inputs, wanted, [g]))
         found = iter(torch.ops.geodapt.grouped_linear_gradients(g, *inputs, wanted))
         return tuple(next(found) if want else None for want in wanted)

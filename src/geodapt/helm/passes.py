@@ -51,8 +51,8 @@ def plain(*tensors: Tensor) -> bool:
     )
 
 
-def once_more() -> bool:
-    """Whether gradients are computed that are to have gradients."""
+def creates_graph() -> bool:
+    """Whether a backward pass is to be differentiated itself (autograd's ``create_graph``)."""
     return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
@@ -103,7 +103,7 @@ class _Pass(Function):
         given = zip(ctx.saved_tensors, ctx.numbers, strict=True)
         inputs = [number if tensor is None else tensor for tensor, number in given]
         wanted = ctx.needs_input_grad[2:]
-        if once_more():
+        if creates_graph():
             return None, None, *gradients_by(ctx.definition, inputs, wanted, grads)
         dense = [g.contiguous() for g in grads]
         return None, None, *ctx.kernels.gradients(inputs, dense, wanted)

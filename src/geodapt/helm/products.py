@@ -1,9 +1,9 @@
 """Linear maps, by the faster of the two libraries that PyTorch has for them on a CPU.
 
 PyTorch leaves float32 to MKL, which is built for Intel's processors. It brings oneDNN along, too,
-which takes half the time for products of many rows on an AMD EPYC with AVX-512, and a tenth to a
-quarter less on older ones. A new size costs a third of a millisecond, once, while a kernel is made
-for it: a training's sizes return, a prompt's pay for it if it is long.
+which takes half the time for products of many rows on an AMD EPYC (Zen 5), and a tenth to a quarter
+less on another. A new size costs a third of a millisecond, once, while a kernel is made for it: a
+training's sizes return, a prompt's pay for it if it is long.
 
 oneDNN is reached by operators of our own, so that a compiler, which cannot look into a library,
 leaves them as they are.
@@ -93,7 +93,7 @@ class _Linear(Function):
     @staticmethod
     def backward(ctx, g):
         wanted, inputs = ctx.needs_input_grad, ctx.saved_tensors
-        if passes.once_more():
+        if passes.creates_graph():
             return tuple(passes.gradients_by(_formula, inputs, wanted, [g]))
         x, weight, _, time, time_weight = inputs
         rows = g.flatten(0, -2)

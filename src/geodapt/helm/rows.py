@@ -22,6 +22,7 @@ class Rows(NamedTuple):
 
     @classmethod
     def of(cls, chosen: Int[Tensor, "tokens k"], experts: int) -> "Rows":
+        """The rows of each token's k chosen experts, out of so many."""
         expert, order = torch.sort(chosen.flatten(), stable=True)
         ordinals = torch.arange(len(order), device=order.device)
         place = torch.empty_like(order).scatter(0, order, ordinals)  # no need to sort again
@@ -38,8 +39,10 @@ def load(chosen: Int[Tensor, "*batch"], experts: int) -> Float[Tensor, "e"]:
     return torch.histc(chosen.float(), bins=experts, min=0, max=experts - 1)
 
 
-def member(expert: Int[Tensor, "rows"], experts: int, dtype: torch.dtype) -> Tensor:
-    """One-hot rows."""
+def member(
+    expert: Int[Tensor, "rows"], experts: int, dtype: torch.dtype
+) -> Float[Tensor, "rows e"]:
+    """One-hot: 1 where a row is the expert's."""
     return (expert.unsqueeze(-1) == torch.arange(experts, device=expert.device)).to(dtype)
 
 
