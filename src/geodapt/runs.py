@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from geodapt import progress
 from geodapt.errors import InputError
 from geodapt.files import read_json, write_json, write_text
 from geodapt.memory import peak_memory, peak_memory_mb
@@ -67,7 +68,9 @@ class RunFolder:
         """
         done = self.path / "stages" / f"{name}.json"
         if from_main_process(done.is_file()):
+            progress.stages.end(name, computed=False)
             return read_json(done)
+        progress.stages.begin(name)
         work = self.path / "work" / name
         work.mkdir(parents=True, exist_ok=True)
         result = from_main_process(compute(work))
@@ -77,6 +80,7 @@ class RunFolder:
             self._keep_spent()
             shutil.rmtree(work, ignore_errors=True)
         wait_for_everyone()
+        progress.stages.end(name)
         return result
 
     def measured(self, name: str, compute: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:

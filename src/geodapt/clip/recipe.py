@@ -13,6 +13,7 @@ from geodapt.clip.settings import ClipSettings
 from geodapt.clip.zero_shot import by_level, zero_shot
 from geodapt.data.glyphs import Glyphs, load_glyphs
 from geodapt.processes import is_main_process
+from geodapt.progress import schedule
 from geodapt.runs import Recipe, RunFolder
 from geodapt.training import trainable_parameters
 
@@ -34,6 +35,7 @@ class ClipRecipe(ClipSettings, Recipe):
             self.model_dump(include=set(ClipSettings.model_fields))
         )
         glyphs = load_glyphs(self.data)
+        schedule({"training": 20.0, "tests": 1.0})
         trained = folder.stage("training", partial(self._train, settings, glyphs, folder))
         clip = load_clip(str(folder / "model"))
         tested = folder.stage("tests", lambda work: evaluate(clip, glyphs))

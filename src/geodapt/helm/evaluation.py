@@ -16,7 +16,7 @@ from geodapt.errors import InputError
 from geodapt.helm.harness import answers, require_harness
 from geodapt.metrics.language import IGNORED, LanguageMetrics
 from geodapt.models import default_dtype, load_weights, loading, locate
-from geodapt.progress import bar
+from geodapt.progress import bar, schedule
 from geodapt.runs import Recipe, RunFolder
 
 
@@ -58,6 +58,8 @@ class HelmEvalRecipe(Recipe):
         if self.tasks:
             require_harness()
         model, tokenizer = load(self)
+        stages = ["text"] if self.text is not None else []
+        schedule(dict.fromkeys([*stages, *(f"task-{task}" for task in self.tasks)], 1.0))
         rows: list[dict[str, Any]] = []
         if self.text is not None:
             found = folder.measured("text", partial(self._perplexity, model, tokenizer))

@@ -8,6 +8,7 @@ from geodapt.data.corpus import CorpusSettings, DocsSettings
 from geodapt.data.corpus.tokens import TokenizerSettings
 from geodapt.helm.lineup import CONTENDERS
 from geodapt.helm.study import Study
+from geodapt.progress import schedule
 from geodapt.runs import Recipe, RunFolder
 from geodapt.training import TrainingSettings
 
@@ -55,4 +56,5 @@ class HelmRecipe(Recipe):
 
     def run(self, folder: RunFolder) -> dict[str, Any]:
         study = Study(self, folder)
+        schedule({f"model-{name}": 1.0 for name in self.models})
         return study.results([study.row(name) for name in self.models])

@@ -52,5 +52,6 @@ class RadialRecipe(Recipe):
 
     def run(self, folder: RunFolder) -> dict[str, Any]:
         study = Study(self, folder)
+        study.schedule()
         before = study.before()
         return study.results(before, [study.method(name, before) for name in self.methods])

@@ -18,6 +18,7 @@ from geodapt.errors import InputError
 from geodapt.files import atomic_folder
 from geodapt.models import blocks, default_dtype, fingerprint, load_base
 from geodapt.processes import is_main_process
+from geodapt.progress import schedule
 from geodapt.runs import RunFolder
 from geodapt.training import TrainingSettings, fit, predict, trainable_parameters
 from geodapt.xcross.encoders import Encoder, XCrossEncoder, exchange_layers
@@ -124,6 +125,35 @@ class Comparison:
             )
             return self._stage(f"method-source-{source}", name, method, head=head)
         return self._stage(f"method-{name}", name, METHODS[name])
+
+    def schedule(self) -> None:
+        """Announce the stages; a stage costs what its forward and backward passes do."""
+        recipe, tested = self.recipe, self.target.sizes()["test"]
+        weights = {
+            f"source-{name}": _passes(recipe.source_training)
+            for name in recipe.sources
+            if name not in recipe.adapters
+        }
+        for name in self.expand(recipe.methods):
+            source = name.removeprefix(SOURCE) if name.startswith(SOURCE) else None
+            weights[f"method-source-{source}" if source else f"method-{name}"] = tested + (
+                0 if source else self._training_passes(name)
+            )
+        curve = recipe.curve
+        for fraction in sorted(curve.fractions) if curve else []:
+            for name in curve.methods if curve else []:
+                share = fraction**curve.steps_exponent if curve else 1.0
+                weights[f"curve-{name}-{fraction:g}"] = tested + share * self._training_passes(name)
+        schedule(weights)
+
+    def _training_passes(self, name: str) -> float:
+        """What a method's training costs, in forward passes of one row."""
+        recipe, method = self.recipe, METHODS[name]
+        if not method.trains:
+            return 0.0
+        if method.integrator is not None:
+            return len(recipe.sources) * _passes(recipe.training)
+        return _passes(recipe.lora_training if method.gate is None else recipe.training)
 
     def curve_point(self, name: str, fraction: float) -> dict[str, Any]:
         """One method trained on a share of the target's training rows."""
@@ -340,6 +370,11 @@ class _Job:
     stage: str
     work: Path
     fraction: float = 1.0
+
+
+def _passes(settings: TrainingSettings) -> float:
+    """What a training costs, in forward passes of one row: a backward pass counts as two."""
+    return 3.0 * settings.steps * settings.batch_size * settings.gradient_accumulation
 
 
 def _lasting(name: str) -> str:

@@ -94,6 +94,7 @@ class XCrossRecipe(Recipe):
 
     def run(self, folder: RunFolder) -> dict[str, Any]:
         comparison = Comparison(self, folder)
+        comparison.schedule()
         comparison.prepare_sources()
         rows = [comparison.row(name) for name in comparison.expand(self.methods)]
         curve = [
