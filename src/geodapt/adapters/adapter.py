@@ -15,6 +15,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 from torch import Tensor
 
+from geodapt.adapters.kinds import LINEAR, Kind, indexed
 from geodapt.files import hash_tensors
 
 
@@ -49,6 +50,12 @@ class Adapter:
     """Fingerprint of the base's layers that it was trained on, where geodapt saved it."""
     heads: tuple[str, ...] = field(default=())
     """Modules that PEFT trained in full beside the factors (``modules_to_save``)."""
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    """By layer, what the factors belong to, where that is not a linear layer."""
+    magnitudes: Mapping[str, Tensor] = field(default_factory=dict)
+    """By layer, DoRA's magnitude vector (Liu et al. 2024), ``(out,)``."""
+    copies: Mapping[str, Tensor] = field(default_factory=dict)
+    """Weights of the base that PEFT put beside the factors, by name."""
     errors: Mapping[str, float] = field(default_factory=dict)
     """By layer, what a merge that cut to a rank lost, as a relative Frobenius norm."""
 
@@ -76,6 +83,7 @@ class Adapter:
         for path, (A, B, scale) in self.factors.items():
             tensors[f"{path}.A"], tensors[f"{path}.B"] = A, B
             tensors[f"{path}.scale"] = torch.tensor(scale, dtype=torch.float64)
+        tensors |= {f"{path}.magnitude": value for path, value in self.magnitudes.items()}
         return hash_tensors(tensors)
 
     @property
@@ -86,12 +94,13 @@ class Adapter:
     @property
     def targets(self) -> list[str]:
         """The last names of the layers that it touches."""
-        return sorted({path.rsplit(".", 1)[-1] for path in self.factors})
+        return sorted({indexed(path)[0].rsplit(".", 1)[-1] for path in self.factors})
 
     @property
     def parameters(self) -> int:
         """How many numbers the factors hold."""
-        return sum(f.A.numel() + f.B.numel() for f in self.factors.values())
+        pairs = sum(f.A.numel() + f.B.numel() for f in self.factors.values())
+        return pairs + sum(magnitude.numel() for magnitude in self.magnitudes.values())
 
     def targeted(self, paths: Iterable[str]) -> list[str]:
         """Those of a model's layers that the configuration names, by PEFT's own rules."""
@@ -108,9 +117,14 @@ class Adapter:
         if all(old == new for old, new in paths.items()):
             return self
         factors = {paths[path]: value for path, value in self.factors.items()}
-        errors = {paths[path]: error for path, error in self.errors.items()}
-        config = configure(factors, like=self)
-        return replace(self, factors=factors, config=config, errors=errors)
+        kinds, magnitudes, errors = (
+            {paths[path]: value for path, value in values.items()}
+            for values in (self.kinds, self.magnitudes, self.errors)
+        )
+        config = configure(factors, self, kinds)
+        return replace(
+            self, factors=factors, config=config, kinds=kinds, magnitudes=magnitudes, errors=errors
+        )
 
 
 def scale_of(config: LoraConfig, path: str, rank: int) -> float:
@@ -124,7 +138,11 @@ def rank_of(config: LoraConfig, path: str) -> int:
     return _by_pattern(config.rank_pattern, path, config.r)
 
 
-def configure(factors: Mapping[str, Factors], like: Adapter | None = None) -> LoraConfig:
+def configure(
+    factors: Mapping[str, Factors],
+    like: Adapter | None = None,
+    kinds: Mapping[str, Kind] | None = None,
+) -> LoraConfig:
     """The PEFT configuration that gives these factors their ranks and scales.
 
     Ranks and alphas that differ from the first layer's go into ``rank_pattern`` and
@@ -138,12 +156,15 @@ def configure(factors: Mapping[str, Factors], like: Adapter | None = None) -> Lo
     config.init_lora_weights = True
     config.modules_to_save = None
     if like is None or like.factors.keys() != factors.keys():
-        config.target_modules = set(factors)
+        kinds = kinds or {}
+        parameters = [path for path in factors if kinds.get(path, LINEAR).name == "parameter"]
+        config.target_modules = set(factors) - set(parameters)
+        config.target_parameters = sorted({indexed(path)[0] for path in parameters}) or None
         config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
     config.rank_pattern, config.alpha_pattern = {}, {}
     for path, value in factors.items():
         # PEFT reads the keys as regular expressions that may match behind any prefix.
-        key = "^" + path.replace(".", r"\.")
+        key = "^" + indexed(path)[0].replace(".", r"\.")
         alpha = _tidy(value.scale * value.rank)
         if value.rank != config.r:
             config.rank_pattern[key] = value.rank

@@ -14,6 +14,11 @@ def fit(model: nn.Module, name: str, adapter: Adapter) -> Adapter:
     other weights than those that it was trained on, when the adapter lacks factors for a layer
     that its configuration targets, or when it brings a head of its own.
     """
+    if adapter.magnitudes:
+        raise InputError(
+            f"adapter '{name}' is a DoRA adapter (layer {next(iter(adapter.magnitudes))}), which "
+            "a bank does not run yet; merge it into its base with PEFT's merge_and_unload"
+        )
     layers = adaptable(model)
     paths = localise(model, adapter.factors)
     for path, (A, B, _) in adapter.factors.items():

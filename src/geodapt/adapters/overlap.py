@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter, Factors
 from geodapt.adapters.lowrank import svd_of_product
+from geodapt.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,15 @@ def overlap(one: Factors, two: Factors) -> Overlap:
 
 
 def overlaps(one: Adapter, two: Adapter) -> dict[str, Overlap]:
-    """The layers that both adapters touch, compared."""
+    """The layers that both adapters touch, compared.
+
+    Raises :class:`InputError` for a DoRA adapter, whose update is more than its factors' product.
+    """
+    if one.magnitudes or two.magnitudes:
+        raise InputError(
+            "a DoRA adapter rescales the base's weights, so its factors alone do not say how it "
+            "compares; compare plain LoRA adapters"
+        )
     return {
         path: overlap(factors, two.factors[path])
         for path, factors in one.factors.items()

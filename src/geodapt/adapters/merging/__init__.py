@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter, Factors, configure
+from geodapt.adapters.kinds import level
 from geodapt.adapters.merging import (  # noqa: F401 - importing a method registers it
     atoms,
     cat,
@@ -89,8 +90,12 @@ def merge(
         factors[path] = Factors(result.A.contiguous(), result.B.contiguous(), 1.0)
         errors[path] = result.error
     first = adapters[0]
+    kinds = {path: kind for adapter in adapters for path, kind in adapter.kinds.items()}
+    copies = {name: copy for adapter in adapters for name, copy in adapter.copies.items()}
+    factors = level(factors, kinds)
     sha = first.base_sha256 if first.factors.keys() == factors.keys() else None
-    return Adapter(factors, configure(factors, like=first), sha, errors=errors)
+    config = configure(factors, first, kinds)
+    return Adapter(factors, config, sha, kinds=kinds, copies=copies, errors=errors)
 
 
 def _layer(

@@ -2,7 +2,11 @@
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from geodapt.adapters.adapter import Adapter
+from geodapt.adapters.kinds import LINEAR, Kind
 from geodapt.errors import InputError
 
 
@@ -27,6 +31,12 @@ def check_compatible(adapters: Sequence[Adapter], same_base: bool = False) -> No
                 f"an adapter carries its own trained {', '.join(adapter.heads)} "
                 "(modules_to_save), which cannot be merged; save it without that head"
             )
+        if adapter.magnitudes:
+            raise InputError(
+                f"adapter {place} of {len(adapters)} is a DoRA adapter: it rescales the base's "
+                f"weights (layer {next(iter(adapter.magnitudes))}), so its update is not low-rank "
+                "and depends on the base; use it through a gate, or train it as plain LoRA"
+            )
         for path, (A, B, _) in adapter.factors.items():
             shape = (B.shape[0], A.shape[1])
             if shapes.setdefault(path, shape) != shape:
@@ -34,6 +44,7 @@ def check_compatible(adapters: Sequence[Adapter], same_base: bool = False) -> No
                     f"layer {path} is {shapes[path][0]} x {shapes[path][1]} in one adapter and "
                     f"{shape[0]} x {shape[1]} in another: they belong to different bases"
                 )
+    _check_kinds(adapters)
     first = adapters[0]
     for other in adapters[1:]:
         one, two = _name(first), _name(other)
@@ -48,6 +59,30 @@ def check_compatible(adapters: Sequence[Adapter], same_base: bool = False) -> No
                 f"and '{other.config.base_model_name_or_path}'); merge adapters of one base, or "
                 "say that it is the same (same_base=True, --same-base)"
             )
+
+
+def _check_kinds(adapters: Sequence[Adapter]) -> None:
+    kinds: dict[str, Kind] = {}
+    copies: dict[str, Tensor] = {}
+    for adapter in adapters:
+        for path in adapter.factors:
+            kind = adapter.kinds.get(path, LINEAR)
+            if kinds.setdefault(path, kind) != kind:
+                raise InputError(
+                    f"layer {path} is {_article(kinds[path])} in one adapter and "
+                    f"{_article(kind)} in another: they belong to different bases"
+                )
+        for name, copy in adapter.copies.items():
+            first = copies.setdefault(name, copy)
+            if first.shape != copy.shape or not torch.equal(first, copy.to(first.dtype)):
+                raise InputError(
+                    f"the adapters bring different weights of the base's {name} (its vocabulary "
+                    "was resized or trained), so they belong to different bases"
+                )
+
+
+def _article(kind: Kind) -> str:
+    return f"{'an' if kind.name == 'embedding' else 'a'} {kind.name} {kind.kernel or ''}".strip()
 
 
 def _name(adapter: Adapter) -> str:

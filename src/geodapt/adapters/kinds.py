@@ -1,0 +1,69 @@
+"""What an adapter changes, layer by layer, where that is not the weight of a linear layer.
+
+Whatever the kind, an update is kept as two factors ``A (rank, in)`` and ``B (out, rank)``, so
+that everything that works in the factors works for every kind:
+
+- an embedding is a linear layer on one-hot vectors: ``in`` is the number of its rows;
+- a convolution is a linear layer on patches: ``in`` is channels times the kernel's places;
+- fused experts are one matrix per expert, and each has its own factors, under a path
+  ``...experts.gate_up_proj[3]``;
+- any other parameter is a matrix, under its own name.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from torch.nn.functional import pad
+
+if TYPE_CHECKING:
+    from geodapt.adapters.adapter import Factors
+
+INDEXED = re.compile(r"^(.+)\[(\d+)\]$")
+
+
+class Kind(NamedTuple):
+    """What a pair of factors belongs to."""
+
+    name: Literal["linear", "embedding", "convolution", "parameter"] = "linear"
+    kernel: tuple[int, ...] = ()
+    """Of a convolution, the size of its kernel."""
+
+
+LINEAR, EMBEDDING, PARAMETER = Kind(), Kind("embedding"), Kind("parameter")
+
+
+def indexed(path: str) -> tuple[str, int | None]:
+    """The path of a parameter, and which of its matrices is meant where it holds several."""
+    match = INDEXED.match(path)
+    return (match[1], int(match[2])) if match else (path, None)
+
+
+def module_of(path: str, kind: Kind) -> str:
+    """The module that owns what a path names: the layer itself, or the parameter's owner."""
+    return indexed(path)[0].rpartition(".")[0] if kind.name == "parameter" else path
+
+
+def level(factors: Mapping[str, "Factors"], kinds: Mapping[str, Kind]) -> dict[str, "Factors"]:
+    """The same updates, with one rank and one scale for all matrices of a parameter.
+
+    PEFT's files have no room for more. Lower ranks are filled up with zeros, and the scale goes
+    into B where it differs.
+    """
+    members: dict[str, list[str]] = {}
+    for path in factors:
+        if kinds.get(path, LINEAR).name == "parameter":
+            members.setdefault(indexed(path)[0], []).append(path)
+    result = dict(factors)
+    for paths in members.values():
+        most = max(factors[path].rank for path in paths)
+        one_scale = len({factors[path].scale for path in paths}) == 1
+        for path in paths:
+            A, B, scale = factors[path]
+            more = most - A.shape[0]
+            result[path] = factors[path]._replace(
+                A=pad(A, (0, 0, 0, more)),
+                B=pad(B if one_scale else B * scale, (0, more)),
+                scale=scale if one_scale else 1.0,
+            )
+    return result

@@ -1,0 +1,221 @@
+"""The tensors of PEFT's adapter files, by name and shape, as factors per layer and back."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from torch import Tensor
+
+from geodapt.adapters.adapter import Adapter, Factors, rank_of, scale_of
+from geodapt.adapters.kinds import EMBEDDING, LINEAR, PARAMETER, Kind, indexed
+from geodapt.errors import InputError
+
+LORA = re.compile(r"^(.+)\.lora_([AB])(?:\.default)?\.weight$")
+LORA_EMBEDDING = re.compile(r"^(.+)\.lora_embedding_([AB])(?:\.default)?$")
+MAGNITUDE = re.compile(r"^(.+)\.lora_magnitude_vector(?:\.default)?(?:\.weight)?$")
+COPY = re.compile(r"^(.+)\.base_layer\.(weight|bias)$")
+PREFIX = "base_model.model."
+EMBEDDINGS = ("embed_tokens", "lm_head")
+"""Modules whose weights PEFT puts beside an adapter, unasked, when the vocabulary was resized."""
+ORDER = ("gate_up_proj", "down_proj")
+"""Parameters of one module in the order in which transformers' models define them, on which
+the names of their factors in a file depend."""
+
+
+@dataclass
+class Contents:
+    """An adapter file taken apart."""
+
+    factors: dict[str, Factors] = field(default_factory=dict)
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    magnitudes: dict[str, Tensor] = field(default_factory=dict)
+    copies: dict[str, Tensor] = field(default_factory=dict)
+    rest: dict[str, Tensor] = field(default_factory=dict)
+    """What is none of these, by its name without PEFT's prefix."""
+
+
+def parse(source: Any, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Contents:
+    """Sort an adapter file's tensors; ``source`` is what errors call the adapter.
+
+    Raises :class:`InputError` when a factor lacks its other half, when shapes do not belong
+    together or to the configured rank, and when it is not clear which parameter a pair is for.
+    """
+    found = Contents()
+    pairs: dict[tuple[str, Kind], dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        key = name.removeprefix(PREFIX)
+        if match := LORA.match(key):
+            pairs.setdefault((match[1], LINEAR), {})[match[2]] = tensor
+        elif match := LORA_EMBEDDING.match(key):
+            pairs.setdefault((match[1], EMBEDDING), {})[match[2]] = tensor
+        elif match := MAGNITUDE.match(key):
+            found.magnitudes[match[1]] = tensor.flatten()
+        elif match := COPY.match(key):
+            found.copies[f"{match[1]}.{match[2]}"] = tensor
+        elif _is_embedding(key) and not _is_saved(config, key):
+            found.copies[key] = tensor
+        else:
+            found.rest[key] = tensor
+    parameters = _parameters(source, config, [path for path, _ in pairs])
+    for (path, kind), pair in pairs.items():
+        A, B = (_half(source, path, pair, side, kind) for side in "AB")
+        if path in parameters:
+            _add_parameter(found, source, config, parameters[path], A, B)
+            continue
+        if A.ndim > 2:
+            kind = Kind("convolution", tuple(A.shape[2:]))
+            A, B = A.flatten(1), B.flatten(1)
+        if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1]:
+            raise InputError(
+                f"adapter '{source}', layer {path}: lora_A is {tuple(A.shape)} and lora_B "
+                f"{tuple(B.shape)}; expected (rank, in) and (out, rank) of a linear layer"
+                + (", and grouped convolutions are not read" if kind.kernel else "")
+            )
+        rank = rank_of(config, path)
+        if A.shape[0] != rank:
+            raise InputError(
+                f"adapter '{source}', layer {path} has rank {A.shape[0]}, its adapter_config.json "
+                f"says {rank}"
+            )
+        found.factors[path] = Factors(A, B, scale_of(config, path, rank))
+        if kind != LINEAR:
+            found.kinds[path] = kind
+    return found
+
+
+def serialise(adapter: Adapter) -> dict[str, Tensor]:
+    """An adapter's tensors under the names that PEFT gives them."""
+    tensors: dict[str, Tensor] = {}
+    matrices: dict[str, list[Factors]] = {}
+    for path, factors in adapter.factors.items():
+        kind = adapter.kinds.get(path, LINEAR)
+        A, B, _ = factors
+        if kind.name == "parameter":
+            matrices.setdefault(indexed(path)[0], []).append(factors)
+        elif kind.name == "embedding":
+            tensors[f"{path}.lora_embedding_A"] = A
+            tensors[f"{path}.lora_embedding_B"] = B
+        else:
+            ones = (1,) * len(kind.kernel)
+            tensors[f"{path}.lora_A.weight"] = A.unflatten(1, (-1, *kind.kernel)) if ones else A
+            tensors[f"{path}.lora_B.weight"] = B.reshape(*B.shape, *ones)
+    for owner, names in groupby(
+        sorted(matrices, key=_nesting), lambda path: path.rpartition(".")[0]
+    ):
+        for depth, path in enumerate(reversed(list(names))):
+            A = torch.cat([factors.A for factors in matrices[path]])
+            B = torch.stack([factors.B for factors in matrices[path]], dim=2).flatten(1)
+            place = owner + ".base_layer" * depth
+            tensors[f"{place}.lora_A.weight"] = A
+            tensors[f"{place}.lora_B.weight"] = B
+    for path, magnitude in adapter.magnitudes.items():
+        kernel = adapter.kinds.get(path, LINEAR).kernel
+        shape = (1, -1, *(1 for _ in kernel)) if kernel else (-1,)
+        tensors[f"{path}.lora_magnitude_vector"] = magnitude.view(shape)
+    for path, tensor in adapter.copies.items():
+        tensors[f"{_copy_key(adapter, path)}"] = tensor
+    return {PREFIX + key: tensor for key, tensor in tensors.items()}
+
+
+def _half(source: Any, path: str, pair: Mapping[str, Tensor], side: str, kind: Kind) -> Tensor:
+    if side not in pair:
+        name = f"lora_embedding_{side}" if kind == EMBEDDING else f"lora_{side}.weight"
+        raise InputError(
+            f"adapter '{source}' lacks {path}.{name}: the file is not complete, save or download "
+            "it again"
+        )
+    return pair[side]
+
+
+def _add_parameter(
+    found: Contents, source: Any, config: LoraConfig, path: str, A: Tensor, B: Tensor
+) -> None:
+    """Factors of a parameter, which holds several matrices where A has several times the rank.
+
+    PEFT lays them out as ``A (experts * rank, in)``, expert after expert, and ``B (out, rank *
+    experts)``, the experts of one rank-one term side by side.
+    """
+    rank = rank_of(config, path)
+    if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1] or A.shape[0] % rank:
+        raise InputError(
+            f"adapter '{source}', parameter {path}: lora_A is {tuple(A.shape)} and lora_B "
+            f"{tuple(B.shape)}; expected (matrices * {rank}, in) and (out, {rank} * matrices)"
+        )
+    scale = scale_of(config, path, rank)
+    count = A.shape[0] // rank
+    if count == 1:
+        found.factors[path], found.kinds[path] = Factors(A, B, scale), PARAMETER
+        return
+    As, Bs = A.view(count, rank, -1), B.view(B.shape[0], rank, count).permute(2, 0, 1)
+    for i in range(count):
+        found.factors[f"{path}[{i}]"] = Factors(As[i], Bs[i], scale)
+        found.kinds[f"{path}[{i}]"] = PARAMETER
+
+
+def _parameters(source: Any, config: LoraConfig, paths: Iterable[str]) -> dict[str, str]:
+    """The parameter that is meant where a path of the file stands for one.
+
+    PEFT wraps a module once per targeted parameter: the last of them is at the module's own
+    path, and every one before it has one more ``.base_layer``.
+    """
+    wanted = sorted(config.target_parameters or ())
+    if not wanted:
+        return {}
+    here = set(paths)
+    owners = {path.partition(".base_layer")[0] for path in here}
+    found = {}
+    for owner in owners:
+        if config.target_modules and check_target_module_exists(config, owner):
+            continue  # a layer
+        whole = [name for name in wanted if "." in name and _owns(owner, name)]
+        names = {name.rpartition(".")[2] for name in whole or wanted if _owns(owner, name)}
+        places = [owner]
+        while places[-1] + ".base_layer" in here:
+            places.append(places[-1] + ".base_layer")
+        if not names:
+            continue
+        if len(names) != len(places) or (len(names) > 1 and not names <= set(ORDER)):
+            raise InputError(
+                f"adapter '{source}' has {len(places)} pairs of factors at {owner}, and its "
+                f"target_parameters {wanted} do not say which parameter each is for; save an "
+                "adapter for one of them at a time"
+            )
+        for place, name in zip(reversed(places), sorted(names, key=_place), strict=True):
+            found[place] = f"{owner}.{name}"
+    return found
+
+
+def _owns(owner: str, target: str) -> bool:
+    """Whether a target parameter can be one of a module's."""
+    module = target.rpartition(".")[0]
+    return not module or owner == module or owner.endswith("." + module)
+
+
+def _place(name: str) -> int:
+    return ORDER.index(name) if name in ORDER else len(ORDER)
+
+
+def _nesting(path: str) -> tuple[str, int, str]:
+    owner, _, name = path.rpartition(".")
+    return owner, _place(name), name
+
+
+def _is_embedding(key: str) -> bool:
+    path, _, name = key.rpartition(".")
+    return name in ("weight", "bias") and path.rpartition(".")[2] in EMBEDDINGS
+
+
+def _is_saved(config: LoraConfig, key: str) -> bool:
+    """Whether a tensor belongs to a module that was trained in full."""
+    parts = key.split(".")
+    return any(name.split(".")[-1] in parts for name in config.modules_to_save or ())
+
+
+def _copy_key(adapter: Adapter, path: str) -> str:
+    module, _, name = path.rpartition(".")
+    return f"{module}.base_layer.{name}" if module in adapter.factors else path
