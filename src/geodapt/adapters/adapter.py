@@ -117,13 +117,14 @@ class Adapter:
         if all(old == new for old, new in paths.items()):
             return self
         factors = {paths[path]: value for path, value in self.factors.items()}
-        kinds, magnitudes, errors = (
-            {paths[path]: value for path, value in values.items()}
-            for values in (self.kinds, self.magnitudes, self.errors)
-        )
-        config = configure(factors, self, kinds)
+        kinds = {paths[path]: kind for path, kind in self.kinds.items()}
         return replace(
-            self, factors=factors, config=config, kinds=kinds, magnitudes=magnitudes, errors=errors
+            self,
+            factors=factors,
+            config=configure(factors, self, kinds),
+            kinds=kinds,
+            magnitudes={paths[path]: value for path, value in self.magnitudes.items()},
+            errors={paths[path]: error for path, error in self.errors.items()},
         )
 
 
