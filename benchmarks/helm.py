@@ -136,7 +136,7 @@ def serving(kind: str, width: int, tokens: int, options) -> list[dict]:
         model.eval()
         caches[name] = model(ids, use_cache=True).past_key_values
         static = StaticCache(model.config, max_cache_len=tokens + 128)
-        model(ids, past_key_values=static, use_cache=True)
+        model(ids, cache=static, use_cache=True)
 
         def first(model=model):
             with torch.no_grad():
@@ -144,14 +144,14 @@ def serving(kind: str, width: int, tokens: int, options) -> list[dict]:
 
         def following(model=model, cache=caches[name]):
             with torch.no_grad():
-                model(ids[:, :1], past_key_values=cache, use_cache=True)
+                model(ids[:, :1], cache=cache, use_cache=True)
             cache.crop(-1)
 
         graph = torch.compile(model)
 
         def next_one(run=graph, cache=static):
             with torch.no_grad():
-                run(input_ids=ids[:, :1], past_key_values=cache, use_cache=True)
+                run(input_ids=ids[:, :1], cache=cache, use_cache=True)
 
         prefill[name], step[name], compiled[name] = first, following, next_one
     found = []
@@ -187,11 +187,11 @@ def decoding(context: int, options) -> list[dict]:
     c = Curvature.of(torch.ones((), device=options.device))
 
     def attention() -> None:
-        model.model.layers[0].self_attn(x, time, c, rotation, past_key_values=cache)
+        model.model.layers[0].self_attn(x, time, c, rotation, cache=cache)
         cache.layers[0].crop(-1)
 
     def whole() -> None:
-        model(ids, past_key_values=cache, use_cache=True)
+        model(ids, cache=cache, use_cache=True)
         cache.crop(-1)
 
     def step(run: Callable[[], None], absorbs: bool) -> Callable[[], None]:

@@ -77,5 +77,18 @@ def model(kind: str = "mha", dtype=torch.float32, **changes) -> HelmForCausalLM:
     return helm.to(dtype).eval()
 
 
+def talker(kind: str = "mha", **changes) -> HelmForCausalLM:
+    """A model whose next token depends on the tokens before: its answers do not repeat one.
+
+    Its matrices are large and its time weights small, which add much the same to every token.
+    """
+    torch.manual_seed(1)
+    helm = HelmForCausalLM(config(**{**KINDS[kind], "initializer_range": 0.7, **changes}))
+    with torch.no_grad():
+        for parameter in helm.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return helm.eval()
+
+
 def tokens(rows: int = 2, length: int = 9) -> torch.Tensor:
     return torch.randint(1, VOCABULARY, (rows, length), generator=torch.manual_seed(1))

@@ -71,7 +71,7 @@ class HelmAttention(nn.Module):
         c: Curvature,
         rotation: Rotation | None = None,
         attention_mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Float[Tensor, "rows n d"], Tensor | None]:
         heads = (*hidden_states.shape[:-1], -1, self.space)
@@ -81,8 +81,8 @@ class HelmAttention(nn.Module):
         )
         q = hope.queries(q, rotation, 2 / self.temperature(), c)
         k, v = hope.keys(k, rotation, c), hope.keys(v, None, c)
-        if past_key_values is not None:
-            k, v = past_key_values.update(k, v, self.layer_idx)
+        if cache is not None:
+            k, v = cache.update(k, v, self.layer_idx)
         out, weights = attend(self, q, k, v, attention_mask, **kwargs)
         out, out_time = centroid(out, c)
         return self.o_proj(out, out_time), weights

@@ -44,7 +44,7 @@ class HelmConfig(PreTrainedConfig):
     """
 
     model_type = "helm"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values"]
     attribute_map = {"num_local_experts": "n_routed_experts"}
 
     vocab_size: int = 32000

@@ -72,7 +72,7 @@ class HelmLatentAttention(nn.Module):
         c: Curvature,
         rotation: Rotation | None = None,
         attention_mask: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Float[Tensor, "rows n d"], Tensor | None]:
         rows, n, _ = hidden_states.shape
@@ -88,9 +88,9 @@ class HelmLatentAttention(nn.Module):
         k, v = self._expand(z)
         k_excess = points.excess(fused.square(k) + fused.square(rope), c).to(k.dtype)
         v_excess = points.excess(fused.square(v), c).to(v.dtype)
-        if past_key_values is not None:
+        if cache is not None:
             kept = torch.cat([rope.squeeze(2), k_excess, v_excess], dim=-1)
-            z, kept = past_key_values.update(z.unsqueeze(1), kept.unsqueeze(1), self.layer_idx)
+            z, kept = cache.update(z.unsqueeze(1), kept.unsqueeze(1), self.layer_idx)
             z, kept = z.squeeze(1), kept.squeeze(1)
             if self._absorbs(n, z.shape[1], attention_mask):
                 out, seen = self._decode(q, z, kept, attention_mask, **kwargs)

@@ -19,6 +19,8 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from geodapt.errors import InputError
+from geodapt.helm import arguments
+from geodapt.helm.arguments import CACHE
 from geodapt.helm.attention import HelmAttention
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.experts import HelmExperts, HelmMoE, HelmRouter, sequence_balance_loss
@@ -75,7 +77,7 @@ class HelmPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["HelmDecoderLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -140,38 +142,44 @@ class HelmModel(HelmPreTrainedModel):
         input_ids: Int[Tensor, "rows n"] | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Int[Tensor, "rows n"] | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Float[Tensor, "rows n d"] | None = None,
         use_cache: bool | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> MoeModelOutputWithPast:
-        """As LlamaModel's. Raises :class:`InputError` for tokens that the vocabulary lacks and for
-        more positions than ``max_position_embeddings``."""
+        """As LlamaModel's; ``past_key_values`` is the cache's older name.
+
+        Raises :class:`InputError` for tokens that the vocabulary lacks, for more positions than
+        ``max_position_embeddings`` and for a cache under gradient checkpointing, and TypeError
+        for an unknown keyword.
+        """
+        cache = arguments.one_cache(cache, past_key_values)
+        arguments.require_known(
+            self, kwargs, arguments.RECORDED | arguments.PACKING | {"num_items_in_batch"}
+        )
+        implementation = self.config._attn_implementation
+        arguments.require_positions(kwargs, position_ids, implementation)
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds")
         if inputs_embeds is None:
             self._require_vocabulary(input_ids)
             inputs_embeds = self.embed_tokens(input_ids)
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        past = cache.get_seq_length() if cache is not None else 0
         n = inputs_embeds.shape[1]
         self._require_positions(past, n)
-        if self.relative_bias is not None:
-            kwargs["position_bias"] = self._bias(past, n, past_key_values).to(inputs_embeds.dtype)
-        sdpa = self.config._attn_implementation == "sdpa"
-        whole = attention_mask is None and position_ids is None and past_key_values is None
+        whole = attention_mask is None and position_ids is None and cache is None
         if position_ids is None:
             position_ids = (torch.arange(n, device=inputs_embeds.device) + past).unsqueeze(0)
         mask = None
-        if not (sdpa and whole):  # transformers builds one whenever it is compiled
+        if not (implementation == "sdpa" and whole):  # transformers builds one when it is compiled
+            # Without the cache that is made below: packed rows are found only where there is none.
             mask = create_causal_mask(
-                config=self.config,
-                inputs_embeds=inputs_embeds,
-                attention_mask=attention_mask,
-                past_key_values=past_key_values,
-                position_ids=position_ids,
+                self.config, inputs_embeds, attention_mask, cache, position_ids
             )
+        cache = self._cache(cache, use_cache)
+        if self.relative_bias is not None:
+            kwargs["position_bias"] = self._bias(past, n, cache).to(inputs_embeds.dtype)
         if self.rotary_emb is not None:
             kwargs["rotation"] = self.rotary_emb(inputs_embeds, position_ids)
         if self.training and torch.is_grad_enabled():
@@ -185,8 +193,7 @@ class HelmModel(HelmPreTrainedModel):
                 c,
                 attention_mask=mask,
                 position_ids=position_ids,
-                past_key_values=past_key_values,
-                use_cache=use_cache,
+                cache=cache,
                 **kwargs,
             )
             if logits is not None:
@@ -194,8 +201,8 @@ class HelmModel(HelmPreTrainedModel):
         hidden_states, _ = self.norm(hidden_states, Curvature.of(c))
         return MoeModelOutputWithPast(
             last_hidden_state=hidden_states,
-            past_key_values=past_key_values,
             router_logits=tuple(router_logits) or None,
+            **{CACHE: cache},  # type: ignore[arg-type]  # the name is one of two
         )
 
     def curvatures(self) -> dict[str, float]:
@@ -207,6 +214,18 @@ class HelmModel(HelmPreTrainedModel):
                 for expert, c_i in enumerate(layer.mlp.curvatures().tolist()):
                     found[f"layer_{index}_expert_{expert}_curvature"] = c_i
         return found
+
+    def _cache(self, cache: Cache | None, use_cache: bool | None) -> Cache | None:
+        """The given cache, or a new one if one is asked for; none under gradient checkpointing,
+        which runs a layer twice and would write into it twice."""
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            if cache is not None:
+                raise InputError(
+                    "a cache cannot be used in training with gradient checkpointing, which runs "
+                    "every layer twice; call the model without it, or in eval mode"
+                )
+            return None
+        return DynamicCache(config=self.config) if use_cache and cache is None else cache
 
     def _balance_experts(self) -> None:
         """At the start of a step, not in the gates: under gradient checkpointing a gate runs twice,
@@ -266,21 +285,31 @@ class HelmForCausalLM(HelmPreTrainedModel, GenerationMixin):
         input_ids: Int[Tensor, "rows n"] | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Int[Tensor, "rows n"] | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Float[Tensor, "rows n d"] | None = None,
         labels: Int[Tensor, "rows n"] | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        output_router_logits: bool | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> MoeCausalLMOutputWithPast:
-        """As LlamaForCausalLM's. In training, ``loss`` includes the experts' balance loss, which is
-        ``aux_loss``; elsewhere it is the cross entropy alone."""
+        """As LlamaForCausalLM's; ``past_key_values`` is the cache's older name.
+
+        In training, ``loss`` includes the experts' balance loss, which is ``aux_loss``; elsewhere
+        it is the cross entropy alone. Router logits are returned unless ``output_router_logits``
+        is False. Raises as :meth:`HelmModel.forward`.
+        """
         config = self.config
+        arguments.require_known(
+            self, kwargs, arguments.RECORDED | arguments.PACKING | arguments.LOSS
+        )
+        for_loss = {name: kwargs.pop(name) for name in arguments.LOSS & kwargs.keys()}
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=arguments.one_cache(cache, past_key_values),
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
@@ -288,9 +317,9 @@ class HelmForCausalLM(HelmPreTrainedModel, GenerationMixin):
         hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
         logits = self.lm_head(hidden_states)
         loss = aux_loss = None
-        if labels is not None:
+        if labels is not None or for_loss.get("shift_labels") is not None:
             loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=config.vocab_size, **kwargs
+                logits=logits, labels=labels, vocab_size=config.vocab_size, **for_loss
             )
         if loss is not None and self.training and outputs.router_logits:
             aux_loss = sequence_balance_loss(
@@ -301,10 +330,10 @@ class HelmForCausalLM(HelmPreTrainedModel, GenerationMixin):
             loss=loss,
             aux_loss=aux_loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            router_logits=outputs.router_logits,
+            router_logits=None if output_router_logits is False else outputs.router_logits,
+            **{CACHE: outputs.get(CACHE)},
         )
 
 
