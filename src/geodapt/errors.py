@@ -7,3 +7,10 @@ class InputError(Exception):
     The message names what was wrong, what was expected and what to do. The command line prints
     it without a traceback and exits with status 2.
     """
+
+
+class InputWarning(UserWarning):
+    """Something given by the user was left out or assumed, and the result may differ by it.
+
+    The command line prints it as a line of its own.
+    """

@@ -42,7 +42,12 @@ class Factors(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """A LoRA adapter: factors by layer path, and the PEFT configuration that goes with them."""
+    """A LoRA adapter: factors by layer path, and the PEFT configuration that goes with them.
+
+    The paths are those of the model class that the configuration names: what is written loads
+    there. A bank on another class of the same base translates them (see
+    :mod:`geodapt.adapters.paths`).
+    """
 
     factors: Mapping[str, Factors]
     config: LoraConfig
@@ -112,19 +117,21 @@ class Adapter:
         """Frobenius norm of the whole update, over all layers."""
         return math.sqrt(sum(factors.norm() ** 2 for factors in self.factors.values()))
 
-    def renamed(self, paths: Mapping[str, str]) -> "Adapter":
-        """The same adapter under other layer paths."""
-        if all(old == new for old, new in paths.items()):
-            return self
-        factors = {paths[path]: value for path, value in self.factors.items()}
-        kinds = {paths[path]: kind for path, kind in self.kinds.items()}
+    def under(self, paths: Mapping[str, str]) -> "Adapter":
+        """The same adapter under a model's layer paths, without what ``paths`` lacks.
+
+        The configuration stays as it is, and speaks of the adapter's own paths.
+        """
+
+        def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+            return {paths[path]: value for path, value in values.items() if path in paths}
+
         return replace(
             self,
-            factors=factors,
-            config=configure(factors, self, kinds),
-            kinds=kinds,
-            magnitudes={paths[path]: value for path, value in self.magnitudes.items()},
-            errors={paths[path]: error for path, error in self.errors.items()},
+            factors=renamed(self.factors),
+            kinds=renamed(self.kinds),
+            magnitudes=renamed(self.magnitudes),
+            errors=renamed(self.errors),
         )
 
 

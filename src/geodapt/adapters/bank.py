@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from geodapt.adapters import compiled
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.fitting import fit
+from geodapt.adapters.fitting import Fitted, fit
 from geodapt.adapters.folding import fold, unfold
 from geodapt.adapters.gates import Gate, Mix, Off, Terms, TopAtoms, names_of
 from geodapt.adapters.hooks import attach, bind_checkpointing
@@ -65,7 +65,8 @@ class AdapterBank(nn.Module):
         self.lock = threading.RLock()
         self.masters = nn.ModuleDict()
         self.training_names: frozenset[str] = frozenset()
-        self._adapters: dict[str, Adapter] = {}
+        self._adapters: dict[str, Adapter] = {}  # under the model's own layer paths
+        self._fitted: dict[str, Fitted] = {}
         self._loading: dict[str, Future[None]] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="adapters")
         self._layers: dict[str, nn.Module] = adaptable(model)
@@ -101,11 +102,12 @@ class AdapterBank(nn.Module):
         return len(self.names)
 
     def __getitem__(self, name: str) -> Adapter:
-        """An adapter as it is now; raises :class:`InputError` for an unknown name."""
+        """An adapter as it is now, under its own layer paths, by which it is written.
+
+        Raises :class:`InputError` for an unknown name.
+        """
         self._require([name])
-        if quoted(name) in self.masters:
-            return self._trainable(name).snapshot()
-        return self._adapters[name]
+        return self._fitted[name].restored(self._local(name))
 
     def load(self, name: str, source: str | Path, background: bool = False) -> None:
         """Read an adapter from a PEFT folder or the hub and add it under a name.
@@ -176,7 +178,7 @@ class AdapterBank(nn.Module):
             self._residency.forget(name)
             self.training_names -= {name}
             self._loading.pop(name, None)
-            del self._adapters[name]
+            del self._adapters[name], self._fitted[name]
             if quoted(name) in self.masters:
                 del self.masters[quoted(name)]
             touched = {path for adapter in self._adapters.values() for path in adapter.factors}
@@ -192,7 +194,9 @@ class AdapterBank(nn.Module):
         config.base_model_name_or_path = (
             getattr(self.model, "name_or_path", None) or config.base_model_name_or_path
         )
-        mark = fingerprint(self.model, adapter.factors)
+        fitted = self._fitted[name]
+        whole = len(fitted.paths) == len(adapter.factors)
+        mark = fingerprint(self.model, fitted.paths) if whole else adapter.base_sha256
         replace(adapter, config=config, base_sha256=mark).save_pretrained(folder)
 
     def merge_into_base(self, weights: Mapping[str, float]) -> None:
@@ -205,7 +209,9 @@ class AdapterBank(nn.Module):
             raise InputError("adapters are merged into the base already; call unmerge() first")
         self._require(weights)
         with self.lock:
-            self._originals = fold(self.model, {name: self[name] for name in weights}, weights)
+            self._originals = fold(
+                self.model, {name: self._local(name) for name in weights}, weights
+            )
             self._renew_plans()
 
     def unmerge(self) -> None:
@@ -383,9 +389,15 @@ class AdapterBank(nn.Module):
             raise
         return plan
 
-    def _admit(self, name: str, adapter: Adapter) -> None:
-        self._adapters[name] = adapter
-        for path in adapter.factors:
+    def _local(self, name: str) -> Adapter:
+        """An adapter as it is now, under the model's layer paths."""
+        if quoted(name) in self.masters:
+            return self._trainable(name).snapshot()
+        return self._adapters[name]
+
+    def _admit(self, name: str, fitted: Fitted) -> None:
+        self._adapters[name], self._fitted[name] = fitted.local, fitted
+        for path in fitted.local.factors:
             if path in self._detach:
                 continue
             self._detach[path] = attach(self._layers[path], partial(self._run, path))

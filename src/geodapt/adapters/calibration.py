@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geodapt.adapters.targets import localise
+from geodapt.adapters.paths import localise
 from geodapt.progress import track
 
 

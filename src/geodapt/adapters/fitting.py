@@ -1,14 +1,44 @@
 """Does an adapter belong on this base?"""
 
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
 from torch import nn
 
+from geodapt.adapters import model_class
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.targets import adaptable, canonical, features, fingerprint, localise
-from geodapt.errors import InputError
+from geodapt.adapters.paths import Naming, absent_parts, find, tower
+from geodapt.adapters.targets import adaptable, features, fingerprint
+from geodapt.errors import InputError, InputWarning
 
 
-def fit(model: nn.Module, name: str, adapter: Adapter) -> Adapter:
+@dataclass(frozen=True)
+class Fitted:
+    """An adapter under a model's own layer paths, and as it was given."""
+
+    local: Adapter
+    """With the model's paths; without what the model has no part for."""
+    source: Adapter
+    paths: dict[str, str]
+    """The model's path by the adapter's own, for each layer that both have."""
+
+    def restored(self, local: Adapter) -> Adapter:
+        """``local``, whose factors have changed since, under the adapter's own paths."""
+        if local is self.local:
+            return self.source
+        factors = {
+            path: local.factors[self.paths[path]] if path in self.paths else value
+            for path, value in self.source.factors.items()
+        }
+        return replace(self.source, factors=factors)
+
+
+def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
     """The adapter under this model's layer paths.
+
+    What the adapter has for a part that the model is without (a decoder, a pooler, a head) is
+    left out, with an :class:`InputWarning`.
 
     Raises :class:`InputError` when the base lacks a layer that it targets, has other widths or
     other weights than those that it was trained on, when the adapter lacks factors for a layer
@@ -20,35 +50,69 @@ def fit(model: nn.Module, name: str, adapter: Adapter) -> Adapter:
             "a bank does not run yet; merge it into its base with PEFT's merge_and_unload"
         )
     layers = adaptable(model)
-    paths = localise(model, adapter.factors)
-    for path, (A, B, _) in adapter.factors.items():
-        if path not in paths:
-            raise InputError(
-                f"adapter '{name}' targets {path}, which {type(model).__name__} does not "
-                "have as a linear layer; was it trained on another model?"
-            )
-        width, out = features(layers[paths[path]])  # type: ignore[misc]
-        for kind, found, wanted in (
-            ("in_features", A.shape[1], width),
-            ("out_features", B.shape[0], out),
+    shapes = {path: (f.A.shape[1], f.B.shape[0]) for path, f in adapter.factors.items()}
+    naming = find(model, shapes, model_class.trained_on(adapter.config), f"adapter '{name}'")
+    here = {path: naming.to_model(path) for path in adapter.factors}
+    paths = {path: local for path, local in here.items() if local in layers}
+    _check_lacking(model, name, [path for path in here if path not in paths], paths, naming)
+    for path, local in paths.items():
+        for kind, found, wanted in zip(
+            ("in_features", "out_features"),
+            shapes[path],
+            features(layers[local]) or (),
+            strict=True,
         ):
             if found != wanted:
                 raise InputError(
                     f"adapter '{name}' targets {path.rsplit('.', 1)[-1]} with {kind} {found}, the "
                     f"base has {wanted} (layer {path}); was it trained on another model?"
                 )
-    _check_complete(model, name, adapter)
-    _check_heads(model, name, adapter)
-    _check_base(model, name, adapter, list(paths.values()))
-    return adapter.renamed(paths)
+    _check_complete(model, name, adapter, naming)
+    _check_heads(model, name, adapter, naming)
+    _check_base(model, name, adapter, paths)
+    return Fitted(adapter.under(paths), adapter, paths)
 
 
-def _check_complete(model: nn.Module, name: str, adapter: Adapter) -> None:
-    """Every block that has a targeted layer's siblings has the layer's factors too."""
-    missing = [path for path in adapter.targeted(adaptable(model)) if path not in adapter.factors]
-    # A path that the adapter knows by another prefix is not missing.
-    known = {canonical(model, path) for path in adapter.factors}
-    missing = [path for path in missing if canonical(model, path) not in known]
+def _check_lacking(
+    model: nn.Module, name: str, lacking: list[str], found: Iterable[str], naming: Naming
+) -> None:
+    """Only a whole part may be lacking, beside blocks that are there."""
+    if not lacking:
+        return
+    parts = absent_parts(model, {naming.to_model(path): path for path in lacking})
+    wrong = next((path for path in lacking if parts[naming.to_model(path)] is None), None)
+    if wrong is None and not any(tower(path) for path in found):
+        wrong = lacking[0]
+    if wrong is not None:
+        raise InputError(
+            f"adapter '{name}' targets {wrong}, which {type(model).__name__} does not "
+            "have as a linear layer; was it trained on another model?"
+        )
+    _say_left_out(model, name, parts.values())
+
+
+def _say_left_out(model: nn.Module, name: str, parts: Iterable[str | None]) -> None:
+    warnings.warn(
+        f"adapter '{name}' also changes {', '.join(map(str, dict.fromkeys(parts)))}, which this "
+        f"{type(model).__name__} is without; the rest is used",
+        InputWarning,
+        stacklevel=4,
+    )
+
+
+def _check_complete(model: nn.Module, name: str, adapter: Adapter, naming: Naming) -> None:
+    """Every layer that the configuration targets has factors.
+
+    A layer of a part that the model trained on may have been without is no sign of a loss: a
+    decoder where the adapter has an encoder's factors alone, or a pooler, which even a model of
+    one class may have or not.
+    """
+    named = [naming.to_adapter(path) for path in adaptable(model)]
+    missing = [path for path in adapter.targeted(named) if path not in adapter.factors]
+    if not model_class.has_task(adapter.config, model):
+        towers = {tower(path) for path in adapter.factors}
+        same = model_class.trained_on(adapter.config) == type(model).__name__
+        missing = [p for p in missing if tower(p) and (same or tower(p) in towers)]
     if missing:
         raise InputError(
             f"adapter '{name}' has no factors for {missing[0]}"
@@ -57,8 +121,8 @@ def _check_complete(model: nn.Module, name: str, adapter: Adapter) -> None:
         )
 
 
-def _check_heads(model: nn.Module, name: str, adapter: Adapter) -> None:
-    here = [head for head in adapter.heads if _has(model, head)]
+def _check_heads(model: nn.Module, name: str, adapter: Adapter, naming: Naming) -> None:
+    here = [head for head in adapter.heads if _has(model, naming.to_model(head))]
     if here:
         raise InputError(
             f"adapter '{name}' carries its own trained {', '.join(here)} "
@@ -67,17 +131,19 @@ def _check_heads(model: nn.Module, name: str, adapter: Adapter) -> None:
         )
 
 
-def _check_base(model: nn.Module, name: str, adapter: Adapter, paths: list[str]) -> None:
-    """Another name is no other base: only another name with other weights is."""
+def _check_base(model: nn.Module, name: str, adapter: Adapter, paths: dict[str, str]) -> None:
+    """A different name alone is fine; refuse only if the weights differ too."""
     ours, theirs = getattr(model, "name_or_path", ""), adapter.config.base_model_name_or_path
-    if not adapter.base_sha256 or (ours and ours == theirs):
+    if not adapter.base_sha256 or len(paths) < len(adapter.factors) or (ours and ours == theirs):
         return
-    mark = fingerprint(model, paths)
-    if mark is not None and mark != adapter.base_sha256:
-        raise InputError(
-            f"adapter '{name}' was trained on '{theirs}', whose weights differ from this base's "
-            f"('{ours}'); load the base that it was trained on"
-        )
+    for headless in (True, False):  # by the names that the layers had where it was saved
+        mark = fingerprint(model, paths, headless)
+        if mark is None or mark == adapter.base_sha256:
+            return
+    raise InputError(
+        f"adapter '{name}' was trained on '{theirs}', whose weights differ from this base's "
+        f"('{ours}'); load the base that it was trained on"
+    )
 
 
 def _has(model: nn.Module, path: str) -> bool:

@@ -1,6 +1,6 @@
 """Which layers of a model an adapter may touch, and by what path."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -62,38 +62,20 @@ def choose(
     return chosen
 
 
-def canonical(model: nn.Module, path: str) -> str:
-    """A path without the prefix that a task head puts before the base model's own paths."""
-    return path.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.")
+def fingerprint(model: nn.Module, paths: Mapping[str, str], headless: bool = True) -> str | None:
+    """SHA-256 of some layers' weights, the same whatever the folder or the float type.
 
-
-def localise(model: nn.Module, paths: Iterable[str]) -> dict[str, str]:
-    """Each adapter path's path in this model, with or without the task-head prefix.
-
-    An adapter trained on ``LlamaForCausalLM`` says ``model.layers.0...``, where ``LlamaModel``
-    says ``layers.0...``. Paths that the model lacks under both names are left out.
+    ``paths`` are the model's by the names that the layers are hashed under; with ``headless``
+    those lose the prefix that a task head puts before the base model's own, so that a base with
+    and without the head agree. Weights are rounded to bfloat16 first, so that a base loaded in
+    bfloat16 and in float32 agree. None for a quantized base, whose weights are no longer what
+    was published.
     """
-    layers = adaptable(model)
-    prefix = f"{getattr(model, 'base_model_prefix', '')}."
-    found = {}
-    for path in paths:
-        for candidate in (path, path.removeprefix(prefix), prefix + path):
-            if candidate in layers:
-                found[path] = candidate
-                break
-    return found
-
-
-def fingerprint(model: nn.Module, paths: Iterable[str]) -> str | None:
-    """SHA-256 of the named layers' weights, the same whatever the folder or the float type.
-
-    Weights are rounded to bfloat16 first, so that a base loaded in bfloat16 and in float32
-    agree. None for a quantized base, whose weights are no longer what was published.
-    """
+    prefix = f"{getattr(model, 'base_model_prefix', '')}." if headless else ""
     weights = {}
-    for path in paths:
+    for name, path in paths.items():
         weight: Any = model.get_submodule(path).weight
         if type(weight) is not nn.Parameter or not weight.is_floating_point():
             return None
-        weights[canonical(model, path)] = weight.detach().to(torch.bfloat16)
+        weights[name.removeprefix(prefix)] = weight.detach().to(torch.bfloat16)
     return hash_tensors(weights)

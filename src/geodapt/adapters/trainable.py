@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from geodapt.adapters.adapter import Adapter, Factors, scale_of
+from geodapt.adapters.model_class import class_of
 from geodapt.adapters.targets import adaptable, choose, features
 from geodapt.errors import InputError
 
@@ -65,6 +66,7 @@ def fresh(
         lora_dropout=dropout,
         use_rslora=rslora,
         fan_in_fan_out=any(isinstance(layers[path], Conv1D) for path in paths),
+        **class_of(model),
     )
     factors = {}
     for path in paths:

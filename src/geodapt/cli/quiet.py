@@ -7,10 +7,11 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 
-from geodapt.errors import InputError
+from geodapt.errors import InputError, InputWarning
 
 # Read by the libraries when they are imported, which the commands do late.
 _VARIABLES = {
@@ -33,6 +34,16 @@ def silence() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+        warnings.simplefilter("default", InputWarning)
+        show = warnings.showwarning
+
+        def showwarning(message: Warning | str, category: type[Warning], *args: Any) -> None:
+            if issubclass(category, InputWarning):
+                print(f"note: {message}", file=sys.stderr)
+            else:
+                show(message, category, *args)
+
+        warnings.showwarning = showwarning
 
 
 @contextmanager

@@ -1,0 +1,186 @@
+"""By what path a model knows a layer that an adapter knows by another one.
+
+A task head puts a prefix before the base model's own paths (``model.layers.0`` in
+``LlamaForCausalLM``, ``layers.0`` in ``LlamaModel``), and so does a model that holds another one
+(``text_model.`` in CLIP). An adapter keeps the paths of the model class that its configuration
+names, so that what is written loads there; a bank translates.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from geodapt.adapters.targets import adaptable, features
+from geodapt.errors import InputError
+
+Shape = tuple[int, int]
+"""``(in_features, out_features)``."""
+
+KINDS = (
+    {"text": ("text", "language"), "pictures": ("vision", "visual", "image"), "sound": ("audio",)},
+    {"in": ("encoder",), "out": ("decoder",)},
+)
+"""Words in the names of a model's parts and classes that say what they read, and to what end."""
+
+
+@dataclass(frozen=True)
+class Naming:
+    """An adapter's paths and a model's, which differ by the prefix that they begin with.
+
+    A path that does not begin with the prefix is the same for both, as ``lm_head`` is.
+    """
+
+    theirs: str = ""
+    """The adapter's prefix, with its last dot."""
+    ours: str = ""
+    """The model's prefix, with its last dot."""
+
+    def to_model(self, path: str) -> str:
+        """The model's path for an adapter's path."""
+        return self.ours + path.removeprefix(self.theirs) if path.startswith(self.theirs) else path
+
+    def to_adapter(self, path: str) -> str:
+        """The adapter's path for a model's path."""
+        return self.theirs + path.removeprefix(self.ours) if path.startswith(self.ours) else path
+
+
+def localise(model: nn.Module, paths: Iterable[str]) -> dict[str, str]:
+    """Each adapter path's path in this model; what the model lacks is left out."""
+    wanted: dict[str, Shape | None] = dict.fromkeys(paths)
+    naming, layers = find(model, wanted), adaptable(model)
+    found = {path: naming.to_model(path) for path in wanted}
+    return {path: here for path, here in found.items() if here in layers}
+
+
+def find(
+    model: nn.Module,
+    shapes: Mapping[str, Shape | None],
+    trained_on: str | None = None,
+    called: str = "the adapter",
+) -> Naming:
+    """How the paths of an adapter are named in a model.
+
+    Of the prefixes by which at least one layer is found, the one that finds most layers, with
+    the right shapes where ``shapes`` says them; a part whose name says that it reads pictures is
+    none for an adapter of texts. Where several find as many, the model's own
+    paths come first, then its task head's prefix, then the part of the model whose class is
+    ``trained_on``.
+
+    Raises :class:`InputError` when several parts of the model fit alike.
+    """
+    layers = adaptable(model)
+    sizes = {path: features(layer) for path, layer in layers.items()}
+    source, target = trained_on or "", type(model).__name__
+
+    def score(naming: Naming) -> tuple[int, int]:
+        if not _same_kind(source + naming.theirs, target + naming.ours):
+            return 0, 0
+        here = {path: naming.to_model(path) for path in shapes}
+        found = [path for path, name in here.items() if name in sizes]
+        if len({here[path] for path in found}) < len(found):  # two of its layers in one
+            return 0, 0
+        fitting = [p for p in found if shapes[p] is None or shapes[p] == sizes[here[p]]]
+        return len(fitting), len(found)
+
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    known = [Naming(), *([Naming(prefix, ""), Naming("", prefix)] if prefix != "." else [])]
+    scores = {
+        naming: score(naming) for naming in dict.fromkeys([*known, *_by_ending(shapes, layers)])
+    }
+    best = max(scores.values())
+    if best == (0, 0) and not _same_kind(source, target):
+        raise InputError(
+            f"{called} was trained on {source}, and this is {target}, which reads something "
+            "else; load the part that it was trained on and give that to the bank"
+        )
+    first = [naming for naming, reached in scores.items() if reached == best]
+    if best == (0, 0):
+        return Naming()
+    for naming in known:
+        if naming in first:
+            return naming
+    if len(first) > 1 and trained_on:
+        parts = dict(model.named_modules())
+        named = [n for n in first if _class_at(parts, n.ours) == trained_on]
+        first = named if len(named) == 1 else first
+    if len(first) > 1:
+        raise InputError(
+            f"{called} fits several parts of {type(model).__name__} alike "
+            f"({' and '.join(sorted(n.ours.rstrip('.') or 'the whole' for n in first))}); load "
+            "the part that it was trained on and give that to the bank"
+        )
+    return first[0]
+
+
+def _by_ending(paths: Iterable[str], layers: Iterable[str]) -> Iterator[Naming]:
+    """Prefixes after which one of the model's layers is called as one of the adapter's.
+
+    They differ before the first number alone: a block has the same number in both.
+    """
+    example = next((path for path in paths if tower(path)), None)
+    if example is None:
+        return
+    head, tail = example.split("."), _numbered(example)
+    for path in layers:
+        if _numbered(path) != tail or path == example:
+            continue
+        other = path.split(".")
+        same = 0
+        while same < min(len(head), len(other)) and head[-1 - same] == other[-1 - same]:
+            same += 1
+        theirs, ours = ".".join(head[: len(head) - same]), ".".join(other[: len(other) - same])
+        yield Naming(theirs and theirs + ".", ours and ours + ".")
+
+
+def tower(path: str) -> str:
+    """The part of a path before its first number: ``model.layers`` of ``model.layers.0.mlp``."""
+    parts = path.split(".")
+    first = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+    return "" if first is None else ".".join(parts[:first])
+
+
+def _numbered(path: str) -> str:
+    """A path from the list that its first number counts in: ``layers.0.mlp``."""
+    before = tower(path)
+    return path[before.rfind(".") + 1 :] if before else ""
+
+
+def absent_parts(model: nn.Module, paths: Iterable[str]) -> dict[str, str | None]:
+    """The named part of a model that each path needs and the model lacks; None within a block.
+
+    A model without a decoder, a pooler or a head computes the rest as the whole model does; a
+    model with fewer blocks, or with other layers in them, does not, and neither may one that has
+    such a part elsewhere.
+    """
+    names = {path.rpartition(".")[2] for path, _ in model.named_modules()}
+    return {path: _absent_part(model, path, names) for path in paths}
+
+
+def _absent_part(model: nn.Module, path: str, names: Collection[str]) -> str | None:
+    module, walked = model, []
+    for part in path.split("."):
+        walked.append(part)
+        if part.isdigit():
+            return None
+        child = getattr(module, part, None)
+        if not isinstance(child, nn.Module):
+            return None if part in names else ".".join(walked)
+        module = child
+    return None
+
+
+def _same_kind(one: str, other: str) -> bool:
+    """Whether two names may speak of the same part: not where one reads texts, one pictures."""
+    for kinds in KINDS:
+        a, b = (
+            {kind for kind, words in kinds.items() if any(word in name.lower() for word in words)}
+            for name in (one, other)
+        )
+        if a and b and not a & b:
+            return False
+    return True
+
+
+def _class_at(parts: Mapping[str, nn.Module], prefix: str) -> str:
+    return type(parts[prefix[:-1]]).__name__ if prefix[:-1] in parts else ""
