@@ -29,6 +29,16 @@ def test_warnings_and_other_libraries_logs_show_only_with_debug(debug):
     assert ("a warning" in heard, "a log line" in heard) == (debug, debug)
 
 
+def test_what_was_left_out_of_the_users_own_is_said():
+    heard = said(
+        "import warnings\n"
+        "from geodapt.errors import InputWarning\n"
+        "warnings.warn('the decoder is left out', InputWarning)",
+        debug=False,
+    )
+    assert heard == "note: the decoder is left out\n"
+
+
 def test_loading_a_base_and_the_heaviest_libraries_says_nothing():
     assert said("import torchao, datasets\nfrom geodapt.models import load_base\n"
                 "load_base('minilm')", debug=False) == ""  # fmt: skip

@@ -25,6 +25,8 @@ _VARIABLES = {
 # torchao looks for kernels of other devices, and registers enums that torch now knows itself.
 _LOGGERS = ("torchao", "torch.utils._pytree")
 
+_show: Any = warnings.showwarning
+
 
 def silence() -> None:
     """Silence what libraries say that the user can do nothing about."""
@@ -35,15 +37,14 @@ def silence() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
         warnings.simplefilter("default", InputWarning)
-        show = warnings.showwarning
+        warnings.showwarning = _tell
 
-        def showwarning(message: Warning | str, category: type[Warning], *args: Any) -> None:
-            if issubclass(category, InputWarning):
-                print(f"note: {message}", file=sys.stderr)
-            else:
-                show(message, category, *args)
 
-        warnings.showwarning = showwarning
+def _tell(message: Warning | str, category: type[Warning], *where: Any, **how: Any) -> None:
+    if issubclass(category, InputWarning):
+        print(f"note: {message}", file=sys.stderr)
+    else:
+        _show(message, category, *where, **how)
 
 
 @contextmanager
