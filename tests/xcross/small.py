@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from geodapt.adapters import AdapterBank
+from geodapt.helm import HelmConfig, HelmModel
 from geodapt.xcross.encoders import XCrossEncoder
 from geodapt.xcross.head import Head
 from geodapt.xcross.integrator import IntegratorSettings
@@ -37,7 +38,14 @@ SIZES = {
     "max_position_embeddings": 128,
     "pad_token_id": 0,
 }
-DECODERS = {"llama", "qwen"}
+DECODERS = {"llama", "qwen", "helm", "helm-mice"}
+LATENT = {
+    "attention": "mla",
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 8,
+}
 
 
 def base(family: str) -> PreTrainedModel:
@@ -65,12 +73,17 @@ def base(family: str) -> PreTrainedModel:
             model = LlamaModel(LlamaConfig(**SIZES, num_key_value_heads=2))
         case "qwen":
             model = Qwen3Model(Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=8))
+        case "helm":
+            model = HelmModel(HelmConfig(**SIZES, initializer_range=0.1))
+        case "helm-mice":
+            experts = {"n_routed_experts": 3, "moe_intermediate_size": 24}
+            model = HelmModel(HelmConfig(**SIZES, **LATENT, **experts, initializer_range=0.1))
     return model.eval()
 
 
 # (rank, alpha, targets). Scales are powers of two, so that folding them in does not round.
 ADAPTERS = {
-    "toys": (4, 8, r".*(query|query_proj|q_proj|Wqkv|q|value|value_proj|v_proj|v)"),
+    "toys": (4, 8, r".*(query|query_proj|q_proj|Wqkv|q|value|value_proj|v_proj|v|kv_b_proj)"),
     "books": (2, 4, "all-linear"),
     "tools": (3, 3, r".*(query|query_proj|q_proj|Wqkv|q|Wi|wi|down_proj|output\.dense)"),
     "music": (1, 2, r".*(key|key_proj|k_proj|k|Wo|wo|up_proj|intermediate\.dense)"),

@@ -16,6 +16,7 @@ from tests.xcross import naive
 from tests.xcross.small import DECODERS, WIDTH, base, batch, filled_bank, shaken, xcross_scorer
 
 FAMILIES = ["bert", "roberta", "deberta", "modernbert", "t5", "llama", "qwen"]
+FAMILIES += ["helm", "helm-mice"]
 THREE = ("toys", "books", "tools")
 
 

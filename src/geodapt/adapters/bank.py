@@ -408,7 +408,11 @@ class AdapterBank(nn.Module):
                     block, lambda _, *args, **kw: run_by_rows(self, *args, **kw)
                 )
 
-    def _run(self, path: str, layer: nn.Module, base: Callable, x: Tensor) -> Tensor:
+    def _run(
+        self, path: str, layer: nn.Module, base: Callable, x: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        if args or kwargs:  # what a layer reads beside its input, as a Lorentz layer its time
+            base = partial(_with, base, args, kwargs)
         if torch.compiler.is_compiling():
             return self._run_compiled(path, layer, base, x)
         return (self._active.get() or self._resting).run(path, layer, base, x)
@@ -472,3 +476,8 @@ class AdapterBank(nn.Module):
 def parent_of(path: str) -> str:
     """The path of the module that holds a layer."""
     return path.rpartition(".")[0]
+
+
+def _with(base: Callable, args: tuple, kwargs: Mapping[str, Any], x: Tensor) -> Tensor:
+    """``base`` of x and what came with it."""
+    return base(x, *args, **kwargs)

@@ -256,15 +256,17 @@ class HelmMoE(nn.Module):
         self, x: Float[Tensor, "rows n d"], time: Float[Tensor, "rows n"], c: Curvature
     ) -> tuple[Float[Tensor, "rows n d"], Float[Tensor, "tokens e"]]:
         """The centroid, and the gate's logits for the balance loss."""
-        shape, x, time = x.shape, x.flatten(0, -2), time.flatten()
         c_i = self.curvatures()
-        logits, weights, chosen = self.gate(x)
+        logits, weights, chosen = self.gate(x.flatten(0, -2))
         spaces = self.spaces(c_i[self.shared :], c)
-        s, u = self.experts(x, chosen, weights, spaces, c)
+        s, u = self.experts(x.flatten(0, -2), chosen, weights, spaces, c)
+        # Shared experts see rows of tokens, as any layer does: adapters may differ between rows.
+        s, u = s.view(x.shape), u.view(time.shape)
         for expert, c_e in zip(self.shared_experts, c_i[: self.shared], strict=True):
             a = torch.sqrt(c.c / c_e).expand_as(time)
             y = expert(fused.scale(x, a), time * a, Curvature.of(c_e))
             y = fused.scale(y, 1 / a)
             s, u = s + y, u + points.excess(fused.square(y), c)
-        norm = points.inverse_norm(fused.square(s), u, self.shared + weights.sum(-1), c)
-        return fused.scale(s, norm).view(shape), logits
+        mass = self.shared + weights.sum(-1).view(time.shape)
+        norm = points.inverse_norm(fused.square(s), u, mass, c)
+        return fused.scale(s, norm), logits

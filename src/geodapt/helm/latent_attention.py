@@ -15,7 +15,8 @@ so its excess is that of ``|k_h|^2 + |r|^2``.
 **Decoding.** The maps move to the other side: ``q.k_h = (W^k_h^T q).z + q.b`` and
 ``sum_j p_j v_hj = W^v_h (sum_j p_j z_j) + b'``. The constant ``q.b`` leaves the softmax. So a step
 reads the cache alone and never builds a key or a value; the excesses, which are not affine in z,
-are the cached ones. With many queries at once building keys and values is the lesser work.
+are the cached ones. With many queries at once building keys and values is the lesser work; where
+the map is more than its weight (an adapter is on it, it is quantized) there is no other way.
 
 Source: HELM, section 4.3; DeepSeek-V2, section 2.1 and appendix C.
 """
@@ -130,6 +131,8 @@ class HelmLatentAttention(nn.Module):
         """
         if self.config._attn_implementation not in ("sdpa", "eager"):
             return False
+        if not is_its_weight(self.kv_b_proj):
+            return False
         if queries > 1 and (mask is None or queries == keys):
             return False
         built = self.nope + self.value
@@ -164,3 +167,19 @@ class HelmLatentAttention(nn.Module):
             v = v + self.kv_b_proj.bias.view(heads, -1)[:, self.nope :]
         excess = (weights * excess).sum(-1).mT  # no product: its matrices would have one column
         return torch.cat([v, excess.unsqueeze(-1)], dim=-1), weights
+
+
+def is_its_weight(layer: Any) -> bool:
+    """Whether a layer computes what its weight and bias say, so that they may be read instead.
+
+    Not so where something stands around it or in its place: an adapter of PEFT or of a bank, a
+    hook, a parametrization, a quantized or an offloaded weight.
+    """
+    return (
+        type(layer) is PointLinear
+        and type(layer.weight) is nn.Parameter
+        and layer.weight.device.type != "meta"
+        and "forward" not in layer.__dict__
+        and not layer._forward_hooks
+        and not layer._forward_pre_hooks
+    )
