@@ -121,14 +121,16 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path):
 def test_a_folder_is_replaced_as_a_whole(tmp_path, monkeypatch, platform):
     monkeypatch.setattr(files.sys, "platform", platform)
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "old").write_text("old")
+    (tmp_path / "folder" / "file").write_text("old")
     with pytest.raises(RuntimeError), atomic_folder(tmp_path / "folder"):
         raise RuntimeError
-    assert names(tmp_path / "folder") == ["old"]
+    assert names(tmp_path / "folder") == ["file"]
     with atomic_folder(tmp_path / "folder") as temporary:
-        (temporary / "new").write_text("new")
-        assert names(tmp_path / "folder") == ["old"]
-    assert names(tmp_path / "folder") == ["new"]
+        (temporary / "file").write_text("new")
+        (temporary / "more").write_text("more")
+        assert names(tmp_path / "folder") == ["file"]
+    assert names(tmp_path / "folder") == ["file", "more"]
+    assert (tmp_path / "folder" / "file").read_text() == "new"
     assert names(tmp_path) == ["folder"]
 
 

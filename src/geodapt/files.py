@@ -1,7 +1,8 @@
 """Files that are whole or absent, and tensors that are read without trust.
 
 Everything geodapt writes goes through here: to a temporary name in the same folder, flushed,
-then renamed, so that a kill at any moment leaves either the old file or the new one.
+then renamed, so that a kill or a loss of power at any moment leaves either the old file or the new
+one. Symbolic links are followed, and what is no regular file, such as ``/dev/null``, is written to.
 """
 
 import ctypes
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from geodapt.errors import InputError
+from geodapt.paths import synchronise
 
 if TYPE_CHECKING:  # the command line copies and lists files without waiting for torch
     import torch
@@ -30,7 +32,11 @@ UNFINISHED = ".unfinished"
 
 def write_bytes(path: Path | str, content: bytes) -> None:
     """Write a file atomically, making its folder where needed."""
-    path = Path(path)
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():  # a device or a pipe; a folder raises OSError
+        with path.open("wb") as file:
+            file.write(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     try:
@@ -42,6 +48,7 @@ def write_bytes(path: Path | str, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    synchronise(path.parent)
 
 
 def _beside(path: Path) -> Path:
@@ -132,22 +139,37 @@ def read_tensors(path: Path | str) -> dict[str, "torch.Tensor"]:
 def atomic_folder(path: Path | str) -> Iterator[Path]:
     """A new folder that appears under its name only when the block ends without an error.
 
-    An existing folder of that name is replaced as a whole.
+    An existing folder of that name is replaced as a whole, if it holds no file that the new one
+    does not hold: raises :class:`InputError` rather than delete what somebody else put there.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     temporary.mkdir()
     try:
         yield temporary
+        for file in temporary.rglob("*"):
+            synchronise(file)
         try:
             temporary.rename(path)
         except OSError:
             if not path.is_dir():
                 raise
+            _refuse_loss(path, temporary)
             _exchange(temporary, path)
+        synchronise(path.parent)
     finally:  # what is left here is the unfinished folder, or the one that was replaced
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _refuse_loss(old: Path, new: Path) -> None:
+    for path in old.rglob("*"):
+        inside = path.relative_to(old)
+        if not os.path.lexists(new / inside) and not path.name.endswith(UNFINISHED):
+            raise InputError(
+                f"{old} is not replaced, as that would delete '{inside}' in it; move it away, or "
+                "give another folder"
+            )
 
 
 def _exchange(one: Path, other: Path) -> None:

@@ -30,9 +30,11 @@ import torch
 from geodapt import progress
 from geodapt.errors import InputError
 from geodapt.files import read_json, write_json, write_text
+from geodapt.locks import holds_only_lock
 from geodapt.memory import peak_memory, peak_memory_mb
+from geodapt.paths import child
 from geodapt.processes import from_main_process, is_main_process, wait_for_everyone
-from geodapt.settings import Settings
+from geodapt.settings import Seed, Settings
 
 VERSIONED = ("geodapt", "torch", "transformers", "peft", "datasets", "numpy")
 
@@ -53,7 +55,8 @@ class RunFolder:
     @property
     def untouched(self) -> bool:
         """Whether no work is in the folder yet: nothing logged, no stage begun."""
-        return not any((self.path / name).exists() for name in ("metrics.jsonl", "stages", "work"))
+        begun = any((self.path / name).exists() for name in ("metrics.jsonl", "stages"))
+        return not begun and holds_only_lock(self.path / "work")
 
     @property
     def finished(self) -> bool:
@@ -66,12 +69,12 @@ class RunFolder:
         ``compute`` gets a folder for its checkpoints, which is removed when the stage is done.
         Every process computes, and gets the main process's result.
         """
-        done = self.path / "stages" / f"{name}.json"
+        done = child(self.path / "stages", f"{name}.json")
         if from_main_process(done.is_file()):
             progress.stages.end(name, computed=False)
             return read_json(done)
         progress.stages.begin(name)
-        work = self.path / "work" / name
+        work = child(self.path / "work", name)
         work.mkdir(parents=True, exist_ok=True)
         result = from_main_process(compute(work))
         wait_for_everyone()
@@ -100,7 +103,7 @@ class RunFolder:
         return {
             "log": partial(self.log, stage),
             "forget_after": partial(self.forget_after, stage),
-            "tensorboard": self.path / "tensorboard" / stage,
+            "tensorboard": child(self.path / "tensorboard", stage),
         }
 
     def log(self, stage: str, step: int, **values: float) -> None:
@@ -185,7 +188,7 @@ class Recipe(Settings):
     """One line that `geodapt ls` and the report show."""
     needs: str = ""
     """What must be at hand, for `geodapt ls`: data, extras, the network."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of everything random; the same seed repeats the run."""
 
     @abstractmethod

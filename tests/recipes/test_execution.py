@@ -1,11 +1,13 @@
 """What a run leaves, what may go on, and that going on ends where not stopping would."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from geodapt.errors import InputError
 from geodapt.files import read_json
+from geodapt.locks import only_user
 from geodapt.recipes.execution import execute
 from geodapt.recipes.loading import load
 from geodapt.runs import RunFolder
@@ -16,7 +18,9 @@ def recipe(*overrides):
 
 
 def everything_in(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    """The files below a folder but for the lock of a run in progress."""
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    return files - {"work/.lock", "work/.holder.json"}
 
 
 def test_a_run_leaves_its_figures_and_how_to_repeat_it(tiny):
@@ -154,3 +158,52 @@ def test_what_is_refused_after_work_keeps_it(tiny):
     with pytest.raises(InputError, match="domain 'toys'"):
         execute(recipe("fail=input"), "out")
     assert "stages/two.json" in everything_in(Path("out"))
+
+
+def test_a_run_in_progress_is_left_alone(tiny):
+    with pytest.raises(RuntimeError):
+        execute(recipe("fail=bug"), "out")
+    before = everything_in(Path("out"))
+    with only_user(Path("out"), "work"), pytest.raises(InputError, match="out is in use by proc"):
+        execute(recipe("fail=bug"), "out", resume=True)
+    with only_user(Path("new"), "work"), pytest.raises(InputError, match="new is in use by proc"):
+        execute(recipe(), "new")
+    assert everything_in(Path("out")) == before
+    assert execute(recipe(), "new")["rows"]
+    assert "work" not in {path.name for path in Path("new").iterdir()}
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_work_folder_that_no_run_made_is_kept(tiny, beside):
+    Path("out/work").mkdir(parents=True)
+    Path("out/work/thesis.txt").write_text("years of work")
+    if beside:  # somebody copied a configuration to where he works
+        execute(recipe(), "other")
+        shutil.copy("other/config.yaml", "out")
+    with pytest.raises(InputError, match="out"):
+        execute(recipe(), "out", resume=True)
+    assert Path("out/work/thesis.txt").read_text() == "years of work"
+
+
+def test_a_run_folder_may_be_a_link(tiny):
+    Path("disk").mkdir()
+    Path("out").symlink_to("disk")
+    with pytest.raises(RuntimeError):
+        execute(recipe("fail=bug"), "out")
+    assert Path("disk/config.yaml").is_file()
+    with pytest.raises(RuntimeError):
+        execute(recipe("fail=bug"), "out", resume=True)
+    assert Path("out").is_symlink()
+
+
+@pytest.mark.parametrize("out", ["", "~nosuchuser/x", "x" * 300, "d/" * 2000, "a\0b", "\ud800"])
+def test_a_folder_that_cannot_be(tiny, out):
+    with pytest.raises(InputError, match="path"):
+        execute(recipe(), out)
+    assert [path.name for path in Path().iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**20])
+def test_a_seed_that_no_generator_takes(tiny, seed):
+    with pytest.raises(InputError, match="seed: expected"):
+        recipe(f"seed={seed}")

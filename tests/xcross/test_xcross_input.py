@@ -9,9 +9,10 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import ResNetConfig, ResNetModel
 
+from geodapt.xcross.model import XCross
 from tests.xcross.conftest import Shelf
 from tests.xcross.small import tokenizer
-from tests.xcross.worlds import recipe
+from tests.xcross.worlds import recipe, training
 
 
 @pytest.fixture(scope="module")
@@ -209,3 +210,52 @@ def test_nan_loss_stops_and_says_where(world, geodapt):
     assert not [path for path in out.rglob("*") if "unfinished" in path.name]
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert config["source_training"]["learning_rate"] == 1e30
+
+
+def test_domains_called_like_paths_stay_in_the_runs_folder(world, geodapt):
+    victim = world / "victim"
+    victim.mkdir()
+    (victim / "thesis.txt").write_text("years of work")
+    names = {"books": str(victim), "toys": "../../victim", "tools": ".."}
+    text = (world / "reviews.csv").read_text()
+    for old, new in names.items():
+        text = text.replace(f",{old}\n", f",{new}\n")
+    (world / "paths.csv").write_text(text)
+    recipe(
+        world,
+        "reviews",
+        data={"kind": "classification", "path": "paths.csv"},
+        sources=[names["books"], names["toys"]],
+        target=names["tools"],
+        methods=["sources", "lora", "xcross"],
+        **{key: training(1) for key in ("source_training", "lora_training", "training")},
+    )
+    before = {path for path in world.rglob("*") if path.is_file()}
+    done = geodapt("run", "reviews.yaml", "--out", "runs/paths")
+    assert done.code == 0, done.err
+    out = world / "runs" / "paths"
+    new = {path for path in world.rglob("*") if path.is_file()} - before
+    assert all(path.is_relative_to(out) for path in new)
+    assert (victim / "thesis.txt").read_text() == "years of work"
+    assert len(list((out / "adapters").iterdir())) == 3
+    XCross.from_pretrained(out / "model")
+
+
+@pytest.mark.parametrize("key", ["sources=[toys, x]", "target=x"])
+@pytest.mark.parametrize("name", ["''", "' '", '"a\\0b"', "a" * 151, '"a\\nb"', '"\\e]0;b"'])
+def test_what_cannot_be_a_domains_name(refused, key, name):
+    assert "name" in refused(key.replace("x", name), kind="reviews")
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"methods": ["base", "base"]}, "methods: ['base'] given more than once"),
+        ({"curve": {"fractions": [0.5, 0.5]}}, "curve.fractions: [0.5] given more"),
+        ({"curve": {"methods": ["lora", "lora"]}}, "curve.methods: ['lora'] given more"),
+        ({"sources": ["toys", "Toys"]}, "differ only in capitals"),
+        ({"sources": ["toys", "toys"]}, "sources: ['toys'] given more"),
+    ],
+)
+def test_what_stands_there_twice(refused, changed, word):
+    assert word in refused(kind="reviews", **changed)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from geodapt.cli.quiet import quiet
+from geodapt.paths import child, given
 from geodapt.processes import is_main_process, join_processes
 from geodapt.progress import bar
 
@@ -51,7 +52,7 @@ def run(
             from geodapt.recipes.loading import load
 
             loaded = load(recipe, overrides or [])
-        out = out or Path("runs") / loaded.name
+            out = given(out) if out else child(Path("runs"), loaded.name)
         join_processes()
         try:
             execute(loaded.recipe, out, resume)

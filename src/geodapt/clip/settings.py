@@ -4,7 +4,7 @@ from pydantic import Field, model_validator
 
 from geodapt.clip.model import ModelSettings
 from geodapt.data.glyphs import GlyphSettings
-from geodapt.settings import Settings
+from geodapt.settings import Seed, Settings
 from geodapt.training import TrainingSettings
 
 
@@ -19,7 +19,7 @@ class ClipSettings(Settings):
     training: TrainingSettings = TrainingSettings(
         steps=4000, batch_size=128, learning_rate=1e-3, schedule="cosine", weight_decay=0.05
     )
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of everything random; the same seed gives the same model."""
 
     @model_validator(mode="after")

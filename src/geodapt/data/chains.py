@@ -17,7 +17,7 @@ from geodapt.data.domain import split_of
 from geodapt.data.sequences import at_most
 from geodapt.data.text_files import existing, json_object, records, rows
 from geodapt.errors import InputError
-from geodapt.settings import Settings
+from geodapt.settings import Seed, Settings
 
 SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 ARROW = "=>"
@@ -76,7 +76,7 @@ class ChainSettings(Settings):
     """The most training chains; a random choice of them by the seed."""
     max_test: int | None = Field(None, ge=1)
     """The most groups (images) of test chains; a random choice of them by the seed."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of what is held out, chosen and drawn."""
 
 

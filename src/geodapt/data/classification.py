@@ -11,7 +11,7 @@ from geodapt.data.domain import SPLITS, LabelledDomain, split_of
 from geodapt.data.sequences import at_most
 from geodapt.data.text_files import existing, json_object, records, rows
 from geodapt.errors import InputError
-from geodapt.settings import Settings
+from geodapt.settings import Seed, Settings
 
 SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 
@@ -34,7 +34,7 @@ class ClassificationSettings(Settings):
     """The most training rows of a domain; a random choice of them by the seed."""
     max_test: int | None = Field(None, ge=1)
     """The most test rows of a domain, and the most validation rows."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the splits and of the rows chosen."""
 
 

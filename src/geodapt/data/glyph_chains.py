@@ -11,7 +11,7 @@ from geodapt.data.chains import Chain, Hierarchy, Pictures
 from geodapt.data.glyph_settings import GlyphSettings
 from geodapt.data.sequences import at_most
 from geodapt.errors import InputError
-from geodapt.settings import Settings
+from geodapt.settings import Seed, Settings
 
 if TYPE_CHECKING:
     from geodapt.data.glyphs import Glyphs
@@ -28,7 +28,7 @@ class GlyphChainSettings(Settings):
     """The most characters to train on; a random choice of them by the seed."""
     max_test: int | None = Field(None, ge=1)
     """The most new characters to measure on; a random choice of them by the seed."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of what is chosen, and of the contradicting captions."""
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from geodapt.settings import Settings
+from geodapt.settings import Seed, Settings
 
 MATPLOTLIB = "matplotlib"
 """Names the fonts that come with matplotlib."""
@@ -32,5 +32,5 @@ class GlyphSettings(Settings):
     """Share of those pairs that are kept for validation."""
     shifted: list[str] = ["Computer Modern*"]
     """Fonts that training never shows, by name; * stands for anything."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the views, the splits and the contradicting captions."""

@@ -17,7 +17,7 @@ from pydantic import Field
 from geodapt.data.domain import SPLITS, Domain, split_of
 from geodapt.errors import InputError
 from geodapt.progress import track
-from geodapt.settings import Settings
+from geodapt.settings import Seed, Settings
 
 FEATURES = Features(
     {
@@ -44,7 +44,7 @@ class SequenceSettings(Settings):
     """The most training rows of a domain; a random choice of them by the seed."""
     max_test: int | None = Field(None, ge=1)
     """The most test rows of a domain, and the most validation rows."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the splits, of the negatives and of the rows chosen."""
 
 

@@ -17,7 +17,7 @@ from geodapt.data.domain import split_of
 from geodapt.data.sequences import at_most
 from geodapt.data.text_files import existing, lines
 from geodapt.errors import InputError
-from geodapt.settings import Settings
+from geodapt.settings import Seed, Settings
 
 HEADS = {"parent", "child", "hypernym", "hyponym", "source", "target", "from", "to"}
 
@@ -29,7 +29,7 @@ class TreeSettings(Settings):
     """The most training edges; a random choice of them by the seed."""
     max_test: int | None = Field(None, ge=1)
     """The most held-out leaves; a random choice of them by the seed."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Seed of the leaves held out, and of the contradicting texts."""
 
 

@@ -18,6 +18,7 @@ from geodapt.metrics.language import IGNORED, LanguageMetrics
 from geodapt.models import default_dtype, load_weights, loading, locate
 from geodapt.progress import bar, schedule
 from geodapt.runs import Recipe, RunFolder
+from geodapt.settings import Name, repeated
 
 
 class HelmEvalRecipe(Recipe):
@@ -34,7 +35,7 @@ class HelmEvalRecipe(Recipe):
     """The key or column of the text, in JSONL and Parquet."""
     length: int | None = Field(None, ge=2)
     """The most tokens that the model sees at once; none: as many as it takes, up to 1024."""
-    tasks: list[str] = []
+    tasks: list[Name] = []
     """lm-eval tasks: mmlu, arc_challenge, openbookqa, commonsense_qa, hellaswag and all others."""
     few_shot: int | None = Field(None, ge=0)
     """Solved examples before each question; none: the task's own number."""
@@ -52,6 +53,8 @@ class HelmEvalRecipe(Recipe):
     def _consistent(self) -> "HelmEvalRecipe":
         if self.text is None and not self.tasks:
             raise ValueError("give text (a file, to measure perplexity on), or tasks, or both")
+        if twice := repeated(self.tasks):
+            raise ValueError(f"tasks: {twice} given more than once")
         return self
 
     def run(self, folder: RunFolder) -> dict[str, Any]:

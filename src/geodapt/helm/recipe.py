@@ -10,6 +10,7 @@ from geodapt.helm.lineup import CONTENDERS
 from geodapt.helm.study import Study
 from geodapt.progress import schedule
 from geodapt.runs import Recipe, RunFolder
+from geodapt.settings import repeated
 from geodapt.training import TrainingSettings
 
 
@@ -44,9 +45,8 @@ class HelmRecipe(Recipe):
         for name in self.models:
             if name not in CONTENDERS:
                 raise ValueError(f"model '{name}' is unknown; there are {', '.join(CONTENDERS)}")
-        repeated = {name for name in self.models if self.models.count(name) > 1}
-        if repeated:
-            raise ValueError(f"models: {sorted(repeated)} given more than once")
+        if twice := repeated(self.models):
+            raise ValueError(f"models: {twice} given more than once")
         if self.gradient_checkpointing and "deepseek" in self.models:
             raise ValueError(
                 "gradient_checkpointing: deepseek's experts, which are balanced after each forward "

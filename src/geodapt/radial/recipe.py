@@ -10,6 +10,7 @@ from geodapt.radial.losses import LossSettings
 from geodapt.radial.roots import RootSettings
 from geodapt.radial.study import METHODS, Study
 from geodapt.runs import Recipe, RunFolder
+from geodapt.settings import repeated
 from geodapt.training import TrainingSettings
 
 
@@ -45,9 +46,8 @@ class RadialRecipe(Recipe):
         for name in self.methods:
             if name not in METHODS:
                 raise ValueError(f"method '{name}' is unknown; there are {', '.join(METHODS)}")
-        repeated = {name for name in self.methods if self.methods.count(name) > 1}
-        if repeated:
-            raise ValueError(f"methods: {sorted(repeated)} given more than once")
+        if twice := repeated(self.methods):
+            raise ValueError(f"methods: {twice} given more than once")
         return self
 
     def run(self, folder: RunFolder) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Running a recipe into a folder: what may start, what goes on, what is already done."""
 
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,8 @@ import geodapt.helm  # noqa: F401 - registers its model type, which any recipe m
 from geodapt import __version__
 from geodapt.errors import InputError
 from geodapt.files import sweep, write_text
+from geodapt.locks import LOCK, holds_only_lock, only_user
+from geodapt.paths import given
 from geodapt.processes import is_main_process, wait_for_everyone
 from geodapt.recipes.document import Document, dump
 from geodapt.recipes.loading import validate
@@ -26,43 +30,74 @@ def execute(recipe: Recipe, out: Path | str, resume: bool = False) -> dict[str, 
     Raises :class:`InputError` when the folder holds something and ``resume`` is not set, or when
     it holds the run of another configuration.
     """
-    out = Path(out)
-    if is_main_process():
-        _prepare(recipe, out, resume)
-    wait_for_everyone()
-    folder = RunFolder(out)
-    if folder.finished:
-        return folder.results()
-    try:
-        return folder.finish(recipe.run(folder), recipe.seed)
-    except InputError:
-        # Refused before any work: the mended call finds no folder in its way.
-        if is_main_process() and folder.untouched:
-            (out / "config.yaml").unlink()
-            with suppress(OSError):  # it may hold what the recipe keeps there
-                out.rmdir()
-        raise
+    out = given(out)
+    with _held(recipe, out, resume):
+        wait_for_everyone()
+        folder = RunFolder(out)
+        if folder.finished:
+            return folder.results()
+        try:
+            return folder.finish(recipe.run(folder), recipe.seed)
+        except InputError:
+            # Refused before any work: the mended call finds no folder in its way.
+            if is_main_process() and folder.untouched:
+                (out / "config.yaml").unlink()
+            raise
 
 
-def _prepare(recipe: Recipe, out: Path, resume: bool) -> None:
-    config = out / "config.yaml"
-    try:
-        if out.exists() and any(out.iterdir()):
-            if not resume:
-                raise InputError(
-                    f"{out} is not empty; go on with its run by --resume, "
-                    "or start another with --out FOLDER"
-                )
-            if config.is_file():
-                _require_same(recipe, config)
-                return sweep(out)
-            raise InputError(
-                f"{out} holds files but no config.yaml: not a run that can be resumed; "
-                "give another folder with --out"
-            )
-        write_text(config, config_text(recipe))
-    except OSError as error:
-        raise InputError(f"cannot write the run to {out}: {error.strerror}") from error
+@contextmanager
+def _held(recipe: Recipe, out: Path, resume: bool) -> Iterator[None]:
+    """The run's folder for this run alone, with its configuration, in the main process."""
+    if not is_main_process():
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            _there(recipe, out, resume)  # refused without leaving anything in another's folder
+            stack.enter_context(only_user(out, "work"))
+            stack.callback(_remove_unused, out)  # while it is still held
+            if _there(recipe, out, resume):  # now nobody else writes to it
+                sweep(out)
+            else:
+                write_text(out / "config.yaml", config_text(recipe))
+        except OSError as error:
+            raise InputError(f"cannot write the run to {out}: {error.strerror}") from error
+        yield
+
+
+def _remove_unused(out: Path) -> None:
+    """Remove folders that hold nothing but a lock: the run is finished, or refused at once."""
+    work = out / "work"
+    with suppress(OSError):
+        if work.is_dir() and holds_only_lock(work):
+            shutil.rmtree(work)
+        out.rmdir()
+
+
+def _there(recipe: Recipe, out: Path, resume: bool) -> bool:
+    """Whether the run is in the folder already; raises where anything else is."""
+    config, work = out / "config.yaml", out / "work"
+    if not out.exists() or (
+        {path.name for path in out.iterdir()} <= {"work"} and holds_only_lock(work)
+    ):
+        return False
+    if not resume:
+        raise InputError(
+            f"{out} is not empty; go on with its run by --resume, "
+            "or start another with --out FOLDER"
+        )
+    if not config.is_file():
+        raise InputError(
+            f"{out} holds files but no config.yaml: not a run that can be resumed; "
+            "give another folder with --out"
+        )
+    _require_same(recipe, config)
+    if not holds_only_lock(work) and not (work / LOCK).exists():
+        raise InputError(
+            f"{work} was not made by a run, which removes it at its end; move it away, or give "
+            "another folder with --out"
+        )
+    return True
 
 
 def config_text(recipe: Recipe) -> str:

@@ -17,6 +17,7 @@ from geodapt.data import load_domains
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder
 from geodapt.models import blocks, default_dtype, fingerprint, load_base
+from geodapt.paths import child
 from geodapt.processes import is_main_process
 from geodapt.progress import schedule
 from geodapt.runs import RunFolder
@@ -86,7 +87,11 @@ class Comparison:
             self.source_heads[name] = head
 
     def _adapter_path(self, name: str) -> str:
-        return self.recipe.adapters.get(name) or str(self.folder / "adapters" / name)
+        return self.recipe.adapters.get(name) or str(self._own_adapter(name))
+
+    def _own_adapter(self, name: str) -> Path:
+        """Where the run keeps an adapter that it trained; the name is the data's."""
+        return child(self.folder / "adapters", name)
 
     def _head(self, outputs: int) -> Head:
         """A head of the shared start, so that heads of several sources can be averaged."""
@@ -157,7 +162,7 @@ class Comparison:
 
     def curve_point(self, name: str, fraction: float) -> dict[str, Any]:
         """One method trained on a share of the target's training rows."""
-        point = self._stage(f"curve-{name}-{fraction:g}", name, METHODS[name], fraction=fraction)
+        point = self._stage(f"curve-{name}-{fraction!r}", name, METHODS[name], fraction=fraction)
         return {**point, "fraction": fraction}
 
     def _stage(
@@ -253,7 +258,7 @@ class Comparison:
 
     def _save(self, name: str, head: Head) -> None:
         if is_main_process():
-            with atomic_folder(self.folder / "adapters" / name) as temporary:
+            with atomic_folder(self._own_adapter(name)) as temporary:
                 self.bank.save(name, temporary)
                 head.save(temporary)
 
@@ -313,7 +318,7 @@ class Comparison:
                     name=name,
                     path=_lasting(recipe.adapters[name])
                     if name in recipe.adapters
-                    else f"../adapters/{name}",
+                    else f"../adapters/{self._own_adapter(name).name}",
                     sha256=self.bank[name].sha256,
                 )
                 for name in recipe.sources

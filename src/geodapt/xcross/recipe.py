@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from geodapt.adapters.settings import LoraSettings
 from geodapt.data import DataSettings
 from geodapt.runs import Recipe, RunFolder
-from geodapt.settings import Settings
+from geodapt.settings import Name, Settings, repeated
 from geodapt.training import TrainingSettings
 from geodapt.xcross.comparison import Comparison
 from geodapt.xcross.encoders import Pooling
@@ -36,9 +36,9 @@ class XCrossRecipe(Recipe):
     """Type of the frozen base; auto: bfloat16 where the device multiplies it natively."""
     data: DataSettings
     """Where the domains come from; `kind` chooses the loader."""
-    sources: list[str] = Field(min_length=2)
+    sources: list[Name] = Field(min_length=2)
     """Domains whose adapters are given or trained first."""
-    target: str
+    target: Name
     """The domain to serve."""
     adapters: dict[str, str] = {}
     """PEFT folders or hub names of source adapters that exist; the others are trained."""
@@ -77,10 +77,22 @@ class XCrossRecipe(Recipe):
     def _consistent(self) -> "XCrossRecipe":
         if self.target in self.sources:
             raise ValueError(f"target '{self.target}' is one of the sources")
-        repeated = {name for name in self.sources if self.sources.count(name) > 1}
-        if repeated:
-            raise ValueError(f"sources: {sorted(repeated)} given more than once")
         curve = self.curve.methods if self.curve else []
+        shares = self.curve.fractions if self.curve else []
+        for key, values in (
+            ("sources", self.sources),
+            ("methods", self.methods),
+            ("curve.methods", curve),
+            ("curve.fractions", shares),
+        ):
+            if twice := repeated(values):
+                raise ValueError(f"{key}: {twice} given more than once")
+        domains = [*self.sources, self.target]
+        if len({name.casefold() for name in domains}) < len(domains):
+            raise ValueError(
+                "sources and target: two names differ only in capitals, for which some systems "
+                "have one folder; name one otherwise"
+            )
         for name in [*self.methods, *curve]:
             if name not in METHODS:
                 raise ValueError(f"method '{name}' is unknown; there are {', '.join(METHODS)}")

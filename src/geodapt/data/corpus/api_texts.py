@@ -9,7 +9,7 @@ from pydantic import Field
 
 from geodapt.data.api_calls import ApiCallSettings, distribution, load_api_calls
 from geodapt.data.corpus.corpus import Corpus, split_of
-from geodapt.settings import Settings
+from geodapt.settings import Seed, Settings
 
 
 class ApiTextsSettings(Settings):
@@ -18,7 +18,7 @@ class ApiTextsSettings(Settings):
     kind: Literal["api_texts"] = "api_texts"
     packages: list[str] = Field(default=["numpy", "scipy", "torch"], min_length=1)
     """Packages as ``api_calls`` knows them; these three are there wherever geodapt is."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of what is held out."""
 
 

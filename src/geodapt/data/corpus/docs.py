@@ -27,7 +27,7 @@ from geodapt.data.quiet import quiet_datasets
 from geodapt.data.scripts import Advance, run_script, side_by_side
 from geodapt.errors import InputError
 from geodapt.files import cache_folder, made_once
-from geodapt.settings import Settings
+from geodapt.settings import Seed, Settings
 
 EXTRACTION_VERSION = 1
 """Part of the cache's key: raised whenever the same files give other texts."""
@@ -53,7 +53,7 @@ class DocsSettings(Settings):
     kind: Literal["docs"] = "docs"
     packages: list[str] | None = Field(default=None, min_length=1)
     """Names as pip knows them; all that are installed when not given."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of the packages that are held out."""
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from geodapt.data.corpus.corpus import Corpus, split_of
 from geodapt.errors import InputError
 from geodapt.progress import bar
-from geodapt.settings import Settings
+from geodapt.settings import Seed, Settings
 
 
 class HubSettings(Settings):
@@ -28,7 +28,7 @@ class HubSettings(Settings):
     """The column of the text."""
     max_documents: int | None = Field(default=None, ge=1)
     """The most documents to read; all when not given."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of what is held out."""
 
 

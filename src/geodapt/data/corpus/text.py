@@ -9,14 +9,13 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
-from pydantic import Field
 
 from geodapt.data.corpus.corpus import SHARES, Corpus, split_of
 from geodapt.data.domain import uniform
 from geodapt.data.text_files import existing, json_object, lines, not_found, records
 from geodapt.errors import InputError
 from geodapt.progress import bar
-from geodapt.settings import Settings
+from geodapt.settings import Seed, Settings
 
 PLAIN = (".txt", ".md", ".rst", ".txt.gz", ".md.gz", ".rst.gz")
 RECORDS = (".jsonl", ".jsonl.gz", ".parquet")
@@ -34,7 +33,7 @@ class TextSettings(Settings):
     """The key or column of the text, in JSONL and Parquet."""
     lines: bool = False
     """Every line of plain text is a document, as every record is."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of what is held out."""
 
 

@@ -21,7 +21,7 @@ from geodapt.data.quiet import quiet_datasets
 from geodapt.errors import InputError
 from geodapt.files import cache_folder, made_once
 from geodapt.progress import bar
-from geodapt.settings import Settings
+from geodapt.settings import Seed, Settings
 
 PAGES_VERSION = 1
 """Part of the cache's key: raised whenever the same settings give other pages."""
@@ -56,7 +56,7 @@ class PageSettings(Settings):
     """The fewest and the most characters on a page."""
     em: tuple[int, int] = (20, 48)
     """The smallest and the largest size of a font, in pixels."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of what stands where."""
 
     @model_validator(mode="after")
