@@ -23,7 +23,6 @@ class InputWarning(UserWarning):
         return visible(super().__str__())
 
 
-
 def visible(text: str) -> str:
     """The text with control characters and lone surrogates written out, as in ``\\x1b``.
 
