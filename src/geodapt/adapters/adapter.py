@@ -40,7 +40,7 @@ class Factors(NamedTuple):
         return abs(self.scale) * math.sqrt(max(((B.T @ B) * (A @ A.T)).sum().item(), 0.0))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Adapter:
     """A LoRA adapter: factors by layer path, and the PEFT configuration that goes with them.
 
@@ -80,6 +80,13 @@ class Adapter:
         from geodapt.adapters.peft_format import write
 
         write(self, folder)
+
+    def __repr__(self) -> str:
+        base = self.config.base_model_name_or_path
+        return (
+            f"Adapter(rank {self.rank}, {len(self.factors)} layers: {', '.join(self.targets[:8])}"
+            f"{', ...' if len(self.targets) > 8 else ''}{f', base {base!r}' if base else ''})"
+        )
 
     @cached_property
     def sha256(self) -> str:

@@ -1,9 +1,10 @@
 """Many LoRA adapters on one frozen base."""
 
 import copy
+import gc
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -20,17 +21,19 @@ from geodapt.adapters import compiled
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.fitting import Fitted, fit
 from geodapt.adapters.folding import fold, unfold
-from geodapt.adapters.gates import Gate, Mix, Off, Terms, TopAtoms, names_of
-from geodapt.adapters.hooks import attach, bind_checkpointing
+from geodapt.adapters.gates import Gate, Mix, Off, Terms, TopAtoms, as_gate, names_of
+from geodapt.adapters.hooks import Attachment, bind_checkpointing, strip
 from geodapt.adapters.plan import Plan
 from geodapt.adapters.residency import Residency
 from geodapt.adapters.shared_inputs import run_by_rows, shares_input
 from geodapt.adapters.stack import LayerStacks, Stack
 from geodapt.adapters.targets import adaptable, features, fingerprint
-from geodapt.adapters.trainable import Trainable, fresh, quoted
+from geodapt.adapters.trainable import Trainable, fresh, key_of
 from geodapt.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
+SHOWN = 20
+"""How many adapters a message names."""
 PLANS = 8
 """How many gates stay prepared; a prepared gate may hold copies of the factors that it uses."""
 
@@ -55,14 +58,19 @@ class AdapterBank(nn.Module):
 
     The gate belongs to the running thread: threads may use one model with different gates,
     while others load and remove adapters.
+
+    A model has one bank: a second one, as when a notebook's cell runs twice, closes the first.
     """
 
     def __init__(self, model: nn.Module, capacity: int | None = None) -> None:
         super().__init__()
         if capacity is not None and capacity < 1:
             raise InputError(f"AdapterBank has capacity {capacity}; give at least 1, or None")
+        strip(model)
+        take_over(model)
         object.__setattr__(self, "model", model.requires_grad_(False))  # used, not owned
         self.lock = threading.RLock()
+        self.closed = False
         self.masters = nn.ModuleDict()
         self.training_names: frozenset[str] = frozenset()
         self._adapters: dict[str, Adapter] = {}  # under the model's own layer paths
@@ -71,14 +79,16 @@ class AdapterBank(nn.Module):
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="adapters")
         self._layers: dict[str, nn.Module] = adaptable(model)
         self._stacks: dict[str, LayerStacks] = {}
-        self._detach: dict[str, Callable[[], None]] = {}
-        self._residency = Residency(capacity, self._stack_up, self._unstack, self.lock)
+        self._attached: dict[str, Attachment] = {}
+        self._residency = Residency(
+            capacity, self._stack_up, self._unstack, self.lock, self._require_here
+        )
         self._plans: dict[Gate, Plan] = {}
         self._alive: WeakSet[Plan] = WeakSet()
         self._active: ContextVar[Plan | None] = ContextVar("gate", default=None)
         self._resting = Plan(self, Off())
         self._originals: dict[str, Tensor] = {}
-        bind_checkpointing(model, self.bind)
+        self._handles = [bind_checkpointing(model, self.bind)]
         compiled.banks[id(self)] = self
         # Trainer reads the signature, to know which columns the model takes.
         self.forward = wraps(model.forward)(partial(self.forward))  # type: ignore[method-assign]
@@ -88,7 +98,8 @@ class AdapterBank(nn.Module):
     @property
     def names(self) -> list[str]:
         """The adapters in the bank, those that are still loading last."""
-        return [*self._adapters, *(name for name in self._loading if name not in self._adapters)]
+        with self.lock:
+            return list(dict.fromkeys([*self._adapters, *self._loading]))
 
     @property
     def resident(self) -> list[str]:
@@ -101,13 +112,30 @@ class AdapterBank(nn.Module):
     def __len__(self) -> int:
         return len(self.names)
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __bool__(self) -> bool:
+        return True  # an empty bank too
+
+    def __repr__(self) -> str:
+        names = self.names
+        more = f", ... {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        return (
+            f"AdapterBank({type(self.model).__name__}, adapters: "
+            f"{', '.join(map(repr, names[:SHOWN])) or 'none'}{more}, "
+            f"gate: {self.active_plan().gate})"
+        )
+
     def __getitem__(self, name: str) -> Adapter:
         """An adapter as it is now, under its own layer paths, by which it is written.
 
         Raises :class:`InputError` for an unknown name.
         """
         self._require([name])
-        return self._fitted[name].restored(self._local(name))
+        with self.lock:
+            self._require_here([name])
+            return self._fitted[name].restored(self._local(name))
 
     def load(self, name: str, source: str | Path, background: bool = False) -> None:
         """Read an adapter from a PEFT folder or the hub and add it under a name.
@@ -126,6 +154,7 @@ class AdapterBank(nn.Module):
                 self._admit(name, fitted)
 
         with self.lock:
+            self._require_new(name)
             self._loading[name] = self._loader.submit(work)
 
     def prefetch(self, names: Iterable[str]) -> None:
@@ -171,6 +200,7 @@ class AdapterBank(nn.Module):
         """Forget an adapter; raises :class:`InputError` while a gate uses it."""
         self._require([name])
         with self.lock:
+            self._require_here([name])
             if self._residency.held(name):
                 raise InputError(
                     f"adapter '{name}' is used by a running gate; end or change the gate first"
@@ -179,13 +209,13 @@ class AdapterBank(nn.Module):
             self.training_names -= {name}
             self._loading.pop(name, None)
             del self._adapters[name], self._fitted[name]
-            if quoted(name) in self.masters:
-                del self.masters[quoted(name)]
+            if key_of(name) in self.masters:
+                del self.masters[key_of(name)]
             touched = {path for adapter in self._adapters.values() for path in adapter.factors}
             for path in self._stacks.keys() - touched:
                 del self._stacks[path]
-            for path in self._detach.keys() - touched - {parent_of(path) for path in touched}:
-                self._detach.pop(path)()
+            for path in self._attached.keys() - touched - {parent_of(path) for path in touched}:
+                self._attached.pop(path).detach()
 
     def save(self, name: str, folder: str | Path) -> None:
         """Write an adapter as a PEFT folder, with the base's name and fingerprint."""
@@ -221,17 +251,39 @@ class AdapterBank(nn.Module):
             self._originals = {}
             self._renew_plans()
 
+    def close(self) -> None:
+        """Take the bank's hands off the model, which goes on as the base alone.
+
+        Raises :class:`InputError` while a gate runs, or while adapters are merged into the base.
+        """
+        with self.lock:
+            if self._originals:
+                raise InputError("adapters are merged into the base; call unmerge() first")
+            if self._active.get() is not None or self._residency.others_hold(self._resting.names):
+                raise InputError("a gate of this bank is running; end it first")
+            self._residency.release(self._resting.names)
+            self._resting, self.closed = Plan(self, Off()), True
+            for attachment in self._attached.values():
+                attachment.detach()
+            self._attached.clear()
+            for handle in self._handles:
+                handle.remove()
+            self._loader.shutdown(wait=False)
+
     # Training
 
     def parameters_of(self, name: str) -> list[nn.Parameter]:
         """The float32 factors of one adapter, A and B layer by layer."""
         self._require([name])
-        return list(self._trainable(name).parameters())
+        with self.lock:
+            self._require_here([name])
+            return list(self._trainable(name).parameters())
 
     def train_only(self, *names: str) -> None:
         """Let these adapters train and freeze every other; without names, freeze all."""
         self._require(names)
         with self.lock:
+            self._require_here(names)
             changed = self.training_names.symmetric_difference(names)
             self.training_names = frozenset(names)
             for name in changed:
@@ -253,9 +305,12 @@ class AdapterBank(nn.Module):
 
     # Gates
 
-    def set(self, gate: Gate) -> None:
-        """Use a gate from now on, wherever no :meth:`use` is active."""
-        old = self._resting
+    def set(self, gate: Gate | str | Mapping[str, float]) -> None:
+        """Use a gate from now on, wherever no :meth:`use` is active.
+
+        An adapter's name and ``{name: weight}`` stand for a :class:`Mix`.
+        """
+        gate, old = as_gate(gate), self._resting
         try:
             plan = self._hold(gate, wait=False)
             self._residency.release(old.names)
@@ -270,13 +325,14 @@ class AdapterBank(nn.Module):
         self._resting = plan
 
     @contextmanager
-    def use(self, gate: Gate) -> Iterator[None]:
+    def use(self, gate: Gate | str | Mapping[str, float]) -> Iterator[None]:
         """Use a gate inside the ``with`` block, in this thread; then the one before again.
 
-        With a ``capacity``, waits while other threads' gates hold all places.
+        An adapter's name and ``{name: weight}`` stand for a :class:`Mix`. With a ``capacity``,
+        waits while other threads' gates hold all places.
         """
         resting = self._resting.names - self.training_names
-        plan = self._hold(gate, wait=self._active.get() is None, beside=resting)
+        plan = self._hold(as_gate(gate), wait=self._active.get() is None, beside=resting)
         try:
             with self.under(plan):
                 yield
@@ -289,6 +345,8 @@ class AdapterBank(nn.Module):
         For work that runs later or in another thread: ``checkpoint(bank.bind(block), x)``.
         Checkpointing inside transformers models is bound without it.
         """
+        if self.closed:  # a block that still checkpoints through this bank
+            return function
         plan = self.active_plan()
 
         @wraps(function)
@@ -337,10 +395,14 @@ class AdapterBank(nn.Module):
     def masters_of(self, name: str, path: str) -> tuple[Tensor, Tensor, float]:
         return self._trainable(name).factors(path)
 
-    def stack(self, path: str, names: Iterable[str], atoms: bool = False) -> Stack:
-        """A layer's stacked factors, or atoms; those of the names are in it."""
+    def stack(self, path: str, names: Collection[str], like: Tensor, atoms: bool = False) -> Stack:
+        """A layer's stacked factors, or atoms, where ``like`` is; those of the names are in it."""
         with self.lock, torch.inference_mode(False):
-            return self._stacks[path].get(self._layers[path].weight.device, names, atoms)  # type: ignore[arg-type]
+            stacks = self._stacks[path]
+            for name in names:
+                if name not in stacks:  # another thread lets it train meanwhile
+                    stacks.put(name, self._adapters[name].factors[path])
+            return stacks.get(like, names, atoms)
 
     # The model, seen through the bank
 
@@ -391,20 +453,20 @@ class AdapterBank(nn.Module):
 
     def _local(self, name: str) -> Adapter:
         """An adapter as it is now, under the model's layer paths."""
-        if quoted(name) in self.masters:
+        if key_of(name) in self.masters:
             return self._trainable(name).snapshot()
         return self._adapters[name]
 
     def _admit(self, name: str, fitted: Fitted) -> None:
         self._adapters[name], self._fitted[name] = fitted.local, fitted
         for path in fitted.local.factors:
-            if path in self._detach:
+            if path in self._attached:
                 continue
-            self._detach[path] = attach(self._layers[path], partial(self._run, path))
+            self._attached[path] = Attachment(self._layers[path], partial(self._run, path))
             above = parent_of(path)
-            if above not in self._detach and shares_input(self.model.get_submodule(above)):
+            if above not in self._attached and shares_input(self.model.get_submodule(above)):
                 block = self.model.get_submodule(above)
-                self._detach[above] = attach(
+                self._attached[above] = Attachment(
                     block, lambda _, *args, **kw: run_by_rows(self, *args, **kw)
                 )
 
@@ -426,20 +488,22 @@ class AdapterBank(nn.Module):
         return y
 
     def _trainable(self, name: str) -> Trainable:
-        key = quoted(name)
+        key = key_of(name)
         if key not in self.masters:
             adapter = self._adapters[name]
-            devices = {path: self._layers[path].weight.device for path in adapter.factors}
-            self.masters[key] = Trainable(adapter, devices).requires_grad_(False)  # type: ignore[arg-type]
+            devices = {path: device_of(self._layers[path]) for path in adapter.factors}
+            self.masters[key] = Trainable(adapter, devices).requires_grad_(False)
         return self.masters[key]  # type: ignore[return-value]
 
     @torch.inference_mode(False)  # what is stacked for one pass serves all, training among them
     def _stack_up(self, name: str) -> None:
         for path, factors in self._adapters[name].factors.items():
             if path not in self._stacks:
-                weight = self._layers[path].weight
-                dtype = weight.dtype if weight.dtype.is_floating_point else torch.bfloat16
-                self._stacks[path] = LayerStacks(*self.widths(path), dtype, weight.device)  # type: ignore[arg-type]
+                layer: Any = self._layers[path]
+                # What computes in a wider type than its weight's is seen when it is first used.
+                plain = layer.weight.is_floating_point() and layer.weight.dtype.itemsize > 1
+                dtype = layer.weight.dtype if plain else torch.bfloat16
+                self._stacks[path] = LayerStacks(*self.widths(path), dtype, device_of(layer))
             self._stacks[path].put(name, factors)
         self._renew_plans(name)
 
@@ -454,7 +518,12 @@ class AdapterBank(nn.Module):
             if name is None or name in plan.names:
                 plan.reset()
 
-    def _require(self, names: Iterable[str]) -> None:
+    def _require(self, names: Collection[str]) -> None:
+        """Raise for names that are not in the bank; wait for those that are loading.
+
+        Another thread may remove an adapter right after: what counts on it asks
+        :meth:`_require_here` again under the lock.
+        """
         for name in names:
             loading = self._loading.get(name)
             if loading is not None:
@@ -462,15 +531,55 @@ class AdapterBank(nn.Module):
                     loading.result()
                 finally:
                     self._loading.pop(name, None)
-            if name not in self._adapters:
-                known = ", ".join(itertools.islice(self._adapters, 20)) or "none"
-                raise InputError(f"no adapter '{name}' in the bank; it has {known}")
+        self._require_here(names)
+
+    def _require_here(self, names: Collection[str]) -> None:
+        with self.lock:
+            if self.closed:
+                raise InputError(
+                    "this bank is closed, because it was told to or because another AdapterBank "
+                    "was made on its model; use that one"
+                )
+            for name in names:
+                if name not in self._adapters:
+                    known = ", ".join(itertools.islice(self._adapters, SHOWN)) or "none"
+                    raise InputError(f"no adapter '{name}' in the bank; it has {known}")
 
     def _require_new(self, name: str) -> None:
+        self._require_here(())
+        if not isinstance(name, str) or not name.isprintable():
+            raise InputError(f"an adapter's name is printable text, got {name!r}")
         if name in self:
             raise InputError(
                 f"the bank already has an adapter '{name}'; choose another name, or remove it first"
             )
+
+
+def take_over(model: nn.Module) -> None:
+    """Close the bank that a model, or a part of it, already has.
+
+    Raises :class:`InputError` while that bank's gate runs or its adapters are merged.
+    """
+    parts = set(model.modules())
+    for bank in list(compiled.banks.values()):
+        if not bank.closed and not parts.isdisjoint(bank.model.modules()):
+            gc.collect()  # checkpoints of finished passes hold their gate until then
+            try:
+                bank.close()
+            except InputError as error:
+                raise InputError(
+                    f"the {type(model).__name__} already has an AdapterBank, and {error}"
+                ) from None
+
+
+def device_of(layer: nn.Module) -> torch.device:
+    """Where a layer computes; an offloaded weight is elsewhere in the meantime."""
+    device: torch.device = layer.weight.device  # type: ignore[assignment]
+    if device.type == "meta":
+        hook = getattr(layer, "_hf_hook", None)  # accelerate's
+        execution = getattr(hook, "execution_device", None)
+        return torch.device("cpu" if execution is None else execution)
+    return device
 
 
 def parent_of(path: str) -> str:

@@ -35,6 +35,11 @@ def fold(
                 f"layer {path} is quantized, so nothing can be merged into its weight; "
                 "use the adapters through a gate"
             )
+        if weight.device.type == "meta":
+            raise InputError(
+                f"the weight of layer {path} is offloaded, so nothing can be merged into it; use "
+                "the adapters through a gate, or load the model without offloading"
+            )
         others = [owner for owner in owners[id(weight)] if owner != path]
         if others:
             raise InputError(

@@ -50,7 +50,7 @@ class Source:
         if self.training:
             parts = [self._part(name) for name in names]
             return torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts])
-        stack = self.bank.stack(self.path, names, self.atoms)
+        stack = self.bank.stack(self.path, names, self.like, self.atoms)
         rows = stack.rows(names)
         return stack.A[rows].to(self.like.dtype), stack.B[rows].to(self.like.dtype)
 
@@ -63,15 +63,15 @@ class Source:
             A = _pad([[a for a, _ in group] for group in parts])
             return A, _pad([[b for _, b in group] for group in parts])
         names = [name for group in groups for name in group]
-        A, B = self.bank.stack(self.path, names, self.atoms).blocks(groups)
+        A, B = self.bank.stack(self.path, names, self.like, self.atoms).blocks(groups)
         return A.to(self.like.dtype), B.to(self.like.dtype)
 
     def _part(self, name: str) -> tuple[Tensor, Tensor]:
         """One adapter's factors, through its float32 masters if it trains."""
         if name in self.training:
             A, B, scale = self.bank.masters_of(name, self.path)
-            return A.to(self.like.dtype), (B.T * scale).to(self.like.dtype)
-        stack = self.bank.stack(self.path, [name])
+            return A.to(self.like), (B.T * scale).to(self.like)
+        stack = self.bank.stack(self.path, [name], self.like)
         rows = stack.rows([name])
         return stack.A[rows].to(self.like.dtype), stack.B[rows].to(self.like.dtype)
 

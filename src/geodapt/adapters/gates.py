@@ -7,9 +7,12 @@ A gate is a small immutable value. It becomes active with :meth:`AdapterBank.use
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from geodapt.errors import InputError
+
+SHOWN = 8
+"""How many entries of a route its ``repr`` shows."""
 
 Terms = tuple[tuple[str, float], ...]
 """One weighted sum of adapters: ``((name, weight), ...)``; ``()`` is the base alone."""
@@ -22,7 +25,7 @@ class Off:
     entries: ClassVar[tuple[Terms, ...]] = ((),)
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Mix:
     """A weighted sum of adapters, the same for every row: ``W0 x + sum_i w_i s_i B_i A_i x``.
 
@@ -34,8 +37,11 @@ class Mix:
     def __init__(self, weights: Mapping[str, float]) -> None:
         object.__setattr__(self, "entries", (terms(weights),))
 
+    def __repr__(self) -> str:
+        return f"Mix({dict(self.entries[0])})"
 
-@dataclass(frozen=True, init=False)
+
+@dataclass(frozen=True, init=False, repr=False)
 class Route:
     """One entry a batch row: an adapter's name, None (the base alone) or ``{name: weight}``.
 
@@ -52,6 +58,11 @@ class Route:
                 "for one adapter on every row use Mix({name: 1.0})"
             )
         object.__setattr__(self, "entries", tuple(terms(row) for row in rows))
+
+    def __repr__(self) -> str:
+        rows = [_written(entry) for entry in self.entries[:SHOWN]]
+        more = len(self.entries) - SHOWN
+        return f"Route([{', '.join(rows)}{f', ... {more} more' if more > 0 else ''}])"
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,21 @@ class TopAtoms:
 Gate = Off | Mix | Route | TopAtoms
 
 
+def as_gate(gate: Any) -> Gate:
+    """A gate, also from an adapter's name or ``{name: weight}``, which are a :class:`Mix`.
+
+    Raises :class:`InputError` for anything else.
+    """
+    if isinstance(gate, Off | Mix | Route | TopAtoms):
+        return gate
+    if isinstance(gate, str | Mapping):
+        return Mix({gate: 1.0} if isinstance(gate, str) else gate)
+    raise InputError(
+        f"{gate!r} is no gate; give an adapter's name, {{name: weight}}, Mix, Route (one entry a "
+        "batch row), TopAtoms or Off()"
+    )
+
+
 def names_of(gate: Gate) -> frozenset[str]:
     """The adapters that a gate lets act somewhere."""
     return frozenset(name for entry in gate.entries for name, _ in entry)
@@ -130,3 +156,10 @@ def terms(entry: str | Mapping[str, float] | None) -> Terms:
         if number:
             found.append((name, number))
     return tuple(found)
+
+
+def _written(entry: Terms) -> str:
+    """An entry as one writes it."""
+    if not entry:
+        return "None"
+    return repr(entry[0][0]) if len(entry) == 1 and entry[0][1] == 1 else str(dict(entry))

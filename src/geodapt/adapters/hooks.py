@@ -13,27 +13,56 @@ import torch
 from torch import nn
 
 
-def attach(module: nn.Module, run: Callable[..., Any]) -> Callable[[], None]:
-    """Let ``run(module, base, *args)`` compute a module's output, ``base`` being its own forward.
+class Attachment:
+    """Lets ``run(module, base, *args)`` compute a module's output, ``base`` being its own method.
 
-    Returns what takes it off again.
+    Other libraries (accelerate, ...) wrap methods in the same way, before and after; their
+    wrappers are called, and stay when this one goes.
     """
-    before = module.__dict__.get("forward")  # another library's wrapper, such as accelerate's
-    own = type(module).forward
 
-    def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        # Bound to the module that it is called on, so that a deep copy uses its own weights.
-        base = partial(own, module) if before is None else before
-        return run(module, base, *args, **kwargs)
+    def __init__(self, module: nn.Module, run: Callable[..., Any], method: str = "forward") -> None:
+        self.module, self.method = module, method
+        self.before = before = module.__dict__.get(method)  # another library's wrapper
+        self.run: Callable[..., Any] | None = run
+        own, attachment = getattr(type(module), method), self
 
-    module.forward = MethodType(forward, module)
+        def wrapper(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            # Bound to the module that it is called on, so that a deep copy uses its own weights.
+            base = partial(own, module) if before is None else before
+            if attachment.run is None:
+                return base(*args, **kwargs)
+            return attachment.run(module, base, *args, **kwargs)
 
-    def detach() -> None:
-        del module.__dict__["forward"]
-        if before is not None:
-            module.__dict__["forward"] = before
+        wrapper.attachment = self  # type: ignore[attr-defined]
+        self._wrapper = wrapper
+        setattr(module, method, MethodType(wrapper, module))
 
-    return detach
+    @property
+    def outermost(self) -> bool:
+        """Whether the module's method is still this wrapper: nobody wrapped or removed it."""
+        found = self.module.__dict__.get(self.method)
+        return getattr(found, "__func__", None) is self._wrapper
+
+    def detach(self) -> None:
+        """Give the module its method back; under a later wrapper, pass everything through."""
+        self.run = None
+        if self.outermost:
+            _put_back(self.module, self)
+
+
+def strip(model: nn.Module) -> None:
+    """Take wrappers off a deep copy: those that were made for the modules of the original."""
+    for module in model.modules():
+        for value in list(module.__dict__.values()):
+            attachment = getattr(getattr(value, "__func__", None), "attachment", None)
+            if isinstance(attachment, Attachment) and attachment.module is not module:
+                _put_back(module, attachment)
+
+
+def _put_back(module: nn.Module, attachment: Attachment) -> None:
+    del module.__dict__[attachment.method]
+    if attachment.before is not None:
+        setattr(module, attachment.method, attachment.before)
 
 
 def bind_checkpointing(model: nn.Module, bind: Callable[[Callable], Callable]) -> Any:

@@ -1,9 +1,11 @@
 """A gate resolved against a bank: per layer, which factors act, and in which form."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
@@ -14,6 +16,8 @@ from geodapt.errors import InputError
 if TYPE_CHECKING:
     from geodapt.adapters.bank import AdapterBank
 
+LOOK = 16
+"""Reading a weight once, to see whether it changed, costs about as much as so many tokens."""
 Product = Callable[[Tensor, Tensor], Tensor]
 """``(x, y) -> y + update``."""
 
@@ -66,7 +70,7 @@ class Step:
         self._forms: dict[tuple[torch.dtype, torch.device, int], Form] = {}  # by sort of input
         self._made: dict[tuple[torch.dtype, torch.device, str], Form] = {}
         self._tokens = 0  # rows that a sum of many adapters was computed for in factors
-        self._merged: tuple[Tensor, Tensor, int] | None = None
+        self._merged: tuple[Tensor, Tensor] | None = None
 
     def run(self, layer: nn.Module, base: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         weight = self._merged_weight(layer, x)
@@ -129,7 +133,9 @@ class Step:
 
         A constant sum whose factors cost more than half of the layer itself is formed once its
         factors have cost as much as forming it. Only in float32 and wider, where adding the
-        update to the weight does not round it away.
+        update to the weight does not round it away. Whether the weight is still the one that it
+        was formed of is seen from its product with a random vector: a weight may be changed in
+        ways that leave no trace (``weight.data += ...``).
         """
         if len(set(self.entries)) > 1 or self.training or isinstance(self.gate, TopAtoms):
             return None
@@ -139,19 +145,22 @@ class Step:
             or type(layer) is not nn.Linear
             or weight.dtype not in (torch.float32, torch.float64)
             or weight.dtype != x.dtype
-            or weight.device != x.device
+            or weight.device.type != "cpu"  # comparing would make other devices wait
+            or x.device != weight.device
+            or hasattr(layer, "_hf_hook")  # accelerate's: the weight comes and goes
             or torch.is_autocast_enabled(x.device.type)
         ):
             return None
-        if self._merged is not None:
-            merged, of, version = self._merged
-            if of is weight and version == weight._version:
-                return merged
         out, width = weight.shape
+        tokens = x.numel() // width
         rank = sum(self.bank.rank_at(name, self.path) for name, _ in self.entries[0])
-        if 2 * rank * (width + out) < width * out:
+        if 2 * rank * (width + out) < width * out or tokens < LOOK:
             return None
-        self._tokens += x.numel() // width
+        with torch.inference_mode(False), torch.no_grad():
+            sketch = weight @ _random(width, weight.dtype)
+        if self._merged is not None and torch.equal(self._merged[1], sketch):
+            return self._merged[0]
+        self._tokens += tokens
         if self._tokens * (width + out) < width * out:
             return None
         with self.bank.lock, torch.inference_mode(False), torch.no_grad():
@@ -159,5 +168,11 @@ class Step:
             A, B = source.stacked([name for name, _ in self.entries[0]])
             g = weight.new_tensor(source.weights(self.entries[0]))
             merged = torch.addmm(weight, (B * g[:, None]).T, A)
-        self._merged = (merged, weight, weight._version)
+        self._merged = merged, sketch
         return merged
+
+
+@cache
+def _random(width: int, dtype: torch.dtype) -> Float[Tensor, "width"]:
+    generator = torch.Generator().manual_seed(width)
+    return torch.randn(width, generator=generator, dtype=dtype)

@@ -10,6 +10,8 @@ from geodapt.errors import InputError
 class Residency:
     """Counts who uses what, and calls ``put`` and ``drop`` as adapters come and go.
 
+    ``check`` raises for names that are not there (any more).
+
     Gates *hold* the adapters that they let act. What no gate holds may make room; a gate that
     needs room where everything is held waits until another thread's gate ends.
     """
@@ -20,8 +22,9 @@ class Residency:
         put: Callable[[str], None],
         drop: Callable[[str], None],
         lock: threading.RLock,
+        check: Callable[[Collection[str]], None] = lambda names: None,
     ) -> None:
-        self.capacity, self._put, self._drop = capacity, put, drop
+        self.capacity, self._put, self._drop, self._check = capacity, put, drop, check
         self._changed = threading.Condition(lock)
         self._resident: OrderedDict[str, None] = OrderedDict()  # least recently used first
         self._held: Counter[str] = Counter()
@@ -34,6 +37,10 @@ class Residency:
     def held(self, name: str) -> bool:
         """Whether a gate uses an adapter now."""
         return self._held[name] > 0
+
+    def others_hold(self, names: Collection[str]) -> bool:
+        """Whether gates hold anything beside one hold of these names."""
+        return (self._held - Counter(names)).total() > 0
 
     def hold(
         self,
@@ -65,6 +72,7 @@ class Residency:
                         "AdapterBank's capacity"
                     )
                 self._changed.wait()
+            self._check(names)  # another thread may have removed one
             self._held.update(names)  # first, so that none of them makes room for another
             try:
                 for name in stacked:

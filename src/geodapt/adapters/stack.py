@@ -115,14 +115,19 @@ class LayerStacks:
     def __init__(
         self, in_features: int, out_features: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        self._plain = Stack(in_features, out_features, dtype, device)
-        self._atoms = Stack(in_features, out_features, dtype, device)
+        self._sizes = in_features, out_features
         self._factors: dict[str, Factors] = {}
+        self._start(dtype, device)
 
     def put(self, name: str, factors: Factors) -> None:
-        """Add an adapter."""
+        """Add an adapter, or replace it."""
+        if name in self._factors:
+            self.drop(name)
         self._factors[name] = factors
         self._plain.put(name, factors.A, factors.B.T * factors.scale)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._factors
 
     def drop(self, name: str) -> None:
         """Take an adapter off."""
@@ -131,11 +136,23 @@ class LayerStacks:
             if name in stack.spans:
                 stack.drop(name)
 
-    def get(self, device: torch.device, names: Iterable[str], as_atoms: bool) -> Stack:
-        """The stack with these adapters in it, on the device."""
+    def get(self, like: Tensor, names: Iterable[str], as_atoms: bool) -> Stack:
+        """The stack with these adapters in it, on the device of ``like`` and in no narrower type.
+
+        A layer may compute in a wider type than that of its weight, as quantized ones do; then
+        the factors are stacked anew from what was loaded.
+        """
+        if like.device.type == "meta":  # for shapes; what lies on a device stays there
+            shapes = LayerStacks(*self._sizes, like.dtype, like.device)
+            for name, factors in self._factors.items():
+                shapes.put(name, factors)
+            return shapes._plain
+        wide = torch.promote_types(self._plain.A.dtype, like.dtype)
+        if wide != self._plain.A.dtype:
+            self._start(wide, like.device)
         stack = self._atoms if as_atoms else self._plain
-        if stack.A.device != device:
-            stack.move(device)
+        if stack.A.device != like.device:
+            stack.move(like.device)
         if as_atoms:
             for name in names:
                 if name not in stack.spans:
@@ -144,6 +161,13 @@ class LayerStacks:
                     terms = atoms(B.to(wide) * scale, A.to(wide))
                     stack.put(name, *_padded(*terms, rank=A.shape[0]))
         return stack
+
+    def _start(self, dtype: torch.dtype, device: torch.device) -> None:
+        self._plain = Stack(*self._sizes, dtype, device)
+        self._atoms = Stack(*self._sizes, dtype, device)
+        factors, self._factors = self._factors, {}
+        for name, each in factors.items():
+            self.put(name, each)
 
 
 def _padded(A: Tensor, B: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -76,6 +76,11 @@ def fresh(
     return Adapter(factors, config)
 
 
+def key_of(name: str) -> str:
+    """An adapter's name as a module's: without dots, and unlike any attribute of a module."""
+    return f":{quoted(name)}"
+
+
 def quoted(name: str) -> str:
     """A name without dots, which modules and parameters must not have in theirs."""
     return quote(name, safe="").replace(".", "%2E")

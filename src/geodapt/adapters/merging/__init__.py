@@ -71,6 +71,12 @@ def merge(
             adapters that do not belong to one base.
     """
     chosen = registry.method(method)
+    for adapter in adapters:
+        if not isinstance(adapter, Adapter):
+            raise InputError(
+                f"merge takes adapters, got {adapter!r}; give bank[name] or "
+                "Adapter.from_pretrained(folder)"
+            )
     check_compatible(adapters, same_base)
     given = {"density": density, "tile": tile, "seed": seed, "calibration": calibration}
     options = {key: value for key, value in given.items() if value is not None}
