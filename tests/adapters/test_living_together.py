@@ -66,6 +66,7 @@ def test_offloaded_weights(how, family, tmp_path):
             with bank.use(gate):
                 torch.testing.assert_close(output(model, batch), wanted)
     if how == "cpu_offload":
+        bank.save("toys", tmp_path)
         with pytest.raises(InputError, match="offloaded"):
             bank.merge_into_base({"toys": 1.0})
 

@@ -219,12 +219,12 @@ class AdapterBank(nn.Module):
 
     def save(self, name: str, folder: str | Path) -> None:
         """Write an adapter as a PEFT folder, with the base's name and fingerprint."""
-        adapter = self[name]
+        with self.lock:
+            adapter, fitted = self[name], self._fitted[name]
         config = copy.deepcopy(adapter.config)
         config.base_model_name_or_path = (
             getattr(self.model, "name_or_path", None) or config.base_model_name_or_path
         )
-        fitted = self._fitted[name]
         whole = len(fitted.paths) == len(adapter.factors)
         mark = fingerprint(self.model, fitted.paths) if whole else adapter.base_sha256
         replace(adapter, config=config, base_sha256=mark).save_pretrained(folder)
@@ -239,6 +239,7 @@ class AdapterBank(nn.Module):
             raise InputError("adapters are merged into the base already; call unmerge() first")
         self._require(weights)
         with self.lock:
+            self._require_here(weights)
             self._originals = fold(
                 self.model, {name: self._local(name) for name in weights}, weights
             )
