@@ -69,13 +69,14 @@ def fingerprint(model: nn.Module, paths: Mapping[str, str], headless: bool = Tru
     those lose the prefix that a task head puts before the base model's own, so that a base with
     and without the head agree. Weights are rounded to bfloat16 first, so that a base loaded in
     bfloat16 and in float32 agree. None for a quantized base, whose weights are no longer what
-    was published.
+    was published, and for offloaded weights.
     """
     prefix = f"{getattr(model, 'base_model_prefix', '')}." if headless else ""
     weights = {}
     for name, path in paths.items():
         weight: Any = model.get_submodule(path).weight
-        if type(weight) is not nn.Parameter or not weight.is_floating_point():
+        offloaded = weight.device.type == "meta"
+        if type(weight) is not nn.Parameter or not weight.is_floating_point() or offloaded:
             return None
         weights[name.removeprefix(prefix)] = weight.detach().to(torch.bfloat16)
     return hash_tensors(weights)
