@@ -26,9 +26,9 @@ from geodapt.runs import RunFolder
 from geodapt.training import TrainingSettings, predict
 from geodapt.xcross.comparison import Comparison
 from geodapt.xcross.encoders import Encoder
-from geodapt.xcross.prompts import PromptSettings
 from geodapt.xcross.recipe import XCrossRecipe
 from geodapt.xcross.scorer import Scorer
+from geodapt.xcross.settings import PromptSettings
 
 SOURCES, UNSEEN = ["sympy", "pandas", "numpy"], "scikit-learn"
 SEARCHED_ROWS, TRIALS = 30, 20

@@ -6,6 +6,7 @@ from functools import partial
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("GEODAPT_PROGRESS", "off")  # lines that a slow machine would print
 
 import pytest
 import torch

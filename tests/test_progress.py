@@ -8,6 +8,11 @@ from rich.console import Console
 from geodapt import progress
 
 
+@pytest.fixture(autouse=True)
+def _on(monkeypatch):
+    monkeypatch.delenv("GEODAPT_PROGRESS", raising=False)
+
+
 @pytest.fixture
 def screen(monkeypatch):
     """A terminal that keeps what it shows."""
@@ -144,3 +149,9 @@ def test_a_bar_without_a_total_counts_in_a_log(log):
         "reading: 1,500 done, 0:03 so far",
         "reading: 3,000 done, 0:33 so far",
     ]
+
+
+def test_a_user_can_keep_it_away(screen, monkeypatch):
+    monkeypatch.setenv("GEODAPT_PROGRESS", "off")
+    assert list(progress.track([1, 2], "counting")) == [1, 2]
+    assert screen.getvalue() == ""

@@ -4,9 +4,10 @@ A batch job's log gets a line such as ::
 
     [3/9] method-lora: 40/200, 1:52 left, loss 1.234; about 14 min left in all
 
-at most one every ten seconds.
+at most one every ten seconds. ``GEODAPT_PROGRESS=off`` keeps all of it away.
 """
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ class Stages:
     def begin(self, name: str) -> None:
         """A stage's computation starts."""
         self.current, self._started = name, time.monotonic()
-        if self.label and is_main_process() and not _shows_bars():
+        if self.label and _shown() and not _shows_bars():
             _Lines.say(f"{self.label}{name}")
 
     def end(self, name: str, computed: bool = True) -> None:
@@ -172,7 +173,7 @@ def bar(label: str, total: float | None = None) -> Iterator[Bar]:
     process of several shows anything.
     """
     label = stages.label + label
-    if not is_main_process():
+    if not _shown():
         yield Bar()
     elif not _shows_bars():
         yield _Lines(label, total)
@@ -195,6 +196,11 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
         for item in items:
             yield item
             progress.advance()
+
+
+def _shown() -> bool:
+    """Whether anything shows: in the main process, unless the user wants nothing."""
+    return is_main_process() and os.environ.get("GEODAPT_PROGRESS", "").lower() != "off"
 
 
 def _shows_bars() -> bool:

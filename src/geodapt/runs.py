@@ -10,7 +10,8 @@
     stages/         one finished stage a JSON file; with --resume these are not computed again
     work/           checkpoints of the stage in progress, and what the run has cost so far
 
-Of several processes (``accelerate launch``) only the main one writes.
+Of several processes (``accelerate launch``) only the main one writes. torch is imported late,
+so that a recipe is checked before.
 """
 
 import importlib.metadata
@@ -25,13 +26,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from geodapt import progress
 from geodapt.errors import InputError
 from geodapt.files import read_json, write_json, write_text
 from geodapt.locks import holds_only_lock
-from geodapt.memory import peak_memory, peak_memory_mb
 from geodapt.paths import child
 from geodapt.processes import from_main_process, is_main_process, wait_for_everyone
 from geodapt.settings import Seed, Settings
@@ -88,6 +86,8 @@ class RunFolder:
 
     def measured(self, name: str, compute: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """A :meth:`stage` whose result also holds its ``seconds`` and ``peak_memory_mb``."""
+
+        from geodapt.memory import peak_memory
 
         def with_costs(work: Path) -> dict[str, Any]:
             started = time.perf_counter()
@@ -171,6 +171,8 @@ class RunFolder:
         return results
 
     def _spent(self) -> dict[str, float]:
+        from geodapt.memory import peak_memory_mb
+
         seconds = self._seconds_before + time.perf_counter() - self._started
         self._peak_mb = max(self._peak_mb, peak_memory_mb())
         return {"seconds": round(seconds, 2), "peak_memory_mb": self._peak_mb}
@@ -198,6 +200,8 @@ class Recipe(Settings):
 
 def device_name() -> str:
     """The GPU's name, or the processor architecture and its number of threads."""
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

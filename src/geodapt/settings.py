@@ -1,6 +1,6 @@
 """The base of every configuration: typed, documented, unknown keys rejected."""
 
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -31,3 +31,19 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", validate_assignment=True, use_attribute_docstrings=True
     )
+
+    def small(self) -> Self:
+        """A copy that does as little work as still goes through every part, for a smoke test."""
+        parts = {name: value.small() for name, value in self if isinstance(value, Settings)}
+        return self.model_copy(update={**parts, **self._smallest()})
+
+    def _smallest(self) -> dict[str, Any]:
+        """The fields that make a smoke test short, and their values in it."""
+        return {}
+
+    def _at_most(self, **limits: int) -> dict[str, Any]:
+        """Whole-number fields, lowered to a limit where they are open or above it."""
+        return {
+            name: limit if (value := getattr(self, name)) is None else min(value, limit)
+            for name, limit in limits.items()
+        }

@@ -20,10 +20,12 @@ from transformers import (
 )
 
 from geodapt.clip import Clip, ClipSettings, cache, checkpoint, load_clip
+from geodapt.clip.evaluation import evaluate
 from geodapt.clip.fitting import save_clip, train_clip
-from geodapt.clip.model import ModelSettings, new_clip
+from geodapt.clip.model import new_clip
 from geodapt.clip.pairs import Pairs, normalised, pixels
-from geodapt.clip.recipe import ClipRecipe, evaluate
+from geodapt.clip.recipe import ClipRecipe
+from geodapt.clip.settings import ModelSettings
 from geodapt.clip.zero_shot import by_level, zero_shot
 from geodapt.data.glyphs import load_glyphs
 from geodapt.errors import InputError

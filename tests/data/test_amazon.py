@@ -106,8 +106,16 @@ def test_a_hub_name_is_fetched(folder, monkeypatch):
     monkeypatch.setattr(amazon, "hf_hub_download", fetched)
     from_hub = load_domains(settings("McAuley-Lab/Amazon-Reviews-2023"))
     assert asked == [
-        (amazon.HUB, "raw/review_categories/Toys_and_Games.jsonl", "dataset"),
-        (amazon.HUB, "raw/meta_categories/meta_Toys_and_Games.jsonl", "dataset"),
+        (
+            "McAuley-Lab/Amazon-Reviews-2023",
+            "raw/review_categories/Toys_and_Games.jsonl",
+            "dataset",
+        ),
+        (
+            "McAuley-Lab/Amazon-Reviews-2023",
+            "raw/meta_categories/meta_Toys_and_Games.jsonl",
+            "dataset",
+        ),
     ]
     local = load_domains(settings(folder))
     for name in local:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from geodapt.data import DataSettings
 from geodapt.data.corpus import CorpusSettings
 from geodapt.data.glyphs import GlyphSettings
-from geodapt.data.movielens import GROUPS
+from geodapt.data.settings import GROUPS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)

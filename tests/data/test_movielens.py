@@ -5,7 +5,8 @@ import random
 import pytest
 
 from geodapt.data import MovieLensSettings, load_domains
-from geodapt.data.movielens import GENRES, GROUPS, _movie
+from geodapt.data.movielens import GENRES, _movie
+from geodapt.data.settings import GROUPS
 from geodapt.errors import InputError
 
 TITLES = ["Café Lumière", "Twelve Monkeys", "Usual Suspects, The"]

@@ -9,9 +9,10 @@ from transformers import AutoModelForCausalLM
 from geodapt.data.corpus.tokens import train_tokenizer
 from geodapt.errors import InputError
 from geodapt.helm import HelmForCausalLM
-from geodapt.helm.evaluation import HelmEvalRecipe, load, text_perplexity, windows
+from geodapt.helm.evaluation import load, text_perplexity, windows
 from geodapt.helm.harness import figures
 from geodapt.recipes.execution import execute
+from geodapt.recipes.helm import HelmEvalRecipe
 from tests.helm.small import MICE, config
 
 TEXTS = ["The red bird runs here.", "A goat sleeps. The fish, too.", "x", "naïve 中文"]

@@ -1,5 +1,7 @@
 """From a name to a validated recipe, and what is said when that fails."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,22 @@ def test_every_ready_made_recipe_is_valid_and_described():
     for name, entry in catalog.packaged().items():
         assert entry.title, name
         assert load(name).recipe.recipe == entry.system
+
+
+def test_recipes_are_checked_before_anything_heavy_is_imported():
+    """A typo is told at once, not after the seconds that torch and transformers take."""
+    check = """
+import sys
+for name in ("torch", "transformers", "datasets", "peft", "pandas"):
+    sys.modules[name] = None  # an import of it raises
+from geodapt.recipes.catalog import packaged
+from geodapt.recipes.loading import load
+for name in packaged().keys() - {"compress"}:
+    load(name)
+print(len(packaged()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 10

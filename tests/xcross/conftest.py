@@ -11,9 +11,8 @@ from geodapt.adapters import AdapterBank
 from geodapt.models import fingerprint, load_base
 from geodapt.xcross.encoders import XCrossEncoder
 from geodapt.xcross.head import Head
-from geodapt.xcross.integrator import IntegratorSettings
 from geodapt.xcross.model import SourceReference, XCross, XCrossConfig
-from geodapt.xcross.prompts import PromptSettings
+from geodapt.xcross.settings import IntegratorSettings, PromptSettings
 from tests.commands import call
 from tests.xcross.small import DECODERS, VOCABULARY, base, filled_bank, shaken, tokenizer
 from tests.xcross.worlds import write_ratings, write_reviews

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from geodapt.adapters import Adapter
 from geodapt.models import blocks
-from geodapt.xcross.integrator import IntegratorSettings
+from geodapt.xcross.settings import IntegratorSettings
 
 
 def integrate(h: Tensor, weight: Tensor, settings: IntegratorSettings) -> Tensor:

@@ -25,8 +25,8 @@ from geodapt.adapters import AdapterBank
 from geodapt.helm import HelmConfig, HelmModel
 from geodapt.xcross.encoders import XCrossEncoder
 from geodapt.xcross.head import Head
-from geodapt.xcross.integrator import IntegratorSettings
 from geodapt.xcross.scorer import Scorer
+from geodapt.xcross.settings import IntegratorSettings
 
 VOCABULARY, WIDTH = 300, 32
 SIZES = {

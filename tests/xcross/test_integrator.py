@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from geodapt.xcross.integrator import Integrator, IntegratorSettings
+from geodapt.xcross.integrator import Integrator
+from geodapt.xcross.settings import IntegratorSettings
 from tests.xcross.naive import integrate
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from geodapt.xcross.prompts import Collator, ItemPrompts, PromptSettings, TextPrompts
+from geodapt.xcross.prompts import Collator, ItemPrompts, TextPrompts
+from geodapt.xcross.settings import PromptSettings
 from tests.xcross.small import tokenizer
 
 NAMES = ["alpha", "beta", "gamma", "delta"]

@@ -6,8 +6,9 @@ import torch
 from geodapt.adapters import Mix, Off
 from geodapt.xcross.encoders import Encoder
 from geodapt.xcross.head import Head
-from geodapt.xcross.prompts import Collator, ItemPrompts, PromptSettings
+from geodapt.xcross.prompts import Collator, ItemPrompts
 from geodapt.xcross.scorer import Scorer
+from geodapt.xcross.settings import PromptSettings
 from tests.xcross.small import WIDTH, base, filled_bank, shaken, tokenizer, xcross_scorer
 
 NAMES = [f"item {number}" for number in range(40)]

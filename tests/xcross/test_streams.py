@@ -10,8 +10,8 @@ from geodapt.errors import InputError
 from geodapt.xcross import encoders
 from geodapt.xcross.encoders import Encoder, XCrossEncoder
 from geodapt.xcross.head import Head
-from geodapt.xcross.integrator import IntegratorSettings
 from geodapt.xcross.scorer import Scorer
+from geodapt.xcross.settings import IntegratorSettings
 from tests.xcross import naive
 from tests.xcross.small import DECODERS, WIDTH, base, batch, filled_bank, shaken, xcross_scorer
 

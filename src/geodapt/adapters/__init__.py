@@ -1,28 +1,5 @@
 """Many LoRA adapters stacked on one frozen base: load, gate, train, merge."""
 
-from geodapt.adapters.adapter import Adapter, Factors
-from geodapt.adapters.bank import AdapterBank
-from geodapt.adapters.calibration import calibrate
-from geodapt.adapters.gates import Gate, Mix, Off, Route, TopAtoms
-from geodapt.adapters.merging import METHODS, merge
-from geodapt.adapters.overlap import overlap, overlaps
-from geodapt.adapters.search import search
-from geodapt.adapters.settings import LoraSettings
+import lazy_loader
 
-__all__ = [
-    "METHODS",
-    "Adapter",
-    "AdapterBank",
-    "Factors",
-    "Gate",
-    "LoraSettings",
-    "Mix",
-    "Off",
-    "Route",
-    "TopAtoms",
-    "calibrate",
-    "merge",
-    "overlap",
-    "overlaps",
-    "search",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

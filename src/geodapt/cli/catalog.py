@@ -38,7 +38,7 @@ def cp(
     \b
     Example:
       geodapt cp xcross my.yaml
-      geodapt run my.yaml data.path=reviews/
+      geodapt run my.yaml training.steps=500
     """
     from geodapt.files import write_bytes
     from geodapt.recipes.catalog import find

@@ -34,6 +34,10 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in the folder, if there is one.")
     ] = False,
+    smoke: Annotated[
+        bool,
+        typer.Option("--smoke", help="Every part on a few rows for two steps: does it run here?"),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Run a recipe; leave figures, model and a web page in a folder.
@@ -41,18 +45,20 @@ def run(
     \b
     Examples:
       geodapt run demo
-      geodapt run my.yaml base=microsoft/deberta-v3-base data.path=reviews/ training.epochs=5
+      geodapt run demo --smoke                  (does everything run here? a minute or two)
+      geodapt run my.yaml base=microsoft/deberta-v3-base training.steps=500
       geodapt run my.yaml 'sources=[toys, tools]' --out runs/two-sources
       geodapt run demo --resume                 (after a stop of any kind)
       accelerate launch -m geodapt run my.yaml  (on several devices)
     """
     with quiet(debug):
+        from geodapt.recipes.running import prepare
+
+        loaded = prepare(recipe, overrides or [], smoke)
         with bar("starting"):  # torch and transformers take their seconds to import
             from geodapt.recipes.execution import execute
-            from geodapt.recipes.loading import load
 
-            loaded = load(recipe, overrides or [])
-            out = given(out) if out else child(Path("runs"), loaded.name)
+        out = given(out) if out else child(Path("runs"), loaded.name)
         join_processes()
         try:
             execute(loaded.recipe, out, resume)

@@ -5,8 +5,6 @@
 >>> clip.embed_texts(["Latin small letter A"])  # doctest: +SKIP
 """
 
-from geodapt.clip.cache import checkpoint
-from geodapt.clip.loading import Clip, load_clip
-from geodapt.clip.settings import ClipSettings
+import lazy_loader
 
-__all__ = ["Clip", "ClipSettings", "checkpoint", "load_clip"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,10 +2,38 @@
 
 from pydantic import Field, model_validator
 
-from geodapt.clip.model import ModelSettings
-from geodapt.data.glyphs import GlyphSettings
-from geodapt.settings import Seed, Settings
-from geodapt.training import TrainingSettings
+from geodapt.data.glyph_settings import GlyphSettings
+from geodapt.settings import Settings
+from geodapt.training.settings import TrainingSettings
+
+
+class TowerSettings(Settings):
+    """One transformer of the two."""
+
+    width: int = Field(default=128, ge=8)
+    layers: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TowerSettings":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} does not divide into {self.heads} heads")
+        return self
+
+
+class ModelSettings(Settings):
+    """The size of a CLIP."""
+
+    vision: TowerSettings = TowerSettings()
+    text: TowerSettings = TowerSettings(layers=2)
+    patch: int = Field(default=8, ge=1)
+    """Side of a patch of the picture, in pixels."""
+    embedding: int = Field(default=128, ge=8)
+    """Width of the space that pictures and texts share."""
+    vocabulary: int = Field(default=2000, ge=300)
+    """Tokens of the tokenizer that is trained on the captions."""
+    max_tokens: int = Field(default=32, ge=8)
+    """The most tokens of a text."""
 
 
 class ClipSettings(Settings):

@@ -5,29 +5,16 @@ https://amazon-reviews-2023.github.io
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from pydantic import Field
 
 from geodapt.data.domain import Domain
 from geodapt.data.interactions import Interactions
-from geodapt.data.sequences import SequenceSettings
+from geodapt.data.settings import AmazonSettings
 from geodapt.data.text_files import existing, find, json_object, not_found, records
 from geodapt.errors import InputError
-
-HUB = "McAuley-Lab/Amazon-Reviews-2023"
-
-
-class AmazonSettings(SequenceSettings):
-    """Which product a customer reviewed next; a domain is a product category."""
-
-    kind: Literal["amazon"] = "amazon"
-    path: str = HUB
-    """A folder with CATEGORY.jsonl and meta_CATEGORY.jsonl (or .jsonl.gz), or a hub name."""
-    domains: list[str] = Field(min_length=1)
-    """Categories by the names of their files: Toys_and_Games, Video_Games, All_Beauty, ..."""
 
 
 def load_amazon(settings: AmazonSettings) -> dict[str, Domain]:

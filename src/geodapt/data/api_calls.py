@@ -11,43 +11,21 @@ import importlib.util
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from datasets import Dataset
-from pydantic import Field
 
 from geodapt.data import mining
 from geodapt.data.domain import Domain
 from geodapt.data.quiet import quiet_datasets
 from geodapt.data.scripts import Advance, run_script, side_by_side
-from geodapt.data.sequences import SequenceSettings, Trail, build_domain, by_group, k_core
+from geodapt.data.sequences import Trail, build_domain, by_group, k_core
+from geodapt.data.settings import PACKAGES, ApiCallSettings
 from geodapt.errors import InputError
 from geodapt.files import cache_folder, made_once
 
 MINING_VERSION = 2
 """Part of the cache's key: raised whenever mining finds something else in the same package."""
-
-PACKAGES = {  # distribution: module
-    "sympy": "sympy",
-    "pandas": "pandas",
-    "numpy": "numpy",
-    "scipy": "scipy",
-    "scikit-learn": "sklearn",
-    "networkx": "networkx",
-    "torch": "torch",
-    "matplotlib": "matplotlib",
-}
-
-
-class ApiCallSettings(SequenceSettings):
-    """Sequences of calls of a package's public functions, mined from the package itself."""
-
-    kind: Literal["api_calls"] = "api_calls"
-    domains: list[str] = Field(["sympy", "pandas", "numpy", "scikit-learn"], min_length=1)
-    """Of sympy, pandas, numpy, scipy, scikit-learn (or sklearn), networkx, torch, matplotlib."""
-    k_core: int = Field(3, ge=1)
-    """Items in fewer than this many function bodies are left out."""
 
 
 def load_api_calls(settings: ApiCallSettings) -> dict[str, Domain]:

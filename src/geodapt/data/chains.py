@@ -8,16 +8,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from geodapt.data.domain import split_of
+from geodapt.data.hierarchy_settings import ChainSettings
 from geodapt.data.sequences import at_most
 from geodapt.data.text_files import existing, json_object, records, rows
 from geodapt.errors import InputError
-from geodapt.settings import Seed, Settings
 
 SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 ARROW = "=>"
@@ -62,22 +61,6 @@ class Hierarchy:
     """Those of the test chains' groups, and of other names."""
     names: list[str] = field(default_factory=list)
     """All that a picture can be called, for zero-shot classification."""
-
-
-class ChainSettings(Settings):
-    """A file of chains."""
-
-    kind: Literal["chains"] = "chains"
-    path: str
-    """A .csv or .jsonl file, or .gz of it: HierarCaps, or chains of your own."""
-    test_path: str | None = None
-    """A file to measure on, such as HierarCaps's test file; none: a part is held out by image."""
-    max_train: int | None = Field(None, ge=1)
-    """The most training chains; a random choice of them by the seed."""
-    max_test: int | None = Field(None, ge=1)
-    """The most groups (images) of test chains; a random choice of them by the seed."""
-    seed: Seed = 0
-    """Seed of what is held out, chosen and drawn."""
 
 
 def load_chains(settings: ChainSettings) -> Hierarchy:

@@ -2,40 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
-from pydantic import Field
 
 from geodapt.data.domain import SPLITS, LabelledDomain, split_of
 from geodapt.data.sequences import at_most
+from geodapt.data.settings import ClassificationSettings
 from geodapt.data.text_files import existing, json_object, records, rows
 from geodapt.errors import InputError
-from geodapt.settings import Seed, Settings
 
 SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
-
-
-class ClassificationSettings(Settings):
-    """Which class a text belongs to."""
-
-    kind: Literal["classification"] = "classification"
-    path: str
-    """A .csv or .jsonl file (or .gz of it), or a hub name."""
-    domains: list[str] | None = Field(None, min_length=1)
-    """Which values of the domain column to take, in this order; all, sorted, when not given."""
-    text: str = "text"
-    """The column of the text."""
-    label: str = "label"
-    """The column of the class's name."""
-    domain: str = "domain"
-    """The column of the domain's name."""
-    max_train: int | None = Field(None, ge=1)
-    """The most training rows of a domain; a random choice of them by the seed."""
-    max_test: int | None = Field(None, ge=1)
-    """The most test rows of a domain, and the most validation rows."""
-    seed: Seed = 0
-    """Seed of the splits and of the rows chosen."""
 
 
 def load_classification(settings: ClassificationSettings) -> dict[str, LabelledDomain]:

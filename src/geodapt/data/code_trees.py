@@ -12,31 +12,15 @@ import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 from types import ModuleType
-from typing import Literal
-
-from pydantic import Field
 
 from geodapt.data.api_calls import ApiCallSettings, load_api_calls, module_tree
 from geodapt.data.chains import Hierarchy
-from geodapt.data.trees import Forest, TreeSettings, from_forest
+from geodapt.data.hierarchy_settings import CodeTreeSettings
+from geodapt.data.trees import Forest, from_forest
 from geodapt.errors import InputError
 from geodapt.progress import track
 
-PACKAGES = ("builtins", "collections", "io", "email", "sympy", "sklearn", "torch.nn", "networkx")
-"""Where classes are looked for: their public modules, two levels down."""
 LONGEST = 160  # characters of a description
-
-
-class CodeTreeSettings(TreeSettings):
-    """Python's class hierarchy, the modules of the built-in API data, or both."""
-
-    kind: Literal["code"] = "code"
-    trees: list[Literal["classes", "api"]] = Field(["classes", "api"], min_length=1)
-    """classes: what is a kind of what; api: what is where."""
-    packages: list[str] = Field(list(PACKAGES), min_length=1)
-    """Modules whose classes are read."""
-    domains: list[str] = Field(["numpy", "scikit-learn", "networkx"], min_length=1)
-    """Packages of the api tree, as in the data kind `api_calls`."""
 
 
 def load_code_trees(settings: CodeTreeSettings) -> Hierarchy:

@@ -1,35 +1,18 @@
 """Characters' captions as chains: trained on what a CLIP knows, measured on what it never saw."""
 
 from random import Random
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from datasets import concatenate_datasets
-from pydantic import Field
 
 from geodapt.data.chains import Chain, Hierarchy, Pictures
-from geodapt.data.glyph_settings import GlyphSettings
+from geodapt.data.hierarchy_settings import GlyphChainSettings
 from geodapt.data.sequences import at_most
 from geodapt.errors import InputError
-from geodapt.settings import Seed, Settings
 
 if TYPE_CHECKING:
     from geodapt.data.glyphs import Glyphs
-
-
-class GlyphChainSettings(Settings):
-    """Rendered characters, whose captions go from general to specific."""
-
-    kind: Literal["glyphs"] = "glyphs"
-    glyphs: GlyphSettings = GlyphSettings()
-    """The characters and their pictures: what the CLIP was trained on, so that those that are new
-    to it are held out here."""
-    max_train: int | None = Field(None, ge=1)
-    """The most characters to train on; a random choice of them by the seed."""
-    max_test: int | None = Field(None, ge=1)
-    """The most new characters to measure on; a random choice of them by the seed."""
-    seed: Seed = 0
-    """Seed of what is chosen, and of the contradicting captions."""
 
 
 def load_glyph_chains(settings: GlyphChainSettings) -> Hierarchy:

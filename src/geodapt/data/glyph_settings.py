@@ -1,6 +1,6 @@
 """What a user chooses about the built-in image-text data; to read it takes no drawing packages."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -34,3 +34,6 @@ class GlyphSettings(Settings):
     """Fonts that training never shows, by name; * stands for anything."""
     seed: Seed = 0
     """Seed of the views, the splits and the contradicting captions."""
+
+    def _smallest(self) -> dict[str, Any]:
+        return {"scripts": self.scripts or ["Latin"], "views": 1}

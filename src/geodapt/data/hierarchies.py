@@ -1,19 +1,16 @@
-"""Where a hierarchy of texts comes from: the ``data:`` part of a radial recipe."""
+"""Hierarchies of texts, by the loader of their kind."""
 
-from typing import Annotated
-
-from pydantic import Field
-
-from geodapt.data.chains import ChainSettings, Hierarchy, load_chains
-from geodapt.data.code_trees import CodeTreeSettings, load_code_trees
-from geodapt.data.glyph_chains import GlyphChainSettings, load_glyph_chains
-from geodapt.data.trees import EdgeSettings, load_edges
-
-HierarchySettings = Annotated[
-    ChainSettings | EdgeSettings | CodeTreeSettings | GlyphChainSettings,
-    Field(discriminator="kind"),
-]
-"""Told apart by its ``kind``: chains, edges, code or glyphs."""
+from geodapt.data.chains import Hierarchy, load_chains
+from geodapt.data.code_trees import load_code_trees
+from geodapt.data.glyph_chains import load_glyph_chains
+from geodapt.data.hierarchy_settings import (
+    ChainSettings,
+    CodeTreeSettings,
+    EdgeSettings,
+    GlyphChainSettings,
+    HierarchySettings,
+)
+from geodapt.data.trees import load_edges
 
 
 def load_hierarchy(settings: HierarchySettings) -> Hierarchy:

@@ -8,13 +8,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from pydantic import Field
 
 from geodapt.data.domain import Domain
 from geodapt.data.interactions import Interactions
-from geodapt.data.sequences import SequenceSettings
+from geodapt.data.settings import MovieLensSettings
 from geodapt.data.text_files import existing, find, not_found, records, rows
 from geodapt.errors import InputError
 
@@ -24,27 +21,6 @@ GENRES = (
     *("Documentary", "Drama", "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery"),
     *("Romance", "Sci-Fi", "Thriller", "War", "Western"),
 )
-
-# The rarer genres come first: a movie belongs to the first group that it fits, and most fit Drama.
-GROUPS = {
-    "family": ["Animation", "Children's", "Musical", "Fantasy"],
-    "suspense": ["Thriller", "Crime", "Mystery", "Film-Noir", "Horror"],
-    "action": ["Action", "Adventure", "Sci-Fi", "War", "Western"],
-    "comedy": ["Comedy"],
-    "drama": ["Drama", "Romance", "Documentary"],
-}
-
-
-class MovieLensSettings(SequenceSettings):
-    """Which movies a user rated next; a domain is a group of genres."""
-
-    kind: Literal["movielens"] = "movielens"
-    path: Path
-    """The folder: u.data and u.item, or ratings.dat and movies.dat, or a .inter and a .item."""
-    groups: dict[str, list[str]] = Field(GROUPS, min_length=1)
-    """Genres by domain; a movie belongs to the first that it fits, so domains share no movie."""
-    domains: list[str] | None = Field(None, min_length=1)
-    """Which groups to take, in this order; all of them when not given."""
 
 
 @dataclass(frozen=True)

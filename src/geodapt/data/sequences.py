@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from datasets import Dataset, DatasetDict, Features, List, Value
 from jaxtyping import Bool, Int
-from pydantic import Field
 
 from geodapt.data.domain import SPLITS, Domain, split_of
+from geodapt.data.settings import SequenceSettings
 from geodapt.errors import InputError
 from geodapt.progress import track
-from geodapt.settings import Seed, Settings
 
 FEATURES = Features(
     {
@@ -27,25 +26,6 @@ FEATURES = Features(
         "negatives": List(Value("int32")),
     }
 )
-
-
-class SequenceSettings(Settings):
-    """What every source of sequences lets its user choose."""
-
-    history: int = Field(8, ge=1)
-    """How many of the most recent items a history keeps."""
-    min_history: int = Field(1, ge=1)
-    """The fewest different items before a target."""
-    negatives: int = Field(29, ge=1)
-    """Candidates beside the target."""
-    k_core: int = Field(5, ge=1)
-    """Users with fewer items and items with fewer users are left out, until none is left."""
-    max_train: int | None = Field(None, ge=1)
-    """The most training rows of a domain; a random choice of them by the seed."""
-    max_test: int | None = Field(None, ge=1)
-    """The most test rows of a domain, and the most validation rows."""
-    seed: Seed = 0
-    """Seed of the splits, of the negatives and of the rows chosen."""
 
 
 @dataclass(frozen=True)

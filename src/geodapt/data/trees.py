@@ -7,38 +7,17 @@ measured on the whole paths to leaves that were held out.
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from geodapt.data.chains import Chain, Hierarchy
 from geodapt.data.domain import split_of
+from geodapt.data.hierarchy_settings import EdgeSettings, TreeSettings
 from geodapt.data.sequences import at_most
 from geodapt.data.text_files import existing, lines
 from geodapt.errors import InputError
-from geodapt.settings import Seed, Settings
 
 HEADS = {"parent", "child", "hypernym", "hyponym", "source", "target", "from", "to"}
-
-
-class TreeSettings(Settings):
-    """What every source of a tree lets its user choose."""
-
-    max_train: int | None = Field(None, ge=1)
-    """The most training edges; a random choice of them by the seed."""
-    max_test: int | None = Field(None, ge=1)
-    """The most held-out leaves; a random choice of them by the seed."""
-    seed: Seed = 0
-    """Seed of the leaves held out, and of the contradicting texts."""
-
-
-class EdgeSettings(TreeSettings):
-    """A file of edges."""
-
-    kind: Literal["edges"] = "edges"
-    path: str
-    """Lines of two texts, the general one first, with a tab or a comma between (.gz allowed)."""
 
 
 class Forest:

@@ -1,124 +1,83 @@
-"""The `helm-eval` recipe: any causal language model's perplexity of a text, and its answers."""
+"""Any causal language model's perplexity of a text, and its answers to questions."""
 
 import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from geodapt.data.corpus.text import documents
 from geodapt.data.corpus.tokens import load_tokenizer
 from geodapt.errors import InputError
 from geodapt.helm.harness import answers, require_harness
+from geodapt.lm.settings import EvaluationSettings
 from geodapt.metrics.language import IGNORED, LanguageMetrics
 from geodapt.models import default_dtype, load_weights, loading, locate
 from geodapt.progress import bar, schedule
-from geodapt.runs import Recipe, RunFolder
-from geodapt.settings import Name, repeated
+from geodapt.runs import RunFolder
 
 
-class HelmEvalRecipe(Recipe):
-    """Measure a causal language model, hyperbolic or not."""
+def evaluate(settings: EvaluationSettings, seed: int, folder: RunFolder) -> list[dict[str, Any]]:
+    """The rows of the table: the text's figures, then those of each task."""
+    if settings.tasks:
+        require_harness()
+    model, tokenizer = load(settings)
+    stages = ["text"] if settings.text is not None else []
+    schedule(dict.fromkeys([*stages, *(f"task-{task}" for task in settings.tasks)], 1.0))
+    rows: list[dict[str, Any]] = []
 
-    recipe: Literal["helm-eval"] = "helm-eval"
-    model: str
-    """A run's model folder, or any causal language model: a folder or a hub name."""
-    tokenizer: str | None = None
-    """A tokenizer's folder or hub name; none: the model's own."""
-    text: str | None = None
-    """Text to measure perplexity on: a .txt, .md, .rst, .jsonl or .parquet file, or a folder."""
-    column: str = "text"
-    """The key or column of the text, in JSONL and Parquet."""
-    length: int | None = Field(None, ge=2)
-    """The most tokens that the model sees at once; none: as many as it takes, up to 1024."""
-    tasks: list[Name] = []
-    """lm-eval tasks: mmlu, arc_challenge, openbookqa, commonsense_qa, hellaswag and all others."""
-    few_shot: int | None = Field(None, ge=0)
-    """Solved examples before each question; none: the task's own number."""
-    limit: int | None = Field(None, ge=1)
-    """The most questions a task."""
-    copies: str | None = None
-    """Folder with local copies of the tasks' data sets under their hub names, such as
-    COPIES/Rowan/hellaswag; none: lm-eval fetches them from the hub."""
-    batch_size: int = Field(8, ge=1)
-    """Rows a forward pass."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of the weights; auto: bfloat16 where the device multiplies it natively."""
+    def perplexity(work: Path) -> dict[str, Any]:
+        texts = documents(settings.text or "", settings.column)
+        length = settings.length or min(1024, longest(model))
+        return text_perplexity(model, tokenizer, texts, length, settings.batch_size)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "HelmEvalRecipe":
-        if self.text is None and not self.tasks:
-            raise ValueError("give text (a file, to measure perplexity on), or tasks, or both")
-        if twice := repeated(self.tasks):
-            raise ValueError(f"tasks: {twice} given more than once")
-        return self
-
-    def run(self, folder: RunFolder) -> dict[str, Any]:
-        if self.tasks:
-            require_harness()
-        model, tokenizer = load(self)
-        stages = ["text"] if self.text is not None else []
-        schedule(dict.fromkeys([*stages, *(f"task-{task}" for task in self.tasks)], 1.0))
-        rows: list[dict[str, Any]] = []
-        if self.text is not None:
-            found = folder.measured("text", partial(self._perplexity, model, tokenizer))
-            rows.append({"method": "text", "label": Path(self.text).name, **found})
-        for task in self.tasks:
-            found = folder.measured(f"task-{task}", partial(self._answers, task, model, tokenizer))
-            rows.append({"method": task, "label": task, **found})
-        return {"recipe": self.recipe, "title": self.title, "model": self.model, "rows": rows}
-
-    def _perplexity(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, work: Path
-    ) -> dict[str, Any]:
-        return text_perplexity(
-            model,
-            tokenizer,
-            documents(self.text or "", self.column),
-            self.length or min(1024, longest(model)),
-            self.batch_size,
-        )
-
-    def _answers(
-        self, task: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, work: Path
-    ) -> dict[str, Any]:
+    def answered(task: str, work: Path) -> dict[str, Any]:
         return answers(
             model,
             tokenizer,
             task,
-            few_shot=self.few_shot,
-            limit=self.limit,
-            copies=self.copies,
-            batch_size=self.batch_size,
-            seed=self.seed,
+            few_shot=settings.few_shot,
+            limit=settings.limit,
+            copies=settings.copies,
+            batch_size=settings.batch_size,
+            seed=seed,
         )
 
+    if settings.text is not None:
+        found = folder.measured("text", perplexity)
+        rows.append({"method": "text", "label": Path(settings.text).name, **found})
+    for task in settings.tasks:
+        found = folder.measured(f"task-{task}", partial(answered, task))
+        rows.append({"method": task, "label": task, **found})
+    return rows
 
-def load(recipe: HelmEvalRecipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+
+def load(settings: EvaluationSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and its tokenizer, on the GPU where there is one.
 
     Raises :class:`InputError` for what is no causal language model, a missing tokenizer, one with
     more tokens than the model, and a length that is more than the model takes.
     """
-    location = locate(recipe.model)
+    location = locate(settings.model)
     dtype = {"auto": default_dtype(), "float32": torch.float32, "bfloat16": torch.bfloat16}
-    with loading(recipe.model):
-        model = load_weights(recipe.model, location, dtype[recipe.precision], AutoModelForCausalLM)
-    tokenizer = load_tokenizer(recipe.tokenizer or location)
+    with loading(settings.model):
+        model = load_weights(
+            settings.model, location, dtype[settings.precision], AutoModelForCausalLM
+        )
+    tokenizer = load_tokenizer(settings.tokenizer or location)
     vocabulary = model.config.get_text_config().vocab_size
     if len(tokenizer) > vocabulary:
         raise InputError(
-            f"the tokenizer has {len(tokenizer):,} tokens, but model '{recipe.model}' knows "
+            f"the tokenizer has {len(tokenizer):,} tokens, but model '{settings.model}' knows "
             f"{vocabulary:,}; give the tokenizer that it was trained with"
         )
-    if recipe.length is not None and recipe.length > longest(model):
+    if settings.length is not None and settings.length > longest(model):
         raise InputError(
-            f"length is {recipe.length}, but model '{recipe.model}' takes {longest(model)} tokens "
-            "at most; lower it"
+            f"length is {settings.length}, but model '{settings.model}' takes {longest(model)} "
+            "tokens at most; lower it"
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return model.to(device).eval(), tokenizer  # type: ignore[arg-type]

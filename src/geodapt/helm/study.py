@@ -1,11 +1,9 @@
-"""Trains each model of a recipe on the same rows and measures it on the same others, in stages."""
-
-from __future__ import annotations
+"""Trains models on the same rows and measures it on the same others, in stages."""
 
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -18,47 +16,45 @@ from geodapt.errors import InputError
 from geodapt.files import atomic_folder
 from geodapt.helm.lineup import CONTENDERS, build, configuration
 from geodapt.helm.pretraining import measure, pretrain
+from geodapt.lm.settings import PretrainingSettings
 from geodapt.memory import free_memory_mb
 from geodapt.models import default_dtype
 from geodapt.processes import is_main_process
 from geodapt.runs import RunFolder
 from geodapt.training import trainable_parameters
 
-if TYPE_CHECKING:
-    from geodapt.helm.recipe import HelmRecipe
-
 
 class Study:
     """One corpus as rows of tokens, and the models that read it."""
 
-    def __init__(self, recipe: HelmRecipe, folder: RunFolder) -> None:
-        self.recipe, self.folder = recipe, folder
-        self.corpus = load_corpus(recipe.data)
-        self.tokenizer = tokenizer_for(self.corpus, recipe.tokenizer)
+    def __init__(self, settings: PretrainingSettings, seed: int, folder: RunFolder) -> None:
+        self.settings, self.seed, self.folder = settings, seed, folder
+        self.corpus = load_corpus(settings.data)
+        self.tokenizer = tokenizer_for(self.corpus, settings.tokenizer)
         self.configurations = {
-            name: configuration(name, recipe.size, recipe.config, self.tokenizer)
-            for name in recipe.models
+            name: configuration(name, settings.size, settings.config, self.tokenizer)
+            for name in settings.models
         }
         longest = min(c.max_position_embeddings for c in self.configurations.values())
-        if recipe.length > longest:
+        if settings.length > longest:
             raise InputError(
-                f"length is {recipe.length}, but the models take {longest} tokens at most; "
-                f"lower it, or set config.max_position_embeddings={recipe.length}"
+                f"length is {settings.length}, but the models take {longest} tokens at most; "
+                f"lower it, or set config.max_position_embeddings={settings.length}"
             )
-        self.rows = packed(self.corpus, self.tokenizer, recipe.length)
+        self.rows = packed(self.corpus, self.tokenizer, settings.length)
         for split in ("validation", "test"):
-            self.rows[split] = evenly(self.rows[split], recipe.tested_rows)
+            self.rows[split] = evenly(self.rows[split], settings.tested_rows)
         self._require_memory()
         wanted = {"auto": default_dtype(), "float32": None, "bfloat16": torch.bfloat16}
-        dtype = wanted[recipe.precision]
+        dtype = wanted[settings.precision]
         self.autocast = None if dtype is torch.float32 else dtype
 
     def _require_memory(self) -> None:
         """Linux ends a process that takes more than there is, and it cannot say why. So what is
         certain is asked for beforehand: a batch's logits and their gradient."""
-        free, training = free_memory_mb(), self.recipe.training
+        free, training = free_memory_mb(), self.settings.training
         rows = min(training.batch_size, len(self.rows["train"]))
-        needed = 2 * 4 * rows * self.recipe.length * len(self.tokenizer) / 2**20
+        needed = 2 * 4 * rows * self.settings.length * len(self.tokenizer) / 2**20
         if not torch.cuda.is_available() and free is not None and needed > free:
             raise InputError(
                 f"training.batch_size is {training.batch_size}, but the logits of {rows:,} rows "
@@ -72,18 +68,18 @@ class Study:
         return {"method": name, "label": CONTENDERS[name].label, **found}
 
     def _trained(self, name: str, work: Path) -> dict[str, Any]:
-        recipe, stage = self.recipe, f"model-{name}"
-        set_seed(recipe.seed)
+        settings, stage = self.settings, f"model-{name}"
+        set_seed(self.seed)
         model = build(self.configurations[name])
-        if recipe.gradient_checkpointing:
+        if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         model = pretrain(
             model,
             self.rows["train"],
             self.rows["validation"],
-            recipe.training,
+            settings.training,
             work=work,
-            seed=recipe.seed,
+            seed=self.seed,
             autocast=self.autocast,
             label=stage,
             **self.folder.watch(stage),
@@ -95,7 +91,7 @@ class Study:
         tested = measure(
             model,
             self.rows["test"],
-            recipe.training.evaluation_batch_size,
+            settings.training.evaluation_batch_size,
             f"measuring {name}",
             self.autocast,
         )
@@ -107,7 +103,7 @@ class Study:
 
     def _model_folder(self, name: str) -> str:
         """``model`` for the run's first model, ``models/NAME`` for the others."""
-        return "model" if name == self.recipe.models[0] else f"models/{name}"
+        return "model" if name == self.settings.models[0] else f"models/{name}"
 
     def _speed(self, stage: str) -> float | None:
         """Tokens a second while training: the median of the log's lines."""
@@ -117,17 +113,15 @@ class Study:
 
     def results(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """What goes into ``results.json``."""
-        training = self.recipe.training
+        training = self.settings.training
         return {
-            "recipe": self.recipe.recipe,
-            "title": self.recipe.title,
             "task": "language",
             "rows": rows,
             "data": {
                 "name": self.corpus.name,
                 "key": self.corpus.key,
                 **self.corpus.facts,
-                "length": self.recipe.length,
+                "length": self.settings.length,
                 "vocabulary": len(self.tokenizer),
                 **{split: len(rows) for split, rows in self.rows.items()},
             },
@@ -136,7 +130,7 @@ class Study:
                 "tokens": training.steps
                 * training.batch_size
                 * training.gradient_accumulation
-                * self.recipe.length,
+                * self.settings.length,
                 "precision": "float32" if self.autocast is None else "bfloat16 autocast",
             },
         }

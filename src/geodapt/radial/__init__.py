@@ -6,27 +6,6 @@
 >>> [step.text for step in model.retrieve(["a goat eats a tree"], index)[0]]  # doctest: +SKIP
 """
 
-from geodapt.radial.encoders import TextEncoder
-from geodapt.radial.losses import (
-    LossSettings,
-    anchoring_loss,
-    cone_loss,
-    radial_loss,
-    radial_terms,
-)
-from geodapt.radial.model import Index, RadialModel, Step
-from geodapt.radial.roots import RootSettings, generality
+import lazy_loader
 
-__all__ = [
-    "Index",
-    "LossSettings",
-    "RadialModel",
-    "RootSettings",
-    "Step",
-    "TextEncoder",
-    "anchoring_loss",
-    "cone_loss",
-    "generality",
-    "radial_loss",
-    "radial_terms",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

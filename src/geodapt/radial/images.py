@@ -17,7 +17,6 @@ from geodapt.radial.encoders import TextEncoder
 from geodapt.radial.small_clip import located
 
 IMAGES_AT_ONCE = 16
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)

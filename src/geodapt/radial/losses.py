@@ -11,25 +11,12 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
 from geodapt.geometry import cones
-from geodapt.settings import Settings
 
 Loss = Literal["radial", "cone"]
 """radial: the contrast of exterior angles; cone: the entailment cone, a baseline."""
-
-
-class LossSettings(Settings):
-    """The total ``weight * L + anchoring * L_reg``."""
-
-    weight: float = Field(default=1.0, gt=0)
-    """Weight of the hierarchy's loss (lambda_RE)."""
-    anchoring: float = Field(default=10.0, ge=0)
-    """Weight of the pull towards the pretrained embeddings (lambda_reg)."""
-    eps: float = Field(default=0.1, gt=0)
-    """Of the cone: ``sin(half aperture) = eps / |e - r|``."""
 
 
 def radial_terms(

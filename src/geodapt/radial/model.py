@@ -19,7 +19,8 @@ from geodapt.files import read_json, read_tensors, write_json, write_tensors
 from geodapt.metrics import retrieve_chains
 from geodapt.metrics.hierarchy import STEPS
 from geodapt.radial.encoders import TextEncoder
-from geodapt.radial.roots import Roots, RootSettings, generality, nearest, spread
+from geodapt.radial.roots import Roots, generality, nearest, spread
+from geodapt.radial.settings import RootSettings
 from geodapt.radial.small_clip import located
 from geodapt.settings import Settings
 

@@ -4,15 +4,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 
-from geodapt.data.hierarchies import HierarchySettings, load_hierarchy
+from geodapt.data.hierarchy_settings import HierarchySettings
 from geodapt.data.text_files import existing, lines
 from geodapt.errors import InputError
-from geodapt.metrics.hierarchy import STEPS
-from geodapt.radial.images import SUFFIXES, embed_images, image_files
-from geodapt.radial.model import RadialModel
+from geodapt.radial.settings import IMAGE_SUFFIXES
 from geodapt.runs import Recipe, RunFolder
 
 
@@ -28,10 +25,16 @@ class RadialQueryRecipe(Recipe):
     """A file with one candidate text a line; none: the texts of `data`."""
     data: HierarchySettings | None = None
     """A hierarchy whose texts are the candidates."""
-    steps: int = Field(default=STEPS, ge=2)
+    steps: int = Field(default=50, ge=2)
     """Radii between the most general and the most specific candidate."""
 
     def run(self, folder: RunFolder) -> dict[str, Any]:
+        # Here, so that the recipe is checked before torch is imported.
+        import torch
+
+        from geodapt.radial.images import embed_images, image_files
+        from geodapt.radial.model import RadialModel
+
         texts = self._texts()
         missing = [query for query in self.queries if _is_image(query) and not _file(query)]
         if missing:
@@ -69,6 +72,8 @@ class RadialQueryRecipe(Recipe):
                 "give candidates (a file, one text a line) or data (a hierarchy), and not both"
             )
         if self.data is not None:
+            from geodapt.data.hierarchies import load_hierarchy
+
             hierarchy = load_hierarchy(self.data)
             chains = [*hierarchy.train, *hierarchy.test]
             return list(dict.fromkeys(text for chain in chains for text in chain.texts))
@@ -79,7 +84,7 @@ class RadialQueryRecipe(Recipe):
 
 
 def _is_image(query: str) -> bool:
-    return query.lower().endswith(SUFFIXES)
+    return query.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _file(query: str) -> bool:

@@ -5,13 +5,11 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from geodapt.adapters.settings import LoraSettings
-from geodapt.data.hierarchies import HierarchySettings
-from geodapt.radial.losses import LossSettings
-from geodapt.radial.roots import RootSettings
-from geodapt.radial.study import METHODS, Study
+from geodapt.data.hierarchy_settings import HierarchySettings
+from geodapt.radial.settings import METHODS, LossSettings, RootSettings
 from geodapt.runs import Recipe, RunFolder
 from geodapt.settings import repeated
-from geodapt.training import TrainingSettings
+from geodapt.training.settings import TrainingSettings
 
 
 class RadialRecipe(Recipe):
@@ -51,6 +49,8 @@ class RadialRecipe(Recipe):
         return self
 
     def run(self, folder: RunFolder) -> dict[str, Any]:
+        from geodapt.radial.study import Study
+
         study = Study(self, folder)
         study.schedule()
         before = study.before()

@@ -1,34 +1,13 @@
 """The root: the most general point, from which generality and angles are measured."""
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from geodapt.settings import Settings
+from geodapt.radial.settings import RootSettings
 
 ROUNDS = 50  # of k-means, which settles long before
 HALF = 0.5  # how far a centre of its own lies from the empty text's embedding towards a cluster
-
-
-class RootSettings(Settings):
-    """Where the root is."""
-
-    text: str = ""
-    """The most general text; the empty one, unless the encoder cannot embed it."""
-    kind: Literal["encoder", "learned", "fixed"] = "encoder"
-    """encoder: the text's embedding, moving as the encoder trains; learned: a point of its own
-    that starts there; fixed: where the pretrained encoder puts it."""
-    count: int = Field(default=1, ge=1)
-    """Roots; several are learned or fixed, and a concept belongs to the nearest."""
-
-    @model_validator(mode="after")
-    def _several_are_points(self) -> "RootSettings":
-        if self.count > 1 and self.kind == "encoder":
-            raise ValueError("several roots are points of their own: set kind to learned or fixed")
-        return self
 
 
 class Roots(nn.Module):

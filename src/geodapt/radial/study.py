@@ -22,7 +22,7 @@ from geodapt.radial.images import Images, embed_images, image_files
 from geodapt.radial.measuring import Measurer
 from geodapt.radial.model import RadialModel
 from geodapt.radial.picture import picture
-from geodapt.radial.roots import RootSettings
+from geodapt.radial.settings import METHODS, RootSettings
 from geodapt.radial.small_clip import SMALL_CLIP, is_missing, train, untrained
 from geodapt.radial.tuning import Tuner
 from geodapt.runs import RunFolder
@@ -31,11 +31,6 @@ from geodapt.training import fit, trainable_parameters
 if TYPE_CHECKING:
     from geodapt.radial.recipe import RadialRecipe
 
-METHODS = {
-    "radial": "Radial embeddings",
-    "cone": "Entailment cone",
-    "roots": "Radial, several roots",
-}
 UNTUNED = "untuned"
 
 

@@ -8,9 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from geodapt.adapters import Off
-from geodapt.radial.losses import Loss, LossSettings, anchoring_loss, cone_loss, radial_loss
+from geodapt.radial.losses import Loss, anchoring_loss, cone_loss, radial_loss
 from geodapt.radial.model import RadialModel
 from geodapt.radial.roots import nearest
+from geodapt.radial.settings import LossSettings
 
 
 class Tuner(nn.Module):

@@ -14,8 +14,8 @@ SYSTEMS = {
     "radial": "geodapt.radial.recipe:RadialRecipe",
     "radial-query": "geodapt.radial.query:RadialQueryRecipe",
     "compress": "geodapt.compress.recipe:CompressRecipe",
-    "helm": "geodapt.helm.recipe:HelmRecipe",
-    "helm-eval": "geodapt.helm.evaluation:HelmEvalRecipe",
+    "helm": "geodapt.recipes.helm:HelmRecipe",
+    "helm-eval": "geodapt.recipes.helm:HelmEvalRecipe",
 }
 """System name -> ``module:class`` of its recipe, imported only when it is run."""
 

@@ -84,7 +84,7 @@ class Document:
         parts = [part.strip() for part in key.split(".")]
         here = f"override '{assignment}'"
         if not equals or not all(parts):
-            raise InputError(f"{here} is not of the form key=value, such as training.epochs=3")
+            raise InputError(f"{here} is not of the form key=value, such as training.steps=300")
         value, _ = _parse(text, here)
         keys: Keys = ()
         holder: Any = self.values

@@ -5,24 +5,6 @@ and resumption. Here stand the settings that recipes share, checkpoints that hol
 trains, a progress bar, and the refusal to go on from a NaN.
 """
 
-from geodapt.training.loop import (
-    Fit,
-    Rows,
-    fit,
-    last_checkpoint,
-    parameter_groups,
-    predict,
-    trainable_parameters,
-)
-from geodapt.training.settings import TrainingSettings
+import lazy_loader
 
-__all__ = [
-    "Fit",
-    "Rows",
-    "TrainingSettings",
-    "fit",
-    "last_checkpoint",
-    "parameter_groups",
-    "predict",
-    "trainable_parameters",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

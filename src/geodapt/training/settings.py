@@ -1,6 +1,6 @@
 """How long, how fast and how carefully recipes train."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -40,3 +40,10 @@ class TrainingSettings(Settings):
     """Stop after this many evaluations without a better one."""
     tensorboard: bool = True
     """Write TensorBoard files beside the run."""
+
+    def _smallest(self) -> dict[str, Any]:
+        evaluated = None if self.evaluate_every is None else 2
+        return self._at_most(steps=2, gradient_accumulation=1) | {
+            "log_every": 1,
+            "evaluate_every": evaluated,
+        }

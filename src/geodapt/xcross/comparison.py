@@ -26,11 +26,11 @@ from geodapt.xcross.encoders import Encoder, XCrossEncoder, exchange_layers
 from geodapt.xcross.explain import Contributions, explain
 from geodapt.xcross.head import FILE as HEAD_FILE
 from geodapt.xcross.head import Head
-from geodapt.xcross.integrator import IntegratorSettings
 from geodapt.xcross.methods import METHODS, Method
 from geodapt.xcross.model import SourceReference, XCross, XCrossConfig
 from geodapt.xcross.prompts import Collator
 from geodapt.xcross.scorer import Scorer
+from geodapt.xcross.settings import IntegratorSettings
 from geodapt.xcross.tasks import ClassificationTask, RankingTask, Task, make_task, visits_needed
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ comparison shares one set of weights in memory.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakSet
 
 import torch
@@ -18,9 +18,8 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from geodapt.adapters import AdapterBank, Gate, Route
 from geodapt.errors import InputError
 from geodapt.models import blocks, is_decoder
-from geodapt.xcross.integrator import Integrator, IntegratorSettings
-
-Pooling = Literal["auto", "first", "last", "mean"]
+from geodapt.xcross.integrator import Integrator
+from geodapt.xcross.settings import IntegratorSettings, Pooling
 
 POST_NORM = {
     *("BertLayer", "RobertaLayer", "XLMRobertaLayer", "CamembertLayer", "ElectraLayer"),

@@ -14,35 +14,11 @@ Source: X-Cross: Dynamic Integration of Language Models for Cross-Domain Sequent
 Recommendation (SIGIR 2025), stages 1 to 3.
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
-from geodapt.settings import Settings
-
-
-class IntegratorSettings(Settings):
-    """How the streams exchange; each departure from the default is an ablation."""
-
-    beta: float = 1.0
-    """Strength of the direct terms ``z_[m'] h_m'``."""
-    gamma: float = 1.0
-    """Strength of the interaction terms ``z_[m,m'] (h_m - h_m')``."""
-    terms: Literal["both", "direct", "interaction"] = "both"
-    """Which of the two kinds of terms there are."""
-    dynamic: bool = True
-    """z depends on the token (``W_concat h^``); false: one learned z a layer for every token."""
-    layers: Literal["all", "last", "none"] | list[int] = "all"
-    """The blocks behind which the streams exchange."""
-    scale: Literal["unit", "sqrt_width", "none"] = "unit"
-    """What ``W_concat`` reads: the unit vector, the vector over ``sqrt(n d)``, or it raw."""
-    aggregation: Literal["learned", "uniform"] = "learned"
-    """Whether the weights ``w_m`` of the last sum are trained."""
-    learning_rate: float = Field(default=3e-3, gt=0)
-    """Step size of ``W_concat`` and of w; the head has the training's own."""
+from geodapt.xcross.settings import IntegratorSettings
 
 
 class Integrator(nn.Module):

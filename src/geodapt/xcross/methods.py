@@ -6,9 +6,12 @@ of X-Cross are X-Cross with one of its settings changed.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from geodapt.adapters import AdapterBank, Gate, Mix, Off, TopAtoms, merge
+from geodapt.adapters.gates import Gate, Mix, Off, TopAtoms
+
+if TYPE_CHECKING:
+    from geodapt.adapters import AdapterBank
 
 
 @dataclass(frozen=True)
@@ -17,26 +20,28 @@ class Method:
 
     label: str
     trains: bool = False
-    gate: Callable[[AdapterBank, Sequence[str]], Gate] | None = None
+    gate: Callable[["AdapterBank", Sequence[str]], Gate] | None = None
     """The gate over the sources; none: X-Cross, or an adapter of the target's own."""
     integrator: dict[str, Any] | None = None
     """Settings that an ablation of X-Cross changes; none: not X-Cross."""
 
 
-def mix(bank: AdapterBank, sources: Sequence[str]) -> Gate:
+def mix(bank: "AdapterBank", sources: Sequence[str]) -> Gate:
     """Every source with weight 1/n."""
     return Mix({name: 1 / len(sources) for name in sources})
 
 
-def atoms(bank: AdapterBank, sources: Sequence[str]) -> Gate:
+def atoms(bank: "AdapterBank", sources: Sequence[str]) -> Gate:
     """The largest rank-one terms of the sum for each token, as many as one adapter has."""
     return TopAtoms(of=Mix({name: 1.0 for name in sources}))
 
 
-def merged(method: str, **options: Any) -> Callable[[AdapterBank, Sequence[str]], Gate]:
+def merged(method: str, **options: Any) -> Callable[["AdapterBank", Sequence[str]], Gate]:
     """A static merge of the sources with its usual weights, cut to the largest source's rank."""
 
-    def gate(bank: AdapterBank, sources: Sequence[str]) -> Gate:
+    def gate(bank: "AdapterBank", sources: Sequence[str]) -> Gate:
+        from geodapt.adapters import merge
+
         name = f"merged-{method}"
         if name not in bank:
             bank.add(name, merge([bank[source] for source in sources], method=method, **options))

@@ -21,11 +21,11 @@ from geodapt.errors import InputError
 from geodapt.files import PICKLES, read_json, read_tensors, write_json, write_tensors
 from geodapt.models import fingerprint, load_base
 from geodapt.settings import Settings
-from geodapt.xcross.encoders import Pooling, XCrossEncoder
+from geodapt.xcross.encoders import XCrossEncoder
 from geodapt.xcross.head import Head
-from geodapt.xcross.integrator import IntegratorSettings
-from geodapt.xcross.prompts import Collator, ItemPrompts, PromptSettings, TextPrompts
+from geodapt.xcross.prompts import Collator, ItemPrompts, TextPrompts
 from geodapt.xcross.scorer import Scorer
+from geodapt.xcross.settings import IntegratorSettings, Pooling, PromptSettings
 
 WEIGHTS = "model.safetensors"
 CARD = """---

@@ -7,32 +7,13 @@ oldest side, an item's text from its end.
 from collections.abc import Sequence
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from geodapt.settings import Settings
+from geodapt.xcross.settings import PromptSettings
 
 Prompt = tuple[list[int], list[int]]
 """Token ids of the history part and of the candidate part."""
-
-
-class PromptSettings(Settings):
-    """How much of the history and of an item a prompt holds."""
-
-    max_tokens: int = Field(default=64, ge=8)
-    """Longest prompt, in tokens."""
-    item_tokens: int = Field(default=24, ge=2)
-    """Longest candidate, in tokens; the history gets what is left."""
-
-    @model_validator(mode="after")
-    def _room(self) -> "PromptSettings":
-        if self.item_tokens >= self.max_tokens:
-            raise ValueError(
-                f"item_tokens ({self.item_tokens}) leaves no room for a history within max_tokens "
-                f"({self.max_tokens})"
-            )
-        return self
 
 
 class ItemPrompts:

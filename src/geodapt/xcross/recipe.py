@@ -1,29 +1,16 @@
 """The `xcross` recipe: its configuration, and the order of the work."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from geodapt.adapters.settings import LoraSettings
-from geodapt.data import DataSettings
+from geodapt.data.settings import DataSettings
 from geodapt.runs import Recipe, RunFolder
-from geodapt.settings import Name, Settings, repeated
-from geodapt.training import TrainingSettings
-from geodapt.xcross.comparison import Comparison
-from geodapt.xcross.encoders import Pooling
-from geodapt.xcross.integrator import IntegratorSettings
+from geodapt.settings import Name, repeated
+from geodapt.training.settings import TrainingSettings
 from geodapt.xcross.methods import METHODS
-from geodapt.xcross.prompts import PromptSettings
-
-
-class CurveSettings(Settings):
-    """The data-efficiency curve: methods trained on a share of the target's rows."""
-
-    fractions: list[Annotated[float, Field(gt=0, le=1)]] = [0.1, 0.25, 0.5, 0.75]
-    """Shares of the training rows; the whole set is the table's own row."""
-    methods: list[str] = ["lora", "xcross"]
-    steps_exponent: float = Field(default=0.5, ge=0, le=1)
-    """Steps at share f are ``steps * f ** exponent``: 0 the same steps, 1 the same epochs."""
+from geodapt.xcross.settings import CurveSettings, IntegratorSettings, Pooling, PromptSettings
 
 
 class XCrossRecipe(Recipe):
@@ -105,6 +92,8 @@ class XCrossRecipe(Recipe):
         return self
 
     def run(self, folder: RunFolder) -> dict[str, Any]:
+        from geodapt.xcross.comparison import Comparison
+
         comparison = Comparison(self, folder)
         comparison.schedule()
         comparison.prepare_sources()

@@ -19,7 +19,8 @@ from geodapt.errors import InputError
 from geodapt.metrics.classification import classification_metrics
 from geodapt.metrics.ranking import ranking_metrics
 from geodapt.training import Rows
-from geodapt.xcross.prompts import ItemPrompts, PromptSettings, TextPrompts
+from geodapt.xcross.prompts import ItemPrompts, TextPrompts
+from geodapt.xcross.settings import PromptSettings
 
 
 class Task(Protocol):

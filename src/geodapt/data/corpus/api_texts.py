@@ -3,23 +3,10 @@
 import hashlib
 import json
 from importlib.metadata import version
-from typing import Literal
-
-from pydantic import Field
 
 from geodapt.data.api_calls import ApiCallSettings, distribution, load_api_calls
 from geodapt.data.corpus.corpus import Corpus, split_of
-from geodapt.settings import Seed, Settings
-
-
-class ApiTextsSettings(Settings):
-    """The items of ``api_calls`` as texts: a sentence or two each."""
-
-    kind: Literal["api_texts"] = "api_texts"
-    packages: list[str] = Field(default=["numpy", "scipy", "torch"], min_length=1)
-    """Packages as ``api_calls`` knows them; these three are there wherever geodapt is."""
-    seed: Seed = 0
-    """Seed of what is held out."""
+from geodapt.data.corpus.settings import ApiTextsSettings
 
 
 def load_api_texts(settings: ApiTextsSettings) -> Corpus:

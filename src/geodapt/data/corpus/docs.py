@@ -14,20 +14,18 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from importlib.metadata import Distribution
 from pathlib import Path
-from typing import Literal
 
 from datasets import Dataset, Features, Value
 from datasets import List as Listed
-from pydantic import Field
 
 from geodapt.data.corpus import extraction
 from geodapt.data.corpus.corpus import SHARES, Corpus
+from geodapt.data.corpus.settings import DocsSettings
 from geodapt.data.domain import SPLITS, uniform
 from geodapt.data.quiet import quiet_datasets
 from geodapt.data.scripts import Advance, run_script, side_by_side
 from geodapt.errors import InputError
 from geodapt.files import cache_folder, made_once
-from geodapt.settings import Seed, Settings
 
 EXTRACTION_VERSION = 1
 """Part of the cache's key: raised whenever the same files give other texts."""
@@ -45,16 +43,6 @@ _LEGAL = re.compile(
     r"|sources|cmakelists",
     re.IGNORECASE,
 )
-
-
-class DocsSettings(Settings):
-    """The documentation of the packages that are installed here."""
-
-    kind: Literal["docs"] = "docs"
-    packages: list[str] | None = Field(default=None, min_length=1)
-    """Names as pip knows them; all that are installed when not given."""
-    seed: Seed = 0
-    """Seed of the packages that are held out."""
 
 
 def load_docs(settings: DocsSettings) -> Corpus:

@@ -3,33 +3,14 @@
 import hashlib
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from datasets import load_dataset
-from pydantic import Field
 
 from geodapt.data.corpus.corpus import Corpus, split_of
+from geodapt.data.corpus.settings import HubSettings
 from geodapt.errors import InputError
 from geodapt.progress import bar
-from geodapt.settings import Seed, Settings
-
-
-class HubSettings(Settings):
-    """A data set on the hub; its documents are read as they come, and only as many as asked for."""
-
-    kind: Literal["hub"] = "hub"
-    name: str = "wikimedia/wikipedia"
-    """The data set's name."""
-    config: str | None = None
-    """One of its configurations, such as 20231101.en of Wikipedia."""
-    split: str = "train"
-    """The split whose documents are read; they are split anew."""
-    text: str = "text"
-    """The column of the text."""
-    max_documents: int | None = Field(default=None, ge=1)
-    """The most documents to read; all when not given."""
-    seed: Seed = 0
-    """Seed of what is held out."""
 
 
 def load_hub(settings: HubSettings) -> Corpus:

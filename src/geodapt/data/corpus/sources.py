@@ -6,11 +6,15 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from geodapt.data.corpus import CorpusSettings
-from geodapt.data.corpus.api_texts import ApiTextsSettings
-from geodapt.data.corpus.docs import DocsSettings
-from geodapt.data.corpus.hub import HubSettings
-from geodapt.data.corpus.text import PLAIN, RECORDS, TextSettings
+from geodapt.data.corpus.settings import (
+    PLAIN,
+    RECORDS,
+    ApiTextsSettings,
+    CorpusSettings,
+    DocsSettings,
+    HubSettings,
+    TextSettings,
+)
 from geodapt.errors import InputError
 
 BUILT_IN = {"api-calls": ApiTextsSettings, "docs": DocsSettings}

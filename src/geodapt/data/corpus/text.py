@@ -5,36 +5,20 @@ import json
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from geodapt.data.corpus.corpus import SHARES, Corpus, split_of
+from geodapt.data.corpus.settings import PLAIN, RECORDS, TextSettings
 from geodapt.data.domain import uniform
 from geodapt.data.text_files import existing, json_object, lines, not_found, records
 from geodapt.errors import InputError
 from geodapt.progress import bar
-from geodapt.settings import Seed, Settings
 
-PLAIN = (".txt", ".md", ".rst", ".txt.gz", ".md.gz", ".rst.gz")
-RECORDS = (".jsonl", ".jsonl.gz", ".parquet")
 PIECE = 1 << 16
 """Characters after which a long file goes on as another document: far more than a model sees."""
-
-
-class TextSettings(Settings):
-    """Text of one's own."""
-
-    kind: Literal["text"] = "text"
-    path: str
-    """A .txt, .md, .rst, .jsonl or .parquet file (.gz of the text files), or a folder of such."""
-    text: str = "text"
-    """The key or column of the text, in JSONL and Parquet."""
-    lines: bool = False
-    """Every line of plain text is a document, as every record is."""
-    seed: Seed = 0
-    """Seed of what is held out."""
 
 
 def load_text(settings: TextSettings) -> Corpus:

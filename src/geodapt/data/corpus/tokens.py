@@ -5,27 +5,19 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pydantic import Field
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from geodapt.data.byte_pairs import byte_pairs
 from geodapt.data.corpus.corpus import Corpus
+from geodapt.data.corpus.settings import TokenizerSettings
 from geodapt.errors import InputError
 from geodapt.files import cache_folder, made_once
-from geodapt.settings import Settings
 
 PAD, START, END = SPECIAL = "<|pad|>", "<|startoftext|>", "<|endoftext|>"
 TRAINING_VERSION = 1
 """Part of the cache's key: raised whenever the same text gives another tokenizer."""
 READ = 20_000_000
 """Characters that a tokenizer is trained on, at most: more change few of its merges."""
-
-
-class TokenizerSettings(Settings):
-    """A byte-pair encoding that is trained on the training split."""
-
-    vocab_size: int = Field(default=4096, ge=300)
-    """Tokens: 3 special ones, 256 bytes, and merges."""
 
 
 def tokenizer_for(corpus: Corpus, asked: TokenizerSettings | str) -> PreTrainedTokenizerBase:

@@ -1,0 +1,15 @@
+from .adapter import Adapter as Adapter
+from .adapter import Factors as Factors
+from .bank import AdapterBank as AdapterBank
+from .calibration import calibrate as calibrate
+from .gates import Gate as Gate
+from .gates import Mix as Mix
+from .gates import Off as Off
+from .gates import Route as Route
+from .gates import TopAtoms as TopAtoms
+from .merging import METHODS as METHODS
+from .merging import merge as merge
+from .overlap import overlap as overlap
+from .overlap import overlaps as overlaps
+from .search import search as search
+from .settings import LoraSettings as LoraSettings

@@ -1,0 +1,89 @@
+"""Where a hierarchy of texts comes from: the ``data:`` part of a radial recipe."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from geodapt.data.glyph_settings import GlyphSettings
+from geodapt.settings import Seed, Settings
+
+PACKAGES = ("builtins", "collections", "io", "email", "sympy", "sklearn", "torch.nn", "networkx")
+"""Where classes are looked for: their public modules, two levels down."""
+
+
+class ChainSettings(Settings):
+    """A file of chains."""
+
+    kind: Literal["chains"] = "chains"
+    path: str
+    """A .csv or .jsonl file, or .gz of it: HierarCaps, or chains of your own."""
+    test_path: str | None = None
+    """A file to measure on, such as HierarCaps's test file; none: a part is held out by image."""
+    max_train: int | None = Field(None, ge=1)
+    """The most training chains; a random choice of them by the seed."""
+    max_test: int | None = Field(None, ge=1)
+    """The most groups (images) of test chains; a random choice of them by the seed."""
+    seed: Seed = 0
+    """Seed of what is held out, chosen and drawn."""
+
+    def _smallest(self) -> dict[str, Any]:
+        return self._at_most(max_train=64, max_test=20)
+
+
+class TreeSettings(Settings):
+    """What every source of a tree lets its user choose."""
+
+    max_train: int | None = Field(None, ge=1)
+    """The most training edges; a random choice of them by the seed."""
+    max_test: int | None = Field(None, ge=1)
+    """The most held-out leaves; a random choice of them by the seed."""
+    seed: Seed = 0
+    """Seed of the leaves held out, and of the contradicting texts."""
+
+    def _smallest(self) -> dict[str, Any]:
+        return self._at_most(max_train=64, max_test=20)
+
+
+class EdgeSettings(TreeSettings):
+    """A file of edges."""
+
+    kind: Literal["edges"] = "edges"
+    path: str
+    """Lines of two texts, the general one first, with a tab or a comma between (.gz allowed)."""
+
+
+class CodeTreeSettings(TreeSettings):
+    """Python's class hierarchy, the modules of the built-in API data, or both."""
+
+    kind: Literal["code"] = "code"
+    trees: list[Literal["classes", "api"]] = Field(["classes", "api"], min_length=1)
+    """classes: what is a kind of what; api: what is where."""
+    packages: list[str] = Field(list(PACKAGES), min_length=1)
+    """Modules whose classes are read."""
+    domains: list[str] = Field(["numpy", "scikit-learn", "networkx"], min_length=1)
+    """Packages of the api tree, as in the data kind `api_calls`."""
+
+
+class GlyphChainSettings(Settings):
+    """Rendered characters, whose captions go from general to specific."""
+
+    kind: Literal["glyphs"] = "glyphs"
+    glyphs: GlyphSettings = GlyphSettings()
+    """The characters and their pictures: what the CLIP was trained on, so that those that are new
+    to it are held out here."""
+    max_train: int | None = Field(None, ge=1)
+    """The most characters to train on; a random choice of them by the seed."""
+    max_test: int | None = Field(None, ge=1)
+    """The most new characters to measure on; a random choice of them by the seed."""
+    seed: Seed = 0
+    """Seed of what is chosen, and of the contradicting captions."""
+
+    def _smallest(self) -> dict[str, Any]:
+        return self._at_most(max_train=64, max_test=20)
+
+
+HierarchySettings = Annotated[
+    ChainSettings | EdgeSettings | CodeTreeSettings | GlyphChainSettings,
+    Field(discriminator="kind"),
+]
+"""Told apart by its ``kind``: chains, edges, code or glyphs."""

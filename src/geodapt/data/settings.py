@@ -1,0 +1,121 @@
+"""Where data in several domains comes from: the ``data:`` part of a recipe.
+
+Apart from the loaders, so that a recipe is checked before anything heavy is imported.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from geodapt.settings import Seed, Settings
+
+HUB = "McAuley-Lab/Amazon-Reviews-2023"
+
+PACKAGES = {  # distribution: module
+    "sympy": "sympy",
+    "pandas": "pandas",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "scikit-learn": "sklearn",
+    "networkx": "networkx",
+    "torch": "torch",
+    "matplotlib": "matplotlib",
+}
+
+# The rarer genres come first: a movie belongs to the first group that it fits, and most fit Drama.
+GROUPS = {
+    "family": ["Animation", "Children's", "Musical", "Fantasy"],
+    "suspense": ["Thriller", "Crime", "Mystery", "Film-Noir", "Horror"],
+    "action": ["Action", "Adventure", "Sci-Fi", "War", "Western"],
+    "comedy": ["Comedy"],
+    "drama": ["Drama", "Romance", "Documentary"],
+}
+
+
+class SequenceSettings(Settings):
+    """What every source of sequences lets its user choose."""
+
+    history: int = Field(8, ge=1)
+    """How many of the most recent items a history keeps."""
+    min_history: int = Field(1, ge=1)
+    """The fewest different items before a target."""
+    negatives: int = Field(29, ge=1)
+    """Candidates beside the target."""
+    k_core: int = Field(5, ge=1)
+    """Users with fewer items and items with fewer users are left out, until none is left."""
+    max_train: int | None = Field(None, ge=1)
+    """The most training rows of a domain; a random choice of them by the seed."""
+    max_test: int | None = Field(None, ge=1)
+    """The most test rows of a domain, and the most validation rows."""
+    seed: Seed = 0
+    """Seed of the splits, of the negatives and of the rows chosen."""
+
+    def _smallest(self) -> dict[str, Any]:
+        return self._at_most(max_train=64, max_test=8)
+
+
+class ApiCallSettings(SequenceSettings):
+    """Sequences of calls of a package's public functions, mined from the package itself."""
+
+    kind: Literal["api_calls"] = "api_calls"
+    domains: list[str] = Field(["sympy", "pandas", "numpy", "scikit-learn"], min_length=1)
+    """Of sympy, pandas, numpy, scipy, scikit-learn (or sklearn), networkx, torch, matplotlib."""
+    k_core: int = Field(3, ge=1)
+    """Items in fewer than this many function bodies are left out."""
+
+
+class AmazonSettings(SequenceSettings):
+    """Which product a customer reviewed next; a domain is a product category."""
+
+    kind: Literal["amazon"] = "amazon"
+    path: str = HUB
+    """A folder with CATEGORY.jsonl and meta_CATEGORY.jsonl (or .jsonl.gz), or a hub name."""
+    domains: list[str] = Field(min_length=1)
+    """Categories by the names of their files: Toys_and_Games, Video_Games, All_Beauty, ..."""
+
+
+class MovieLensSettings(SequenceSettings):
+    """Which movies a user rated next; a domain is a group of genres."""
+
+    kind: Literal["movielens"] = "movielens"
+    path: Path
+    """The folder: u.data and u.item, or ratings.dat and movies.dat, or a .inter and a .item."""
+    groups: dict[str, list[str]] = Field(GROUPS, min_length=1)
+    """Genres by domain; a movie belongs to the first that it fits, so domains share no movie."""
+    domains: list[str] | None = Field(None, min_length=1)
+    """Which groups to take, in this order; all of them when not given."""
+
+
+class ClassificationSettings(Settings):
+    """Which class a text belongs to."""
+
+    kind: Literal["classification"] = "classification"
+    path: str
+    """A .csv or .jsonl file (or .gz of it), or a hub name."""
+    domains: list[str] | None = Field(None, min_length=1)
+    """Which values of the domain column to take, in this order; all, sorted, when not given."""
+    text: str = "text"
+    """The column of the text."""
+    label: str = "label"
+    """The column of the class's name."""
+    domain: str = "domain"
+    """The column of the domain's name."""
+    max_train: int | None = Field(None, ge=1)
+    """The most training rows of a domain; a random choice of them by the seed."""
+    max_test: int | None = Field(None, ge=1)
+    """The most test rows of a domain, and the most validation rows."""
+    seed: Seed = 0
+    """Seed of the splits and of the rows chosen."""
+
+    def _smallest(self) -> dict[str, Any]:
+        return self._at_most(max_train=64, max_test=8)
+
+
+DataSettings = Annotated[
+    ApiCallSettings | AmazonSettings | MovieLensSettings | ClassificationSettings,
+    Field(discriminator="kind"),
+]
+"""Where data comes from: the ``data:`` part of a recipe, told apart by its ``kind``."""
+
+SequenceKinds = ApiCallSettings | AmazonSettings | MovieLensSettings

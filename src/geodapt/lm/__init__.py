@@ -1,0 +1,1 @@
+"""Language models of any kind: what a user chooses about training and measuring them."""

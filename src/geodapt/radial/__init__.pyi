@@ -1,0 +1,11 @@
+from .encoders import TextEncoder as TextEncoder
+from .losses import anchoring_loss as anchoring_loss
+from .losses import cone_loss as cone_loss
+from .losses import radial_loss as radial_loss
+from .losses import radial_terms as radial_terms
+from .model import Index as Index
+from .model import RadialModel as RadialModel
+from .model import Step as Step
+from .roots import generality as generality
+from .settings import LossSettings as LossSettings
+from .settings import RootSettings as RootSettings
