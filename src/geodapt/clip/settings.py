@@ -3,7 +3,7 @@
 from pydantic import Field, model_validator
 
 from geodapt.data.glyph_settings import GlyphSettings
-from geodapt.settings import Settings
+from geodapt.settings import Seed, Settings
 from geodapt.training.settings import TrainingSettings
 
 
