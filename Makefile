@@ -3,21 +3,26 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Exact versions of everything, so that next month's install is today's; see `make constraints`.
+PINNED := $(wildcard constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt)
+# --no-compile: Python compiles what is imported, pip would compile everything, for a minute
+PIP    := -m pip --disable-pip-version-check install --quiet --no-compile
 
-.PHONY: venv demo test lint bench clean
+.PHONY: venv demo test test-lowest test-newest lint constraints bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -E '^[a-z -]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 venv: $(STAMP)  ## make .venv and install geodapt with everything it can use
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml $(PINNED)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "geodapt needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing geodapt and what it uses into $(VENV) (a few minutes the first time)"
-	@# --no-compile: Python compiles what is imported, pip would compile everything, for a minute
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[all,dev]'
+	@$(if $(PINNED),,echo "No exact versions are known for this Python; taking the newest, untested ones")
+	@# The two variables reach the build backend, too, which older and newer pips read from one each.
+	@PIP_CONSTRAINT=$(PINNED) PIP_BUILD_CONSTRAINT=$(PINNED) $(BIN)/python $(PIP) -e '.[all,dev]'
 	@touch $@
 
 demo: $(STAMP)  ## serve a new domain with other domains' adapters, on built-in real data
@@ -26,9 +31,25 @@ demo: $(STAMP)  ## serve a new domain with other domains' adapters, on built-in 
 test: $(STAMP)  ## lint, types, floors and all tests
 	$(BIN)/python -m pytest
 
+TESTS ?= tests
+test-lowest: EDGE := -c constraints/lowest.txt
+test-newest: EDGE := --upgrade --upgrade-strategy eager
+test-lowest test-newest: test-%:  ## the tests on the lowest, and on the newest versions that pyproject.toml admits
+	@test -x build/$*/bin/python || $(PYTHON) -m venv build/$*
+	build/$*/bin/python $(PIP) $(EDGE) -e '.[all,dev]'
+	@build/$*/bin/python -m pip freeze | grep -E '^(torch|transformers|peft|datasets|accelerate|torchao|numpy)='
+	build/$*/bin/python -m pytest -rfE -m 'not house' $(TESTS); broken=$$?; \
+	build/$*/bin/python -m pytest -m house tests/test_house.py || echo "Style, types or floors differ with these versions, which does not count here."; \
+	exit $$broken
+
+constraints:  ## write down the newest versions for this Python, and the lowest; make PYTHON=python3.12 constraints
+	$(PYTHON) constraints/resolve.py lowest
+	@# torch by hand: the newest that has small builds for CPUs everywhere
+	$(PYTHON) constraints/resolve.py torch==2.13.0
+
 lint: $(STAMP)  ## style, types and floors alone
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks constraints
+	$(BIN)/ruff format --check src tests benchmarks constraints
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -37,4 +58,4 @@ bench: $(STAMP)  ## every benchmark, one JSON file each in runs/bench
 	@for b in benchmarks/[a-z]*.py; do echo "$$b"; $(BIN)/python $$b > runs/bench/$$(basename $$b .py).json || exit 1; done
 
 clean:  ## remove .venv, caches and runs
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CODE = [name for name in ("src", "tests", "benchmarks") if (ROOT / name).is_dir()]
+CODE = [name for name in ("src", "tests", "benchmarks", "constraints") if (ROOT / name).is_dir()]
 
 
+@pytest.mark.house
 @pytest.mark.parametrize(
     "command",
     [

@@ -103,6 +103,7 @@ def test_ctrl_c_says_how_to_go_on(start, geodapt, tiny):
     assert rows("out") == rows("undisturbed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["one", "two"])
 def test_kill_9_and_resume_end_with_the_same_figures(start, geodapt, tiny, stage):
     assert geodapt("run", "tiny.yaml", *SLOW, "--out", "undisturbed").code == 0
@@ -121,6 +122,7 @@ def test_kill_9_and_resume_end_with_the_same_figures(start, geodapt, tiny, stage
     assert results["seconds"] > seconds + left - 0.1
 
 
+@pytest.mark.slow
 def test_of_several_processes_one_writes(start, geodapt, tiny):
     launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
     process = start("run", "tiny.yaml", "--out", "several", launcher=launcher)
@@ -132,6 +134,7 @@ def test_of_several_processes_one_writes(start, geodapt, tiny):
     assert Path("several/metrics.jsonl").read_text() == Path("single/metrics.jsonl").read_text()
 
 
+@pytest.mark.slow
 def test_several_processes_refuse_wrong_input_once(start, tiny):
     Path("out").mkdir()
     Path("out/notes.txt").write_text("mine")

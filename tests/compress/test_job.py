@@ -129,6 +129,7 @@ def recipe_json(world):
     return recipe(world, method="lowrank_plus_int", bits_per_weight=5).model_dump_json()
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_end_with_the_same_bytes(world, tmp_path):
     asked = CompressRecipe.model_validate_json(recipe_json(world))
     whole = execute(asked, tmp_path / "whole")

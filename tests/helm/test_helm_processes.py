@@ -16,6 +16,7 @@ from geodapt.data.corpus.tokens import TokenizerSettings, tokenizer_for
 from tests.commands import start
 from tests.helm.runs import lines, results, write, write_text
 
+pytestmark = pytest.mark.slow
 PROCESSES = ("-m", "torch.distributed.run", "--nproc_per_node", "2")
 LAUNCHERS = {
     "ddp": ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "geodapt"),

@@ -148,6 +148,7 @@ def test_the_packaged_recipes():
 # --- going on ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_logs_the_same_losses(ran, world, geodapt):
     """The run of all four models again, killed in the first one's training; its gates' balance,
     optimizer and order of rows must go on as they were."""

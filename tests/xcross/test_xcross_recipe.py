@@ -226,6 +226,7 @@ def calm(world, geodapt) -> Path:
     return world / "calm"
 
 
+@pytest.mark.slow
 def test_stops_and_kills_end_as_an_undisturbed_run(calm, world, geodapt):
     out = world / "disturbed"
     run = ["run", "long.yaml", "--out", "disturbed"]
@@ -253,6 +254,7 @@ def test_stops_and_kills_end_as_an_undisturbed_run(calm, world, geodapt):
     assert (out / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(world):
     recipe(world, "reviews", methods=["mix", "lora", "xcross"], training=training(10))
     launcher = (
