@@ -88,7 +88,19 @@ def test_json_goes_through_and_has_no_nan(tmp_path):
     assert names(tmp_path) == ["a.json"]
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b""])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"\xff\xfe",
+        b"",
+        b"[" * 2000,
+        b"[" * 200_000,
+        b'"\\ud800"',
+        b"9" * 5000,
+        b'{"\\udfff": 1}',
+    ],
+)
 def test_what_is_not_json(tmp_path, content):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(InputError, match=r"a\.json is not valid JSON"):

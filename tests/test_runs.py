@@ -135,3 +135,38 @@ def test_a_recipe_refuses_unknown_keys():
     assert Nothing(recipe="nothing").seed == 0
     with pytest.raises(ValueError, match="Extra inputs"):
         Nothing(recipe="nothing", sed=1)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "5", "{}", '{"seconds": "x"}', "\0\0", "[" * 9999])
+def test_what_a_run_has_cost_may_be_unreadable(folder, content):
+    folder.stage("one", lambda work: {})
+    (folder / "work" / "spent.json").write_text(content)
+    assert RunFolder(folder.path).finish({}, seed=0)["seconds"] >= 0
+
+
+@pytest.mark.parametrize("content", ["", "[]", "5", "\0\0", "[" * 9999])
+def test_a_stage_or_results_that_no_run_wrote(folder, content):
+    folder.stage("one", lambda work: {})
+    (folder / "stages" / "one.json").write_text(content)
+    (folder / "results.json").write_text(content)
+    for read in (folder.results, lambda: folder.stage("one", lambda work: {})):
+        with pytest.raises(InputError, match=r"(one|results)\.json"):
+            read()
+
+
+def test_log_lines_that_are_none(folder):
+    folder.log("one", 1, loss=0.5)
+    with (folder / "metrics.jsonl").open("ab") as file:
+        file.write(b"5\n[]\n{}\n\xff\xfe\n" + b"[" * 9999 + b"\n")
+    folder.log("one", 2, loss=0.5)
+    assert [line["step"] for line in folder.metrics()] == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["/a", "../../a", "..", "a/../../../b", ".x"])
+def test_a_stages_name_is_no_path(folder, name):
+    (folder.path.parent / "b").mkdir()
+    (folder.path.parent / "b" / "thesis.txt").write_text("years of work")
+    assert folder.stage(name, lambda work: {"a": work.parent == folder / "work"}) == {"a": True}
+    assert folder.watch(name)["tensorboard"].parent == folder / "tensorboard"
+    assert (folder.path.parent / "b" / "thesis.txt").is_file()
+    assert len(list((folder / "stages").iterdir())) == 1

@@ -338,6 +338,60 @@ def test_torn_checkpoints_are_passed_over(tmp_path):
     assert log.lines == wanted.lines
 
 
+def remove(path):
+    path.unlink()
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [remove, empty, flip])
+def test_a_checkpoint_is_whole_only_with_all_of_its_files(tmp_path, damage):
+    log = Log()
+    log.stop_at = 12
+    calm, wanted, _ = train(tmp_path / "calm", Classifier(dropout=0.2), **PLAIN)
+    with pytest.raises(Stopped):
+        train(tmp_path, Classifier(dropout=0.2), log, **PLAIN)
+    log.stop_at = None
+    newest = tmp_path / "work" / "checkpoint-10"
+    files = sorted(path.name for path in newest.iterdir())
+    assert {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainable.safetensors"} <= {*files}
+    for name in files:
+        if name == "trainer_state.json" and damage is flip:
+            continue  # a folder that was moved changes it; what cannot be read is tested above
+        shutil.copytree(tmp_path / "work", tmp_path / name / "work")
+        damage(tmp_path / name / "work" / "checkpoint-10" / name)
+        assert last_checkpoint(tmp_path / name / "work") == tmp_path / name / "work/checkpoint-5"
+    resumed, log, _ = train(tmp_path / "optimizer.pt", Classifier(dropout=0.2), log, **PLAIN)
+    assert torch.equal(weights(resumed), weights(calm))
+    assert log.lines == wanted.lines
+
+
+def test_a_checkpoint_needs_the_best_one_that_it_names(tmp_path):
+    options = {"best_by": "accuracy", **BEST}
+    calm, *_ = train(tmp_path / "calm", **options)
+    log = Log()
+    log.stop_at = 20
+    with pytest.raises(Stopped):
+        train(tmp_path, log=log, **options)
+    log.stop_at = None
+    work = tmp_path / "work"
+    last = last_checkpoint(work)
+    assert last is not None
+    state = json.loads((last / "trainer_state.json").read_text())
+    shutil.rmtree(state["best_model_checkpoint"])
+    assert last_checkpoint(work) != last
+    resumed, *_ = train(tmp_path, log=log, **options)
+    assert torch.equal(weights(resumed), weights(calm))
+
+
 def test_checkpoints_hold_only_what_trains(tmp_path):
     train(tmp_path, **PLAIN)
     folder = last_checkpoint(tmp_path / "work")

@@ -43,9 +43,7 @@ class RunFolder:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._started = time.perf_counter()
-        spent = self.path / "work" / "spent.json"
-        before = read_json(spent) if spent.is_file() else {"seconds": 0, "peak_memory_mb": 0}
-        self._seconds_before, self._peak_mb = before["seconds"], before["peak_memory_mb"]
+        self._seconds_before, self._peak_mb = self._spent_before()
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -70,7 +68,7 @@ class RunFolder:
         done = child(self.path / "stages", f"{name}.json")
         if from_main_process(done.is_file()):
             progress.stages.end(name, computed=False)
-            return read_json(done)
+            return _mapping(done)
         progress.stages.begin(name)
         work = child(self.path / "work", name)
         work.mkdir(parents=True, exist_ok=True)
@@ -133,11 +131,17 @@ class RunFolder:
         """All log lines; a last line that a kill cut short is dropped."""
         path = self.path / "metrics.jsonl"
         lines = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        for line in (
+            path.read_text(encoding="utf-8", errors="replace").splitlines()
+            if path.is_file()
+            else ()
+        ):
             try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
+                found = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(found, dict) and {"stage", "step"} <= found.keys():
+                lines.append(found)
         return lines
 
     def results(self) -> dict[str, Any]:
@@ -149,7 +153,7 @@ class RunFolder:
                 f"{self.path} has no results.json: the run is not finished; "
                 f"continue it with --resume"
             )
-        return read_json(self.path / "results.json")
+        return _mapping(self.path / "results.json")
 
     def finish(self, results: dict[str, Any], seed: int) -> dict[str, Any]:
         """Write ``results.json`` with what every run records, and clear the checkpoints.
@@ -170,6 +174,14 @@ class RunFolder:
             shutil.rmtree(self.path / "work", ignore_errors=True)
         return results
 
+    def _spent_before(self) -> tuple[float, float]:
+        """What the run has cost so far; nothing where that was not kept or is not readable."""
+        try:
+            spent = read_json(self.path / "work" / "spent.json")
+            return float(spent["seconds"]), float(spent["peak_memory_mb"])
+        except (InputError, KeyError, TypeError, ValueError):
+            return 0.0, 0.0
+
     def _spent(self) -> dict[str, float]:
         from geodapt.memory import peak_memory_mb
 
@@ -179,6 +191,13 @@ class RunFolder:
 
     def _keep_spent(self) -> None:
         write_json(self.path / "work" / "spent.json", self._spent())
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path} was not written by a run; remove it, and go on with --resume")
+    return found
 
 
 class Recipe(Settings):

@@ -1,7 +1,5 @@
 """The one training loop: what a training needs beside ``transformers.Trainer``."""
 
-import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +19,9 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from geodapt.errors import InputError
-from geodapt.files import write_text
+from geodapt.training.checkpoints import last_checkpoint
 from geodapt.training.settings import TrainingSettings
-from geodapt.training.trainer import STATE, Log, StrictTrainer, Watch
+from geodapt.training.trainer import Log, StrictTrainer, Watch
 
 
 @dataclass(frozen=True)
@@ -173,24 +171,6 @@ def _fitting_memory(label: str, settings: TrainingSettings) -> Iterator[None]:
             "lower training.batch_size, and raise training.gradient_accumulation by as much to "
             "train alike"
         ) from error
-
-
-def last_checkpoint(work: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; torn ones are removed."""
-    found = sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for path in reversed(found):
-        file = path / STATE
-        try:  # Trainer writes its state last, so a readable state means a whole checkpoint
-            state = json.loads(file.read_text())
-        except (OSError, json.JSONDecodeError):
-            shutil.rmtree(path, ignore_errors=True)
-            continue
-        # The folder may have moved since, or be named from another place.
-        if best := state.get("best_model_checkpoint"):
-            state["best_model_checkpoint"] = str(work / Path(best).name)
-            write_text(file, json.dumps(state, indent=2))
-        return path
-    return None
 
 
 def _arguments(

@@ -10,9 +10,11 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 
 from geodapt.errors import InputError
 from geodapt.files import read_tensors, write_tensors
+from geodapt.processes import is_main_process, wait_for_everyone
 from geodapt.progress import Bar, bar
+from geodapt.training.checkpoints import STATE, seal
 
-WEIGHTS, STATE = "trainable.safetensors", "trainer_state.json"
+WEIGHTS = "trainable.safetensors"
 Log = Callable[..., None]
 """Called as ``log(step, **values)``."""
 
@@ -62,6 +64,12 @@ class StrictTrainer(Trainer):
         else:
             self._load_from_checkpoint(str(checkpoint))
         return True
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        wait_for_everyone()  # each process writes its own, and perhaps a shard of the weights
+        if is_main_process():
+            seal(Path(output_dir))
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if isinstance(self.model, PreTrainedModel):
