@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from geodapt import memory as memory_module
 from geodapt import runs
 from geodapt.errors import InputError
 from geodapt.runs import Recipe, RunFolder, device_name
@@ -100,7 +101,7 @@ def test_seconds_add_up_and_memory_is_the_most_of_all_tries(folder, monkeypatch)
     clock = iter([0, 10, 25, 100, 103])  # start, stage, stage; another start, finish
     memory = iter([500, 900, 300])
     monkeypatch.setattr(runs.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(runs, "peak_memory_mb", lambda: next(memory))
+    monkeypatch.setattr(memory_module, "peak_memory_mb", lambda: next(memory))
     first = RunFolder(folder.path)
     first.stage("one", lambda work: {})
     first.stage("two", lambda work: {})
