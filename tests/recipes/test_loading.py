@@ -61,9 +61,9 @@ def test_overrides_win_and_are_validated(tiny):
         (["more:", "- kind: folder"],
          "tiny.yaml:12: the key 'path' is missing in 'more.0': Folder with one file a domain."),
         (["more:", "- kind: hub", "  name: x", "  nme: y"],
-         "tiny.yaml:14: unknown key 'nme' in 'more.0'; did you mean 'name'?"),
+         "tiny.yaml:14: unknown key 'nme' in 'more.0' of kind hub; did you mean 'name'?"),
         (["more:", "- kind: hub", "  name: x", "  zz: y"],
-         "tiny.yaml:14: unknown key 'zz' in 'more.0'; expected one of 'kind', 'name'"),
+         "tiny.yaml:14: unknown key 'zz' in 'more.0' of kind hub; expected one of 'kind', 'name'"),
     ],
 )  # fmt: skip
 def test_an_error_points_at_the_line_and_says_what_was_meant(tiny, lines, expected):
@@ -158,3 +158,23 @@ print(len(packaged()))
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 10
+
+
+def test_another_kind_by_override_leaves_the_old_kinds_keys_behind(tiny):
+    recipe = load("tiny.yaml", ["data.kind=hub", "data.name=5-core"]).recipe
+    assert recipe.data.name == "5-core"
+    with pytest.raises(InputError, match=r"unknown key 'path' in 'data' of kind hub \(folder has"):
+        load("tiny.yaml", ["data.kind=hub", "data.name=x", "data.path=y"])
+
+
+def test_a_key_of_another_kind_is_told_as_that():
+    text = message("xcross", "data.path=reviews/")
+    assert "unknown key 'path' in 'data' of kind api_calls" in text
+    assert "(amazon, movielens, csv or jsonl or parquet, classification have it)" in text
+
+
+def test_own_sequences_take_one_step(tmp_path):
+    recipe = load(
+        "xcross", ["data.kind=csv", f"data.path={tmp_path}/a.csv", "sources=[a, b]", "target=c"]
+    ).recipe
+    assert (recipe.data.kind, recipe.data.user) == ("csv", "user")

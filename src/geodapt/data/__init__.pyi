@@ -6,4 +6,5 @@ from .settings import AmazonSettings as AmazonSettings
 from .settings import ApiCallSettings as ApiCallSettings
 from .settings import ClassificationSettings as ClassificationSettings
 from .settings import DataSettings as DataSettings
+from .settings import InteractionFileSettings as InteractionFileSettings
 from .settings import MovieLensSettings as MovieLensSettings

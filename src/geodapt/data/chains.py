@@ -1,11 +1,11 @@
-"""Chains of texts from general to specific: HierarCaps as published, and any CSV or JSONL.
+"""Chains of texts from general to specific: HierarCaps as published, and tables of one's own.
 
 A chain may bring for each level a text that contradicts it; where a file brings none, they are
 drawn from its other chains.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ import numpy as np
 from geodapt.data.domain import split_of
 from geodapt.data.hierarchy_settings import ChainSettings
 from geodapt.data.sequences import at_most
-from geodapt.data.text_files import existing, json_object, records, rows
+from geodapt.data.table_files import cell, table
 from geodapt.errors import InputError
 
-SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 ARROW = "=>"
 TEXTS, NEGATIVES, GROUPS = ("positive", "captions", "texts"), ("negative",), ("image_url", "image")
 DRAWS = 100  # how often another chain is drawn before the data counts as having no contradiction
@@ -69,7 +68,7 @@ def load_chains(settings: ChainSettings) -> Hierarchy:
     A text of the training chains may stand in a test chain too: general captions are few. Raises
     :class:`InputError` as :func:`read_chains` does, and where nothing is left to train or test.
     """
-    chains = read_chains(settings.path)
+    chains = read_chains(settings.path, levels=settings.levels)
     if settings.test_path is None:
         held_out = [split_of(_group(chain), settings.seed) == "test" for chain in chains]
         train = [chain for chain, held in zip(chains, held_out, strict=True) if not held]
@@ -81,7 +80,7 @@ def load_chains(settings: ChainSettings) -> Hierarchy:
                 f"{'training' if not train else 'testing'}; give more chains, or test_path"
             )
     else:
-        train, test = chains, read_chains(settings.test_path, repeats=True)
+        train, test = chains, read_chains(settings.test_path, True, settings.levels)
     names = list(dict.fromkeys(map(_group, test)))
     kept = set(at_most(names, settings.max_test, (settings.seed, "test")))
     train = at_most(train, settings.max_train, (settings.seed, "train"))
@@ -94,25 +93,25 @@ def load_chains(settings: ChainSettings) -> Hierarchy:
     )
 
 
-def read_chains(path: str | Path, repeats: bool = False) -> list[Chain]:
+def read_chains(
+    path: str | Path, repeats: bool = False, levels: Sequence[str] | None = None
+) -> list[Chain]:
     """All chains of a file, in its order.
 
-    A CSV has the texts of a chain in one column (``positive`` or ``captions``, joined by ``=>``,
-    as HierarCaps has them) or in columns ``level_1``, ``level_2`` and so on; optionally
-    ``negative`` and ``image_url``. A JSONL line is ``{"texts": [...], "negative": [...],
-    "image": ...}``, or ``positive`` for ``texts``.
+    A table has the texts of a chain in the columns ``levels``, or where these are not given in one
+    column (``positive`` or ``captions``, joined by ``=>``, as HierarCaps has them) or in columns
+    ``level_1``, ``level_2`` and so on; optionally ``negative`` and ``image_url``. A JSONL line
+    may also be ``{"texts": [...], "negative": [...], "image": ...}``, or ``positive`` for
+    ``texts``.
 
     Raises :class:`InputError` with file and line for a missing column, an empty text, a chain of
     another length than the first's, fewer than two levels, negatives that are not one a level or
     that repeat their text, and a text that stands at two levels of a chain, unless ``repeats``
     allows that: published test files are measured as they are.
     """
-    file = existing(path)
-    if not file.is_file() or not file.name.endswith(SUFFIXES):
-        raise InputError(f"{file} is not a {', '.join(SUFFIXES)} file of chains; give one")
     chains: list[Chain] = []
-    for place, record in _records(file):
-        chain = _chain(place, record, len(chains[0].texts) if chains else None)
+    for place, record in table(path, "chains"):
+        chain = _chain(place, record, levels, len(chains[0].texts) if chains else None)
         if not repeats and len(set(chain.texts)) < len(chain.texts):
             twice = Counter(chain.texts).most_common(1)[0][0]
             raise InputError(
@@ -121,7 +120,7 @@ def read_chains(path: str | Path, repeats: bool = False) -> list[Chain]:
             )
         chains.append(chain)
     if not chains:
-        raise InputError(f"{file} is empty: it has no chains")
+        raise InputError(f"{path} is empty: it has no chains")
     return chains
 
 
@@ -167,17 +166,13 @@ def _group(chain: Chain) -> str:
     return chain.group or " => ".join(chain.texts)
 
 
-def _records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    if file.name.endswith((".csv", ".csv.gz")):
-        for number, row in rows(file):
-            yield f"{file}, line {number}", row
+def _chain(
+    place: str, record: dict[str, Any], columns: Sequence[str] | None, levels: int | None
+) -> Chain:
+    if columns:
+        texts = _listed(place, [str(cell(record, c, place, "data.levels")) for c in columns])
     else:
-        for number, record in enumerate(records(file, json_object, "a JSON object"), 1):
-            yield f"{file}, record {number}", record
-
-
-def _chain(place: str, record: dict[str, Any], levels: int | None) -> Chain:
-    texts = _texts(place, record)
+        texts = _texts(place, record)
     negatives = _listed(place, next((record[n] for n in NEGATIVES if record.get(n)), None))
     if len(texts) < 2:
         raise InputError(f"{place}: a chain of {len(texts)} level; it needs at least two")
@@ -213,7 +208,7 @@ def _texts(place: str, record: dict[str, Any]) -> tuple[str, ...]:
     if not levels:
         raise InputError(
             f"{place}: no column {', '.join(TEXTS)} or level_1; it has {', '.join(record)}. "
-            "Name the column with the chain one of these"
+            "Set data.levels to the columns of the texts, from general to specific"
         )
     for number in range(1, len(levels) + 1):
         if f"level_{number}" not in record:

@@ -1,4 +1,4 @@
-"""Texts with labels in several domains: from a CSV or JSONL file, or from the hub."""
+"""Texts with labels in several domains: from a table, or from the hub."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +9,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dat
 from geodapt.data.domain import SPLITS, LabelledDomain, split_of
 from geodapt.data.sequences import at_most
 from geodapt.data.settings import ClassificationSettings
-from geodapt.data.text_files import existing, json_object, records, rows
+from geodapt.data.table_files import SUFFIXES, named_among, table
 from geodapt.errors import InputError
-
-SUFFIXES = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 
 
 def load_classification(settings: ClassificationSettings) -> dict[str, LabelledDomain]:
@@ -27,11 +25,7 @@ def load_classification(settings: ClassificationSettings) -> dict[str, LabelledD
         labelled.setdefault(domain, {})[text, label] = None
     if not labelled:
         raise InputError(f"{settings.path} is empty: it has no rows under its header")
-    names = settings.domains or sorted(labelled)
-    for name in names:
-        if name not in labelled:
-            there = ", ".join(sorted(labelled)[:20])
-            raise InputError(f"{settings.path} has no domain '{name}'; it has {there}")
+    names = named_among(settings.domains, list(labelled), settings.path)
     labels = sorted({label for name in names for _, label in labelled[name]})
     if len(labels) < 2:
         raise InputError(
@@ -69,15 +63,8 @@ def _read(settings: ClassificationSettings) -> Iterator[tuple[str, str, str]]:
     if not local and not path.startswith((".", "/", "~")) and path.count("/") <= 1:
         yield from _read_hub(path, columns)
         return
-    file = existing(path)
-    if not file.is_file() or not file.name.endswith(SUFFIXES):
-        raise InputError(f"{file} is not a {', '.join(SUFFIXES)} file; give one, or a hub name")
-    if file.name.endswith((".csv", ".csv.gz")):
-        for number, row in rows(file):
-            yield _cells(row, columns, f"{file}, line {number}")
-    else:
-        for number, record in enumerate(records(file, json_object, "a JSON object"), 1):
-            yield _cells(record, columns, f"{file}, record {number}")
+    for place, row in table(path, "texts with labels, or a hub name"):
+        yield _cells(row, columns, place)
 
 
 def _read_hub(name: str, columns: tuple[str, str, str]) -> Iterator[tuple[str, str, str]]:

@@ -6,12 +6,14 @@ from geodapt.data.amazon import load_amazon
 from geodapt.data.api_calls import load_api_calls
 from geodapt.data.classification import load_classification
 from geodapt.data.domain import Domain, LabelledDomain
+from geodapt.data.interaction_files import load_interactions
 from geodapt.data.movielens import load_movielens
 from geodapt.data.settings import (
     AmazonSettings,
     ApiCallSettings,
     ClassificationSettings,
     DataSettings,
+    InteractionFileSettings,
     MovieLensSettings,
     SequenceKinds,
 )
@@ -35,5 +37,7 @@ def load_domains(settings: DataSettings) -> dict[str, Domain] | dict[str, Labell
             return load_amazon(settings)
         case MovieLensSettings():
             return load_movielens(settings)
+        case InteractionFileSettings():
+            return load_interactions(settings)
         case ClassificationSettings():
             return load_classification(settings)

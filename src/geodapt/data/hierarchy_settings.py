@@ -16,7 +16,10 @@ class ChainSettings(Settings):
 
     kind: Literal["chains"] = "chains"
     path: str
-    """A .csv or .jsonl file, or .gz of it: HierarCaps, or chains of your own."""
+    """A .csv, .tsv, .jsonl (or .gz of them) or .parquet file: HierarCaps, or your own chains."""
+    levels: list[str] | None = Field(None, min_length=2)
+    """The columns of a chain's texts, from general to specific; none: level_1, level_2 and so on,
+    or one column of whole chains, as HierarCaps has it."""
     test_path: str | None = None
     """A file to measure on, such as HierarCaps's test file; none: a part is held out by image."""
     max_train: int | None = Field(None, ge=1)

@@ -87,12 +87,33 @@ class MovieLensSettings(SequenceSettings):
     """Which groups to take, in this order; all of them when not given."""
 
 
+class InteractionFileSettings(SequenceSettings):
+    """Who took what and when, in a table of one's own."""
+
+    kind: Literal["csv", "jsonl", "parquet"] = "csv"
+    """The file's ending decides how it is read."""
+    path: str
+    """A .csv, .tsv, .jsonl (or .gz of them) or .parquet file with a row per interaction."""
+    domains: list[str] | None = Field(None, min_length=1)
+    """Which values of the domain column to take, in this order; all, sorted, when not given."""
+    user: str = "user"
+    """The column of who took it."""
+    item: str = "item"
+    """The column of what was taken: a name or number that is the item's own."""
+    time: str = "time"
+    """The column of when: seconds, or dates such as 2026-03-31T12:00:00."""
+    title: str = "title"
+    """The column of the item's text, which models read; may be the item's own column."""
+    domain: str = "domain"
+    """The column of the domain's name."""
+
+
 class ClassificationSettings(Settings):
     """Which class a text belongs to."""
 
     kind: Literal["classification"] = "classification"
     path: str
-    """A .csv or .jsonl file (or .gz of it), or a hub name."""
+    """A .csv, .tsv, .jsonl (or .gz of them) or .parquet file, or a hub name."""
     domains: list[str] | None = Field(None, min_length=1)
     """Which values of the domain column to take, in this order; all, sorted, when not given."""
     text: str = "text"
@@ -113,9 +134,13 @@ class ClassificationSettings(Settings):
 
 
 DataSettings = Annotated[
-    ApiCallSettings | AmazonSettings | MovieLensSettings | ClassificationSettings,
+    ApiCallSettings
+    | AmazonSettings
+    | MovieLensSettings
+    | InteractionFileSettings
+    | ClassificationSettings,
     Field(discriminator="kind"),
 ]
 """Where data comes from: the ``data:`` part of a recipe, told apart by its ``kind``."""
 
-SequenceKinds = ApiCallSettings | AmazonSettings | MovieLensSettings
+SequenceKinds = ApiCallSettings | AmazonSettings | MovieLensSettings | InteractionFileSettings

@@ -117,6 +117,10 @@ class Document:
             )
         return int(part)
 
+    def overridden(self, keys: Keys) -> bool:
+        """Whether a value comes from an override, not from the file."""
+        return self.where(keys).startswith("override ")
+
     def where(self, keys: Keys) -> str:
         """The place of a value, or of the nearest thing above it that was written down."""
         for length in range(len(keys), 0, -1):

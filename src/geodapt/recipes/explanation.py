@@ -33,13 +33,15 @@ def explain(error: ValidationError, model: type[BaseModel], document: Document) 
     for details in error.errors(include_url=False):
         location = _locate(details["loc"], model)
         problems.setdefault(location.keys, (location, []))[1].append(details)
-    lines = [_message(location, found, document) for location, found in problems.values()]
+    lines = [_message(location, found, document, model) for location, found in problems.values()]
     order = list(dict.fromkeys(document.origins.values()))
     lines.sort(key=lambda line: order.index(line[0]) if line[0] in order else -1)
     return "\n".join(f"{place}: {text}" for place, text in lines)
 
 
-def _message(location: _Location, found: list[ErrorDetails], document: Document) -> tuple[str, str]:
+def _message(
+    location: _Location, found: list[ErrorDetails], document: Document, model: type[BaseModel]
+) -> tuple[str, str]:
     """The place of one problem, and what to say about it."""
     details, keys = found[0], location.keys
     context, given = details.get("ctx", {}), details["input"]
@@ -49,7 +51,12 @@ def _message(location: _Location, found: list[ErrorDetails], document: Document)
     match details["type"]:
         case "extra_forbidden":
             names = [name for member in _models(location.holder) for name in member.model_fields]
-            return place, f"unknown key '{keys[-1]}'{inside}{_suggest(keys[-1], names)}"
+            kind = _kind(location.holder)
+            other = f" of {kind}" if kind else ""
+            elsewhere = _others_with(str(keys[-1]), location, model) if kind else ""
+            return place, (
+                f"unknown key '{keys[-1]}'{inside}{other}{elsewhere}{_suggest(keys[-1], names)}"
+            )
         case "missing":
             return place, f"the key '{keys[-1]}' is missing{inside}{_describe(location)}"
         case "union_tag_not_found" | "union_tag_invalid":
@@ -108,6 +115,24 @@ def _describe(location: _Location) -> str:
         if field and field.description:
             return f": {' '.join(field.description.split())}"
     return ""
+
+
+def _kind(holder: Any) -> str:
+    """``kind csv`` for a member of a union that is told apart by its kind; else nothing."""
+    field = holder.model_fields.get("kind") if isinstance(holder, type) else None
+    values = get_args(field.annotation) if field else ()
+    return f"kind {' or '.join(map(str, values))}" if values else ""
+
+
+def _others_with(key: str, location: _Location, model: type[BaseModel]) -> str:
+    """Which other kinds have a key that this one lacks."""
+    union: Any = model
+    for part in location.keys[:-1]:
+        members = list(_members(union))
+        union = _below(members[0], part) if len(members) == 1 else None
+    others = [_kind(m) for m in _models(union) if key in m.model_fields and _kind(m)]
+    names = [other.removeprefix("kind ") for other in others]
+    return f" ({', '.join(names)} {'have' if names[1:] else 'has'} it)" if names else ""
 
 
 def _tags(annotation: Any, key: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import get_args
 
 from pydantic import ValidationError
 
@@ -29,7 +30,28 @@ def load(name: str, overrides: Iterable[str] = ()) -> Loaded:
     document = Document.read(path, path.name if path.parent == FOLDER else str(path))
     for assignment in overrides:
         document.override(assignment)
-    return Loaded(path.stem, validate(document, _model(document)))
+    model = _model(document)
+    _leave_old_kinds(document, model)
+    return Loaded(path.stem, validate(document, model))
+
+
+def _leave_old_kinds(document: Document, model: type[Recipe]) -> None:
+    """Where an override changes a part's kind, drop what the file says of the old kind alone.
+
+    So ``data.kind=csv data.path=sales.csv`` needs no word about the recipe's own data.
+    """
+    for name, field in model.model_fields.items():
+        part = document.values.get(name)
+        if field.discriminator is None or not isinstance(part, dict):
+            continue
+        key = str(field.discriminator)
+        if not document.overridden((name, key)):
+            continue
+        for member in get_args(field.annotation):
+            if part.get(key) in get_args(member.model_fields[key].annotation):
+                for old in [*part]:
+                    if old not in member.model_fields and not document.overridden((name, old)):
+                        del part[old]
 
 
 def validate(document: Document, model: type[Recipe]) -> Recipe:

@@ -1,0 +1,77 @@
+"""Rows of somebody's table: CSV, TSV, JSONL or Parquet, the text formats also as .gz."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from geodapt.data.text_files import existing, json_object, records, rows
+from geodapt.errors import InputError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
+
+
+def table(path: str | Path, of: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row by column, and its place for messages (``sales.csv, line 3``).
+
+    ``of`` says what the table is of, for the error where the path is none. Raises
+    :class:`InputError` for a missing file, another kind of file, and a broken row.
+    """
+    file = existing(path)
+    if not file.is_file() or not file.name.endswith(SUFFIXES):
+        raise InputError(f"{file} is not a {', '.join(SUFFIXES)} file of {of}; give one")
+    if file.name.endswith(".parquet"):
+        yield from _parquet(file)
+    elif file.name.removesuffix(".gz").endswith(".jsonl"):
+        for number, record in enumerate(records(file, json_object, "a JSON object"), 1):
+            yield f"{file}, record {number}", record
+    else:
+        delimiter = "\t" if file.name.removesuffix(".gz").endswith(".tsv") else ","
+        for number, row in rows(file, delimiter):
+            yield f"{file}, line {number}", row
+
+
+def cell(row: dict[str, Any], column: str, place: str, key: str) -> Any:
+    """A cell that must hold something.
+
+    Raises :class:`InputError` that names the row's columns, and the setting ``key`` that chooses
+    this one.
+    """
+    if column not in row:
+        raise InputError(
+            f"{place}: no column '{column}'; it has {', '.join(map(str, row))}. "
+            f"Set {key} to the column's name"
+        )
+    value = row[column]
+    if value is None or not str(value).strip():
+        raise InputError(f"{place}: column '{column}' is empty; fill it or leave the row out")
+    return value
+
+
+def _parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{file}, row {number}", row
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{file}, after row {number}: cannot be read as Parquet ({reason}); write it again"
+        ) from error
+
+
+def named_among(names: Sequence[str] | None, found: Sequence[str], path: str) -> list[str]:
+    """The domains asked for, or all that were found, sorted.
+
+    Raises :class:`InputError` for one that is not there.
+    """
+    for name in names or ():
+        if name not in found:
+            there = ", ".join(sorted(found)[:20])
+            raise InputError(f"{path} has no domain '{name}'; it has {there or 'no rows'}")
+    return list(names or sorted(found))
