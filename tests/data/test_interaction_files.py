@@ -39,7 +39,9 @@ def write(folder, kind, rows=SALES):
 
 def load(path, **changes):
     return load_domains(
-        InteractionFileSettings.model_validate({"path": str(path), "negatives": 5, **COLUMNS, **changes})
+        InteractionFileSettings.model_validate(
+            COLUMNS | {"path": str(path), "negatives": 5} | changes
+        )
     )
 
 

@@ -75,7 +75,7 @@ def _read_hub(name: str, columns: tuple[str, str, str]) -> Iterator[tuple[str, s
         raise InputError(
             f"data path '{name}' is no file here, and could not be loaded from the hub "
             f"({str(error).strip().splitlines()[0]}); check the name and the network, or give a "
-            ".csv or .jsonl file"
+            ".csv, .jsonl or .parquet file"
         ) from error
     for split, dataset in splits.items():
         feature = dataset.features.get(columns[1])
