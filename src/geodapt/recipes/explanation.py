@@ -119,7 +119,7 @@ def _describe(location: _Location) -> str:
 
 def _kind(holder: Any) -> str:
     """``kind csv`` for a member of a union that is told apart by its kind; else nothing."""
-    field = holder.model_fields.get("kind") if isinstance(holder, type) else None
+    field = next((member.model_fields.get("kind") for member in _models(holder)), None)
     values = get_args(field.annotation) if field else ()
     return f"kind {' or '.join(map(str, values))}" if values else ""
 
