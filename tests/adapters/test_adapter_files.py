@@ -197,17 +197,6 @@ def test_another_base_is_refused_and_another_path_is_not(tmp_path):
         AdapterBank(other).load("toys", tmp_path / "toys")
 
 
-def test_a_head_trained_with_the_adapter_needs_a_base_without_it(tmp_path):
-    model = get_peft_model(
-        seeded("llama"), LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])
-    )
-    model.save_pretrained(tmp_path / "toys")
-    assert Adapter.from_pretrained(tmp_path / "toys").heads == ("lm_head",)
-    with pytest.raises(InputError, match="carries its own trained lm_head"):
-        AdapterBank(seeded("llama")).load("toys", tmp_path / "toys")
-    AdapterBank(seeded("llama").model).load("toys", tmp_path / "toys")
-
-
 def test_layers_that_are_stored_transposed(tmp_path):
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=2, n_head=2)

@@ -15,7 +15,9 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 from torch import Tensor
 
+from geodapt.adapters.heads import Head
 from geodapt.adapters.kinds import LINEAR, Kind, indexed
+from geodapt.adapters.model_class import PEFT_HEADS
 from geodapt.files import hash_tensors
 
 
@@ -53,8 +55,9 @@ class Adapter:
     config: LoraConfig
     base_sha256: str | None = None
     """Fingerprint of the base's layers that it was trained on, where geodapt saved it."""
-    heads: tuple[str, ...] = field(default=())
-    """Modules that PEFT trained in full beside the factors (``modules_to_save``)."""
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    """Modules that were trained in full beside the factors (``modules_to_save``), by path: each
+    module's tensors by their names in it."""
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     """By layer, what the factors belong to, where that is not a linear layer."""
     magnitudes: Mapping[str, Tensor] = field(default_factory=dict)
@@ -90,12 +93,14 @@ class Adapter:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the factors: the same for the same update, whatever folder it lies in."""
+        """Hash of factors and heads: the same for the same update, whatever folder it lies in."""
         tensors = {}
         for path, (A, B, scale) in self.factors.items():
             tensors[f"{path}.A"], tensors[f"{path}.B"] = A, B
             tensors[f"{path}.scale"] = torch.tensor(scale, dtype=torch.float64)
         tensors |= {f"{path}.magnitude": value for path, value in self.magnitudes.items()}
+        for path, head in self.heads.items():
+            tensors |= {f"{path}.{key}": tensor for key, tensor in head.items()}
         return hash_tensors(tensors)
 
     @property
@@ -104,13 +109,18 @@ class Adapter:
         return max(factors.rank for factors in self.factors.values())
 
     @property
+    def layers(self) -> list[str]:
+        """The paths of the modules that it changes by factors, as ``target_modules`` names them."""
+        return [p for p in self.factors if self.kinds.get(p, LINEAR).name != "parameter"]
+
+    @property
     def targets(self) -> list[str]:
         """The last names of the layers that it touches."""
         return sorted({indexed(path)[0].rsplit(".", 1)[-1] for path in self.factors})
 
     @property
     def parameters(self) -> int:
-        """How many numbers the factors hold."""
+        """How many numbers the factors hold, heads apart."""
         pairs = sum(f.A.numel() + f.B.numel() for f in self.factors.values())
         return pairs + sum(magnitude.numel() for magnitude in self.magnitudes.values())
 
@@ -124,8 +134,23 @@ class Adapter:
         """Frobenius norm of the whole update, over all layers."""
         return math.sqrt(sum(factors.norm() ** 2 for factors in self.factors.values()))
 
-    def under(self, paths: Mapping[str, str]) -> "Adapter":
+    def without_heads(self) -> "Adapter":
+        """The same factors without the modules that were trained in full."""
+        if not self.heads:
+            return self
+        config: Any = copy.deepcopy(self.config)
+        config.modules_to_save = None
+        if config.task_type in PEFT_HEADS:
+            config.task_type = None
+        # A name may mean a layer of a head too, now that heads are not trained in full.
+        config.target_modules = set(self.layers)
+        config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
+        return replace(self, heads={}, config=config)
+
+    def under(self, paths: Mapping[str, str], heads: Mapping[str, str]) -> "Adapter":
         """The same adapter under a model's layer paths, without what ``paths`` lacks.
+
+        ``heads`` are the paths of modules that were trained in full.
 
         The configuration stays as it is, and speaks of the adapter's own paths.
         """
@@ -136,6 +161,7 @@ class Adapter:
         return replace(
             self,
             factors=renamed(self.factors),
+            heads={heads[path]: head for path, head in self.heads.items() if path in heads},
             kinds=renamed(self.kinds),
             magnitudes=renamed(self.magnitudes),
             errors=renamed(self.errors),

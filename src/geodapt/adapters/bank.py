@@ -21,7 +21,8 @@ from geodapt.adapters import compiled
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.fitting import Fitted, fit
 from geodapt.adapters.folding import fold, unfold
-from geodapt.adapters.gates import Gate, Mix, Off, Terms, TopAtoms, as_gate, names_of
+from geodapt.adapters.gates import Gate, Mix, Off, Terms, TopAtoms, as_gate, names_of, terms
+from geodapt.adapters.heads import Head, Heads, check_terms, inside
 from geodapt.adapters.hooks import Attachment, bind_checkpointing, strip
 from geodapt.adapters.plan import Plan
 from geodapt.adapters.residency import Residency
@@ -83,6 +84,7 @@ class AdapterBank(nn.Module):
         self._residency = Residency(
             capacity, self._stack_up, self._unstack, self.lock, self._require_here
         )
+        self._heads = Heads(self)
         self._plans: dict[Gate, Plan] = {}
         self._alive: WeakSet[Plan] = WeakSet()
         self._active: ContextVar[Plan | None] = ContextVar("gate", default=None)
@@ -176,13 +178,16 @@ class AdapterBank(nn.Module):
         targets: str | Iterable[str] = "all-linear",
         dropout: float = 0.0,
         rslora: bool = False,
+        modules_to_save: Iterable[str] | None = None,
     ) -> None:
         """Add a new adapter that changes nothing yet (``B = 0``), ready for :meth:`train_only`.
 
-        ``targets`` as in :func:`geodapt.adapters.targets.choose`.
+        ``targets`` as in :func:`geodapt.adapters.targets.choose`. ``modules_to_save`` are names
+        in which the paths of modules end that train in full; by default those that a classifier
+        has beside its base model, as in PEFT.
         """
         self._require_new(name)
-        self.add(name, fresh(self.model, rank, alpha, targets, dropout, rslora))
+        self.add(name, fresh(self.model, rank, alpha, targets, dropout, rslora, modules_to_save))
 
     def add(self, name: str, adapter: Adapter) -> None:
         """Add an adapter under a name.
@@ -211,6 +216,7 @@ class AdapterBank(nn.Module):
             del self._adapters[name], self._fitted[name]
             if key_of(name) in self.masters:
                 del self.masters[key_of(name)]
+            self._heads.keep(self._adapters)
             touched = {path for adapter in self._adapters.values() for path in adapter.factors}
             for path in self._stacks.keys() - touched:
                 del self._stacks[path]
@@ -240,15 +246,17 @@ class AdapterBank(nn.Module):
         self._require(weights)
         with self.lock:
             self._require_here(weights)
-            self._originals = fold(
-                self.model, {name: self._local(name) for name in weights}, weights
-            )
+            adapters = {name: self._local(name) for name in weights}
+            check_terms(adapters, terms(weights))
+            with self._heads.merged(adapters.values()):
+                self._originals = fold(self.model, adapters, weights)
             self._renew_plans()
 
     def unmerge(self) -> None:
         """Give the base the very weights that it had before :meth:`merge_into_base`."""
         with self.lock:
             unfold(self.model, self._originals)
+            self._heads.unmerge()
             self._originals = {}
             self._renew_plans()
 
@@ -264,6 +272,7 @@ class AdapterBank(nn.Module):
                 raise InputError("a gate of this bank is running; end it first")
             self._residency.release(self._resting.names)
             self._resting, self.closed = Plan(self, Off()), True
+            self._heads.keep({})
             for attachment in self._attached.values():
                 attachment.detach()
             self._attached.clear()
@@ -285,12 +294,15 @@ class AdapterBank(nn.Module):
         self._require(names)
         with self.lock:
             self._require_here(names)
+            for row in dict.fromkeys(self.active_plan().gate.entries):
+                check_terms(self._adapters, row, names)
             changed = self.training_names.symmetric_difference(names)
             self.training_names = frozenset(names)
             for name in changed:
                 master = self._trainable(name).requires_grad_(name in names)
                 self._adapters[name] = master.snapshot()
                 self._residency.forget(name)
+                self._heads.forget(name)
                 if self._residency.held(name):  # freed inside of a gate that uses it
                     self._residency.hold([name], self.training_names)
                     self._residency.release([name])
@@ -377,8 +389,7 @@ class AdapterBank(nn.Module):
     def restrict(self, entries: Sequence[Terms], path: str) -> list[Terms]:
         """A gate's entries without the adapters that do not touch a layer."""
         return [
-            tuple((n, w) for n, w in terms if path in self._adapters[n].factors)
-            for terms in entries
+            tuple((n, w) for n, w in row if path in self._adapters[n].factors) for row in entries
         ]
 
     def rank_at(self, name: str, path: str) -> int:
@@ -392,6 +403,17 @@ class AdapterBank(nn.Module):
 
     def dropout_of(self, name: str) -> float:
         return self._adapters[name].config.lora_dropout
+
+    def heads_of(self, name: str) -> Mapping[str, Head]:
+        """The modules that an adapter brings trained in full."""
+        return self._adapters[name].heads
+
+    def master_head(self, name: str, path: str) -> dict[str, Tensor]:
+        return self._trainable(name).head(path)
+
+    def touches(self, path: str) -> bool:
+        """Whether adapters change something inside of a module."""
+        return any(inside(p, [path]) for p in self._attached) or self._heads.within(path)
 
     def masters_of(self, name: str, path: str) -> tuple[Tensor, Tensor, float]:
         return self._trainable(name).factors(path)
@@ -428,6 +450,7 @@ class AdapterBank(nn.Module):
 
     def _apply(self, fn: Callable, recurse: bool = True) -> "AdapterBank":
         self.model._apply(fn)
+        self._heads.forget()
         self._renew_plans()
         return super()._apply(fn, recurse)
 
@@ -439,6 +462,8 @@ class AdapterBank(nn.Module):
             gate = TopAtoms(gate.keep, Mix(dict.fromkeys(self.names, 1.0)), gate.per)
         names = names_of(gate)
         self._require(names)
+        for row in dict.fromkeys(gate.entries):
+            check_terms(self._adapters, row, self.training_names)
         self._residency.hold(names, self.training_names, wait, beside)
         try:
             with self.lock:
@@ -460,6 +485,7 @@ class AdapterBank(nn.Module):
 
     def _admit(self, name: str, fitted: Fitted) -> None:
         self._adapters[name], self._fitted[name] = fitted.local, fitted
+        self._heads.attach(fitted.local)
         for path in fitted.local.factors:
             if path in self._attached:
                 continue
@@ -493,7 +519,8 @@ class AdapterBank(nn.Module):
         if key not in self.masters:
             adapter = self._adapters[name]
             devices = {path: device_of(self._layers[path]) for path in adapter.factors}
-            self.masters[key] = Trainable(adapter, devices).requires_grad_(False)
+            places = {path: self.model.get_submodule(path) for path in adapter.heads}
+            self.masters[key] = Trainable(adapter, devices, places).requires_grad_(False)
         return self.masters[key]  # type: ignore[return-value]
 
     @torch.inference_mode(False)  # what is stacked for one pass serves all, training among them
@@ -509,6 +536,7 @@ class AdapterBank(nn.Module):
         self._renew_plans(name)
 
     def _unstack(self, name: str) -> None:
+        self._heads.forget(name)
         for path in self._adapters[name].factors:
             self._stacks[path].drop(name)
         self._renew_plans(name)

@@ -8,6 +8,7 @@ from torch import nn
 
 from geodapt.adapters import model_class
 from geodapt.adapters.adapter import Adapter
+from geodapt.adapters.heads import check_head, inside, named
 from geodapt.adapters.paths import Naming, absent_parts, find, tower
 from geodapt.adapters.targets import adaptable, features, fingerprint
 from geodapt.errors import InputError, InputWarning
@@ -22,6 +23,8 @@ class Fitted:
     source: Adapter
     paths: dict[str, str]
     """The model's path by the adapter's own, for each layer that both have."""
+    heads: dict[str, str]
+    """The same for the modules that the adapter brings trained in full."""
 
     def restored(self, local: Adapter) -> Adapter:
         """``local``, whose factors have changed since, under the adapter's own paths."""
@@ -31,7 +34,11 @@ class Fitted:
             path: local.factors[self.paths[path]] if path in self.paths else value
             for path, value in self.source.factors.items()
         }
-        return replace(self.source, factors=factors)
+        heads = {
+            path: local.heads[self.heads[path]] if path in self.heads else head
+            for path, head in self.source.heads.items()
+        }
+        return replace(self.source, factors=factors, heads=heads)
 
 
 def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
@@ -42,7 +49,7 @@ def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
 
     Raises :class:`InputError` when the base lacks a layer that it targets, has other widths or
     other weights than those that it was trained on, when the adapter lacks factors for a layer
-    that its configuration targets, or when it brings a head of its own.
+    that its configuration targets, or when a head of its own is not one for this base.
     """
     if adapter.magnitudes:
         raise InputError(
@@ -68,9 +75,9 @@ def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
                     f"base has {wanted} (layer {path}); was it trained on another model?"
                 )
     _check_complete(model, name, adapter, naming)
-    _check_heads(model, name, adapter, naming)
+    heads = _fit_heads(model, name, adapter, naming)
     _check_base(model, name, adapter, paths)
-    return Fitted(adapter.under(paths), adapter, paths)
+    return Fitted(adapter.under(paths, heads), adapter, paths, heads)
 
 
 def _check_lacking(
@@ -121,14 +128,39 @@ def _check_complete(model: nn.Module, name: str, adapter: Adapter, naming: Namin
         )
 
 
-def _check_heads(model: nn.Module, name: str, adapter: Adapter, naming: Naming) -> None:
-    here = [head for head in adapter.heads if _has(model, naming.to_model(head))]
-    if here:
+def _fit_heads(model: nn.Module, name: str, adapter: Adapter, naming: Naming) -> dict[str, str]:
+    """The model's path of each module that the adapter brings trained in full."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    here = {head: naming.to_model(head) for head in adapter.heads}
+    lacking = [head for head, path in here.items() if path not in modules]
+    parts = absent_parts(model, [here[head] for head in lacking])
+    for head in lacking:
+        if parts[here[head]] is None:
+            raise InputError(
+                f"adapter '{name}' brings its own {head} (modules_to_save), which "
+                f"{type(model).__name__} does not have; was it trained on another model?"
+            )
+    if lacking:
+        _say_left_out(model, name, parts.values())
+    heads = {head: path for head, path in here.items() if head not in lacking}
+    for head, path in heads.items():
+        check_head(name, head, modules[path], adapter.heads[head])
+        touched = next((own for own in adapter.factors if inside(own, [head])), None)
+        if touched:
+            raise InputError(
+                f"adapter '{name}' brings {head} trained in full (modules_to_save) and factors for "
+                f"{touched} beside it; train one of them, not both"
+            )
+    wanted = named(model, adapter.config.modules_to_save or (), naming.to_adapter)
+    missing = [path for path in wanted if not inside(path, adapter.heads)]
+    if not model_class.has_task(adapter.config, model):
+        missing = [path for path in missing if tower(path)]
+    if missing and adapter.config.modules_to_save:
         raise InputError(
-            f"adapter '{name}' carries its own trained {', '.join(here)} "
-            "(modules_to_save), which adapters on one base cannot share; "
-            "load the base without that head, or save the adapter without it"
+            f"adapter '{name}' has no tensors for {missing[0]}, which its configuration says was "
+            "trained in full (modules_to_save); save or download it again"
         )
+    return heads
 
 
 def _check_base(model: nn.Module, name: str, adapter: Adapter, paths: dict[str, str]) -> None:
@@ -144,11 +176,3 @@ def _check_base(model: nn.Module, name: str, adapter: Adapter, paths: dict[str, 
         f"adapter '{name}' was trained on '{theirs}', whose weights differ from this base's "
         f"('{ours}'); load the base that it was trained on"
     )
-
-
-def _has(model: nn.Module, path: str) -> bool:
-    try:
-        model.get_submodule(path)
-    except AttributeError:
-        return False
-    return True

@@ -1,29 +1,48 @@
 """Which model class an adapter's configuration names, and so whose layer paths it has."""
 
+import re
+from collections.abc import Collection
 from typing import Any
 
 from peft import LoraConfig
 from torch import nn
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
 )
+
+from geodapt.adapters.heads import inside, named
 
 TASKS = {
     "CAUSAL_LM": set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()),
     "SEQ_2_SEQ_LM": set(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values()),
+    "SEQ_CLS": set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.values()),
+    "TOKEN_CLS": set(MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES.values()),
+    "QUESTION_ANS": set(MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES.values()),
 }
+PEFT_HEADS = {
+    "SEQ_CLS": ("classifier", "score"),
+    "TOKEN_CLS": ("classifier", "score"),
+    "QUESTION_ANS": ("qa_outputs",),
+}
+"""Modules that PEFT trains in full for a task whether or not the configuration says so."""
+CLASSIFYING = re.compile(r"For\w*(Classification|QuestionAnswering|MultipleChoice)$")
 
 
-def class_of(model: nn.Module) -> dict[str, Any]:
+def class_of(model: nn.Module, heads: Collection[str] = ()) -> dict[str, Any]:
     """The fields of a PEFT configuration that name a model's class.
 
-    The task for a language model, by which PEFT and servers choose the class; else the class
-    itself.
+    The task where there is one, by which PEFT and servers choose the class; else the class
+    itself, and also where the adapter, whose ``heads`` are given, is without one that PEFT
+    expects for the task.
     """
     name = type(model).__name__
     for task, names in TASKS.items():
-        if name in names:
+        expected = named(model, PEFT_HEADS.get(task, ()))
+        if name in names and all(inside(path, heads) for path in expected):
             return {"task_type": task}
     return {"auto_mapping": {"base_model_class": name, "parent_library": type(model).__module__}}
 
@@ -32,6 +51,16 @@ def trained_on(config: LoraConfig) -> str | None:
     """The class that a configuration names itself."""
     mapping = config.auto_mapping
     return mapping.get("base_model_class") if isinstance(mapping, dict) else None
+
+
+def task_heads(model: nn.Module) -> list[str]:
+    """The modules of a classifier, tagger or answerer that its base model is without."""
+    if not CLASSIFYING.search(type(model).__name__):
+        return []
+    base, parts = getattr(model, "base_model_prefix", ""), dict(model.named_children())
+    if base not in parts:
+        return named(model, [name for names in PEFT_HEADS.values() for name in names])
+    return [name for name, part in parts.items() if name != base and part.state_dict()]
 
 
 def has_task(config: LoraConfig, model: nn.Module) -> bool:

@@ -1,9 +1,11 @@
 """PEFT's adapter folders: ``adapter_config.json`` beside ``adapter_model.safetensors``."""
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import HfHubHTTPError, LocalEntryNotFoundError
@@ -13,7 +15,9 @@ from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.fields import check_fields
-from geodapt.adapters.peft_tensors import parse, serialise
+from geodapt.adapters.heads import group
+from geodapt.adapters.model_class import PEFT_HEADS
+from geodapt.adapters.peft_tensors import Contents, parse, serialise
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
 
@@ -35,7 +39,7 @@ def read(source: str | Path) -> Adapter:
     found = parse(folder, config, tensors)
     if not found.factors:
         raise InputError(f"adapter '{folder}' holds no LoRA factors")
-    heads = _heads(folder, config, found.rest)
+    heads = _heads(folder, config, found)
     return Adapter(
         found.factors,
         config,
@@ -85,10 +89,30 @@ def _write_files(adapter: Adapter, folder: Path) -> None:
         metadata["base_sha256"] = adapter.base_sha256
     settings = {
         key: sorted(value) if isinstance(value, set) else value
-        for key, value in adapter.config.to_dict().items()
+        for key, value in _complete(adapter).to_dict().items()
     }
     write_tensors(folder / WEIGHTS, serialise(adapter), metadata)
     write_json(folder / CONFIG, settings | {"inference_mode": True})
+
+
+def _complete(adapter: Adapter) -> LoraConfig:
+    """The adapter's configuration, made to name all that it changes and nothing else.
+
+    PEFT applies a factor, and a module trained in full, only where the configuration names it,
+    and fails on a module that it names and the file lacks.
+    """
+    config: Any = copy.deepcopy(adapter.config)
+    names = list(config.modules_to_save or ()) if adapter.heads else []
+    if not config.ensure_weight_tying:  # else the configuration names the embedding alone
+        names += [path for path in adapter.heads if not path.endswith(tuple(names))]
+    config.modules_to_save = names or None
+    if not adapter.heads and config.task_type in PEFT_HEADS:
+        config.task_type = None
+    named = config.target_modules == "all-linear" or adapter.targeted(adapter.layers)
+    if named is not True and len(named) < len(adapter.layers):
+        config.target_modules = set(adapter.layers)
+        config.layers_to_transform = config.layers_pattern = config.exclude_modules = None
+    return config
 
 
 def _config(folder: Path, content: Any) -> LoraConfig:
@@ -104,11 +128,22 @@ def _config(folder: Path, content: Any) -> LoraConfig:
         raise InputError(f"{folder / CONFIG} is not a valid LoRA configuration: {error}") from error
 
 
-def _heads(folder: Path, config: LoraConfig, rest: dict[str, Tensor]) -> tuple[str, ...]:
-    """The modules that were trained in full, of which the tensors are that are no factors."""
-    if rest and not config.modules_to_save:
+def _heads(folder: Path, config: LoraConfig, found: Contents) -> dict[str, dict[str, Tensor]]:
+    """The modules that were trained in full, of which the tensors are that are no factors.
+
+    With ``ensure_weight_tying`` a copy of an embedding that was trained in full is the layer
+    that is tied to it.
+    """
+    heads = group(found.rest, config.modules_to_save or ())
+    if "" in heads:
         raise InputError(
-            f"adapter '{folder}' holds '{next(iter(rest))}', which is no LoRA factor of a linear "
-            "layer"
+            f"adapter '{folder}' holds '{next(iter(heads['']))}', which is no LoRA factor of a "
+            "linear layer, and of no module that its modules_to_save names"
         )
-    return tuple(sorted({key.rsplit(".", 1)[0] for key in rest}))
+    if config.ensure_weight_tying:
+        trained = [tensor for head in heads.values() for tensor in head.values()]
+        for key, tensor in list(found.copies.items()):
+            if any(torch.equal(tensor, other) for other in trained):
+                path, _, name = key.rpartition(".")
+                heads[path] = {name: found.copies.pop(key)}
+    return heads

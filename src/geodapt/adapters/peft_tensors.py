@@ -117,6 +117,8 @@ def serialise(adapter: Adapter) -> dict[str, Tensor]:
         kernel = adapter.kinds.get(path, LINEAR).kernel
         shape = (1, -1, *(1 for _ in kernel)) if kernel else (-1,)
         tensors[f"{path}.lora_magnitude_vector"] = magnitude.view(shape)
+    for path, head in adapter.heads.items():
+        tensors |= {f"{path}.{name}": tensor for name, tensor in head.items()}
     for path, tensor in adapter.copies.items():
         tensors[f"{_copy_key(adapter, path)}"] = tensor
     return {PREFIX + key: tensor for key, tensor in tensors.items()}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
 from geodapt.adapters.forms import Form, Source
-from geodapt.adapters.gates import Gate, Terms, TopAtoms, names_of
+from geodapt.adapters.gates import Gate, Mix, Terms, TopAtoms, names_of
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,11 +35,20 @@ class Plan:
         self.training = self.names & self.bank.training_names
         self._steps: dict[str, Step | None] = {}
         self.parts: list[tuple[Plan, int]] | None = None  # made where rows must run apart
+        self._alone: dict[Terms, Plan] = {}
         if self.training and isinstance(self.gate, TopAtoms):
             raise InputError(
                 f"TopAtoms acts on frozen adapters, and '{min(self.training)}' is training; "
                 "call train_only() first"
             )
+
+    def alone(self, terms: Terms) -> "Plan":
+        """What the gate does to rows with these terms, when they run by themselves."""
+        if terms not in self._alone:
+            mix, top = Mix(dict(terms)), self.gate
+            gate = TopAtoms(top.keep, mix, top.per) if isinstance(top, TopAtoms) else mix
+            self._alone[terms] = Plan(self.bank, gate)
+        return self._alone[terms]
 
     def run(
         self, path: str, layer: nn.Module, base: Callable[[Tensor], Tensor], x: Tensor

@@ -10,21 +10,49 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from geodapt.adapters.adapter import Adapter, Factors, scale_of
-from geodapt.adapters.model_class import class_of
+from geodapt.adapters.heads import inside, named
+from geodapt.adapters.model_class import class_of, task_heads
 from geodapt.adapters.targets import adaptable, choose, features
 from geodapt.errors import InputError
 
 
 class Trainable(nn.Module):
-    """An adapter's factors as float32 parameters, on the devices of their layers."""
+    """An adapter's factors and heads as float32 parameters, on the devices of their layers."""
 
-    def __init__(self, adapter: Adapter, devices: Mapping[str, torch.device]) -> None:
+    def __init__(
+        self,
+        adapter: Adapter,
+        devices: Mapping[str, torch.device],
+        modules: Mapping[str, nn.Module],
+    ) -> None:
+        """``modules`` are those of the base that the adapter's heads stand for."""
         super().__init__()
+        if len(adapter.heads) > 1 and adapter.config.ensure_weight_tying:
+            raise InputError(
+                f"the adapter ties {' and '.join(adapter.heads)} (ensure_weight_tying), which do "
+                "not train as one here; train it with PEFT, or without that setting"
+            )
         self.adapter = adapter
         for path, (A, B, _) in adapter.factors.items():
             for side, tensor in (("A", A), ("B", B)):
                 master = tensor.detach().to(devices[path], torch.float32, copy=True)
                 self.register_parameter(_key(path, side), nn.Parameter(master))
+        for path, head in adapter.heads.items():
+            buffers = dict(modules[path].named_buffers())
+            device = next(iter(modules[path].state_dict().values())).device
+            for name, tensor in head.items():
+                dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+                where = "cpu" if device.type == "meta" else device  # offloaded
+                master = tensor.detach().to(where, dtype, copy=True)
+                if name in buffers:
+                    self.register_buffer(_key(path, quoted(name)), master)
+                else:
+                    self.register_parameter(_key(path, quoted(name)), nn.Parameter(master))
+
+    def head(self, path: str) -> dict[str, Tensor]:
+        """The tensors of a module that trains in full, by their names in it."""
+        names = self.adapter.heads[path]
+        return {name: getattr(self, _key(path, quoted(name))) for name in names}
 
     def factors(self, path: str) -> tuple[Tensor, Tensor, float]:
         """``A``, ``B`` and the scale at one layer."""
@@ -37,7 +65,11 @@ class Trainable(nn.Module):
         for path in self.adapter.factors:
             A, B, scale = self.factors(path)
             factors[path] = Factors(A.detach().cpu().clone(), B.detach().cpu().clone(), scale)
-        return replace(self.adapter, factors=factors)
+        heads = {
+            path: {name: t.detach().cpu().clone() for name, t in self.head(path).items()}
+            for path in self.adapter.heads
+        }
+        return replace(self.adapter, factors=factors, heads=heads)
 
 
 def fresh(
@@ -47,10 +79,15 @@ def fresh(
     targets: str | Iterable[str],
     dropout: float = 0.0,
     rslora: bool = False,
+    modules_to_save: Iterable[str] | None = None,
 ) -> Adapter:
     """A new adapter for a model by PEFT's rule: A uniform within ``1 / sqrt(in)``, B zero.
 
-    Raises :class:`InputError` for a rank or dropout out of range, or targets that match nothing.
+    ``modules_to_save`` end the paths of modules that train in full, beginning with the base's
+    values; None is a classifier's own head, which no base model has.
+
+    Raises :class:`InputError` for a rank or dropout out of range, targets or modules that match
+    nothing, and a module that is quantized or offloaded.
     """
     if rank < 1:
         raise InputError(f"rank {rank} is out of range; give at least 1")
@@ -58,7 +95,13 @@ def fresh(
         raise InputError(f"dropout {dropout} is out of range; give 0 or more, below 1")
     wanted = targets if isinstance(targets, str) else list(targets)
     layers = adaptable(model)
-    paths = choose(model, wanted)
+    saved = task_heads(model) if modules_to_save is None else list(modules_to_save)
+    heads = {path: _head(model, path) for path in named(model, saved)}
+    if saved and not heads:
+        raise InputError(f"modules_to_save {saved} match no module of {type(model).__name__}")
+    paths = [path for path in choose(model, wanted) if not inside(path, heads)]
+    if not paths:
+        raise InputError(f"targets {targets!r} match only modules that train in full ({saved})")
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes any number
@@ -66,14 +109,28 @@ def fresh(
         lora_dropout=dropout,
         use_rslora=rslora,
         fan_in_fan_out=any(isinstance(layers[path], Conv1D) for path in paths),
-        **class_of(model),
+        modules_to_save=saved or None,
+        **class_of(model, heads),
     )
     factors = {}
     for path in paths:
         width, out = features(layers[path])  # type: ignore[misc]
         A = torch.empty(rank, width).uniform_(-(width**-0.5), width**-0.5)
         factors[path] = Factors(A, torch.zeros(out, rank), scale_of(config, path, rank))
-    return Adapter(factors, config)
+    return Adapter(factors, config, heads=heads)
+
+
+def _head(model: nn.Module, path: str) -> dict[str, Tensor]:
+    """A module's own tensors, to begin with."""
+    tensors = model.get_submodule(path).state_dict()
+    for name, tensor in tensors.items():
+        if type(tensor) is not Tensor or tensor.device.type == "meta":
+            what = "offloaded" if tensor.device.type == "meta" else "quantized"
+            raise InputError(
+                f"{path} cannot train in full (modules_to_save), since its {name} is {what}; "
+                "load the base with that module as it is"
+            )
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
 def key_of(name: str) -> str:
