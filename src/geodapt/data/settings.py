@@ -22,6 +22,8 @@ PACKAGES = {  # distribution: module
     "torch": "torch",
     "matplotlib": "matplotlib",
 }
+DEMO = {"sympy", "scikit-learn", "networkx", "matplotlib"}
+"""Those that the extra ``demo`` installs; geodapt itself needs the others."""
 
 # The rarer genres come first: a movie belongs to the first group that it fits, and most fit Drama.
 GROUPS = {

@@ -17,6 +17,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from geodapt.errors import InputError
+from geodapt.extras import missing
 from geodapt.geometry import lorentz, scaling
 from geodapt.geometry.graphs import distances_beside_edges
 from geodapt.progress import bar
@@ -133,9 +134,7 @@ def ollivier_ricci(
     try:
         import ot
     except ImportError as error:
-        raise InputError(
-            "Ollivier-Ricci curvature needs optimal transport: pip install 'geodapt[probe]'"
-        ) from error
+        raise missing("Ollivier-Ricci curvature needs optimal transport", "probe") from error
     n = int(edges.max()) + 1
     both = np.concatenate([edges.numpy(), edges.flip(1).numpy()])
     graph = csr_array((np.ones(len(both), dtype=np.int32), both.T), shape=(n, n))

@@ -3,15 +3,15 @@
     weight = manifold.parameter(torch.randn(1000, 64) / 8, c=1.0)
     geoopt.optim.RiemannianAdam([weight], lr=1e-2)
 
-Each step equals that of geoopt's own ``Lorentz`` parameter with one dimension more. Needs
-``pip install 'geodapt[manifold]'``.
+Each step equals that of geoopt's own ``Lorentz`` parameter with one dimension more. Needs the
+extra ``manifold``.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodapt.errors import InputError
+from geodapt.extras import missing
 from geodapt.geometry import _domain, lorentz
 from geodapt.geometry._rows import combine, dot, dots, square
 from geodapt.geometry._whole import one_pass
@@ -19,9 +19,8 @@ from geodapt.geometry._whole import one_pass
 try:
     import geoopt
 except ImportError as error:  # an extra: everything else here works without it
-    raise InputError(
-        "Riemannian optimizers come from geoopt, which is not installed: "
-        "pip install 'geodapt[manifold]'"
+    raise missing(
+        "Riemannian optimizers come from geoopt, which is not installed", "manifold"
     ) from error
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from geodapt.errors import InputError
+from geodapt.extras import missing
 from geodapt.progress import bar
 
 FIGURES = {"acc": "accuracy", "acc_norm": "accuracy_norm"}
@@ -18,9 +19,10 @@ FIGURES = {"acc": "accuracy", "acc_norm": "accuracy_norm"}
 def require_harness() -> None:
     """Raise :class:`InputError` where lm-eval is not installed."""
     if importlib.util.find_spec("lm_eval") is None:
-        raise InputError(
-            "tasks are asked through lm-eval, which is not installed: pip install 'geodapt[eval]'; "
-            "or leave tasks out and measure perplexity on a text"
+        raise missing(
+            "tasks are asked through lm-eval, which is not installed; leave tasks out and measure "
+            "perplexity on a text, or install it",
+            "eval",
         )
 
 

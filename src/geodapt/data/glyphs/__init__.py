@@ -11,14 +11,11 @@ Unicode names has them. Fonts are domains, scripts are data sets.
 
 from importlib.util import find_spec
 
-from geodapt.errors import InputError
+from geodapt.extras import missing
 
 for _package in ("PIL", "fontTools"):
     if find_spec(_package) is None:
-        raise InputError(
-            f"characters are drawn with {_package}, which is not installed: "
-            "pip install 'geodapt[glyphs]'"
-        )
+        raise missing(f"characters are drawn with {_package}, which is not installed", "glyphs")
 
 from geodapt.data.glyph_settings import GlyphSettings  # noqa: E402
 from geodapt.data.glyphs.fonts import Font  # noqa: E402

@@ -13,6 +13,7 @@ from fontTools.ttLib import TTFont, TTLibError
 from geodapt.data.glyph_settings import MATPLOTLIB
 from geodapt.data.glyphs.taxonomy import path as path_of
 from geodapt.errors import InputError
+from geodapt.extras import missing
 from geodapt.progress import track
 
 SHIPPED = (
@@ -74,9 +75,10 @@ def _files(place: str) -> list[Path]:
         try:
             import matplotlib
         except ImportError as error:
-            raise InputError(
-                "the built-in fonts are matplotlib's, which is not installed: pip install "
-                "'geodapt[glyphs]', or name your own by data.fonts=[FILE|FOLDER]"
+            raise missing(
+                "the built-in fonts are matplotlib's, which is not installed; name your own by "
+                "data.fonts=[FILE|FOLDER], or install them",
+                "glyphs",
             ) from error
         folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
         return [folder / f"{stem}.ttf" for stem in (*SHIPPED, *TEX)]

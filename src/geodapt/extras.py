@@ -1,0 +1,42 @@
+"""What to run where an optional package is missing."""
+
+import importlib.metadata
+import json
+import shlex
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from geodapt.errors import InputError
+
+INDEX = "geodapt"
+"""What to install where nothing says where this geodapt came from: the name on a package index."""
+
+
+def install(extra: str) -> str:
+    """The command that adds an extra to this very geodapt: its checkout, its wheel or the index."""
+    return f"pip install {_source(extra)}"
+
+
+def missing(what: str, extra: str) -> InputError:
+    """The error for a feature whose packages are not there."""
+    return InputError(f"{what}: {install(extra)}")
+
+
+@cache
+def _source(extra: str) -> str:
+    """``-e '/folder[extra]'`` for a checkout, ``'/x.whl[extra]'``, or the name on an index."""
+    try:
+        written = importlib.metadata.distribution("geodapt").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:  # run from a folder of sources
+        written = None
+    try:
+        origin = json.loads(written or "{}")
+    except ValueError:
+        origin = {}
+    url = urlparse(str(origin.get("url", "")))
+    path = Path(unquote(url.path))
+    if url.scheme != "file" or not path.exists():
+        return shlex.quote(f"{INDEX}[{extra}]")
+    editable = "-e " if origin.get("dir_info", {}).get("editable") else ""
+    return editable + shlex.quote(f"{path}[{extra}]")
