@@ -172,7 +172,7 @@ def test_an_unknown_domain():
 
 def test_a_missing_package(monkeypatch):
     monkeypatch.setitem(api_calls.PACKAGES, "scikit-learn", "no_such_module")
-    with pytest.raises(InputError, match=r"not installed: pip install .*geodapt.*\[demo\]"):
+    with pytest.raises(InputError, match=r"not installed: pip install .*\[demo\]"):
         load_domains(ApiCallSettings(domains=["scikit-learn"]))
 
 
