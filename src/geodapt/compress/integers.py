@@ -1,20 +1,27 @@
 """A weight as torchao's integers, and those integers as bytes."""
 
+import sys
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
-from torchao.quantization import (
-    Int8Tensor,
-    Int8WeightOnlyConfig,
-    IntxUnpackedToInt8Tensor,
-    IntxWeightOnlyConfig,
-    PerAxis,
-    PerGroup,
-    quantize_,
-)
 
 from geodapt.compress.forms import Form
+from geodapt.errors import InputError
+
+
+def require_torchao() -> Any:
+    """torchao's quantization; raises :class:`InputError` where it is not installed."""
+    try:
+        import torchao.quantization
+    except ImportError:
+        raise InputError(
+            "integers are torchao's, which is not installed: pip install 'geodapt[quant]', or "
+            "choose the method svd, which needs nothing more"
+        ) from None
+    return torchao.quantization
 
 
 def narrow(dtype: torch.dtype) -> torch.dtype:
@@ -31,18 +38,18 @@ def quantise(W: Float[Tensor, "out in"], form: Form) -> Tensor:
     out_features, in_features = W.shape
     assert form.width is not None
     assert form.group is not None
-    config: Int8WeightOnlyConfig | IntxWeightOnlyConfig
+    ao = require_torchao()
     if form.is_int8_by_rows(in_features):
-        config = Int8WeightOnlyConfig(set_inductor_config=False)
+        config = ao.Int8WeightOnlyConfig(set_inductor_config=False)
     else:
-        config = IntxWeightOnlyConfig(
+        config = ao.IntxWeightOnlyConfig(
             getattr(torch, f"int{form.width}"),
-            PerAxis(0) if form.group == in_features else PerGroup(form.group),
+            ao.PerAxis(0) if form.group == in_features else ao.PerGroup(form.group),
             scale_dtype=narrow(W.dtype),
         )
     layer = torch.nn.Linear(in_features, out_features, bias=False, device="meta")
     layer.weight = torch.nn.Parameter(W.detach(), requires_grad=False)
-    quantize_(layer, config)
+    ao.quantize_(layer, config)
     return layer.weight.detach()
 
 
@@ -59,6 +66,7 @@ def unpack(
     """The tensor that :func:`pack` took apart."""
     assert form.width is not None
     assert form.group is not None
+    ao = require_torchao()
     count = shape[0] * shape[1]
     codes = unpack_bits(tensors["codes"], form.width, count).to(torch.int16)
     qdata = (codes - 2 ** (form.width - 1)).to(torch.int8).reshape(shape)
@@ -66,15 +74,15 @@ def unpack(
     block = (1, form.group)
     if form.is_int8_by_rows(shape[1]):
         zero = torch.zeros_like(scale, dtype=torch.int8)
-        return Int8Tensor(qdata, scale, list(block), dtype, zero_point=zero)
+        return ao.Int8Tensor(qdata, scale, list(block), dtype, zero_point=zero)
     zero = torch.zeros_like(scale, dtype=torch.int8)
     target = getattr(torch, f"int{form.width}")
-    return IntxUnpackedToInt8Tensor(qdata, scale, zero, target, block, dtype, None)
+    return ao.IntxUnpackedToInt8Tensor(qdata, scale, zero, target, block, dtype, None)
 
 
 def width_of(weight: Tensor) -> int:
     """Bits of an integer."""
-    if isinstance(weight, Int8Tensor):
+    if type(weight).__name__ == "Int8Tensor":
         return 8
     return int(str(weight.target_dtype).removeprefix("torch.int"))  # type: ignore[attr-defined]
 
@@ -86,7 +94,8 @@ def form_of(weight: Tensor) -> Form:
 
 def is_integers(weight: Tensor) -> bool:
     """Whether a weight is one of torchao's that :func:`quantise` makes."""
-    return isinstance(weight, Int8Tensor | IntxUnpackedToInt8Tensor)
+    ao = sys.modules.get("torchao.quantization")  # without it there are none
+    return ao is not None and isinstance(weight, ao.Int8Tensor | ao.IntxUnpackedToInt8Tensor)
 
 
 def pack_bits(codes: UInt8[Tensor, "..."], width: int) -> UInt8[Tensor, "bytes"]:

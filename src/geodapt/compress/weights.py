@@ -5,29 +5,26 @@ is of another kind, as torchao does it. So the model's code, ``generate``, PEFT 
 :class:`geodapt.adapters.AdapterBank` see nothing new.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import linear
-from torchao.utils import TorchAOBaseTensor
 
 from geodapt.compress import integers
 from geodapt.compress.forms import Form
 from geodapt.compress.integers import narrow
+from geodapt.compress.standin import StandIn, aten
 from geodapt.compress.svd import Factors, Whitening, truncate
 
 ROUNDS = 4
 """How often integers and correction are fitted to what the other leaves."""
 
 
-class LowRank(TorchAOBaseTensor):
+class LowRank(StandIn):
     """``W = B A``, or ``W = integers + B A``: two thin linear products in place of a thick one."""
-
-    tensor_data_names = ["A", "B"]
-    tensor_attribute_names: list[str] = []
-    optional_tensor_data_names = ["integers"]
 
     A: Float[Tensor, "rank in"]
     B: Float[Tensor, "out rank"]
@@ -42,27 +39,88 @@ class LowRank(TorchAOBaseTensor):
         super().__init__()
         self.A, self.B, self.integers = A, B, integers
 
+    def parts(self) -> dict[str, Tensor]:
+        parts = {"A": self.A, "B": self.B}
+        return parts if self.integers is None else {**parts, "integers": self.integers}
+
     def dequantize(self) -> Float[Tensor, "out in"]:
         """The matrix that it stands for."""
         low = self.B @ self.A
         return low if self.integers is None else low + self.integers.dequantize()
 
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is linear and not isinstance(args[0], LowRank):
+            return _linear(*args, **kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
 
-@LowRank.implements(torch.ops.aten.linear.default)
-@LowRank.implements_torch_function(linear)
-def _linear(func: Any, types: Any, args: tuple, kwargs: dict[str, Any]) -> Tensor:
-    x, weight, *rest = args
-    bias = rest[0] if rest else kwargs.get("bias")
-    y = linear(linear(x, weight.A), weight.B, bias)
-    return y if weight.integers is None else y + linear(x, weight.integers)
+
+def _linear(input: Tensor, weight: LowRank, bias: Tensor | None = None) -> Tensor:
+    y = linear(linear(input, weight.A), weight.B, bias)
+    return y if weight.integers is None else y + linear(input, weight.integers)
 
 
-@LowRank.implements(torch.ops.aten._to_copy.default)
-def _to_copy(func: Any, types: Any, args: tuple, kwargs: dict[str, Any]) -> LowRank:
-    """Another device or float type (torchao's own version knows devices alone)."""
-    weight = args[0]
-    to = weight._get_to_kwargs(*args[1:], **kwargs)
-    return weight._apply_fn_to_data(lambda part: part.to(device=to["device"], dtype=to["dtype"]))
+class Experts(StandIn):
+    """The stacked weights of fused experts: one compressed matrix per expert.
+
+    ``experts[i]`` is the dense matrix of expert i, so that a model that computes with one expert at
+    a time has one in memory; other operations see the dense stack.
+    """
+
+    def __new__(cls, weights: Sequence[Tensor], transposed: bool = False) -> "Experts":
+        out_features, in_features = weights[0].shape
+        shape = (in_features, out_features) if transposed else (out_features, in_features)
+        return torch.Tensor._make_wrapper_subclass(
+            cls, (len(weights), *shape), dtype=weights[0].dtype, device=weights[0].device
+        )
+
+    def __init__(self, weights: Sequence[Tensor], transposed: bool = False) -> None:
+        super().__init__()
+        self.transposed = transposed
+        """Whether the model's stack is ``(expert, in, out)`` and not ``(expert, out, in)``."""
+        self.count = len(weights)
+        for number, weight in enumerate(weights):
+            setattr(self, f"expert_{number}", weight)
+
+    def parts(self) -> dict[str, Tensor]:
+        return {f"expert_{number}": weight for number, weight in enumerate(self.weights)}
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Each expert's weight, output by input."""
+        return [getattr(self, f"expert_{number}") for number in range(self.count)]
+
+    def rebuilt(self, parts: dict[str, Tensor]) -> "Experts":
+        return Experts(list(parts.values()), self.transposed)
+
+    def expert(self, number: int) -> Tensor:
+        """The dense matrix of one expert, as the model's stack has it."""
+        W = dense(self.weights[number])
+        return W.T if self.transposed else W
+
+    def dequantize(self) -> Tensor:
+        return torch.stack([self.expert(number) for number in range(self.count)])
+
+    def __tensor_flatten__(self) -> tuple[list[str], Any]:
+        return list(self.parts()), self.transposed
+
+    @classmethod
+    def __tensor_unflatten__(cls, parts: dict[str, Tensor], transposed: Any, *_: Any) -> "Experts":
+        return cls(list(parts.values()), transposed)
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is aten.select.int and args[1] == 0:
+            return args[0].expert(int(args[2]) % args[0].count)
+        if func is aten.index.Tensor and len(args[1]) == 1 and args[1][0].numel() == 1:
+            number = args[1][0]
+            return args[0].expert(int(number)).reshape(*number.shape, *args[0].shape[1:])
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 def build(W: Float[Tensor, "out in"], form: Form, whitening: Whitening) -> Tensor:
@@ -98,7 +156,7 @@ def dense(weight: Tensor) -> Float[Tensor, "out in"]:
 
 def is_compressed(weight: Tensor) -> bool:
     """Whether a weight is one that :func:`build` makes."""
-    return isinstance(weight, LowRank) or integers.is_integers(weight)
+    return isinstance(weight, StandIn) or integers.is_integers(weight)
 
 
 def form_of(weight: Tensor) -> Form:

@@ -1,0 +1,77 @@
+"""A tensor that stands for a matrix which it does not hold.
+
+It computes products its own way where a subclass knows one, and in every other operation it is
+the dense matrix, so that a model may read the weight in whatever way it likes. Only changing it in
+place is refused.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+aten = torch.ops.aten
+_COPIES = (aten.detach.default, aten.clone.default, aten.alias.default)
+
+
+class StandIn(torch.Tensor):
+    """Base of weights that are made of parts."""
+
+    def parts(self) -> dict[str, Tensor]:
+        """The tensors that it is made of, by attribute."""
+        raise NotImplementedError
+
+    def rebuilt(self, parts: dict[str, Tensor]) -> "StandIn":
+        """One like it of other parts."""
+        return type(self)(**parts)
+
+    def dequantize(self) -> Tensor:
+        """The matrix that it stands for."""
+        raise NotImplementedError
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "StandIn":
+        """One whose parts are changed, each by itself."""
+        return self.rebuilt({name: change(part) for name, part in self.parts().items()})
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return f"{type(self).__name__}(shape={tuple(self.shape)}, dtype={self.dtype})"
+
+    def __tensor_flatten__(self) -> tuple[list[str], Any]:
+        return list(self.parts()), None
+
+    @classmethod
+    def __tensor_unflatten__(cls, parts: dict[str, Tensor], *_: Any) -> "StandIn":
+        return cls(**parts)
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _COPIES:
+            return args[0].mapped(lambda part: func(part))
+        if func is aten._to_copy.default:
+            to = {key: kwargs[key] for key in ("device", "dtype") if kwargs.get(key) is not None}
+            # torchao's integers take a float type in `to`, though not in the operator itself.
+            return args[0].mapped(lambda part: part.to(**to))
+        if func._schema.is_mutable and _written(func, args):
+            raise NotImplementedError(
+                f"{func} would change a compressed weight in place; change the model that it was "
+                "made from and compress that, or put an adapter on top"
+            )
+        args, kwargs = tree_map(_dense, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+def _dense(value: Any) -> Any:
+    return value.dequantize() if isinstance(value, StandIn) else value
+
+
+def _written(func: Any, args: tuple) -> bool:
+    """Whether an operator writes into one of these weights."""
+    return any(
+        isinstance(value, StandIn) and argument.alias_info is not None and argument.alias_info.is_write
+        for argument, value in zip(func._schema.arguments, args, strict=False)
+    )
