@@ -13,7 +13,7 @@ from geodapt.compress import METHODS, compress, load, save
 from geodapt.compress.forms import Form
 from geodapt.compress.layers import compressible
 from geodapt.compress.svd import Whitening
-from geodapt.compress.weights import LowRank, build, dense
+from geodapt.compress.weights import Compressed, build, dense
 from geodapt.errors import InputError
 from tests.compress import small
 from tests.compress.small import batches, inputs, output, seeded, target
@@ -27,7 +27,7 @@ def test_save_and_load_give_the_same_model(family, method, tmp_path):
     model = seeded(family)
     dense_output = output(model, inputs(family))
     reports = compress(model, method, batches(family), **target(method))
-    assert len(reports) == BODY[family]
+    assert len(reports.layers) == BODY[family]
     wanted = output(model, inputs(family))
     assert not torch.equal(wanted, dense_output)
     save(model, tmp_path / "smaller")
@@ -57,13 +57,13 @@ def test_bytes_on_disk_are_those_of_the_formula(method, tmp_path):
     rest = sum(t.numel() * t.itemsize for t in others.values())
     weights = sum(layer.weight.numel() for layer in compressible(model).values())
     reports = compress(model, method, batches("llama"), **target(method))
-    assert sum(report.bytes for report in reports) <= 6 / 8 * weights or method == "int8"
+    assert sum(report.bytes for report in reports.layers) <= 6 / 8 * weights or method == "int8"
     save(model, tmp_path / "out")
     content = (tmp_path / "out/model.safetensors").read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
-    assert len(content) - header == rest + sum(report.bytes for report in reports)
+    assert len(content) - header == rest + sum(report.bytes for report in reports.layers)
     layer = json.loads((tmp_path / "out/compression.json").read_text())["layers"]
-    assert list(layer) == [report.path for report in reports]
+    assert list(layer) == [report.path for report in reports.layers]
 
 
 @pytest.mark.parametrize("family", ["bert", "llama", "gpt2"])
@@ -168,7 +168,7 @@ def test_other_float_types():
     compress(model, "lowrank_plus_int4", batches("llama"), bits_per_weight=6)
     assert output(model, inputs("llama")).dtype == torch.bfloat16
     weight = model.model.layers[0].self_attn.q_proj.weight
-    assert isinstance(weight, LowRank)
+    assert isinstance(weight, Compressed)
     wide = weight.to(torch.float32)
     x = torch.randn(2, 32)
     torch.testing.assert_close(
@@ -192,7 +192,7 @@ def test_more_bytes_lose_less(method):
     for bits in (4, 6, 8):
         model = seeded("bert")
         reports = compress(model, method, batches("bert"), bits_per_weight=bits)
-        errors.append(sum(report.output_error for report in reports))
+        errors.append(sum(report.output_error for report in reports.layers))
     assert errors[0] > errors[1] > errors[2]
 
 

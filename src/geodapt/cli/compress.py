@@ -144,6 +144,7 @@ def _print(results: dict[str, Any]) -> None:
         f"{found['bytes_before'] / 2**20:.1f} MB before, {found['bytes'] / 2**20:.1f} MB after, "
         f"{found['bits_per_weight']:.2f} bits a weight"
     )
+    console.print(found["sentence"])
     for sentence in (results["analysis"] or {}).get("verdict", []):
         console.print(f"- {sentence}")
     console.print()

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geodapt.compress.layers import shape_of
+from geodapt.compress.layers import Layer, shape_of
 from geodapt.errors import InputError
 from geodapt.progress import bar
 
@@ -47,8 +47,9 @@ def second_moments(
     """The moments of these layers' inputs while the model reads the batches once.
 
     Where a batch has an attention mask, padding does not count. A batch is left as soon as the
-    layers have seen it. Raises :class:`InputError` when a layer sees fewer tokens than it has
-    inputs, so that its moments would not have full rank, or sees a NaN.
+    layers have seen it. A layer that the model never calls has no moments. Raises
+    :class:`InputError` when a layer sees fewer tokens than it has inputs, so that its moments
+    would not have full rank, or sees a NaN.
     """
     seen = _Seen(layers)
     handles = [
@@ -66,7 +67,16 @@ def second_moments(
     finally:
         for handle in handles:
             handle.remove()
-    return {path: seen.moments(path, _inputs(layer)) for path, layer in layers.items()}
+    return {
+        path: seen.moments(path, _inputs(layer))
+        for path, layer in layers.items()
+        if seen.tokens[path]
+    }
+
+
+def observable(layers: Mapping[str, Layer]) -> dict[str, nn.Module]:
+    """The layers whose inputs can be seen: fused experts take them out of a stack."""
+    return {path: layer for path, layer in layers.items() if isinstance(layer, nn.Module)}
 
 
 class _Enough(Exception):

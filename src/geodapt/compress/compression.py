@@ -1,12 +1,13 @@
 """From a model to a smaller one: measure the layers, share out the budget, replace the weights."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from geodapt.compress.budget import (
     Budget,
@@ -16,12 +17,15 @@ from geodapt.compress.budget import (
     hull,
     require_room,
 )
-from geodapt.compress.calibration import calibrate
+from geodapt.compress.calibration import calibrate, observable
 from geodapt.compress.curves import curve
 from geodapt.compress.forms import WIDTHS, Form, Method, groups_of
-from geodapt.compress.layers import compressible, replace_weight, shape_of, weight_of
+from geodapt.compress.install import install
+from geodapt.compress.integers import require_torchao
+from geodapt.compress.layers import Layer, shape_of, survey, weight_of
+from geodapt.compress.storage import describe
 from geodapt.compress.svd import Whitening
-from geodapt.compress.weights import build, is_compressed
+from geodapt.compress.weights import Compressed, build
 from geodapt.errors import InputError
 from geodapt.progress import track
 
@@ -72,7 +76,7 @@ class Target:
         return None if self.loss is None else Budget(loss=self.loss)
 
 
-def check_fits(layers: Mapping[str, nn.Module], method: Method, target: Target) -> None:
+def check_fits(layers: Mapping[str, Layer], method: Method, target: Target) -> None:
     """Raise :class:`InputError` for a target that these layers cannot meet, before any work.
 
     What their errors decide (an allowed loss) shows later.
@@ -98,6 +102,11 @@ def _smallest(shape: tuple[int, int], method: Method, target: Target) -> Form:
 def _check_layer(path: str, shape: tuple[int, int], method: Method, target: Target) -> None:
     """Rank and group must suit the layer."""
     out_features, in_features = shape
+    if target.group is not None and target.group < 2:
+        raise InputError(
+            f"groups of {target.group} would take a scale per weight, more than the weights "
+            f"themselves; give one of {', '.join(map(str, groups_of(in_features)))}"
+        )
     if target.group is not None and in_features % target.group:
         raise InputError(
             f"layer {path} has {in_features} inputs, which groups of {target.group} do not "
@@ -160,11 +169,17 @@ class LayerReport:
 
 def compress_layer(
     path: str, W: Tensor, form: Form, moments: Tensor | None
-) -> tuple[Tensor, LayerReport]:
+) -> tuple[Compressed, LayerReport]:
     """The weight in a form, and what that cost."""
     whitening, plain = Whitening(moments), Whitening()
     weight = build(W, form, whitening)
     left = W - weight.dequantize()
+    if not torch.isfinite(left).all():
+        raise InputError(
+            f"layer {path} cannot be stored as {form}: its weights, up to {W.abs().max():.3g}, "
+            "give scales or factors that 16 bits do not hold; load the model in bfloat16, or look "
+            "whether its training diverged"
+        )
 
     def share(measure: Whitening) -> float:
         return measure.energy(left) / (measure.energy(W) or 1.0)
@@ -179,53 +194,81 @@ def compress_layer(
     )
 
 
+@dataclass(frozen=True)
+class Report:
+    """What compression made of a model."""
+
+    layers: list[LayerReport]
+    numbers: int
+    """Of the whole model."""
+    left: dict[str, int]
+    """Kind of parameter -> how many numbers of it were left as they are."""
+
+    @property
+    def compressed(self) -> int:
+        """Numbers in the weights that were compressed."""
+        return self.numbers - sum(self.left.values())
+
+    def __str__(self) -> str:
+        return describe_shares(self.compressed, self.numbers, self.left)
+
+
+def describe_shares(compressed: int, numbers: int, left: Mapping[str, int]) -> str:
+    """Which share of a model's numbers was compressed, and which were left, in a sentence."""
+    kinds = sorted(left.items(), key=lambda entry: -entry[1])
+    named = ", ".join(f"{kind} {count / numbers:.2%}" for kind, count in kinds)
+    return f"compressed {compressed / numbers:.2%} of the model's {numbers:,} numbers" + (
+        f"; left as they are: {named}" if named else ""
+    )
+
+
 @torch.no_grad()
 def compress(
     model: nn.Module,
     method: str,
     batches: list[Mapping[str, Any]] | None = None,
     **target: Any,
-) -> list[LayerReport]:
-    """Compress a model's linear layers in place.
+) -> Report:
+    """Compress a model's linear layers and fused experts in place.
 
     ``method`` is a name in :data:`geodapt.compress.METHODS`; ``target`` are the fields of
     :class:`Target`, such as ``bits_per_weight=4.5``. With ``batches`` of model inputs the error is
     that of the layers' outputs on them, without it that of the weights::
 
-        compress(model, "lowrank_plus_int4", batches, bits_per_weight=4.5)
+        print(compress(model, "lowrank_plus_int4", batches, bits_per_weight=4.5))
         save(model, "smaller/", tokenizer)
         model = load("smaller/")
 
-    The output embedding, embeddings, norms and biases stay as they are. Moments of all layers are
-    held in memory; ``geodapt compress`` keeps them on disk. Raises :class:`InputError`, before
-    anything is changed, for what cannot be compressed or a target that cannot be met.
+    What is left as it is (embeddings, norms, biases, the output embedding) is in the report, with
+    its share. Moments of all layers are held in memory; ``geodapt compress`` keeps them on disk.
+    Raises :class:`InputError`, with the model as it was, for what cannot be compressed, a target
+    that cannot be met, and a model that would not run afterwards.
     """
     how, goal = Method.named(method), Target(**target)
-    layers = compressible(model)
+    if how.integers:
+        require_torchao()
+    found = survey(model)
+    layers = found.layers
     check_fits(layers, how, goal)
     moments: dict[str, Tensor] = {}
-    for group in calibrate(model, layers, batches) if batches is not None else ():
-        moments |= {path: found.matrix for path, found in group.items()}
+    for group in calibrate(model, observable(layers), batches) if batches is not None else ():
+        moments |= {path: seen.matrix for path, seen in group.items()}
     curves = {}
     for path, layer in track(layers.items(), "measuring layers", len(layers)):
         W = weight_of(layer)
         curves[path] = options(W, how, goal, Whitening(moments.get(path)))
     forms = choose(curves, how, goal, count_weights(layers))
-    reports = []
+    weights, reports = {}, []
     for path, layer in track(layers.items(), "compressing layers", len(layers)):
         weight, report = compress_layer(path, weight_of(layer), forms[path], moments.get(path))
-        replace_weight(model, path, weight)
+        weights[path] = weight
         reports.append(report)
-    return reports
+    install(model, layers, weights, next(iter(batches or ()), None))
+    if isinstance(model, PreTrainedModel):
+        describe(model)
+    return Report(reports, found.numbers, dict(found.left))
 
 
-def count_weights(layers: Mapping[str, nn.Module]) -> int:
+def count_weights(layers: Mapping[str, Layer]) -> int:
     """Entries of all layers' weights."""
     return sum(math.prod(shape_of(layer)) for layer in layers.values())
-
-
-def compressed_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
-    """The layers whose weight is compressed."""
-    for path, module in model.named_modules():
-        if isinstance(module, nn.Linear) and is_compressed(module.weight):
-            yield path, module

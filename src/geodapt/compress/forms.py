@@ -38,6 +38,21 @@ class Form:
         """Whether torchao has a tensor of its own for it, with a faster product."""
         return self.width == 8 and self.group == in_features
 
+    @classmethod
+    def parse(cls, text: str) -> "Form":
+        """The form that ``str`` wrote; raises :class:`InputError` for another text."""
+        found = re.fullmatch(
+            r"(?:int([2-8]) by ([1-9]\d{0,8}))?(?: \+ )?(?:rank ([1-9]\d{0,8}))?", text
+        )
+        form = (
+            cls(*(None if g is None else int(g) for g in found.groups()[:2]), int(found[3] or 0))
+            if found
+            else cls()
+        )
+        if str(form) != text or not text:
+            raise InputError(f"'{text}' is no form of a compressed weight")
+        return form
+
     def __str__(self) -> str:
         parts = []
         if self.width is not None:

@@ -1,6 +1,5 @@
 """A weight as torchao's integers, and those integers as bytes."""
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -69,8 +68,8 @@ def unpack(
     ao = require_torchao()
     count = shape[0] * shape[1]
     codes = unpack_bits(tensors["codes"], form.width, count).to(torch.int16)
-    qdata = (codes - 2 ** (form.width - 1)).to(torch.int8).reshape(shape)
     scale = tensors["scale"]
+    qdata = (codes - 2 ** (form.width - 1)).to(torch.int8).reshape(shape).to(scale.device)
     block = (1, form.group)
     if form.is_int8_by_rows(shape[1]):
         zero = torch.zeros_like(scale, dtype=torch.int8)
@@ -90,12 +89,6 @@ def width_of(weight: Tensor) -> int:
 def form_of(weight: Tensor) -> Form:
     """Width and group of a tensor that :func:`quantise` made."""
     return Form(width_of(weight), weight.block_size[1])  # type: ignore[attr-defined]
-
-
-def is_integers(weight: Tensor) -> bool:
-    """Whether a weight is one of torchao's that :func:`quantise` makes."""
-    ao = sys.modules.get("torchao.quantization")  # without it there are none
-    return ao is not None and isinstance(weight, ao.Int8Tensor | ao.IntxUnpackedToInt8Tensor)
 
 
 def pack_bits(codes: UInt8[Tensor, "..."], width: int) -> UInt8[Tensor, "bytes"]:

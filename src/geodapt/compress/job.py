@@ -17,16 +17,19 @@ from torch import Tensor
 from geodapt.compress import measures
 from geodapt.compress.analysis import analyse_layer
 from geodapt.compress.budget import Option
-from geodapt.compress.calibration import check_size, passes, second_moments
+from geodapt.compress.calibration import check_size, observable, passes, second_moments
 from geodapt.compress.compression import (
     check_fits,
     choose,
     compress_layer,
     count_weights,
+    describe_shares,
     options,
 )
 from geodapt.compress.forms import Form, Method
-from geodapt.compress.layers import compressible, replace_weight, weight_of
+from geodapt.compress.install import install
+from geodapt.compress.integers import require_torchao
+from geodapt.compress.layers import survey, weight_of
 from geodapt.compress.originals import load_original
 from geodapt.compress.storage import load, save
 from geodapt.compress.svd import Whitening
@@ -51,16 +54,19 @@ class Job:
         self.recipe, self.folder = recipe, folder
         self.method = Method.named(recipe.method)
         recipe.target.check(self.method)  # before a model is loaded for nothing
+        if self.method.integers or recipe.analyse:
+            require_torchao()
         self.model, self.tokenizer = load_original(
             recipe.model, getattr(torch, recipe.precision), recipe.adapter
         )
         self.untouched_tokenizer = copy.deepcopy(self.tokenizer)  # reading texts sets its lengths
-        self.layers = compressible(self.model)
+        self.survey = survey(self.model)
+        self.layers = self.survey.layers
         check_fits(self.layers, self.method, recipe.target)
         self.calibration = self._batches(calibration_texts(recipe))
         self.held_out = measured_texts(recipe)
         if self.calibration:
-            check_size(self.layers, self.calibration)
+            check_size(observable(self.layers), self.calibration)
 
     def run(self) -> dict[str, Any]:
         before = self.folder.stage("before", lambda work: self._measure())
@@ -69,8 +75,11 @@ class Job:
         reports = self._compress(forms)
         analysis = self._analyse(reports) if self.recipe.analyse else None
         embeddings = self._embeddings
-        for number, (path, report) in enumerate(zip(self.layers, reports, strict=True)):
-            replace_weight(self.model, path, self._finished(number, forms[path], report))
+        weights = {
+            path: self._finished(number, forms[path], report)
+            for number, (path, report) in enumerate(zip(self.layers, reports, strict=True))
+        }
+        install(self.model, self.layers, weights)
         save(self.model, self.folder / "model", self.untouched_tokenizer)
         self.model = load(self.folder / "model")
         after = self.folder.stage("after", lambda work: self._measure(embeddings))
@@ -86,15 +95,16 @@ class Job:
         if not self.calibration:
             return
         numbers = {path: number for number, path in enumerate(self.layers)}
+        seen = observable(self.layers)
 
         def compute(group: list[str], work: Path) -> dict[str, Any]:
-            layers = {path: self.layers[path] for path in group}
+            layers = {path: seen[path] for path in group}
             found = second_moments(self.model, layers, self.calibration)
             for path, moments in found.items():
                 write_tensors(self._moments_file(numbers[path]), {"moments": moments.matrix})
             return {path: moments.tokens for path, moments in found.items()}
 
-        for number, group in enumerate(track(passes(self.layers), "calibrating")):
+        for number, group in enumerate(track(passes(seen), "calibrating")):
             self.folder.stage(f"calibrate-{number:03}", partial(compute, group))
 
     def _choose(self) -> dict[str, Form]:
@@ -179,9 +189,8 @@ class Job:
         return self.folder / "work" / "moments" / f"{number:03}.safetensors"
 
     def _moments(self, number: int) -> Tensor | None:
-        if not self.calibration:
-            return None
-        return read_tensors(self._moments_file(number))["moments"]
+        file = self._moments_file(number)  # none without calibration, and for what is never called
+        return read_tensors(file)["moments"] if file.is_file() else None
 
     def _layer_file(self, number: int) -> Path:
         return self.folder / "work" / "layers" / f"{number:03}.safetensors"
@@ -199,6 +208,7 @@ class Job:
         analysis: dict[str, Any] | None,
     ) -> dict[str, Any]:
         weights = sum(report["shape"][0] * report["shape"][1] for report in reports)
+        left = dict(self.survey.left)
         small = sum(report["bytes"] for report in reports)
         word = self.model.dtype.itemsize
         file = (self.folder / "model" / "model.safetensors").stat().st_size
@@ -214,6 +224,9 @@ class Job:
             "compression": {
                 "method": self.recipe.method,
                 "weights": weights,
+                "numbers": self.survey.numbers,
+                "left": left,
+                "sentence": describe_shares(weights, self.survey.numbers, left),
                 "bytes_before": weights * word,
                 "bytes": small,
                 "bits_per_weight": 8 * small / weights,

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from geodapt.adapters import AdapterBank
-from geodapt.compress.storage import DESCRIPTION
 from geodapt.errors import InputError
 from geodapt.files import read_json
 from geodapt.models import load_base, locate
@@ -26,8 +25,6 @@ def load_original(name: str, dtype: torch.dtype, adapter: str | None = None) -> 
 
 def _require_dense(name: str) -> None:
     folder = Path(locate(name))
-    if (folder / DESCRIPTION).is_file():
-        raise InputError(f"{name} is compressed already; compress the model that it was made from")
     config = folder / "config.json"
     if config.is_file() and read_json(config).get("quantization_config"):
         raise InputError(

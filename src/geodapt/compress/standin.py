@@ -6,6 +6,7 @@ place is refused.
 """
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 aten = torch.ops.aten
+READS: ContextVar[list[Any]] = ContextVar("reads")
+"""Where it is set to a list: the operators that took the dense matrix of a weight."""
 _COPIES = (aten.detach.default, aten.clone.default, aten.alias.default)
 
 
@@ -61,6 +64,7 @@ class StandIn(torch.Tensor):
                 f"{func} would change a compressed weight in place; change the model that it was "
                 "made from and compress that, or put an adapter on top"
             )
+        READS.get([]).append(func)
         args, kwargs = tree_map(_dense, (args, kwargs))
         return func(*args, **kwargs)
 
@@ -72,6 +76,8 @@ def _dense(value: Any) -> Any:
 def _written(func: Any, args: tuple) -> bool:
     """Whether an operator writes into one of these weights."""
     return any(
-        isinstance(value, StandIn) and argument.alias_info is not None and argument.alias_info.is_write
+        isinstance(value, StandIn)
+        and argument.alias_info is not None
+        and argument.alias_info.is_write
         for argument, value in zip(func._schema.arguments, args, strict=False)
     )

@@ -1,186 +1,120 @@
-"""A compressed model on disk: a folder that one call loads.
+"""A compressed model on disk, as ``save_pretrained`` writes it.
 
 ::
 
-    config.json           the model's own configuration
-    model.safetensors     all tensors; compressed ones as PATH.codes, .scale, .A, .B
-    compression.json      which layers are in which form
+    config.json           the model's configuration, and under quantization_config its weights'
+    model.safetensors     all tensors; compressed ones in parts
     tokenizer.json, ...   the tokenizer
+
+``from_pretrained`` and pipelines load it where :mod:`geodapt.compress` is imported; a model whose
+layers are all plain int8 is written as torchao's, which transformers reads by itself.
 """
 
 import importlib
 from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic import ValidationError
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.initialization import no_init_weights
+import transformers
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from geodapt.compress.compression import compressed_layers
-from geodapt.compress.forms import Form
-from geodapt.compress.layers import replace_weight
-from geodapt.compress.weights import form_of, put_together, take_apart
+from geodapt.compress import torchao_format
+from geodapt.compress.quantizer import METHOD, CompressionQuantizer, attach
 from geodapt.errors import InputError
-from geodapt.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
-from geodapt.settings import Settings
+from geodapt.files import atomic_folder, read_json
+from geodapt.models import loading
 
-WEIGHTS, DESCRIPTION = "model.safetensors", "compression.json"
-TRUSTED = ("transformers", "geodapt")  # packages whose model classes a folder may name
-
-
-class Layer(Settings):
-    """One compressed layer, as ``compression.json`` has it."""
-
-    shape: tuple[int, int]
-    width: int | None = None
-    group: int | None = None
-    rank: int = 0
-
-    @property
-    def form(self) -> Form:
-        return Form(self.width, self.group, self.rank)
-
-
-class Description(Settings):
-    """What ``compression.json`` holds."""
-
-    model: str
-    """The model's class as ``module:name``."""
-    dtype: str
-    layers: dict[str, Layer]
+FORMATS = (CompressionQuantizer, torchao_format.Quantizer)
+OURS = ("geodapt.helm",)  # register their configurations with transformers when imported
 
 
 def save(model: PreTrainedModel, folder: Path | str, tokenizer: Any = None) -> None:
-    """Write a compressed model, atomically, for :func:`load`."""
-    found = dict(compressed_layers(model))
-    if not found:
-        raise InputError("the model has no compressed layer; save it with save_pretrained")
-    layers, tensors = {}, _others(model, found)
-    for path, layer in found.items():
-        form = form_of(layer.weight)
-        shape = (layer.weight.shape[0], layer.weight.shape[1])
-        layers[path] = Layer(shape=shape, width=form.width, group=form.group, rank=form.rank)
-        parts = take_apart(layer.weight.detach())
-        tensors |= {f"{path}.{name}": part for name, part in parts.items()}
-    kind = type(model)
-    description = Description(
-        model=f"{kind.__module__}:{kind.__name__}",
-        dtype=str(model.dtype).removeprefix("torch."),
-        layers=layers,
-    )
+    """Write a compressed model, atomically, for :func:`load` and ``from_pretrained``.
+
+    Raises :class:`InputError` when no layer of the model is compressed.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise InputError(
+            f"{type(model).__name__} is no model of transformers, so it has no configuration to "
+            "load it by; save its state_dict with torch.save"
+        )
+    if not isinstance(getattr(model, "hf_quantizer", None), FORMATS):
+        describe(model)
     with atomic_folder(folder) as inside:
-        model.config.save_pretrained(inside)
-        if getattr(model, "generation_config", None) is not None:
-            model.generation_config.save_pretrained(inside)
+        # Names and shapes stay the model's own: what transformers would convert is not there.
+        model.save_pretrained(inside, save_original_format=False)
         if tokenizer is not None:
             tokenizer.save_pretrained(inside)
-        write_tensors(inside / WEIGHTS, tensors)
-        write_json(inside / DESCRIPTION, description.model_dump(exclude_defaults=True))
+
+
+def describe(model: PreTrainedModel) -> None:
+    """Let a compressed model's ``save_pretrained`` write it, as torchao's where that is enough."""
+    if torchao_format.fits(model):
+        torchao_format.attach(model)
+    else:
+        attach(model)
 
 
 def load(folder: Path | str) -> PreTrainedModel:
     """A model that :func:`save` or ``geodapt compress`` wrote, in eval mode on the CPU.
 
-    Raises :class:`InputError` when the folder is not such a one, or is incomplete.
+    Takes the model's folder, or the folder given to ``geodapt compress --out``, which holds it as
+    ``model/``. Raises :class:`InputError` when the folder is not such a one, or is incomplete.
     """
-    folder = Path(folder)
-    if not (folder / DESCRIPTION).is_file():
+    given = folder = Path(folder)
+    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
+        folder = folder / "model"
+    if not (folder / "config.json").is_file():
         raise InputError(
-            f"{folder} has no {DESCRIPTION}: it is no compressed model; load it with "
-            "from_pretrained"
+            f"{given} is no compressed model: it has neither a config.json nor model/config.json"
         )
-    description = _description(folder)
-    kind = _class(description.model, folder)
-    config = kind.config_class.from_pretrained(folder)
-    with no_init_weights():
-        model = kind._from_config(config, dtype=getattr(torch, description.dtype))
-    model.tie_weights()  # left out with the initialisation
-    tensors = read_tensors(folder / WEIGHTS)
-    for path, layer in description.layers.items():
-        replace_weight(model, path, _weight(folder, path, layer, tensors, model))
-    _fill(model, tensors, folder)
+    described = read_json(folder / "config.json").get("quantization_config") or {}
+    if described.get("quant_method") not in (METHOD, "torchao"):
+        raise InputError(
+            f"{folder / 'config.json'} describes no compressed weights: it is no compressed model; "
+            "load it with from_pretrained"
+        )
+    with loading(str(folder)):
+        model, info = _class(folder).from_pretrained(
+            folder, output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True
+        )
+    _require_whole(folder, info)
+    if any(name.startswith("pooler.") for name in info["missing_keys"]):
+        model.pooler = None  # the saved model had none, which no configuration tells
+    if described["quant_method"] == "torchao":
+        torchao_format.wrap(model)
     return model.requires_grad_(False).eval()
 
 
-def _others(model: nn.Module, compressed: dict[str, nn.Linear]) -> dict[str, Tensor]:
-    """All tensors but the compressed weights; of those that are tied, one."""
-    weights = {f"{path}.weight" for path in compressed}
-    kept: dict[str, Tensor] = {}
-    seen = set()
-    for name, tensor in model.state_dict().items():
-        if name not in weights and tensor.data_ptr() not in seen:
-            kept[name] = tensor
-            seen.add(tensor.data_ptr())
-    return kept
-
-
-def _description(folder: Path) -> Description:
+def _class(folder: Path) -> Any:
+    """The model's class by its name in config.json: one of transformers' or of geodapt's own."""
     try:
-        return Description.model_validate(read_json(folder / DESCRIPTION))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(
-            f"{folder / DESCRIPTION}: {where}: {first['msg']}; it was edited or written by another "
-            "version: compress the model again"
-        ) from error
-
-
-def _class(name: str, folder: Path) -> Any:
-    """The model's class, of a package that is trusted with it."""
-    module, _, kind = name.partition(":")
-    if module.split(".")[0] in TRUSTED:
-        try:
-            found = getattr(importlib.import_module(module), kind)
-            if issubclass(found, PreTrainedModel):
-                return found
-        except (ImportError, AttributeError, TypeError):
-            pass
+        config = AutoConfig.from_pretrained(folder)
+    except ValueError:
+        for module in OURS:
+            importlib.import_module(module)
+        config = AutoConfig.from_pretrained(folder)
+    (name, *_) = config.architectures or [""]
+    found = getattr(transformers, name, None)
+    if isinstance(found, type) and issubclass(found, PreTrainedModel):
+        return found
+    if type(config).__module__.split(".")[0] == "geodapt":
+        return AutoModelForCausalLM if name.endswith("ForCausalLM") else AutoModel
     raise InputError(
-        f"{folder / DESCRIPTION} names the model class '{name}', which is no model of "
-        f"{' or '.join(TRUSTED)}; install the version that wrote it"
+        f"{folder / 'config.json'} names the model class '{name}', which is no model of "
+        "transformers or geodapt; install the version that wrote it"
     )
 
 
-def _weight(
-    folder: Path, path: str, layer: Layer, tensors: dict[str, Tensor], model: PreTrainedModel
-) -> Tensor:
-    names = (["codes", "scale"] if layer.width else []) + (["A", "B"] if layer.rank else [])
-    lacking = [f"{path}.{name}" for name in names if f"{path}.{name}" not in tensors]
-    if lacking or not names:
-        raise InputError(
-            f"{folder / WEIGHTS} lacks {lacking[0] if lacking else path}; it is incomplete: "
-            "compress the model again"
-        )
-    parts = {name: tensors.pop(f"{path}.{name}") for name in names}
-    stored = sum(part.numel() * part.itemsize for part in parts.values())
-    if stored != layer.form.bytes(*layer.shape):
-        raise InputError(
-            f"{folder / WEIGHTS}: layer {path} takes {stored:,} bytes, but {layer.form} of shape "
-            f"{layer.shape} takes {layer.form.bytes(*layer.shape):,}; the file and "
-            f"{DESCRIPTION} belong to different models"
-        )
-    return put_together(parts, layer.form, layer.shape, model.dtype)
-
-
-def _fill(model: Any, tensors: dict[str, Tensor], folder: Path) -> None:
-    """The tensors that are not compressed; what is tied to one of them has its memory already."""
-    if not any(name.startswith("pooler.") for name in tensors) and hasattr(model, "pooler"):
-        model.pooler = None  # the saved one was made without it, which no configuration tells
-    problems = model.load_state_dict(tensors, strict=False)
-    owned = model.state_dict()
-    filled = {owned[name].data_ptr() for name in tensors if name in owned}
-    compressed = {f"{path}.weight" for path, _ in compressed_layers(model)}
-    missing = [
-        name
-        for name in problems.missing_keys
-        if name not in compressed and owned[name].data_ptr() not in filled
-    ]
-    if missing or problems.unexpected_keys:
-        name = (missing or problems.unexpected_keys)[0]
-        raise InputError(
-            f"{folder / WEIGHTS} {'lacks' if missing else 'has an unknown'} tensor '{name}'; it "
-            "is incomplete or of another model: compress the model again"
-        )
+def _require_whole(folder: Path, info: dict[str, Any]) -> None:
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
+    problems = {
+        "lacks the": missing,
+        "has an unknown": sorted(info["unexpected_keys"]),
+        "has another shape of the": sorted(name for name, *_ in info["mismatched_keys"]),
+    }
+    for problem, names in problems.items():
+        if names:
+            raise InputError(
+                f"the weights in {folder} {problem} tensor '{names[0]}'; the folder is incomplete "
+                "or mixes two models: compress the model again"
+            )

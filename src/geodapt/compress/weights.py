@@ -23,42 +23,58 @@ ROUNDS = 4
 """How often integers and correction are fitted to what the other leaves."""
 
 
-class LowRank(StandIn):
-    """``W = B A``, or ``W = integers + B A``: two thin linear products in place of a thick one."""
+class Compressed(StandIn):
+    """``W = B A``, ``W = integers``, or ``W = integers + B A``; a linear product uses these.
 
-    A: Float[Tensor, "rank in"]
-    B: Float[Tensor, "out rank"]
+    ``integers`` is a tensor of torchao's; the factors make two thin products of a thick one.
+    """
+
+    A: Float[Tensor, "rank in"] | None
+    B: Float[Tensor, "out rank"] | None
     integers: Tensor | None
 
-    def __new__(cls, A: Tensor, B: Tensor, integers: Tensor | None = None) -> "LowRank":
-        return torch.Tensor._make_wrapper_subclass(
-            cls, (B.shape[0], A.shape[1]), dtype=A.dtype, device=A.device
-        )
+    def __new__(
+        cls, A: Tensor | None = None, B: Tensor | None = None, integers: Tensor | None = None
+    ) -> "Compressed":
+        if A is not None and B is not None:
+            shape, like = (B.shape[0], A.shape[1]), A
+        else:
+            assert integers is not None
+            shape, like = (integers.shape[0], integers.shape[1]), integers
+        return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device)
 
-    def __init__(self, A: Tensor, B: Tensor, integers: Tensor | None = None) -> None:
+    def __init__(
+        self, A: Tensor | None = None, B: Tensor | None = None, integers: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.A, self.B, self.integers = A, B, integers
 
     def parts(self) -> dict[str, Tensor]:
-        parts = {"A": self.A, "B": self.B}
-        return parts if self.integers is None else {**parts, "integers": self.integers}
+        parts = {"A": self.A, "B": self.B, "integers": self.integers}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def dequantize(self) -> Float[Tensor, "out in"]:
         """The matrix that it stands for."""
+        integers = None if self.integers is None else self.integers.dequantize()
+        if self.A is None or self.B is None:
+            assert integers is not None
+            return integers
         low = self.B @ self.A
-        return low if self.integers is None else low + self.integers.dequantize()
+        return low if integers is None else low + integers
 
     @classmethod
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is linear and not isinstance(args[0], LowRank):
+        if func is linear and isinstance(args[0], Tensor) and not isinstance(args[0], StandIn):
             return _linear(*args, **kwargs)
         return super().__torch_function__(func, types, args, kwargs)
 
 
-def _linear(input: Tensor, weight: LowRank, bias: Tensor | None = None) -> Tensor:
+def _linear(input: Tensor, weight: Compressed, bias: Tensor | None = None) -> Tensor:
+    if weight.A is None or weight.B is None:
+        return linear(input, weight.integers, bias)
     y = linear(linear(input, weight.A), weight.B, bias)
     return y if weight.integers is None else y + linear(input, weight.integers)
 
@@ -70,14 +86,14 @@ class Experts(StandIn):
     a time has one in memory; other operations see the dense stack.
     """
 
-    def __new__(cls, weights: Sequence[Tensor], transposed: bool = False) -> "Experts":
+    def __new__(cls, weights: Sequence[Compressed], transposed: bool = False) -> "Experts":
         out_features, in_features = weights[0].shape
         shape = (in_features, out_features) if transposed else (out_features, in_features)
         return torch.Tensor._make_wrapper_subclass(
             cls, (len(weights), *shape), dtype=weights[0].dtype, device=weights[0].device
         )
 
-    def __init__(self, weights: Sequence[Tensor], transposed: bool = False) -> None:
+    def __init__(self, weights: Sequence[Compressed], transposed: bool = False) -> None:
         super().__init__()
         self.transposed = transposed
         """Whether the model's stack is ``(expert, in, out)`` and not ``(expert, out, in)``."""
@@ -89,7 +105,7 @@ class Experts(StandIn):
         return {f"expert_{number}": weight for number, weight in enumerate(self.weights)}
 
     @property
-    def weights(self) -> list[Tensor]:
+    def weights(self) -> list[Compressed]:
         """Each expert's weight, output by input."""
         return [getattr(self, f"expert_{number}") for number in range(self.count)]
 
@@ -123,7 +139,7 @@ class Experts(StandIn):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
-def build(W: Float[Tensor, "out in"], form: Form, whitening: Whitening) -> Tensor:
+def build(W: Float[Tensor, "out in"], form: Form, whitening: Whitening) -> Compressed:
     """The weight in a form; scales and factors are rounded to their 16 bits here already.
 
     With integers and factors both, each is fitted in turn to what the other leaves, and the best
@@ -131,59 +147,56 @@ def build(W: Float[Tensor, "out in"], form: Form, whitening: Whitening) -> Tenso
     CALDERA, Saha et al. 2024).
     """
     if form.width is None:
-        return LowRank(*_rounded(truncate(W, form.rank, whitening), W.dtype))
+        return Compressed(*_rounded(truncate(W, form.rank, whitening), W.dtype))
     if not form.rank:
-        return integers.quantise(W, form)
-    best: Tensor | None = None
+        return Compressed(integers=integers.quantise(W, form))
+    best: Compressed | None = None
     least = float("inf")
     low: Tensor | float = 0.0
     for _ in range(ROUNDS):
         codes = integers.quantise((W.double() - low).to(W.dtype), form)
         A, B = _rounded(truncate(W - codes.dequantize(), form.rank, whitening), W.dtype)
-        weight = LowRank(A, B, codes)
+        weight = Compressed(A, B, codes)
         error = whitening.energy(W - weight.dequantize())
-        if error < least:
+        if best is None or error < least:
             best, least = weight, error
         low = B.double() @ A.double()
     assert best is not None
     return best
 
 
-def dense(weight: Tensor) -> Float[Tensor, "out in"]:
-    """The matrix that a weight of any kind stands for."""
+def dense(weight: Tensor) -> Tensor:
+    """The matrix, or the stack of matrices, that a weight of any kind stands for."""
     return weight.dequantize() if is_compressed(weight) else weight.detach()
 
 
-def is_compressed(weight: Tensor) -> bool:
-    """Whether a weight is one that :func:`build` makes."""
-    return isinstance(weight, StandIn) or integers.is_integers(weight)
+def is_compressed(weight: Any) -> bool:
+    """Whether a weight is one that :func:`build` makes, or a stack of those."""
+    return isinstance(weight, StandIn)
 
 
-def form_of(weight: Tensor) -> Form:
+def form_of(weight: Compressed) -> Form:
     """The form of a weight that :func:`build` made."""
-    if not isinstance(weight, LowRank):
-        return integers.form_of(weight)
     base = Form() if weight.integers is None else integers.form_of(weight.integers)
-    return Form(base.width, base.group, weight.A.shape[0])
+    return Form(base.width, base.group, 0 if weight.A is None else weight.A.shape[0])
 
 
-def take_apart(weight: Tensor) -> dict[str, Tensor]:
+def take_apart(weight: Compressed) -> dict[str, Tensor]:
     """The tensors that a weight is stored as: ``codes`` and ``scale``, ``A`` and ``B``."""
-    if not isinstance(weight, LowRank):
-        return integers.pack(weight)
     parts = {} if weight.integers is None else integers.pack(weight.integers)
-    return {**parts, "A": weight.A.to(narrow(weight.dtype)), "B": weight.B.to(narrow(weight.dtype))}
+    if weight.A is not None and weight.B is not None:
+        parts |= {name: weight.parts()[name].to(narrow(weight.dtype)) for name in ("A", "B")}
+    return parts
 
 
 def put_together(
     parts: dict[str, Tensor], form: Form, shape: tuple[int, int], dtype: torch.dtype
-) -> Tensor:
+) -> Compressed:
     """The weight that :func:`take_apart` took apart."""
     codes = None if form.width is None else integers.unpack(parts, form, shape, dtype)
     if not form.rank:
-        assert codes is not None
-        return codes
-    return LowRank(parts["A"].to(dtype), parts["B"].to(dtype), codes)
+        return Compressed(integers=codes)
+    return Compressed(parts["A"].to(dtype), parts["B"].to(dtype), codes)
 
 
 def _rounded(factors: Factors, dtype: torch.dtype) -> Factors:
