@@ -41,14 +41,9 @@ class Form:
     @classmethod
     def parse(cls, text: str) -> "Form":
         """The form that ``str`` wrote; raises :class:`InputError` for another text."""
-        found = re.fullmatch(
-            r"(?:int([2-8]) by ([1-9]\d{0,8}))?(?: \+ )?(?:rank ([1-9]\d{0,8}))?", text
-        )
-        form = (
-            cls(*(None if g is None else int(g) for g in found.groups()[:2]), int(found[3] or 0))
-            if found
-            else cls()
-        )
+        found = re.fullmatch(r"(?:int([2-8]) by (\d{1,9}))?(?: \+ )?(?:rank (\d{1,9}))?", text)
+        width, group, rank = map(int, found.groups(default=0)) if found else (0, 0, 0)
+        form = cls(width or None, group or None, rank)
         if str(form) != text or not text:
             raise InputError(f"'{text}' is no form of a compressed weight")
         return form

@@ -13,6 +13,9 @@ from geodapt.compress.standin import READS
 from geodapt.compress.weights import Compressed, Experts
 from geodapt.errors import InputError
 
+Undo = list[tuple[Any, str, Any]]
+"""Dictionaries, keys, and the values that stood there."""
+
 
 def install(
     model: nn.Module,
@@ -26,7 +29,7 @@ def install(
     as it was, when it runs before and not after.
     """
     inputs = inputs if inputs is not None and runs(model, inputs) is None else examples(model)
-    undo: list[tuple[Any, str, Any]] = []
+    undo: Undo = []
     try:
         stacks: dict[tuple[nn.Module, str], list[Compressed]] = {}
         for path, layer in layers.items():
@@ -48,7 +51,7 @@ def install(
         raise
 
 
-def as_linear(model: nn.Module, path: str, undo: list[tuple[Any, str, Any]] | None = None) -> Any:
+def as_linear(model: nn.Module, path: str, undo: Undo | None = None) -> Any:
     """The layer at a path; a Conv1D is first replaced by the ``nn.Linear`` that it computes."""
     layer: Any = model.get_submodule(path)
     if isinstance(layer, Conv1D):
@@ -65,9 +68,7 @@ def as_linear(model: nn.Module, path: str, undo: list[tuple[Any, str, Any]] | No
     return layer
 
 
-def _replace(
-    module: nn.Module, name: str, weight: Tensor, undo: list[tuple[Any, str, Any]]
-) -> None:
+def _replace(module: nn.Module, name: str, weight: Tensor, undo: Undo) -> None:
     undo.append((module._parameters, name, module._parameters[name]))
     module._parameters[name] = nn.Parameter(weight, requires_grad=False)
 

@@ -173,7 +173,7 @@ def shape_of(layer: Any) -> tuple[int, int]:
 
 
 def weight_of(layer: Layer) -> Float[Tensor, "out in"]:
-    """The weight, output by input (GPT-2's Conv1D and some experts store it the other way round)."""
+    """The weight, output by input; GPT-2's Conv1D and some experts store it the other way round."""
     weight: Any = layer.weight
     return weight.detach().T.contiguous() if _transposed(layer) else weight.detach()
 

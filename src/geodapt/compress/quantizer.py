@@ -101,8 +101,8 @@ class CompressionConfig(QuantizationConfigMixin):
             return found
         except (ValidationError, InputError) as error:
             raise InputError(
-                f"quantization_config in config.json is not one that this version writes ({error}); "
-                "compress the model again"
+                "quantization_config in config.json is not one that this version writes "
+                f"({str(error).splitlines()[0]}); compress the model again"
             ) from error
 
 

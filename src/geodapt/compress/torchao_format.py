@@ -21,7 +21,7 @@ class Quantizer(TorchAoHfQuantizer):
     def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
         from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
 
-        state, metadata = flatten_tensor_state_dict(
+        state, found = flatten_tensor_state_dict(
             {
                 name: tensor.integers if isinstance(tensor, Compressed) else tensor
                 for name, tensor in model.state_dict().items()
@@ -29,12 +29,12 @@ class Quantizer(TorchAoHfQuantizer):
         )
         # A body saved with its head names its weights by a prefix that the bare body lacks.
         prefix = f"{model.base_model_prefix}."
-        for name in [name for name in metadata if name.endswith(".weight")]:
-            other = name.removeprefix(prefix) if name.startswith(prefix) else prefix + name
-            metadata[other] = metadata[name]
-        metadata["tensor_names"] = json.dumps(
-            [name for name in metadata if name not in ("tensor_names", "format")]
-        )
+        metadata = {}
+        for name, description in found.items():
+            if name not in state and name != "tensor_names":  # a compressed one
+                other = name.removeprefix(prefix) if name.startswith(prefix) else prefix + name
+                metadata |= {name: description, other: description}
+        metadata["tensor_names"] = json.dumps(list(metadata))
         return state, metadata
 
 
