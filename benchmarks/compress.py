@@ -70,7 +70,7 @@ def main() -> None:
         weights = memory(model) // dtype.itemsize
         if how:
             reports = compress(model, **how)
-            bits[name] = 8 * sum(report.bytes for report in reports) / weights
+            bits[name] = 8 * sum(report.bytes for report in reports.layers) / weights
         models[name] = model.to(args.device)
     phases = {"prefill, 4 x 64 tokens": (4, 64), "step, 1 token": (1, 1)}
     rows = []

@@ -30,7 +30,8 @@ from geodapt.compress.calibration import calibrate
 from geodapt.compress.compression import compress_layer, count_weights
 from geodapt.compress.curves import curve
 from geodapt.compress.forms import Form, Method
-from geodapt.compress.layers import compressible, replace_weight, weight_of
+from geodapt.compress.install import install
+from geodapt.compress.layers import compressible, weight_of
 from geodapt.compress.recipe import CompressRecipe
 from geodapt.compress.svd import Whitening
 from geodapt.compress.texts import calibration_texts, measured_texts
@@ -141,13 +142,14 @@ class Study:
         except InputError:
             return {}
         model = copy.deepcopy(self.world.model)
-        size, lost = 0, []
+        size, lost, weights = 0, [], {}
         for path, option in chosen.items():
             W = weight_of(self.world.layers[path])
             weight, report = compress_layer(path, W, option.form, moments.get(path))
-            replace_weight(model, path, weight)
+            weights[path] = weight
             size += report.bytes
             lost.append(report.output_error if moments else report.weight_error)
+        install(model, compressible(model), weights)
         found = {"true_bits": 8 * size / self.world.weights, "lost": statistics.mean(lost)}
         found |= self.world.figures(model)
         found["form"] = _summary([option.form for option in chosen.values()])

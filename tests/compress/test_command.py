@@ -89,6 +89,6 @@ def test_the_command(geodapt, world, tmp_path):
     assert "self_attn.q_proj" in done.out
     assert (out / "report.html").is_file()
     done = geodapt("compress", out / "model", "--method", "int4", "--out", tmp_path / "again")
-    assert (done.code, "compressed already" in done.err) == (2, True)
+    assert (done.code, "quantized already" in done.err) == (2, True)
     listed = geodapt("compress", "--list").out
     assert "lowrank_plus_int4" in listed

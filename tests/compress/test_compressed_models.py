@@ -62,8 +62,12 @@ def test_bytes_on_disk_are_those_of_the_formula(method, tmp_path):
     content = (tmp_path / "out/model.safetensors").read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
     assert len(content) - header == rest + sum(report.bytes for report in reports.layers)
-    layer = json.loads((tmp_path / "out/compression.json").read_text())["layers"]
-    assert list(layer) == [report.path for report in reports.layers]
+    described = json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]
+    if method == "int8":  # torchao's own
+        assert described["quant_method"] == "torchao"
+    else:
+        paths = [name.removesuffix(".weight") for name in described["weights"]]
+        assert sorted(paths) == sorted(report.path for report in reports.layers)
 
 
 @pytest.mark.parametrize("family", ["bert", "llama", "gpt2"])
@@ -210,25 +214,33 @@ def test_a_correction_never_loses_more_than_integers_alone():
         last = error
 
 
-def break_file(folder, change):
-    description = json.loads((folder / "compression.json").read_text())
-    change(description)
-    (folder / "compression.json").write_text(json.dumps(description))
+def edit(folder, change):
+    config = json.loads((folder / "config.json").read_text())
+    change(config, config["quantization_config"]["weights"])
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 BROKEN = {
-    "unknown class": (lambda d: d.update(model="os:system"), "no model of transformers or geodapt"),
-    "other shape": (
-        lambda d: next(iter(d["layers"].values())).update(shape=[8, 8]),
-        "belong to different",
+    "unknown class": (
+        lambda c, w: c.update(architectures=["pipeline"]),
+        "no model of transformers",
     ),
-    "unknown key": (lambda d: d.update(more=1), "edited or written by another version"),
-    "missing layer": (lambda d: d["layers"].popitem(), "tensor"),
+    "class of another package": (lambda c, w: c.update(architectures=["os:system"]), "no model of"),
+    "other shape": (lambda c, w: first(w).update(shape=[8, 32]), "has another shape"),
+    "shape without groups": (lambda c, w: first(w).update(shape=[8, 8]), "does not fit a matrix"),
+    "shape of words": (lambda c, w: first(w).update(shape="big"), "compress the model again"),
+    "unknown form": (lambda c, w: first(w).update(form="zip"), "'zip' is no form"),
+    "unknown key": (lambda c, w: first(w).update(more=1), "compress the model again"),
+    "missing layer": (lambda c, w: w.popitem(), "has an unknown tensor"),
     "layer too many": (
-        lambda d: d["layers"].update({"lm_head": {"shape": [100, 32], "width": 4, "group": 32}}),
-        "lacks lm_head.codes",
+        lambda c, w: w.update({"lm_head.weight": {"shape": [100, 32], "form": "int4 by 32"}}),
+        "lacks the tensor 'lm_head.weight_codes'",
     ),
 }
+
+
+def first(weights):
+    return next(iter(weights.values()))
 
 
 @pytest.mark.parametrize("case", BROKEN)
@@ -237,7 +249,7 @@ def test_broken_folders(case, tmp_path):
     model = seeded("llama")
     compress(model, "int4")
     save(model, tmp_path / "out")
-    break_file(tmp_path / "out", change)
+    edit(tmp_path / "out", change)
     with pytest.raises(InputError, match=message):
         load(tmp_path / "out")
 

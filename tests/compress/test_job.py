@@ -182,6 +182,6 @@ def test_a_quantized_folder_is_refused(world, tmp_path):
     config = json.loads((tmp_path / "quantized/config.json").read_text())
     config["quantization_config"] = {"quant_method": "torchao"}
     (tmp_path / "quantized/config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="is quantized already"):
+    with pytest.raises(InputError, match="quantized already"):
         execute(CompressRecipe(model=str(tmp_path / "quantized"), method="int4"), tmp_path / "o")
     assert not (tmp_path / "o").exists()

@@ -39,7 +39,7 @@ def analyse_layer(
         E = W - weight.dequantize()
         entry: dict[str, Any] = {"form": str(form), **shape(E, W, moments).as_dict()}
         if kind == "int":
-            steps = weight.scale.to(E).repeat_interleave(form.group or 1, 1)  # type: ignore[attr-defined]
+            steps = weight.integers.scale.to(E).repeat_interleave(form.group or 1, 1)  # type: ignore[attr-defined]
             entry["in_steps"] = shape(E / steps, W).as_dict()
         if picture:
             entry["picture"] = _picture(E)

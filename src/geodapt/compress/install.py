@@ -1,5 +1,6 @@
 """Compressed weights take the dense ones' places, all of them or none."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -118,21 +119,23 @@ def examples(model: nn.Module) -> dict[str, Tensor] | None:
 
 
 def _guesses(model: Any, config: Any) -> Iterator[dict[str, Tensor]]:
-    dtype = model.dtype
-    text = config.get_text_config()
-    vocabulary = getattr(text, "vocab_size", None) or 100
+    vocabulary = getattr(config.get_text_config(), "vocab_size", None) or 100
     ids = torch.arange(8)[None] * 7 % vocabulary
-    channels = getattr(config, "num_channels", 3)
     vision = getattr(config, "vision_config", config)
     size = getattr(vision, "image_size", 224)
     height, width = size if isinstance(size, list | tuple) else (size, size)
-    pixels = torch.zeros(1, getattr(vision, "num_channels", channels), height, width, dtype=dtype)
+    pixels = _waves(model, 1, getattr(vision, "num_channels", 3), height, width)
     mels = getattr(config, "num_mel_bins", 80)
     frames = 2 * getattr(config, "max_source_positions", 64)
     yield {"input_ids": ids}
     yield {"input_ids": ids, "decoder_input_ids": ids}
     yield {"pixel_values": pixels}
     yield {"input_ids": ids, "pixel_values": pixels}
-    yield {"input_features": torch.zeros(1, mels, frames, dtype=dtype), "decoder_input_ids": ids}
-    yield {"input_features": torch.zeros(1, frames, mels, dtype=dtype)}
-    yield {"input_values": torch.linspace(-1, 1, 4000, dtype=dtype)[None]}
+    yield {"input_features": _waves(model, 1, mels, frames), "decoder_input_ids": ids}
+    yield {"input_features": _waves(model, 1, frames, mels)}
+    yield {"input_values": _waves(model, 1, 4000)}
+
+
+def _waves(model: Any, *shape: int) -> Tensor:
+    """Values between -1 and 1 that differ from place to place."""
+    return torch.arange(math.prod(shape)).sin().reshape(shape).to(model.dtype)

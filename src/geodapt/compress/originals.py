@@ -28,6 +28,6 @@ def _require_dense(name: str) -> None:
     config = folder / "config.json"
     if config.is_file() and read_json(config).get("quantization_config"):
         raise InputError(
-            f"{name} is quantized already, as its config.json says; compress the model that it "
-            "was made from"
+            f"{name} is compressed or quantized already, as its config.json says; compress the "
+            "model that it was made from"
         )

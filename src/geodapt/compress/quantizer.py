@@ -45,7 +45,11 @@ class Weight(Settings):
         names = [self.form] * (self.experts or 1) if isinstance(self.form, str) else self.form
         if len(names) != (self.experts or 1):
             raise InputError(f"{len(names)} forms are given for {self.experts or 1} matrices")
-        return [Form.parse(name) for name in names]
+        forms = [Form.parse(name) for name in names]
+        for form in forms:
+            if self.shape[1] % (form.group or 1) or form.rank > min(self.shape):
+                raise InputError(f"'{form}' does not fit a matrix of {self.shape}")
+        return forms
 
     @classmethod
     def of(cls, weight: Tensor) -> "Weight":

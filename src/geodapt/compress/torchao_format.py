@@ -23,7 +23,7 @@ class Quantizer(TorchAoHfQuantizer):
 
         state, found = flatten_tensor_state_dict(
             {
-                name: tensor.integers if isinstance(tensor, Compressed) else tensor
+                name: _plain(tensor) if isinstance(tensor, Compressed) else tensor
                 for name, tensor in model.state_dict().items()
             }
         )
@@ -36,6 +36,12 @@ class Quantizer(TorchAoHfQuantizer):
                 metadata |= {name: description, other: description}
         metadata["tensor_names"] = json.dumps(list(metadata))
         return state, metadata
+
+
+def _plain(weight: Compressed) -> Any:
+    """torchao's tensor, without the zero points, which are zero for integers about zero."""
+    tensor: Any = weight.integers
+    return type(tensor)(tensor.qdata, tensor.scale, tensor.block_size, tensor.dtype)
 
 
 def fits(model: nn.Module) -> bool:
