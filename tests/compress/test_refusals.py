@@ -2,12 +2,29 @@
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from torchao.quantization import Int8WeightOnlyConfig, quantize_
+from transformers import MistralConfig, MistralForCausalLM
 
+from geodapt.adapters import AdapterBank
 from geodapt.compress import compress
+from geodapt.compress.forms import Form
+from geodapt.compress.install import install
+from geodapt.compress.layers import compressible, weight_of
+from geodapt.compress.svd import Whitening
+from geodapt.compress.weights import build
 from geodapt.errors import InputError
 from tests.compress.small import batches, seeded
+from tests.conftest import tiny_llama
+
+
+def tiny_mistral():
+    config = MistralConfig(
+        vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, intermediate_size=48,
+    )  # fmt: skip
+    return MistralForCausalLM(config).eval()
 
 
 def broken(model):
@@ -80,3 +97,78 @@ def test_a_calibration_set_that_is_too_small():
     model = seeded("llama")
     with pytest.raises(InputError, match="too small"):
         compress(model, "svd", batches("llama", 1)[:1], bits_per_weight=8)
+
+
+def banked(model):
+    bank = AdapterBank(model)
+    bank.create("toys", rank=2, targets=["q_proj"])
+    return model
+
+
+def adapted(model):
+    return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+
+
+def hooked(model):
+    model.model.layers[0].mlp.up_proj.register_forward_hook(lambda m, x, y: 2 * y)
+    return model
+
+
+def offloaded(model):
+    model.model.layers[1].self_attn.k_proj.to("meta")
+    return model
+
+
+def huge(model):
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] = 1e30
+    return model
+
+
+IN_USE = {
+    "a bank": (banked, "q_proj is under a hook that changes what it computes"),
+    "an adapter of PEFT": (adapted, "carries an adapter of PEFT"),
+    "a hook": (hooked, "up_proj is under a hook"),
+    "offloaded": (offloaded, "k_proj is offloaded"),
+    "huge weights": (huge, r"holds a weight of 1e\+30"),
+}
+
+
+@pytest.mark.parametrize("case", IN_USE)
+@pytest.mark.parametrize("make", [tiny_llama, tiny_mistral])
+def test_models_in_use(case, make):
+    change, message = IN_USE[case]
+    with pytest.raises(InputError, match=message):
+        compress(change(make()), "svd", rank=2)
+
+
+class Exports(nn.Module):
+    """Hands its weight to code that takes plain memory only."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(16, 16), nn.Linear(16, 16)
+
+    def forward(self, x):
+        return x @ torch.from_numpy(self.second.weight.detach().numpy()).T + self.first(x)
+
+
+@pytest.mark.parametrize("method", ["int8", "svd"])
+def test_what_does_not_run_afterwards_is_left_as_it_was(method):
+    model, batch = Exports(), {"x": torch.randn(40, 16)}
+    before = dict(model.named_parameters())
+    with pytest.raises(InputError, match="the compressed Exports does not run .* left as it was"):
+        install_from(model, batch, method)
+    assert all(model.get_parameter(name) is parameter for name, parameter in before.items())
+
+
+def install_from(model, batch, method):
+    layers = compressible(model)
+    form = Form(8, 16) if method == "int8" else Form(rank=4)
+    weights = {path: build(weight_of(layer), form, Whitening()) for path, layer in layers.items()}
+    install(model, layers, weights, batch)
+
+
+def test_groups_of_one():
+    with pytest.raises(InputError, match="a scale per weight"):
+        compress(seeded("bert"), "int4", group=1)

@@ -1,6 +1,6 @@
 """The errors of SVD and of integers at equal size, layer by layer."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -39,7 +39,8 @@ def analyse_layer(
         E = W - weight.dequantize()
         entry: dict[str, Any] = {"form": str(form), **shape(E, W, moments).as_dict()}
         if kind == "int":
-            steps = weight.integers.scale.to(E).repeat_interleave(form.group or 1, 1)  # type: ignore[attr-defined]
+            scale = cast(Any, weight.integers).scale
+            steps = scale.to(E).repeat_interleave(form.group or 1, 1)
             entry["in_steps"] = shape(E / steps, W).as_dict()
         if picture:
             entry["picture"] = _picture(E)

@@ -100,7 +100,8 @@ def only_multiplied(model: nn.Module) -> bool:
 
 @contextmanager
 def _reads() -> Iterator[list[Any]]:
-    token = READS.set(found := [])
+    found: list[Any] = []
+    token = READS.set(found)
     try:
         yield found
     finally:

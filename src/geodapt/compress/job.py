@@ -35,7 +35,7 @@ from geodapt.compress.storage import load, save
 from geodapt.compress.svd import Whitening
 from geodapt.compress.texts import calibration_texts, measured_texts
 from geodapt.compress.verdict import verdict
-from geodapt.compress.weights import put_together, take_apart
+from geodapt.compress.weights import Compressed, put_together, take_apart
 from geodapt.files import read_tensors, write_tensors
 from geodapt.models import text_batches
 from geodapt.progress import track
@@ -195,7 +195,7 @@ class Job:
     def _layer_file(self, number: int) -> Path:
         return self.folder / "work" / "layers" / f"{number:03}.safetensors"
 
-    def _finished(self, number: int, form: Form, report: dict[str, Any]) -> Tensor:
+    def _finished(self, number: int, form: Form, report: dict[str, Any]) -> Compressed:
         parts = read_tensors(self._layer_file(number))
         out_features, in_features = report["shape"]
         return put_together(parts, form, (out_features, in_features), self.model.dtype)

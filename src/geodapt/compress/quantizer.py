@@ -9,7 +9,7 @@ of the wrong shape and refuses the file, in place of drawing the weight at rando
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import Field, ValidationError
@@ -20,7 +20,14 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from geodapt.compress.forms import Form
 from geodapt.compress.install import as_linear
 from geodapt.compress.integers import narrow, require_torchao
-from geodapt.compress.weights import Experts, form_of, is_compressed, put_together, take_apart
+from geodapt.compress.weights import (
+    Compressed,
+    Experts,
+    form_of,
+    is_compressed,
+    put_together,
+    take_apart,
+)
 from geodapt.errors import InputError
 from geodapt.settings import Settings
 
@@ -52,7 +59,7 @@ class Weight(Settings):
         return forms
 
     @classmethod
-    def of(cls, weight: Tensor) -> "Weight":
+    def of(cls, weight: Compressed | Experts) -> "Weight":
         """The description of a compressed weight."""
         if not isinstance(weight, Experts):
             rows, columns = weight.shape
@@ -161,7 +168,8 @@ class CompressionQuantizer(HfQuantizer):
         for name, tensor in model.state_dict().items():
             if is_compressed(tensor):
                 state[name] = EMPTY.clone()
-                state |= {f"{name}_{part}": data for part, data in _parts(tensor)}
+                weight = cast(Compressed | Experts, tensor)
+                state |= {f"{name}_{part}": data for part, data in _parts(weight)}
             else:
                 state[name] = tensor
         return state, {}
@@ -183,10 +191,10 @@ def attach(model: Any) -> None:
     model.hf_quantizer = CompressionQuantizer(config)
 
 
-def _found(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _found(model: nn.Module) -> Iterator[tuple[str, Compressed | Experts]]:
     for name, parameter in model.named_parameters():
         if is_compressed(parameter):
-            yield name, parameter.data
+            yield name, cast(Compressed | Experts, parameter.data)
 
 
 def _resolved(model: Any, weights: dict[str, Weight]) -> Iterator[tuple[str, Weight]]:
@@ -208,7 +216,7 @@ def _resolved(model: Any, weights: dict[str, Weight]) -> Iterator[tuple[str, Wei
                 break
 
 
-def _parts(weight: Tensor) -> Iterator[tuple[str, Tensor]]:
+def _parts(weight: Compressed | Experts) -> Iterator[tuple[str, Tensor]]:
     """The stored tensors of a weight, as bytes, which no loader converts to another float type."""
     if isinstance(weight, Experts):
         for number, each in enumerate(weight.weights):

@@ -29,7 +29,7 @@ class Quantizer(TorchAoHfQuantizer):
         )
         # A body saved with its head names its weights by a prefix that the bare body lacks.
         prefix = f"{model.base_model_prefix}."
-        metadata = {}
+        metadata: dict[str, str] = {}
         for name, description in found.items():
             if name not in state and name != "tensor_names":  # a compressed one
                 other = name.removeprefix(prefix) if name.startswith(prefix) else prefix + name

@@ -6,7 +6,7 @@ is of another kind, as torchao does it. So the model's code, ``generate``, PEFT 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -74,6 +74,7 @@ class Compressed(StandIn):
 
 def _linear(input: Tensor, weight: Compressed, bias: Tensor | None = None) -> Tensor:
     if weight.A is None or weight.B is None:
+        assert weight.integers is not None
         return linear(input, weight.integers, bias)
     y = linear(linear(input, weight.A), weight.B, bias)
     return y if weight.integers is None else y + linear(input, weight.integers)
@@ -110,7 +111,7 @@ class Experts(StandIn):
         return [getattr(self, f"expert_{number}") for number in range(self.count)]
 
     def rebuilt(self, parts: dict[str, Tensor]) -> "Experts":
-        return Experts(list(parts.values()), self.transposed)
+        return Experts(cast(list[Compressed], list(parts.values())), self.transposed)
 
     def expert(self, number: int) -> Tensor:
         """The dense matrix of one expert, as the model's stack has it."""
@@ -125,10 +126,10 @@ class Experts(StandIn):
 
     @classmethod
     def __tensor_unflatten__(cls, parts: dict[str, Tensor], transposed: Any, *_: Any) -> "Experts":
-        return cls(list(parts.values()), transposed)
+        return cls(cast(list[Compressed], list(parts.values())), transposed)
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is aten.select.int and args[1] == 0:

@@ -1,0 +1,126 @@
+"""What transformers makes of a compressed folder, with geodapt and without it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel
+
+import geodapt
+from geodapt.compress import compress, load, save
+from tests.compress.small import batches, inputs, output, seeded, target
+
+FORMS = ("int8", "svd", "int4", "lowrank_plus_int4")
+CODE = """
+import json, sys
+{first}
+import torch
+from transformers import AutoModelForCausalLM, pipeline
+root, found = sys.argv[1], {{}}
+ids = torch.tensor(json.load(open(root + "/ids.json")))
+for name in {forms}:
+    def model():
+        with torch.no_grad():
+            return AutoModelForCausalLM.from_pretrained(root + "/" + name)(ids).logits.tolist()
+    def pipe():
+        return pipeline("text-generation", root + "/" + name) is not None
+    for way in (model, pipe)[: {ways}]:
+        try:
+            found[name + " " + way.__name__] = way()
+        except Exception as error:
+            found[name + " " + way.__name__] = type(error).__name__ + str(error)
+print(json.dumps(found))
+"""
+
+
+def elsewhere(first, root, *forms, ways=2):
+    """What another process finds that runs ``first`` before it imports transformers."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE.format(first=first, forms=forms, ways=ways), str(root)],
+        env={**os.environ, "PYTHONPATH": str(Path(geodapt.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, world):
+    """A Llama in every form, and its logits."""
+    from transformers import AutoTokenizer
+
+    root = tmp_path_factory.mktemp("forms")
+    ids = inputs("llama")["input_ids"]
+    (root / "ids.json").write_text(json.dumps(ids.tolist()))
+    logits = {}
+    for method in FORMS:
+        model = seeded("llama")
+        compress(model, method, batches("llama"), **target(method))
+        save(model, root / method, AutoTokenizer.from_pretrained(world / "llama"))
+        with torch.no_grad():
+            logits[method] = model(ids).logits
+    return root, logits
+
+
+def test_without_geodapt_a_folder_loads_right_or_not_at_all(folders):
+    root, logits = folders
+    found = elsewhere("", root, *FORMS)
+    for method in FORMS:
+        if method == "int8":  # torchao's own format
+            assert torch.equal(torch.tensor(found["int8 model"]), logits["int8"])
+            assert found["int8 pipe"] is True
+        else:
+            assert "ignore_mismatched_sizes" in found[f"{method} model"]
+            assert "ignore_mismatched_sizes" in found[f"{method} pipe"]
+
+
+def test_with_geodapt_every_folder_loads_right(folders):
+    root, logits = folders
+    found = elsewhere("import geodapt.compress", root, *FORMS)
+    for method in FORMS:
+        assert torch.equal(torch.tensor(found[f"{method} model"]), logits[method])
+        assert found[f"{method} pipe"] is True
+
+
+def test_svd_needs_no_torchao(folders):
+    root, logits = folders
+    first = "sys.modules['torchao'] = None\nimport geodapt.compress"
+    found = elsewhere(first, root, "svd", "int4", ways=1)
+    assert torch.equal(torch.tensor(found["svd model"]), logits["svd"])
+    assert "pip install 'geodapt[quant]'" in found["int4 model"]
+
+
+@pytest.mark.parametrize("method", ["int8", "lowrank_plus_int"])
+def test_a_body_loads_without_its_head_and_in_another_float_type(method, tmp_path):
+    model = seeded("llama")
+    compress(model, method, batches("llama"), **target(method))
+    save(model, tmp_path / "small")
+    batch = inputs("llama")
+    body = AutoModel.from_pretrained(tmp_path / "small").eval()
+    assert torch.equal(output(body, batch), output(model.model, batch))
+    half = type(model).from_pretrained(tmp_path / "small", dtype=torch.bfloat16).eval()
+    assert half.dtype == torch.bfloat16
+    wanted = output(model, batch)
+    torch.testing.assert_close(output(half, batch).float(), wanted, atol=0.02, rtol=0.05)
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
+def test_what_save_pretrained_writes_is_the_same(family, tmp_path):
+    model = seeded(family)
+    compress(model, "lowrank_plus_int", batches(family), bits_per_weight=6)
+    model.save_pretrained(tmp_path / "small")
+    found = output(load(tmp_path / "small"), inputs(family))
+    assert torch.equal(found, output(model, inputs(family)))
+
+
+def test_load_takes_the_folder_of_the_run(tmp_path):
+    model = seeded("llama")
+    compress(model, "svd", rank=4)
+    save(model, tmp_path / "small" / "model")
+    found = output(load(tmp_path / "small"), inputs("llama"))
+    assert torch.equal(found, output(model, inputs("llama")))
