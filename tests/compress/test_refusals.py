@@ -157,7 +157,7 @@ class Exports(nn.Module):
 def test_what_does_not_run_afterwards_is_left_as_it_was(method):
     model, batch = Exports(), {"x": torch.randn(40, 16)}
     before = dict(model.named_parameters())
-    with pytest.raises(InputError, match="the compressed Exports does not run .* left as it was"):
+    with pytest.raises(InputError, match=r"the compressed Exports does not run .* left as it was"):
         install_from(model, batch, method)
     assert all(model.get_parameter(name) is parameter for name, parameter in before.items())
 
