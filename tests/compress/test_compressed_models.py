@@ -226,7 +226,7 @@ BROKEN = {
         "no model of transformers",
     ),
     "class of another package": (lambda c, w: c.update(architectures=["os:system"]), "no model of"),
-    "other shape": (lambda c, w: first(w).update(shape=[8, 32]), "has another shape"),
+    "other shape": (lambda c, w: first(w).update(shape=[8, 64]), "has another shape"),
     "shape without groups": (lambda c, w: first(w).update(shape=[8, 8]), "does not fit a matrix"),
     "shape of words": (lambda c, w: first(w).update(shape="big"), "compress the model again"),
     "unknown form": (lambda c, w: first(w).update(form="zip"), "'zip' is no form"),
