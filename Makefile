@@ -8,7 +8,7 @@ PINNED := $(wildcard constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d
 # --no-compile: Python compiles what is imported, pip would compile everything, for a minute
 PIP    := -m pip --disable-pip-version-check install --quiet --no-compile
 
-.PHONY: venv demo test test-lowest test-newest lint constraints bench clean
+.PHONY: venv demo test fuzz test-lowest test-newest lint constraints bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -46,6 +46,9 @@ constraints:  ## write down the newest versions for this Python, and the lowest;
 	$(PYTHON) constraints/resolve.py lowest
 	@# torch by hand: the newest that has small builds for CPUs everywhere
 	$(PYTHON) constraints/resolve.py torch==2.13.0
+
+fuzz: $(STAMP)  ## the tests of broken and hostile input, with much more of it
+	GEODAPT_FUZZ=20 $(BIN)/python -m pytest tests -k hostile
 
 lint: $(STAMP)  ## style, types and floors alone
 	$(BIN)/ruff check src tests benchmarks constraints

@@ -8,6 +8,7 @@ one. Symbolic links are followed, and what is no regular file, such as ``/dev/nu
 import ctypes
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -25,9 +26,12 @@ from geodapt.paths import synchronise
 if TYPE_CHECKING:  # the command line copies and lists files without waiting for torch
     import torch
 
+    from geodapt.headers import Header
+
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"}
 
 UNFINISHED = ".unfinished"
+LARGEST_JSON = 64_000_000
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:
@@ -75,19 +79,38 @@ def write_json(path: Path | str, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path | str) -> Any:
-    """Read a JSON file; raises :class:`InputError` when it is missing or not JSON."""
+def read_json(path: Path | str, finite: bool = True) -> Any:
+    """Read a JSON file.
+
+    Raises :class:`InputError` when it is missing, larger than 64 MB or not JSON. NaN and infinity,
+    which Python's reader takes, are not JSON; ``finite=False`` lets them pass, since some
+    configurations of transformers models have them.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} does not exist")
+    if path.stat().st_size > LARGEST_JSON:
+        raise InputError(f"{path} has {path.stat().st_size:,} bytes; geodapt reads JSON of 64 MB")
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
+        check = _finite if finite else None
+        content = json.loads(text, parse_float=check, parse_constant=check)
         if "\\u" in text:
             json.dumps(content, ensure_ascii=False).encode()  # half a character is no text
         return content
-    except (ValueError, RecursionError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
+    except RecursionError:
+        raise InputError(f"{path} is not valid JSON: it is nested too deep") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is not a finite number")
+    return value
 
 
 def write_tensors(
@@ -102,14 +125,16 @@ def write_tensors(
     write_bytes(path, save(contents, metadata={"format": "pt", **(metadata or {})}))
 
 
-def read_tensors(path: Path | str) -> dict[str, "torch.Tensor"]:
-    """Read a safetensors file onto the CPU.
+def read_tensors(path: Path | str, header: "Header | None" = None) -> dict[str, "torch.Tensor"]:
+    """Read a safetensors file onto the CPU; ``header`` is its own, where it was read already.
 
     Raises :class:`InputError` when the file is missing, is a pickle (which could run code when
-    it is loaded), is corrupt, or holds a NaN or an infinity.
+    it is loaded), is corrupt, or holds a NaN or an infinity. Beside the tensors themselves it
+    needs little memory.
     """
-    import torch
     from safetensors import SafetensorError, safe_open
+
+    from geodapt.headers import read_header
 
     path = Path(path)
     if path.suffix in PICKLES:
@@ -117,26 +142,34 @@ def read_tensors(path: Path | str) -> dict[str, "torch.Tensor"]:
             f"{path} is a pickle, which can run any code when it is loaded; geodapt reads "
             "safetensors only. Save it again as safetensors (safetensors.torch.save_file)"
         )
-    if not path.is_file():
-        raise InputError(f"{path} does not exist")
+    if header is None:
+        read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError) as error:
         raise InputError(
             f"{path} is not a readable safetensors file ({error}); "
             "it may be cut short: download or save it again"
         ) from error
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            continue
-        values = tensor.float() if tensor.itemsize == 1 else tensor  # float8 has no isfinite
-        if not torch.isfinite(values).all():
+        if not _all_finite(tensor):
             raise InputError(
                 f"{path}: tensor '{name}' holds NaN or infinite values; it was probably saved "
                 "from a training run that diverged"
             )
     return tensors
+
+
+def _all_finite(tensor: "torch.Tensor") -> bool:
+    """Whether no value is NaN or infinite, found in pieces: whole, it would take a copy or more."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return True
+    for piece in tensor.flatten().split(1 << 20):
+        values = piece.float() if piece.itemsize == 1 else piece  # float8 has no isfinite
+        if not values.isfinite().all():
+            return False
+    return True
 
 
 @contextmanager

@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from peft import LoraConfig
-from peft.tuners.tuners_utils import check_target_module_exists
-from peft.utils.other import get_pattern_key
 from torch import Tensor
 
 from geodapt.adapters.heads import Head
 from geodapt.adapters.kinds import LINEAR, Kind, indexed
+from geodapt.adapters.layer_rules import LayerRules
 from geodapt.adapters.model_class import PEFT_HEADS
 from geodapt.files import hash_tensors
 
@@ -39,6 +38,8 @@ class Factors(NamedTuple):
     def norm(self) -> float:
         """Frobenius norm of the update: ``s sqrt(tr((B^T B)(A A^T)))``, from r x r matrices."""
         A, B = self.A.double(), self.B.double()
+        if self.rank > min(A.shape[1], B.shape[0]):  # then the update itself is smaller
+            return abs(self.scale) * torch.linalg.matrix_norm(B @ A).item()
         return abs(self.scale) * math.sqrt(max(((B.T @ B) * (A @ A.T)).sum().item(), 0.0))
 
 
@@ -126,9 +127,8 @@ class Adapter:
 
     def targeted(self, paths: Iterable[str]) -> list[str]:
         """Those of a model's layers that the configuration names, by PEFT's own rules."""
-        if not self.config.target_modules or self.config.target_modules == "all-linear":
-            return []
-        return [path for path in paths if check_target_module_exists(self.config, path)]
+        rules = LayerRules(self.config)
+        return [path for path in paths if rules.targets(path)]
 
     def norm(self) -> float:
         """Frobenius norm of the whole update, over all layers."""
@@ -168,17 +168,6 @@ class Adapter:
         )
 
 
-def scale_of(config: LoraConfig, path: str, rank: int) -> float:
-    """``alpha / r``, or ``alpha / sqrt(r)`` with rsLoRA (Kalajdzievski 2023)."""
-    alpha = _by_pattern(config.alpha_pattern, path, config.lora_alpha)
-    return alpha / (math.sqrt(rank) if config.use_rslora else rank)
-
-
-def rank_of(config: LoraConfig, path: str) -> int:
-    """The rank that a configuration gives a layer."""
-    return _by_pattern(config.rank_pattern, path, config.r)
-
-
 def configure(
     factors: Mapping[str, Factors],
     like: Adapter | None = None,
@@ -212,11 +201,6 @@ def configure(
         if alpha != config.lora_alpha:
             config.alpha_pattern[key] = alpha
     return config
-
-
-def _by_pattern(patterns: dict | None, path: str, default: float) -> Any:
-    patterns = patterns or {}
-    return patterns.get(get_pattern_key(list(patterns), path), default)
 
 
 def _tidy(alpha: float) -> float | int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from peft import LoraConfig
 
+from geodapt.adapters.field_types import shown
 from geodapt.errors import InputError
 
 READ = frozenset(
@@ -56,6 +57,8 @@ REFUSED = {
 """What makes an update something else than a sum of scaled low-rank products."""
 MUTATING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations that take the start of the factors out of the base's weights."""
+HARMLESS = ("gaussian", "eva", "orthogonal", "true", "false")
+"""Initialisations that leave the base as it is."""
 
 
 def check_fields(source: Any, content: Mapping[str, Any]) -> None:
@@ -68,14 +71,19 @@ def check_fields(source: Any, content: Mapping[str, Any]) -> None:
             continue
         reason = REFUSED.get(key, "geodapt does not know this setting, so not what it changes")
         raise InputError(
-            f"adapter '{source}' sets {key}={value!r}: {reason}. Or merge it into its base with "
-            "PEFT's merge_and_unload and use that as the base"
+            f"adapter '{source}' sets {key[:80]}={shown(value)}: {reason}. Or merge it into its "
+            "base with PEFT's merge_and_unload and use that as the base"
         )
     start = content.get("init_lora_weights", True)
-    if isinstance(start, str) and start.lower().startswith(MUTATING):
+    if isinstance(start, str) and start.lower() not in HARMLESS:
+        if not start.lower().startswith(MUTATING):
+            raise InputError(
+                f"adapter '{source}' was initialised by {shown(start)}, which geodapt does not "
+                "know, so not whether it changed the base weights"
+            )
         raise InputError(
-            f"adapter '{source}' was initialised by {start}, which also changed the base weights; "
-            "convert it with PEFT's path_initial_model_for_weight_conversion when saving"
+            f"adapter '{source}' was initialised by {start[:80]}, which also changed the base "
+            "weights; convert it with PEFT's path_initial_model_for_weight_conversion when saving"
         )
 
 

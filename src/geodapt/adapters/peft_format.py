@@ -1,7 +1,6 @@
 """PEFT's adapter folders: ``adapter_config.json`` beside ``adapter_model.safetensors``."""
 
 import copy
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +9,44 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import HfHubHTTPError, LocalEntryNotFoundError
 from peft import LoraConfig
-from safetensors import safe_open
 from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.fields import check_fields
+from geodapt.adapters.factor_checks import check_header, check_values
+from geodapt.adapters.field_types import check_types, shown
+from geodapt.adapters.fields import READ, check_fields
 from geodapt.adapters.heads import group
 from geodapt.adapters.model_class import PEFT_HEADS
 from geodapt.adapters.peft_tensors import Contents, parse, serialise
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
+from geodapt.headers import read_header
 
+LARGEST_CONFIG = 16_000_000
+KEPT = READ | {"fan_in_fan_out", "inference_mode", "ensure_weight_tying"}
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 
 
 def read(source: str | Path) -> Adapter:
     """Read an adapter folder or hub name; see :meth:`Adapter.from_pretrained`."""
     folder = find(source)
-    config = _config(folder, read_json(folder / CONFIG))
+    config = _config(folder / CONFIG)
     weights = folder / WEIGHTS
     if not weights.is_file():
         if (folder / PICKLE).is_file():
             read_tensors(folder / PICKLE)  # says why a pickle is not read
         raise InputError(f"{folder} has no {WEIGHTS}; save the adapter again with PEFT")
-    tensors = read_tensors(weights)
-    with safe_open(weights, framework="pt") as file:
-        metadata = file.metadata() or {}
-    found = parse(folder, config, tensors)
+    header = read_header(weights)
+    check_header(folder, header)
+    found = parse(folder, config, read_tensors(weights, header))
     if not found.factors:
         raise InputError(f"adapter '{folder}' holds no LoRA factors")
+    check_values(f"adapter '{folder}'", found.factors)
     heads = _heads(folder, config, found)
     return Adapter(
         found.factors,
         config,
-        metadata.get("base_sha256"),
+        header.metadata.get("base_sha256"),
         heads,
         kinds=found.kinds,
         magnitudes=found.magnitudes,
@@ -65,13 +68,17 @@ def write(adapter: Adapter, folder: str | Path) -> None:
 
 def find(source: str | Path) -> Path:
     """The local folder of an adapter, downloaded first when ``source`` is a hub name."""
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return path
     name = str(source)
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    try:
+        path = Path(source).expanduser()
+        if name and path.is_dir():
+            return path
+        local = path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown user's home, a NUL
+        local = True
+    if local or not name:
         raise InputError(
-            f"adapter '{source}' is not a folder; give a folder with {CONFIG} and {WEIGHTS}, "
+            f"adapter {shown(name)} is not a folder; give a folder with {CONFIG} and {WEIGHTS}, "
             "or a hub name"
         )
     try:
@@ -115,17 +122,22 @@ def _complete(adapter: Adapter) -> LoraConfig:
     return config
 
 
-def _config(folder: Path, content: Any) -> LoraConfig:
+def _config(path: Path) -> LoraConfig:
     """PEFT's configuration; raises when it describes something else than a low-rank update."""
-    if not isinstance(content, dict) or content.get("peft_type") != "LORA":
-        kind = content.get("peft_type") if isinstance(content, dict) else type(content).__name__
-        raise InputError(f"{folder / CONFIG} has peft_type {kind!r}; geodapt reads LORA adapters")
-    known = {field.name for field in dataclasses.fields(LoraConfig)}
-    check_fields(folder, content)
+    if path.is_file() and path.stat().st_size > LARGEST_CONFIG:
+        raise InputError(
+            f"{path} has {path.stat().st_size:,} bytes; geodapt reads up to {LARGEST_CONFIG:,}"
+        )
+    content = read_json(path)
+    check_types(path, content)
+    check_fields(path.parent, content)
+    values = {key: value for key, value in content.items() if key in KEPT}
+    for key in ("rank_pattern", "alpha_pattern"):
+        values[key] = values.get(key) or {}
     try:
-        return LoraConfig(**{key: value for key, value in content.items() if key in known})
+        return LoraConfig(**values)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{folder / CONFIG} is not a valid LoRA configuration: {error}") from error
+        raise InputError(f"{path} is not a valid LoRA configuration: {error}") from error
 
 
 def _heads(folder: Path, config: LoraConfig, found: Contents) -> dict[str, dict[str, Tensor]]:

@@ -8,18 +8,20 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from peft.tuners.tuners_utils import check_target_module_exists
 from torch import Tensor
 
-from geodapt.adapters.adapter import Adapter, Factors, rank_of, scale_of
+from geodapt.adapters.adapter import Adapter, Factors
+from geodapt.adapters.factor_checks import PREFIX
 from geodapt.adapters.kinds import EMBEDDING, LINEAR, PARAMETER, Kind, indexed
+from geodapt.adapters.layer_rules import LayerRules
 from geodapt.errors import InputError
 
 LORA = re.compile(r"^(.+)\.lora_([AB])(?:\.default)?\.weight$")
 LORA_EMBEDDING = re.compile(r"^(.+)\.lora_embedding_([AB])(?:\.default)?$")
 MAGNITUDE = re.compile(r"^(.+)\.lora_magnitude_vector(?:\.default)?(?:\.weight)?$")
 COPY = re.compile(r"^(.+)\.base_layer\.(weight|bias)$")
-PREFIX = "base_model.model."
+MATRICES = 10_000
+"""How many matrices a fused parameter may hold."""
 EMBEDDINGS = ("embed_tokens", "lm_head")
 """Modules whose weights PEFT puts beside an adapter, unasked, when the vocabulary was resized."""
 ORDER = ("gate_up_proj", "down_proj")
@@ -46,6 +48,7 @@ def parse(source: Any, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Con
     together or to the configured rank, and when it is not clear which parameter a pair is for.
     """
     found = Contents()
+    rules = LayerRules(config, f"adapter '{source}'")
     pairs: dict[tuple[str, Kind], dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         key = name.removeprefix(PREFIX)
@@ -61,13 +64,27 @@ def parse(source: Any, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Con
             found.copies[key] = tensor
         else:
             found.rest[key] = tensor
-    parameters = _parameters(source, config, [path for path, _ in pairs])
+    parameters = _parameters(source, config, rules, [path for path, _ in pairs])
     for (path, kind), pair in pairs.items():
         A, B = (_half(source, path, pair, side, kind) for side in "AB")
         if path in parameters:
-            _add_parameter(found, source, config, parameters[path], A, B)
+            _add_parameter(found, source, rules, parameters[path], A, B)
             continue
-        if A.ndim > 2:
+        if path in found.factors:
+            raise InputError(f"adapter '{source}' holds two pairs of factors for {path}")
+        if rules.names_layers and not rules.targets(path):
+            raise InputError(
+                f"adapter '{source}' holds factors for layer {path}, which its own configuration "
+                "does not target (target_modules, exclude_modules, layers_to_transform), so PEFT "
+                "would not apply them; correct its adapter_config.json or save it again"
+            )
+        if config.use_dora != (path in found.magnitudes):
+            raise InputError(
+                f"adapter '{source}', layer {path} "
+                + ("lacks its magnitudes" if config.use_dora else "has magnitudes")
+                + f", and its adapter_config.json says use_dora={config.use_dora}; save it again"
+            )
+        if kind == LINEAR and A.ndim > 2 and B.ndim == A.ndim and set(B.shape[2:]) == {1}:
             kind = Kind("convolution", tuple(A.shape[2:]))
             A, B = A.flatten(1), B.flatten(1)
         if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1]:
@@ -76,15 +93,17 @@ def parse(source: Any, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Con
                 f"{tuple(B.shape)}; expected (rank, in) and (out, rank) of a linear layer"
                 + (", and grouped convolutions are not read" if kind.kernel else "")
             )
-        rank = rank_of(config, path)
+        rank = rules.rank(path)
         if A.shape[0] != rank:
             raise InputError(
                 f"adapter '{source}', layer {path} has rank {A.shape[0]}, its adapter_config.json "
                 f"says {rank}"
             )
-        found.factors[path] = Factors(A, B, scale_of(config, path, rank))
+        found.factors[path] = Factors(A, B, rules.scale(path, rank))
         if kind != LINEAR:
             found.kinds[path] = kind
+    if stray := found.magnitudes.keys() - found.factors.keys():
+        raise InputError(f"adapter '{source}' has a magnitude but no factors for {min(stray)}")
     return found
 
 
@@ -135,21 +154,26 @@ def _half(source: Any, path: str, pair: Mapping[str, Tensor], side: str, kind: K
 
 
 def _add_parameter(
-    found: Contents, source: Any, config: LoraConfig, path: str, A: Tensor, B: Tensor
+    found: Contents, source: Any, rules: LayerRules, path: str, A: Tensor, B: Tensor
 ) -> None:
     """Factors of a parameter, which holds several matrices where A has several times the rank.
 
     PEFT lays them out as ``A (experts * rank, in)``, expert after expert, and ``B (out, rank *
     experts)``, the experts of one rank-one term side by side.
     """
-    rank = rank_of(config, path)
+    rank = rules.rank(path)
     if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1] or A.shape[0] % rank:
         raise InputError(
             f"adapter '{source}', parameter {path}: lora_A is {tuple(A.shape)} and lora_B "
             f"{tuple(B.shape)}; expected (matrices * {rank}, in) and (out, {rank} * matrices)"
         )
-    scale = scale_of(config, path, rank)
+    scale = rules.scale(path, rank)
     count = A.shape[0] // rank
+    if count > MATRICES:
+        raise InputError(
+            f"adapter '{source}', parameter {path}: {count:,} matrices of rank {rank}; geodapt "
+            f"reads up to {MATRICES:,}"
+        )
     if count == 1:
         found.factors[path], found.kinds[path] = Factors(A, B, scale), PARAMETER
         return
@@ -159,7 +183,9 @@ def _add_parameter(
         found.kinds[f"{path}[{i}]"] = PARAMETER
 
 
-def _parameters(source: Any, config: LoraConfig, paths: Iterable[str]) -> dict[str, str]:
+def _parameters(
+    source: Any, config: LoraConfig, rules: LayerRules, paths: Iterable[str]
+) -> dict[str, str]:
     """The parameter that is meant where a path of the file stands for one.
 
     PEFT wraps a module once per targeted parameter: the last of them is at the module's own
@@ -172,7 +198,7 @@ def _parameters(source: Any, config: LoraConfig, paths: Iterable[str]) -> dict[s
     owners = {path.partition(".base_layer")[0] for path in here}
     found = {}
     for owner in owners:
-        if config.target_modules and check_target_module_exists(config, owner):
+        if rules.targets(owner):
             continue  # a layer
         whole = [name for name in wanted if "." in name and _owns(owner, name)]
         names = {name.rpartition(".")[2] for name in whole or wanted if _owns(owner, name)}

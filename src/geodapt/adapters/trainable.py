@@ -9,8 +9,9 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from geodapt.adapters.adapter import Adapter, Factors, scale_of
+from geodapt.adapters.adapter import Adapter, Factors
 from geodapt.adapters.heads import inside, named
+from geodapt.adapters.layer_rules import LayerRules
 from geodapt.adapters.model_class import class_of, task_heads
 from geodapt.adapters.targets import adaptable, choose, features
 from geodapt.errors import InputError
@@ -112,11 +113,11 @@ def fresh(
         modules_to_save=saved or None,
         **class_of(model, heads),
     )
-    factors = {}
+    rules, factors = LayerRules(config), {}
     for path in paths:
         width, out = features(layers[path])  # type: ignore[misc]
         A = torch.empty(rank, width).uniform_(-(width**-0.5), width**-0.5)
-        factors[path] = Factors(A, torch.zeros(out, rank), scale_of(config, path, rank))
+        factors[path] = Factors(A, torch.zeros(out, rank), rules.scale(path, rank))
     return Adapter(factors, config, heads=heads)
 
 

@@ -26,7 +26,7 @@ def load_original(name: str, dtype: torch.dtype, adapter: str | None = None) -> 
 def _require_dense(name: str) -> None:
     folder = Path(locate(name))
     config = folder / "config.json"
-    if config.is_file() and read_json(config).get("quantization_config"):
+    if config.is_file() and read_json(config, finite=False).get("quantization_config"):
         raise InputError(
             f"{name} is compressed or quantized already, as its config.json says; compress the "
             "model that it was made from"

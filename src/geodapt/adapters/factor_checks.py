@@ -1,0 +1,67 @@
+"""Can these factors be computed with? Types, names and sizes of their values."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from geodapt.errors import InputError
+from geodapt.headers import Header
+
+if TYPE_CHECKING:
+    from geodapt.adapters.adapter import Factors
+
+PREFIX = "base_model.model."
+FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
+LARGEST = 1e18
+"""Squares of larger values overflow float32."""
+
+
+def check_header(source: Any, header: Header) -> None:
+    """Checks a file's factors before their values are read; ``source`` is its adapter's name.
+
+    Raises :class:`InputError` for numbers that are no real floating-point numbers of two bytes or
+    more, for a factor without numbers, and for one that is there under two names.
+    """
+    names: dict[str, str] = {}
+    for name, (dtype, shape) in header.tensors.items():
+        key = name.removeprefix(PREFIX)
+        if ".lora_" not in key:
+            continue
+        if dtype not in FLOATS:
+            raise InputError(
+                f"adapter '{source}': {name} is of type {dtype}; geodapt computes with float16, "
+                "bfloat16, float32 and float64. Convert the factors and save the adapter again"
+            )
+        if 0 in shape:
+            raise InputError(f"adapter '{source}': {name} of shape {list(shape)} is empty")
+        other = names.setdefault(key.replace(".default", ""), name)
+        if other != name:
+            raise InputError(
+                f"adapter '{source}' holds one factor twice, as {other} and as {name}; remove one "
+                "of them or save the adapter again"
+            )
+
+
+def check_values(source: Any, factors: Mapping[str, "Factors"]) -> None:
+    """Raises :class:`InputError` for a layer whose values are too large to compute with.
+
+    Neither a factor (with the scale, for B) nor a product of two entries may exceed 1e18, beyond
+    which norms overflow in float32. Trained factors are many orders of magnitude below.
+    """
+    for path, (A, B, scale) in factors.items():
+        largest_A, largest_B = largest(A), abs(scale) * largest(B)
+        value = max(largest_A, largest_B, largest_A * largest_B)
+        if not value <= LARGEST:  # a NaN is not
+            raise InputError(
+                f"{source}, layer {path}: its update holds values of {value:.1e}, which overflow "
+                "in float32; was it trained until it diverged, or given a wrong alpha or weight?"
+            )
+
+
+def largest(tensor: Tensor) -> float:
+    """The largest magnitude, found without a copy; NaN if there is one."""
+    low, high = (end.item() for end in torch.aminmax(tensor.detach()))
+    return max(-low, high) if low <= high else math.nan
