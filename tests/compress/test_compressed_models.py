@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from peft import LoraConfig
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from geodapt.adapters import AdapterBank, Mix, Route
@@ -226,7 +227,7 @@ BROKEN = {
         "no model of transformers",
     ),
     "class of another package": (lambda c, w: c.update(architectures=["os:system"]), "no model of"),
-    "other shape": (lambda c, w: first(w).update(shape=[8, 64]), "has another shape"),
+    "other shape": (lambda c, w: first(w).update(shape=[8, 64]), "have it in another shape"),
     "shape without groups": (lambda c, w: first(w).update(shape=[8, 8]), "does not fit a matrix"),
     "shape of words": (lambda c, w: first(w).update(shape="big"), "compress the model again"),
     "unknown form": (lambda c, w: first(w).update(form="zip"), "'zip' is no form"),
@@ -234,7 +235,7 @@ BROKEN = {
     "missing layer": (lambda c, w: w.popitem(), "has an unknown tensor"),
     "layer too many": (
         lambda c, w: w.update({"lm_head.weight": {"shape": [100, 32], "form": "int4 by 32"}}),
-        "lacks the tensor 'lm_head.weight_codes'",
+        r"lm_head.weight_codes was not loaded",
     ),
 }
 
@@ -252,6 +253,18 @@ def test_broken_folders(case, tmp_path):
     edit(tmp_path / "out", change)
     with pytest.raises(InputError, match=message):
         load(tmp_path / "out")
+
+
+def test_a_file_that_lacks_a_part_is_refused_by_transformers_too(tmp_path):
+    model = seeded("llama")
+    compress(model, "lowrank_plus_int4", batches("llama"), bits_per_weight=6)
+    save(model, tmp_path / "out")
+    tensors = load_file(tmp_path / "out/model.safetensors")
+    name = next(name for name in tensors if name.endswith("weight_scale"))
+    del tensors[name]
+    save_file(tensors, tmp_path / "out/model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=f"{name} was not loaded"):
+        type(model).from_pretrained(tmp_path / "out")
 
 
 def test_other_folders_are_refused(tmp_path):

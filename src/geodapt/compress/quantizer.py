@@ -153,10 +153,11 @@ class CompressionQuantizer(HfQuantizer):
             parts = {}
             for part in _sizes(weight, stored):
                 loaded = module._parameters.pop(f"{own}_{part}")
-                if loaded.is_meta or not getattr(loaded, "_is_hf_initialized", True):
+                if loaded.is_meta or not getattr(loaded, "_is_hf_initialized", False):
                     raise InputError(
-                        f"the part {own}_{part} of {path} was not loaded: the weights are "
-                        "incomplete, or offloaded; save the model again, or load it without offload"
+                        f"the tensor {path}.{own}_{part} was not loaded: the weights lack it, have "
+                        "it in another shape, or are offloaded; compress the model again, or load "
+                        "it on one device"
                     )
                 parts[part] = loaded.data
             made = _assembled(weight, parts, stored, model.dtype)
