@@ -6,11 +6,13 @@ A task head puts a prefix before the base model's own paths (``model.layers.0`` 
 names, so that what is written loads there; a bank translates.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
+from geodapt.adapters import model_class
+from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.targets import adaptable, features
 from geodapt.errors import InputError
 
@@ -111,6 +113,41 @@ def find(
             "the part that it was trained on and give that to the bank"
         )
     return first[0]
+
+
+def aligned(adapters: Sequence[Adapter], like: Adapter) -> list[Adapter]:
+    """Adapters of one base under the layer paths of one of them.
+
+    One that was trained on the model with a task head, and one on the model without, call the
+    same blocks by two prefixes.
+    """
+    result = []
+    for adapter in adapters:
+        naming = _between(_towers(adapter), _towers(like))
+        source, target = (model_class.trained_on(a.config) or "" for a in (adapter, like))
+        if naming is not None and _same_kind(source + naming.theirs, target + naming.ours):
+            paths, heads = (
+                {p: naming.to_model(p) for p in part} for part in (adapter.factors, adapter.heads)
+            )
+            adapter = adapter.under(paths, heads)
+        result.append(adapter)
+    return result
+
+
+def _towers(adapter: Adapter) -> set[str]:
+    return {tower(path) for path in adapter.factors} - {""}
+
+
+def _between(theirs: set[str], ours: set[str]) -> Naming | None:
+    """The naming of one tower by another that ends alike, where each adapter has but one."""
+    if len(theirs) != 1 or len(ours) != 1 or theirs == ours:
+        return None
+    one, other = (next(iter(towers)).split(".") for towers in (theirs, ours))
+    short, long = sorted((one, other), key=len)
+    if long[len(long) - len(short) :] != short:
+        return None
+    prefix = ".".join(long[: len(long) - len(short)]) + "."
+    return Naming(prefix, "") if long is one else Naming("", prefix)
 
 
 def _by_ending(paths: Iterable[str], layers: Iterable[str]) -> Iterator[Naming]:

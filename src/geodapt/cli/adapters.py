@@ -68,6 +68,7 @@ def _describe(console: Any, name: str, adapter: Any, layers: bool) -> None:
         ("layers", str(len(adapter.factors))),
         ("parameters", f"{adapter.parameters:,}"),
         ("norm", f"{adapter.norm():.4g}"),
+        *([("in full", ", ".join(adapter.heads))] if adapter.heads else []),
     ):
         console.print(f"  {label:<11}{text}", soft_wrap=True)
     shares = [spectrum(factors) for factors in adapter.factors.values()]

@@ -51,6 +51,13 @@ def merge(
             "api-calls or docs (built in), or a hub data set as owner/name:config."
         ),
     ] = None,
+    heads: Annotated[
+        str | None,
+        typer.Option(
+            help="Where adapters bring modules trained in full (modules_to_save) that differ: "
+            "take those of the first, or none."
+        ),
+    ] = None,
     same_base: Annotated[
         bool, typer.Option("--same-base", help="The bases are one although named differently.")
     ] = False,
@@ -75,7 +82,12 @@ def merge(
     from geodapt.adapters import Adapter
     from geodapt.adapters import merge as merge_adapters
 
+    if heads not in (None, "first", "none"):
+        raise InputError(f"--heads {heads}: give first or none")
     loaded = [Adapter.from_pretrained(source) for source in sources]
+    if heads is not None:
+        kept = 1 if heads == "first" else 0
+        loaded = [*loaded[:kept], *(adapter.without_heads() for adapter in loaded[kept:])]
     if search is not None:
         merged = _search(loaded, search, metric, budget, base, out, seed or 0, same_base)
     else:
@@ -161,6 +173,8 @@ def _report(merged: Any, out: Path, layers: bool) -> None:
         f"{out}: {len(merged.factors)} layers, rank {merged.rank}; "
         f"the cut to this rank lost {error:.2f} % of the merged update (Frobenius norm)"
     )
+    if merged.heads:
+        console.print(f"trained in full, and carried over: {', '.join(merged.heads)}")
 
 
 def _search(

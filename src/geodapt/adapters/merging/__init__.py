@@ -27,9 +27,11 @@ from geodapt.adapters.merging import (  # noqa: F401 - importing a method regist
     ties,
 )
 from geodapt.adapters.merging.compatible import check_compatible
+from geodapt.adapters.merging.heads import carried
 from geodapt.adapters.merging.layers import each
 from geodapt.adapters.merging.registry import METHODS, LowRank, Method, Part
 from geodapt.adapters.merging.truncation import Truncated, truncate
+from geodapt.adapters.paths import aligned
 from geodapt.errors import InputError
 
 __all__ = ["METHODS", "Method", "merge"]
@@ -62,13 +64,14 @@ def merge(
         same_base: the adapters are of one base although their configurations name it differently.
 
     Returns:
-        An adapter on the CPU in float32 (float64 if one of them is). ``errors`` says by layer
+        An adapter on the CPU in float32 (float64 if one of them is), with the heads that its
+        parts bring trained in full. ``errors`` says by layer
         how much of the merged update the cut to its rank lost, as a relative Frobenius norm.
 
     Raises:
         InputError: unknown method, an option that the method does not take, weights of the
-            wrong number, a rank or density out of range, an adapter that changes nothing, or
-            adapters that do not belong to one base.
+            wrong number, a rank or density out of range, an adapter that changes nothing,
+            adapters that do not belong to one base, or two different heads of one module.
     """
     chosen = registry.method(method)
     for adapter in adapters:
@@ -77,7 +80,11 @@ def merge(
                 f"merge takes adapters, got {adapter!r}; give bank[name] or "
                 "Adapter.from_pretrained(folder)"
             )
+    # What is written is for the class that the first names, or the one that brings a head.
+    first = next((a for a in adapters if a.heads), adapters[0]) if adapters else None
+    adapters = aligned(adapters, first) if first else []
     check_compatible(adapters, same_base)
+    heads = carried(adapters)
     given = {"density": density, "tile": tile, "seed": seed, "calibration": calibration}
     options = {key: value for key, value in given.items() if value is not None}
     if rank is not None and "rank" in chosen.options:
@@ -95,13 +102,15 @@ def merge(
     for path, result in zip(paths, each(layer, paths), strict=True):
         factors[path] = Factors(result.A.contiguous(), result.B.contiguous(), 1.0)
         errors[path] = result.error
-    first = adapters[0]
+    assert first is not None
     kinds = {path: kind for adapter in adapters for path, kind in adapter.kinds.items()}
     copies = {name: copy for adapter in adapters for name, copy in adapter.copies.items()}
     factors = level(factors, kinds)
     sha = first.base_sha256 if first.factors.keys() == factors.keys() else None
     config = configure(factors, first, kinds)
-    return Adapter(factors, config, sha, kinds=kinds, copies=copies, errors=errors)
+    names = (name for adapter in adapters for name in adapter.config.modules_to_save or ())
+    config.modules_to_save = list(dict.fromkeys(names)) if heads else None
+    return Adapter(factors, config, sha, heads, kinds=kinds, copies=copies, errors=errors)
 
 
 def _layer(

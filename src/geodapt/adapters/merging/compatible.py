@@ -26,11 +26,6 @@ def check_compatible(adapters: Sequence[Adapter], same_base: bool = False) -> No
                 f"adapter {place} of {len(adapters)} is all zeros and changes nothing: was it "
                 "saved before training? Leave it out"
             )
-        if adapter.heads:
-            raise InputError(
-                f"an adapter carries its own trained {', '.join(adapter.heads)} "
-                "(modules_to_save), which cannot be merged; save it without that head"
-            )
         if adapter.magnitudes:
             raise InputError(
                 f"adapter {place} of {len(adapters)} is a DoRA adapter: it rescales the base's "

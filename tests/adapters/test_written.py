@@ -1,0 +1,177 @@
+"""What is written loads in PEFT on the class that its configuration names, and acts there."""
+
+import pytest
+import torch
+import transformers as T
+from peft import (
+    AutoPeftModel,
+    AutoPeftModelForCausalLM,
+    AutoPeftModelForSeq2SeqLM,
+    AutoPeftModelForSequenceClassification,
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+)
+
+from geodapt.adapters import Adapter, AdapterBank, Mix, merge
+from geodapt.errors import InputError
+from tests.adapters.families import tiny_deberta
+from tests.adapters.test_heads import KINDS, batch_for, changed, close, out
+from tests.adapters.test_paths import CLIP, ENCODER_DECODER, PICTURES, SMALL, T5, build
+
+# (class, configuration, what PEFT is told of one adapter, the targets of the other)
+FAMILIES = {
+    "seq2seq": (
+        "BartForConditionalGeneration",
+        T.BartConfig(**ENCODER_DECODER),
+        {"target_modules": ["q_proj"], "task_type": "SEQ_2_SEQ_LM"},
+        ["q_proj", "fc1"],
+    ),
+    "encoder": (
+        "DebertaV2Model",
+        tiny_deberta().config,
+        {"target_modules": ["query_proj"]},
+        r".*layer\.1.*(query_proj|value_proj)",
+    ),
+    "pictures and texts": ("CLIPModel", CLIP, {"target_modules": ["q_proj"]}, "all-linear"),
+    "transposed": (*KINDS["gpt2 classifier"], ["c_attn", "c_proj"]),
+    "decoder classifier": (*KINDS["llama classifier"], ["q_proj", "down_proj"]),
+    "encoder classifier": (*KINDS["roberta classifier of two layers"], ["key", "output.dense"]),
+    "tagger": (*KINDS["bert tagger"], ["value"]),
+    "pictures": (*KINDS["vit classifier"], ["v_proj", "value", "fc1", "dense"]),
+    "t5": (*KINDS["t5's output"], ["v", "wo"]),
+    "norms": (*KINDS["mistral's embedding and norms"], ["down_proj"]),
+}
+
+
+def batch_of(kind: str) -> dict[str, torch.Tensor]:
+    batch = batch_for(kind)
+    if kind.startswith("Bart"):
+        batch["decoder_input_ids"] = batch["input_ids"][:, :4]
+    if kind.startswith("CLIP"):
+        batch = {"input_ids": batch["input_ids"], "pixel_values": torch.randn(4, 3, 16, 16)}
+        batch["input_ids"][:, -1] = 98
+    return batch
+
+
+@pytest.mark.filterwarnings("ignore::geodapt.errors.InputWarning")  # a head on the bare model
+@pytest.mark.parametrize("family", FAMILIES)
+def test_saved_and_merged_adapters_act_in_peft(family, tmp_path):
+    kind, config, options, targets = FAMILIES[family]
+    batch = batch_of(kind)
+    plain = {k: v for k, v in options.items() if k not in ("modules_to_save", "task_type")}
+    for seed, (name, told) in enumerate(
+        (("a", options), ("b", plain | {"target_modules": targets}))
+    ):
+        peft = get_peft_model(build(kind, config), LoraConfig(r=2 + seed, **told))
+        changed(peft, seed).save_pretrained(tmp_path / name)
+    whole = AdapterBank(build(kind, config))
+    banks = [whole]
+    part = build(kind, config).base_model
+    if type(part).__name__ != kind:
+        banks.append(AdapterBank(part))
+    wanted = {}
+    for name in "ab":
+        whole.load(name, tmp_path / name)
+    for gate in ({"a": 1.0}, {"b": 1.0}, {"a": 1.0, "b": 1.0}):
+        with whole.use(Mix(gate)):
+            wanted["".join(gate)] = out(whole, batch)
+    for place, bank in enumerate(banks):
+        if place:
+            for name in "ab":
+                bank.load(name, tmp_path / name)
+        bank.save("a", tmp_path / f"{place}-a")
+        bank["b"].save_pretrained(tmp_path / f"{place}-b")
+        both = merge([bank["a"], bank["b"]], "linear", weights=[1.0, 1.0])
+        both.save_pretrained(tmp_path / f"{place}-ab")
+        merge([bank["b"], bank["a"]], "cat", weights=[1.0, 1.0]).save_pretrained(
+            tmp_path / f"{place}-ba"
+        )
+        for name, given in wanted.items():
+            again = PeftModel.from_pretrained(build(kind, config), tmp_path / f"{place}-{name}")
+            close(out(again, batch), given)
+        again = PeftModel.from_pretrained(build(kind, config), tmp_path / f"{place}-ba")
+        close(out(again, batch), wanted["ab"])
+
+
+CLASSES = {
+    "LlamaModel": (T.LlamaConfig(**SMALL), AutoPeftModel),
+    "GPT2LMHeadModel": (
+        T.GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4),
+        AutoPeftModelForCausalLM,
+    ),
+    "T5ForConditionalGeneration": (T.T5Config(**T5), AutoPeftModelForSeq2SeqLM),
+    "RobertaForSequenceClassification": (
+        T.RobertaConfig(**SMALL | {"max_position_embeddings": 40}, num_labels=3),
+        AutoPeftModelForSequenceClassification,
+    ),
+    "ViTForImageClassification": (T.ViTConfig(**SMALL | PICTURES, num_labels=3), AutoPeftModel),
+    "CLIPTextModel": (CLIP.text_config, AutoPeftModel),
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_new_adapter_names_the_class_that_peft_then_loads(kind, tmp_path):
+    config, auto = CLASSES[kind]
+    build(kind, config).save_pretrained(tmp_path / "base")
+    bank = AdapterBank(getattr(T, kind).from_pretrained(tmp_path / "base").eval())
+    bank.create("new", rank=2)
+    bank.train_only("new")
+    for seed, parameter in enumerate(bank.parameters_of("new")):
+        parameter.data.normal_(std=0.3, generator=torch.Generator().manual_seed(seed))
+    bank.save("new", tmp_path / "new")
+    with bank.use(Mix({"new": 1.0})):
+        close(
+            out(auto.from_pretrained(tmp_path / "new").eval(), batch_of(kind)),
+            out(bank, batch_of(kind)),
+        )
+
+
+@pytest.fixture
+def classifiers(tmp_path):
+    """The folders of two classifiers' adapters, and of one that has no head."""
+    kind, config, options = KINDS["llama classifier"]
+    for seed, name in enumerate("ab"):
+        peft = get_peft_model(build(kind, config), LoraConfig(r=2, **options))
+        changed(peft, seed).save_pretrained(tmp_path / name)
+    peft = get_peft_model(build(kind, config).model, LoraConfig(r=2, target_modules=["q_proj"]))
+    changed(peft, 5).save_pretrained(tmp_path / "bare")
+    return tmp_path
+
+
+def test_heads_are_carried_over_but_never_merged(classifiers):
+    kind, config, _ = KINDS["llama classifier"]
+    a, b, bare = (Adapter.from_pretrained(classifiers / name) for name in ("a", "b", "bare"))
+    with pytest.raises(InputError, match=r"adapter 2 of 2 and one before .* their own score"):
+        merge([a, b])
+    for given in ([a, b.without_heads()], [a, bare], [bare, a], [a, a]):
+        merged = merge(given, "linear", weights=[1.0, 1.0])
+        assert torch.equal(merged.heads["score"]["weight"], a.heads["score"]["weight"])
+        assert merged.config.task_type == "SEQ_CLS"
+    assert merge([a.without_heads(), b.without_heads()]).config.task_type is None
+    # One calls a block model.layers.0, the other layers.0.
+    merged = merge([bare, a], "linear", weights=[1.0, 1.0])
+    bank = AdapterBank(build(kind, config))
+    for name, adapter in (("a", a), ("bare", bare), ("merged", merged)):
+        bank.add(name, adapter)
+    batch = batch_of(kind)
+    with bank.use(Mix({"a": 1.0, "bare": 1.0})):
+        wanted = out(bank, batch)
+    with bank.use(Mix({"merged": 1.0})):
+        close(out(bank, batch), wanted)
+    merged.save_pretrained(classifiers / "merged")
+    again = PeftModel.from_pretrained(build(kind, config), classifiers / "merged")
+    close(out(again, batch), wanted)
+
+
+def test_the_command_says_what_becomes_of_heads(classifiers, geodapt):
+    a, b, to = (str(classifiers / name) for name in ("a", "b", "to"))
+    result = geodapt("merge", a, b, "--out", to)
+    assert result.code == 2
+    assert "heads cannot be merged" in result.err
+    result = geodapt("merge", a, b, "--heads", "first", "--out", to)
+    assert "carried over: score" in result.out
+    assert "in full    score" in geodapt("adapters", "info", to).out
+    assert geodapt("merge", a, b, "--heads", "none", "--out", to + "2").code == 0
+    assert "in full" not in geodapt("adapters", "info", to + "2").out
+    assert geodapt("merge", a, b, "--heads", "both", "--out", to).code == 2
