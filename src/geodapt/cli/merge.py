@@ -254,7 +254,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def _base(loaded: list[Any], base: str | None, causal: bool) -> tuple[Any, Any]:
     """The base that the adapters name, or the one given, with a language-model head if needed."""
-    from geodapt.models import load_base, locate
+    from geodapt.models import load_base, locate, pretrained
 
     name = base or loaded[0].config.base_model_name_or_path
     if not name:
@@ -264,7 +264,7 @@ def _base(loaded: list[Any], base: str | None, causal: bool) -> tuple[Any, Any]:
         from transformers import AutoModelForCausalLM
 
         try:
-            model = AutoModelForCausalLM.from_pretrained(locate(name), use_safetensors=True)
+            model = pretrained(AutoModelForCausalLM, locate(name), use_safetensors=True)
         except (ValueError, OSError) as error:
             raise InputError(
                 f"base '{name}' is no causal language model, which the metric needs; "

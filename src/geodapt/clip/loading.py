@@ -12,7 +12,7 @@ from transformers import AutoProcessor
 
 from geodapt.clip.cache import checkpoint
 from geodapt.errors import InputError
-from geodapt.models import load_weights, loading, locate
+from geodapt.models import load_weights, loading, locate, pretrained
 from geodapt.progress import track
 
 GLYPHS = "clip-glyphs"
@@ -77,7 +77,7 @@ def load_clip(name: str, dtype: torch.dtype = torch.float32) -> Clip:
     location = str(checkpoint()) if name == GLYPHS else locate(name)
     with loading(name):
         model = load_weights(name, location, dtype)
-        processor = AutoProcessor.from_pretrained(location)
+        processor = pretrained(AutoProcessor, location)
     if not all(hasattr(model, part) for part in ("get_text_features", "get_image_features")):
         raise InputError(
             f"model '{name}' is a {type(model).__name__}, which does not embed both pictures and "

@@ -161,15 +161,16 @@ def model_embeddings(base: str, tensor: str | None = None) -> tuple[np.ndarray, 
 
 
 def _class_embeddings(base: str) -> tuple[np.ndarray, list[str]]:
-    import transformers
+    from transformers import AutoConfig
 
-    from geodapt.models import locate
+    from geodapt.models import load_weights, loading, locate, model_class, pretrained
 
     location = locate(base)
-    config = transformers.AutoConfig.from_pretrained(location)
-    names = [config.id2label[i] for i in range(config.num_labels)]
-    architecture = getattr(transformers, (config.architectures or ["none"])[0], None)
-    model = architecture and architecture.from_pretrained(location)
+    with loading(base):
+        config = pretrained(AutoConfig, location)
+        names = [config.id2label[i] for i in range(config.num_labels)]
+        architecture = model_class((config.architectures or ["none"])[0])
+        model = load_weights(base, location, kind=architecture) if architecture else None
     heads = [
         layer.weight
         for layer in (model.modules() if model else ())

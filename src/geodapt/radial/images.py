@@ -12,6 +12,7 @@ from transformers import AutoImageProcessor, BaseImageProcessor
 
 from geodapt.data.chains import Pictures
 from geodapt.errors import InputError
+from geodapt.models import pretrained
 from geodapt.progress import bar
 from geodapt.radial.encoders import TextEncoder
 from geodapt.radial.small_clip import located
@@ -69,7 +70,7 @@ def embed_images(encoder: TextEncoder, pictures: Pictures) -> Images:
         raise InputError(
             f"encoder '{encoder.name}' embeds texts only; images need a CLIP or a SigLIP"
         )
-    processor = AutoImageProcessor.from_pretrained(located(encoder.name), use_fast=False)
+    processor = pretrained(AutoImageProcessor, located(encoder.name), use_fast=False)
     vectors: list[Tensor] = []
     read: list[str] = []
     skipped: list[tuple[str, str]] = []

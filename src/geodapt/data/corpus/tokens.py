@@ -12,6 +12,8 @@ from geodapt.data.corpus.corpus import Corpus
 from geodapt.data.corpus.settings import TokenizerSettings
 from geodapt.errors import InputError
 from geodapt.files import cache_folder, made_once
+from geodapt.models import pretrained
+from geodapt.paths import given
 
 PAD, START, END = SPECIAL = "<|pad|>", "<|startoftext|>", "<|endoftext|>"
 TRAINING_VERSION = 1
@@ -36,13 +38,13 @@ def tokenizer_for(corpus: Corpus, asked: TokenizerSettings | str) -> PreTrainedT
         trained = train_tokenizer(corpus.documents("train"), asked.vocab_size)
         trained.save_pretrained(temporary)
 
-    return AutoTokenizer.from_pretrained(made_once(folder, make))
+    return pretrained(AutoTokenizer, str(made_once(folder, make)))
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Somebody's tokenizer; padding is the end of text where it has none of its own."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(Path(name).expanduser()))
+        tokenizer = pretrained(AutoTokenizer, str(given(name)))
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise InputError(
