@@ -14,14 +14,13 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-import transformers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from geodapt.compress import torchao_format
 from geodapt.compress.quantizer import METHOD, CompressionQuantizer, attach
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, read_json
-from geodapt.models import loading
+from geodapt.models import loading, model_class, pretrained
 
 FORMATS = (CompressionQuantizer, torchao_format.Quantizer)
 OURS = ("geodapt.helm",)  # register their configurations with transformers when imported
@@ -74,8 +73,12 @@ def load(folder: Path | str) -> PreTrainedModel:
             "load it with from_pretrained"
         )
     with loading(str(folder)):
-        model, info = _class(folder).from_pretrained(
-            folder, output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True
+        model, info = pretrained(
+            _class(folder),
+            str(folder),
+            output_loading_info=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
         )
     _require_whole(folder, info)
     if any(name.startswith("pooler.") for name in info["missing_keys"]):
@@ -88,17 +91,16 @@ def load(folder: Path | str) -> PreTrainedModel:
 def _class(folder: Path) -> Any:
     """The model's class by its name in config.json: one of transformers' or of geodapt's own."""
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = pretrained(AutoConfig, str(folder))
     except ValueError:
         for module in OURS:
             importlib.import_module(module)
-        config = AutoConfig.from_pretrained(folder)
+        config = pretrained(AutoConfig, str(folder))
     (name, *_) = config.architectures or [""]
-    found = getattr(transformers, name, None)
-    if isinstance(found, type) and issubclass(found, PreTrainedModel):
+    if found := model_class(name):
         return found
     if type(config).__module__.split(".")[0] == "geodapt":
-        return AutoModelForCausalLM if name.endswith("ForCausalLM") else AutoModel
+        return AutoModelForCausalLM if str(name).endswith("ForCausalLM") else AutoModel
     raise InputError(
         f"{folder / 'config.json'} names the model class '{name}', which is no model of "
         "transformers or geodapt; install the version that wrote it"
