@@ -5,92 +5,13 @@ import json
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
 from safetensors.torch import load_file
-from transformers import (
-    BertConfig,
-    BertModel,
-    GptOssConfig,
-    GptOssForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MixtralConfig,
-    MixtralForCausalLM,
-    Qwen3MoeConfig,
-    Qwen3MoeForCausalLM,
-    ViTConfig,
-    ViTModel,
-)
 
 from geodapt.adapters import Adapter, merge
 from geodapt.adapters.fields import NO_EFFECT, READ, REFUSED, check_fields
 from geodapt.errors import InputError
-from tests.adapters.families import randomise
-
-WIDTHS = {
-    "vocab_size": 60,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-}
-EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
-
-
-def llama():
-    return LlamaForCausalLM(LlamaConfig(**WIDTHS))
-
-
-def mixtral():
-    return MixtralForCausalLM(
-        MixtralConfig(**WIDTHS, num_key_value_heads=2, num_local_experts=3, num_experts_per_tok=2)
-    )
-
-
-def qwen():
-    config = Qwen3MoeConfig(
-        **WIDTHS, num_key_value_heads=2, num_experts=4, moe_intermediate_size=24, head_dim=8
-    )
-    return Qwen3MoeForCausalLM(config)
-
-
-def gpt_oss():
-    return GptOssForCausalLM(
-        GptOssConfig(**WIDTHS, num_key_value_heads=2, num_local_experts=3, head_dim=8)
-    )
-
-
-def bert():
-    return BertModel(BertConfig(**WIDTHS))
-
-
-def vit():
-    widths = {key: value for key, value in WIDTHS.items() if key != "vocab_size"}
-    return ViTModel(ViTConfig(**widths, image_size=16, patch_size=8))
-
-
-KINDS = {
-    "lm_head": (llama, {"target_modules": ["q_proj", "lm_head"]}),
-    "embeddings": (llama, {"target_modules": ["embed_tokens", "lm_head"]}),
-    "word_embeddings": (bert, {"target_modules": ["word_embeddings", "query"]}),
-    "dora": (llama, {"target_modules": ["q_proj", "embed_tokens"], "use_dora": True}),
-    "dora convolution": (vit, {"target_modules": ["projection"], "use_dora": True}),
-    "convolution": (vit, {"target_modules": ["projection", "q_proj"]}),
-    "experts of Mixtral": (mixtral, {"target_modules": [], "target_parameters": EXPERTS}),
-    "all of Mixtral": (mixtral, {"target_modules": "all-linear"}),
-    "experts of Qwen": (qwen, {"target_modules": ["q_proj"], "target_parameters": EXPERTS}),
-    "one of Qwen": (qwen, {"target_modules": [], "target_parameters": EXPERTS[1:]}),
-    "experts of gpt-oss": (gpt_oss, {"target_modules": [], "target_parameters": EXPERTS}),
-    "a layer's weight": (llama, {"target_modules": [], "target_parameters": ["q_proj.weight"]}),
-}
-
-
-def saved(folder, build, seed=0, **config):
-    torch.manual_seed(3)
-    model = get_peft_model(build(), LoraConfig(r=2, lora_alpha=6, **config))
-    randomise(model, seed)
-    model.save_pretrained(folder)
-    return folder
+from tests.adapters.kinds import EXPERTS, KINDS, gpt_oss, llama, mixtral, qwen, saved, tuned
 
 
 @pytest.fixture(params=KINDS)
@@ -132,10 +53,7 @@ def test_merging_any_kind_merges_its_matrices(kind, method, tmp_path):
 def test_experts_are_laid_out_as_peft_lays_them_out(tmp_path):
     """Against the update that PEFT itself adds to the parameter."""
     for build in (mixtral, qwen, gpt_oss):
-        torch.manual_seed(3)
-        config = LoraConfig(r=2, lora_alpha=6, target_modules=[], target_parameters=EXPERTS)
-        model = get_peft_model(build(), config)
-        randomise(model)
+        model = tuned(build, target_modules=[], target_parameters=EXPERTS)
         model.save_pretrained(tmp_path / build.__name__)
         adapter = Adapter.from_pretrained(tmp_path / build.__name__)
         for name, module in model.named_modules():

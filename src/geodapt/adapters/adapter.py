@@ -125,10 +125,11 @@ class Adapter:
         pairs = sum(f.A.numel() + f.B.numel() for f in self.factors.values())
         return pairs + sum(magnitude.numel() for magnitude in self.magnitudes.values())
 
-    def targeted(self, paths: Iterable[str]) -> list[str]:
-        """Those of a model's layers that the configuration names, by PEFT's own rules."""
-        rules = LayerRules(self.config)
-        return [path for path in paths if rules.targets(path)]
+    def targeted(self, layers: Iterable[str], parameters: Iterable[str] = ()) -> list[str]:
+        """Those of a model's layers and parameters that the configuration names, as PEFT does."""
+        rules, names = LayerRules(self.config), tuple(self.config.target_parameters or ())
+        found = [path for path in layers if rules.targets(path)]
+        return found + [path for path in parameters if named_parameter(path, names)]
 
     def norm(self) -> float:
         """Frobenius norm of the whole update, over all layers."""
@@ -166,6 +167,11 @@ class Adapter:
             magnitudes=renamed(self.magnitudes),
             errors=renamed(self.errors),
         )
+
+
+def named_parameter(path: str, names: Iterable[str]) -> bool:
+    """Whether PEFT's ``target_parameters`` names a parameter: whole, or by the end of its path."""
+    return any(path == name or path.endswith("." + name) for name in names)
 
 
 def configure(

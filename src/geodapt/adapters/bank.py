@@ -12,23 +12,27 @@ from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakSet, finalize
+from weakref import WeakKeyDictionary, WeakSet, finalize
 
 import torch
 from torch import Tensor, nn
 
 from geodapt.adapters import compiled
-from geodapt.adapters.adapter import Adapter
+from geodapt.adapters.adapter import Adapter, Factors
 from geodapt.adapters.fitting import Fitted, fit
 from geodapt.adapters.folding import fold, unfold
 from geodapt.adapters.gates import Gate, Mix, Off, Terms, TopAtoms, as_gate, names_of, terms
 from geodapt.adapters.heads import Head, Heads, check_terms, inside
 from geodapt.adapters.hooks import Attachment, bind_checkpointing, strip
+from geodapt.adapters.kinds import PARAMETER
+from geodapt.adapters.lowering import multiplier
+from geodapt.adapters.parameters import run_owner
 from geodapt.adapters.plan import Plan
 from geodapt.adapters.residency import Residency
 from geodapt.adapters.shared_inputs import run_by_rows, shares_input
+from geodapt.adapters.sites import Site, matrices, sites
 from geodapt.adapters.stack import LayerStacks, Stack
-from geodapt.adapters.targets import adaptable, features, fingerprint
+from geodapt.adapters.targets import fingerprint
 from geodapt.adapters.trainable import Trainable, fresh, key_of
 from geodapt.errors import InputError
 
@@ -78,7 +82,10 @@ class AdapterBank(nn.Module):
         self._fitted: dict[str, Fitted] = {}
         self._loading: dict[str, Future[None]] = {}
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="adapters")
-        self._layers: dict[str, nn.Module] = adaptable(model)
+        places = sites(model)
+        self._layers: dict[str, Site] = matrices(places)
+        self._owned = {p: site for p, site in places.items() if site.kind == PARAMETER}
+        self._row_scales: WeakKeyDictionary[Adapter, dict] = WeakKeyDictionary()
         self._stacks: dict[str, LayerStacks] = {}
         self._attached: dict[str, Attachment] = {}
         self._residency = Residency(
@@ -313,8 +320,9 @@ class AdapterBank(nn.Module):
 
         After ``model.eval()`` adapters train on a base without noise.
         """
-        for layer in self._layers.values():
-            layer.training = mode  # which to a linear layer itself means nothing
+        for site in self._layers.values():
+            if site.kind != PARAMETER:
+                site.module.training = mode  # which to such a layer itself means nothing
 
     # Gates
 
@@ -397,9 +405,28 @@ class AdapterBank(nn.Module):
 
     def widths(self, path: str) -> tuple[int, int]:
         """``(in_features, out_features)`` of a layer."""
-        found = features(self._layers[path])
-        assert found is not None
-        return found
+        site = self._layers[path]
+        return site.in_features, site.out_features
+
+    def site(self, path: str) -> Site:
+        """The weight that a layer's factors belong to."""
+        return self._layers[path]
+
+    def magnitudes_of(self, name: str) -> Mapping[str, Tensor]:
+        """A DoRA adapter's magnitudes by layer; none for another adapter."""
+        return self._adapters[name].magnitudes
+
+    def row_scales_of(self, name: str) -> dict[str, tuple[Tensor, Tensor]]:
+        """Where a DoRA adapter's scales are kept by layer, with a mark of the weight."""
+        return self._row_scales.setdefault(self._adapters[name], {})
+
+    def parameter(self, path: str) -> Site:
+        """The site of a parameter that its module uses by itself."""
+        return self._owned[path]
+
+    def factors_of(self, name: str, path: str) -> Factors:
+        """One layer's factors as they were loaded."""
+        return self._adapters[name].factors[path]
 
     def dropout_of(self, name: str) -> float:
         return self._adapters[name].config.lora_dropout
@@ -416,7 +443,8 @@ class AdapterBank(nn.Module):
         return any(inside(p, [path]) for p in self._attached) or self._heads.within(path)
 
     def masters_of(self, name: str, path: str) -> tuple[Tensor, Tensor, float]:
-        return self._trainable(name).factors(path)
+        A, B, scale = self._trainable(name).factors(path)
+        return A, B, scale * multiplier(self._layers[path].module)
 
     def stack(self, path: str, names: Collection[str], like: Tensor, atoms: bool = False) -> Stack:
         """A layer's stacked factors, or atoms, where ``like`` is; those of the names are in it."""
@@ -424,7 +452,7 @@ class AdapterBank(nn.Module):
             stacks = self._stacks[path]
             for name in names:
                 if name not in stacks:  # another thread lets it train meanwhile
-                    stacks.put(name, self._adapters[name].factors[path])
+                    stacks.put(name, self._scaled(name, path))
             return stacks.get(like, names, atoms)
 
     # The model, seen through the bank
@@ -487,10 +515,16 @@ class AdapterBank(nn.Module):
         self._adapters[name], self._fitted[name] = fitted.local, fitted
         self._heads.attach(fitted.local)
         for path in fitted.local.factors:
-            if path in self._attached:
-                continue
-            self._attached[path] = Attachment(self._layers[path], partial(self._run, path))
             above = parent_of(path)
+            parameter = self._layers[path].kind == PARAMETER
+            if (above if parameter else path) in self._attached:
+                continue
+            module = self._layers[path].module
+            if parameter:
+                paths = [each for each in self._owned if parent_of(each) == above]
+                self._attached[above] = Attachment(module, partial(self._run_owner, paths))
+                continue
+            self._attached[path] = Attachment(module, partial(self._run, path))
             if above not in self._attached and shares_input(self.model.get_submodule(above)):
                 block = self.model.get_submodule(above)
                 self._attached[above] = Attachment(
@@ -506,6 +540,11 @@ class AdapterBank(nn.Module):
             return self._run_compiled(path, layer, base, x)
         return (self._active.get() or self._resting).run(path, layer, base, x)
 
+    def _run_owner(
+        self, paths: Sequence[str], module: nn.Module, base: Callable, *args: Any, **kwargs: Any
+    ) -> Any:
+        return run_owner(self.active_plan(), paths, module, base, *args, **kwargs)
+
     def _run_compiled(self, path: str, layer: nn.Module, base: Callable, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():  # factors that train are no inputs of the graph
             torch._dynamo.graph_break()
@@ -518,6 +557,11 @@ class AdapterBank(nn.Module):
         key = key_of(name)
         if key not in self.masters:
             adapter = self._adapters[name]
+            if adapter.magnitudes:
+                raise InputError(
+                    f"'{name}' is a DoRA adapter, which the bank runs and does not train; train "
+                    "it with PEFT, or make a plain LoRA adapter with create()"
+                )
             devices = {path: device_of(self._layers[path]) for path in adapter.factors}
             places = {path: self.model.get_submodule(path) for path in adapter.heads}
             self.masters[key] = Trainable(adapter, devices, places).requires_grad_(False)
@@ -525,15 +569,20 @@ class AdapterBank(nn.Module):
 
     @torch.inference_mode(False)  # what is stacked for one pass serves all, training among them
     def _stack_up(self, name: str) -> None:
-        for path, factors in self._adapters[name].factors.items():
+        for path in self._adapters[name].factors:
             if path not in self._stacks:
-                layer: Any = self._layers[path]
+                site = self._layers[path]
                 # What computes in a wider type than its weight's is seen when it is first used.
-                plain = layer.weight.is_floating_point() and layer.weight.dtype.itemsize > 1
-                dtype = layer.weight.dtype if plain else torch.bfloat16
-                self._stacks[path] = LayerStacks(*self.widths(path), dtype, device_of(layer))
-            self._stacks[path].put(name, factors)
+                plain = site.weight.is_floating_point() and site.weight.dtype.itemsize > 1
+                dtype = site.weight.dtype if plain else torch.bfloat16
+                self._stacks[path] = LayerStacks(*self.widths(path), dtype, device_of(site))
+            self._stacks[path].put(name, self._scaled(name, path))
         self._renew_plans(name)
+
+    def _scaled(self, name: str, path: str) -> Factors:
+        """A layer's factors with what an embedding multiplies its rows with."""
+        factors = self._adapters[name].factors[path]
+        return factors._replace(scale=factors.scale * multiplier(self._layers[path].module))
 
     def _unstack(self, name: str) -> None:
         self._heads.forget(name)
@@ -601,11 +650,11 @@ def take_over(model: nn.Module) -> None:
                 ) from None
 
 
-def device_of(layer: nn.Module) -> torch.device:
+def device_of(site: Site) -> torch.device:
     """Where a layer computes; an offloaded weight is elsewhere in the meantime."""
-    device: torch.device = layer.weight.device  # type: ignore[assignment]
+    device: torch.device = site.weight.device
     if device.type == "meta":
-        hook = getattr(layer, "_hf_hook", None)  # accelerate's
+        hook = getattr(site.module, "_hf_hook", None)  # accelerate's
         execution = getattr(hook, "execution_device", None)
         return torch.device("cpu" if execution is None else execution)
     return device

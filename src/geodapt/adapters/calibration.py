@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from geodapt.adapters.paths import localise
+from geodapt.adapters.sites import is_linear
 from geodapt.progress import track
 
 
@@ -22,7 +23,8 @@ def calibrate(
 
     ``paths`` are an adapter's layer paths. Of all tokens, ``tokens`` are kept a layer, each with
     the same chance (reservoir sampling); where the batch has an attention mask, padding does not
-    count. On the CPU in float32.
+    count. On the CPU in float32. Only linear layers have inputs of that sort: embeddings,
+    convolutions and parameters are left out.
     """
     paths = list(paths)
     found: dict[str, list[Tensor]] = {path: [] for path in paths}
@@ -43,11 +45,13 @@ def calibrate(
                 if place < tokens:
                     found[path][place] = row
 
+    layers = dict(model.named_modules())
     handles = [
         model.get_submodule(here).register_forward_pre_hook(
             lambda module, args, path=path: keep(path, args[0])
         )
         for path, here in localise(model, paths).items()
+        if is_linear(layers.get(here))
     ]
     try:
         for batch in track(batches, "calibration"):

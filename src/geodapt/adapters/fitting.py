@@ -1,16 +1,21 @@
 """Does an adapter belong on this base?"""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from geodapt.adapters import model_class
 from geodapt.adapters.adapter import Adapter
+from geodapt.adapters.conversion import current
 from geodapt.adapters.heads import check_head, inside, named
+from geodapt.adapters.kinds import LINEAR, PARAMETER, describe, indexed
+from geodapt.adapters.lowering import check_lowering
 from geodapt.adapters.paths import Naming, absent_parts, find, tower
-from geodapt.adapters.targets import adaptable, features, fingerprint
+from geodapt.adapters.sites import Site, matrices, sites
+from geodapt.adapters.targets import fingerprint
 from geodapt.errors import InputError, InputWarning
 
 
@@ -51,12 +56,8 @@ def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
     other weights than those that it was trained on, when the adapter lacks factors for a layer
     that its configuration targets, or when a head of its own is not one for this base.
     """
-    if adapter.magnitudes:
-        raise InputError(
-            f"adapter '{name}' is a DoRA adapter (layer {next(iter(adapter.magnitudes))}), which "
-            "a bank does not run yet; merge it into its base with PEFT's merge_and_unload"
-        )
-    layers = adaptable(model)
+    adapter = current(model, name, adapter)
+    layers = matrices(sites(model))
     shapes = {path: (f.A.shape[1], f.B.shape[0]) for path, f in adapter.factors.items()}
     naming = find(model, shapes, model_class.trained_on(adapter.config), f"adapter '{name}'")
     here = {path: naming.to_model(path) for path in adapter.factors}
@@ -66,7 +67,7 @@ def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
         for kind, found, wanted in zip(
             ("in_features", "out_features"),
             shapes[path],
-            features(layers[local]) or (),
+            (layers[local].in_features, layers[local].out_features),
             strict=True,
         ):
             if found != wanted:
@@ -74,7 +75,9 @@ def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
                     f"adapter '{name}' targets {path.rsplit('.', 1)[-1]} with {kind} {found}, the "
                     f"base has {wanted} (layer {path}); was it trained on another model?"
                 )
+    _check_kinds(name, adapter, {path: layers[local] for path, local in paths.items()})
     _check_complete(model, name, adapter, naming)
+    _check_copies(model, name, adapter, naming)
     heads = _fit_heads(model, name, adapter, naming)
     _check_base(model, name, adapter, paths)
     return Fitted(adapter.under(paths, heads), adapter, paths, heads)
@@ -107,6 +110,53 @@ def _say_left_out(model: nn.Module, name: str, parts: Iterable[str | None]) -> N
     )
 
 
+def _check_kinds(name: str, adapter: Adapter, places: Mapping[str, Site]) -> None:
+    """Every pair of factors is for what the model has in its place, and can be added there."""
+    for path, site in places.items():
+        kind = adapter.kinds.get(path, LINEAR)
+        if kind != site.kind:
+            raise InputError(
+                f"adapter '{name}' has the factors of {describe(kind)} for {path}, where the base "
+                f"has {describe(site.kind)}; was it trained on another model?"
+            )
+        magnitude = adapter.magnitudes.get(path)
+        if magnitude is not None and len(magnitude) != site.out_features:
+            raise InputError(
+                f"adapter '{name}' has {len(magnitude)} magnitudes for {path}, whose outputs are "
+                f"{site.out_features}; was it trained on another model?"
+            )
+        check_lowering(site.module, path, name)
+
+
+def _check_copies(model: nn.Module, name: str, adapter: Adapter, naming: Naming) -> None:
+    """What PEFT saved of the base beside the factors is what this base has."""
+    for path, copy in adapter.copies.items():
+        try:
+            weight = model.get_parameter(naming.to_model(path))
+        except AttributeError:
+            continue  # a head that this model is without
+        if weight.shape != copy.shape:
+            raise InputError(
+                f"adapter '{name}' was trained on a base whose {path} is {tuple(copy.shape)}, "
+                f"here it is {tuple(weight.shape)}: its vocabulary was resized. Resize the base "
+                "alike (resize_token_embeddings), and load the weights that belong to it"
+            )
+        if not _alike(weight, copy):
+            raise InputError(
+                f"adapter '{name}' brings a {path} of its own that differs from this base's: it "
+                "was trained, or belongs to another base. Load the base with those weights"
+            )
+
+
+def _alike(weight: Tensor, copy: Tensor) -> bool:
+    """Whether two tensors are the same but for the rounding of their float types."""
+    if not weight.is_floating_point() or weight.device.type == "meta":
+        return True  # nothing to compare
+    coarsest = max(torch.finfo(weight.dtype).eps, torch.finfo(copy.dtype).eps)
+    one, two = weight.detach().float(), copy.to(weight.device).float()
+    return torch.allclose(one, two, rtol=2 * coarsest, atol=1e-30)
+
+
 def _check_complete(model: nn.Module, name: str, adapter: Adapter, naming: Naming) -> None:
     """Every layer that the configuration targets has factors.
 
@@ -114,8 +164,11 @@ def _check_complete(model: nn.Module, name: str, adapter: Adapter, naming: Namin
     decoder where the adapter has an encoder's factors alone, or a pooler, which even a model of
     one class may have or not.
     """
-    named = [naming.to_adapter(path) for path in adaptable(model)]
-    missing = [path for path in adapter.targeted(named) if path not in adapter.factors]
+    named = {naming.to_adapter(path): site.kind for path, site in sites(model).items()}
+    layers = [path for path, kind in named.items() if kind != PARAMETER]
+    parameters = [path for path, kind in named.items() if kind == PARAMETER]
+    known = {indexed(path)[0] for path in adapter.factors}
+    missing = [path for path in adapter.targeted(layers, parameters) if path not in known]
     if not model_class.has_task(adapter.config, model):
         towers = {tower(path) for path in adapter.factors}
         same = model_class.trained_on(adapter.config) == type(model).__name__

@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from geodapt.adapters.adapter import Adapter
+from geodapt.adapters.dora import row_scale
+from geodapt.adapters.kinds import indexed
+from geodapt.adapters.sites import Site, sites
 from geodapt.errors import InputError
 
 
@@ -16,53 +18,89 @@ def fold(
 ) -> dict[str, Tensor]:
     """Replace ``W0`` by ``W0 + sum_i w_i s_i B_i A_i`` at every layer that the adapters touch.
 
-    Returns the original weights by layer path, for :func:`unfold`; they are kept rather than
-    subtracted later, since a sum in floating point does not come apart again.
+    A DoRA adapter's rows are rescaled, too. Returns the original weights by the layer's or
+    parameter's path, for :func:`unfold`; they are kept rather than subtracted later, since a sum
+    in floating point does not come apart again.
 
-    Raises :class:`InputError` for quantized weights and for a weight that another module
-    shares, before anything is changed.
+    Raises :class:`InputError` for quantized weights, for a weight that another module shares,
+    and for a DoRA adapter beside others, before anything is changed.
     """
-    paths = dict.fromkeys(path for name in weights for path in adapters[name].factors)
-    owners: dict[int, list[str]] = {}
-    for path, module in model.named_modules():
+    places = sites(model)
+    touched: dict[str, list[str]] = {}
+    for path in dict.fromkeys(path for name in weights for path in adapters[name].factors):
+        touched.setdefault(indexed(path)[0], []).append(path)
+    _check_weights(model, {path: places[path] for path in touched})
+    for name in weights:
+        _check_dora(adapters, weights, name)
+    originals = {}
+    for place, paths in touched.items():
+        site = places[place]
+        weight = site.weight.data
+        total = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+        for path in paths:
+            matrix = site.matrix(total, indexed(path)[1])
+            for name, share in weights.items():
+                if path in adapters[name].factors:
+                    _add(adapters[name], path, share, site, matrix)
+        originals[place] = weight
+        site.weight.data = total.to(weight.dtype)
+    return originals
+
+
+def unfold(model: nn.Module, originals: Mapping[str, Tensor]) -> None:
+    """Put the original weights back."""
+    places = sites(model)
+    for path, weight in originals.items():
+        places[path].weight.data = weight
+
+
+def _add(adapter: Adapter, path: str, share: float, site: Site, matrix: Tensor) -> None:
+    factors = adapter.factors[path]
+    scale = None
+    if path in adapter.magnitudes:
+        scale = row_scale(site, site.weight, factors, adapter.magnitudes[path])
+    matrix.add_(factors.delta().to(matrix), alpha=share)
+    if scale is not None:
+        matrix.mul_(scale.to(matrix)[:, None])
+
+
+def _check_weights(model: nn.Module, places: Mapping[str, Site]) -> None:
+    owners: dict[int, list[nn.Module]] = {}
+    paths = {module: path for path, module in model.named_modules()}
+    for module in paths:
         for parameter in module._parameters.values():
             if parameter is not None:
-                owners.setdefault(id(parameter), []).append(path)
-    for path in paths:
-        weight: Any = model.get_submodule(path).weight
+                owners.setdefault(id(parameter), []).append(module)
+    for path, site in places.items():
+        weight: Any = site.weight
         if type(weight) is not nn.Parameter or not weight.is_floating_point():
             raise InputError(
-                f"layer {path} is quantized, so nothing can be merged into its weight; "
-                "use the adapters through a gate"
+                f"layer {path} is quantized, or its weight is made of others, so nothing can be "
+                "merged into it; use the adapters through a gate"
             )
         if weight.device.type == "meta":
             raise InputError(
                 f"the weight of layer {path} is offloaded, so nothing can be merged into it; use "
                 "the adapters through a gate, or load the model without offloading"
             )
-        others = [owner for owner in owners[id(weight)] if owner != path]
+        others = [owner for owner in owners[id(weight)] if owner is not site.module]
         if others:
             raise InputError(
-                f"layer {path} shares its weight with {others[0]}, which merging would change "
-                "too; use the adapters through a gate"
+                f"layer {path} shares its weight with {paths[others[0]]}, which merging would "
+                "change too; use the adapters through a gate"
             )
-    originals = {}
-    for path in paths:
-        layer: Any = model.get_submodule(path)
-        weight = layer.weight.data
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        total = weight.to(wide, copy=True)
-        for name, share in weights.items():
-            if path in adapters[name].factors:
-                delta = adapters[name].factors[path].delta().to(total)
-                total.add_(delta.T if isinstance(layer, Conv1D) else delta, alpha=share)
-        originals[path] = weight
-        layer.weight.data = total.to(weight.dtype)
-    return originals
 
 
-def unfold(model: nn.Module, originals: Mapping[str, Tensor]) -> None:
-    """Put the original weights back."""
-    for path, weight in originals.items():
-        layer: Any = model.get_submodule(path)
-        layer.weight.data = weight
+def _check_dora(adapters: Mapping[str, Adapter], weights: Mapping[str, float], name: str) -> None:
+    for path in adapters[name].magnitudes:
+        others = [other for other in weights if other != name and path in adapters[other].factors]
+        if others or weights[name] != 1:
+            reason = (
+                f"it cannot be mixed with '{others[0]}'"
+                if others
+                else f"it has no weight of {weights[name]:g}"
+            )
+            raise InputError(
+                f"'{name}' is a DoRA adapter, which rescales the base's weight at layer {path}, so "
+                f"{reason}; merge it alone with weight 1"
+            )

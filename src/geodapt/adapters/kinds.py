@@ -44,6 +44,15 @@ def module_of(path: str, kind: Kind) -> str:
     return indexed(path)[0].rpartition(".")[0] if kind.name == "parameter" else path
 
 
+def describe(kind: Kind) -> str:
+    """A kind in words, with its article."""
+    if kind == LINEAR:
+        return "a linear layer"
+    if kind.kernel:
+        return f"a convolution of {' x '.join(map(str, kind.kernel))}"
+    return "an embedding" if kind == EMBEDDING else "a parameter"
+
+
 def level(factors: Mapping[str, "Factors"], kinds: Mapping[str, Kind]) -> dict[str, "Factors"]:
     """The same updates, with one rank and one scale for all matrices of a parameter.
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from geodapt.adapters import model_class
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.targets import adaptable, features
+from geodapt.adapters.sites import matrices, sites
 from geodapt.errors import InputError
 
 Shape = tuple[int, int]
@@ -50,7 +50,7 @@ class Naming:
 def localise(model: nn.Module, paths: Iterable[str]) -> dict[str, str]:
     """Each adapter path's path in this model; what the model lacks is left out."""
     wanted: dict[str, Shape | None] = dict.fromkeys(paths)
-    naming, layers = find(model, wanted), adaptable(model)
+    naming, layers = find(model, wanted), matrices(sites(model))
     found = {path: naming.to_model(path) for path in wanted}
     return {path: here for path, here in found.items() if here in layers}
 
@@ -71,8 +71,8 @@ def find(
 
     Raises :class:`InputError` when several parts of the model fit alike.
     """
-    layers = adaptable(model)
-    sizes = {path: features(layer) for path, layer in layers.items()}
+    layers = matrices(sites(model))
+    sizes = {path: (site.in_features, site.out_features) for path, site in layers.items()}
     source, target = trained_on or "", type(model).__name__
 
     def score(naming: Naming) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """The tensors of PEFT's adapter files, by name and shape, as factors per layer and back."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -41,8 +41,12 @@ class Contents:
     """What is none of these, by its name without PEFT's prefix."""
 
 
-def parse(source: Any, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Contents:
+def parse(
+    source: Any, config: LoraConfig, tensors: Mapping[str, Tensor], layers: Collection[str] = ()
+) -> Contents:
     """Sort an adapter file's tensors; ``source`` is what errors call the adapter.
+
+    ``layers`` are paths that are known to be layers rather than owners of target parameters.
 
     Raises :class:`InputError` when a factor lacks its other half, when shapes do not belong
     together or to the configured rank, and when it is not clear which parameter a pair is for.
@@ -64,7 +68,8 @@ def parse(source: Any, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Con
             found.copies[key] = tensor
         else:
             found.rest[key] = tensor
-    parameters = _parameters(source, config, rules, [path for path, _ in pairs])
+    places = {path for path, _ in pairs} - {*layers}
+    parameters = _parameters(source, config, rules, places)
     for (path, kind), pair in pairs.items():
         A, B = (_half(source, path, pair, side, kind) for side in "AB")
         if path in parameters:
@@ -72,7 +77,8 @@ def parse(source: Any, config: LoraConfig, tensors: Mapping[str, Tensor]) -> Con
             continue
         if path in found.factors:
             raise InputError(f"adapter '{source}' holds two pairs of factors for {path}")
-        if rules.names_layers and not rules.targets(path):
+        known = path in layers or (config.ensure_weight_tying and _is_embedding(f"{path}.weight"))
+        if not known and rules.names_layers and not rules.targets(path):
             raise InputError(
                 f"adapter '{source}' holds factors for layer {path}, which its own configuration "
                 "does not target (target_modules, exclude_modules, layers_to_transform), so PEFT "
@@ -184,7 +190,7 @@ def _add_parameter(
 
 
 def _parameters(
-    source: Any, config: LoraConfig, rules: LayerRules, paths: Iterable[str]
+    source: Any, config: LoraConfig, rules: LayerRules, here: Collection[str]
 ) -> dict[str, str]:
     """The parameter that is meant where a path of the file stands for one.
 
@@ -194,7 +200,6 @@ def _parameters(
     wanted = sorted(config.target_parameters or ())
     if not wanted:
         return {}
-    here = set(paths)
     owners = {path.partition(".base_layer")[0] for path in here}
     found = {}
     for owner in owners:

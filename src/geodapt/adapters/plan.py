@@ -9,8 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
+from geodapt.adapters.dora import RowScales, check_gate
 from geodapt.adapters.forms import Form, Source
 from geodapt.adapters.gates import Gate, Mix, Terms, TopAtoms, names_of
+from geodapt.adapters.lowering import lowering_of
+from geodapt.adapters.parameters import ParameterStep
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ class Plan:
         """Forget what was prepared: an adapter changed, or the model moved."""
         self.training = self.names & self.bank.training_names
         self._steps: dict[str, Step | None] = {}
+        self._parameters: dict[str, ParameterStep] = {}
+        check_gate(self)
         self.parts: list[tuple[Plan, int]] | None = None  # made where rows must run apart
         self._alone: dict[Terms, Plan] = {}
         if self.training and isinstance(self.gate, TopAtoms):
@@ -67,6 +72,12 @@ class Plan:
             self._steps[path] = step
             return step
 
+    def parameter(self, path: str) -> ParameterStep:
+        """What happens to a parameter that its module uses by itself."""
+        if path not in self._parameters:
+            self._parameters[path] = ParameterStep(self, path, self.bank.parameter(path))
+        return self._parameters[path]
+
 
 class Step:
     """One layer of a plan."""
@@ -78,6 +89,8 @@ class Step:
         self.dropouts = {name: self.bank.dropout_of(name) for name in self.training}
         self._forms: dict[tuple[torch.dtype, torch.device, int], Form] = {}  # by sort of input
         self._made: dict[tuple[torch.dtype, torch.device, str], Form] = {}
+        self._lower = lowering_of(self.bank.site(path).module)
+        self._scales = RowScales.of(self.bank, path, entries)
         self._tokens = 0  # rows that a sum of many adapters was computed for in factors
         self._merged: tuple[Tensor, Tensor] | None = None
 
@@ -89,8 +102,18 @@ class Step:
 
     def add(self, x: Tensor, y: Tensor, training: bool) -> Tensor:
         """The base layer's output ``y`` with the update of input ``x`` added."""
-        x = x.to(y.dtype)
+        if self._lower is not None:
+            x, y, restore = self._lower(x, y)
+            return restore(self._add_rows(x, y, training))
+        return self._add_rows(x.to(y.dtype), y, training)
+
+    def _add_rows(self, x: Tensor, y: Tensor, training: bool) -> Tensor:
+        """The same for a linear layer's input, or one that was made into such."""
         self._check_rows(x)
+        y = self._add_update(x, y, training)
+        return y if self._scales is None else self._scales.apply(y)
+
+    def _add_update(self, x: Tensor, y: Tensor, training: bool) -> Tensor:
         if training and any(self.dropouts.values()):
             return self._add_with_dropout(x, y)
         if self.training:  # their factors change from step to step
@@ -124,7 +147,7 @@ class Step:
                 for terms in self.entries
             ]
             if any(entries):
-                dropped = dropout(x, p) if p else x
+                dropped = dropout(x, p) if p and x.is_floating_point() else x
                 y = self._form(entries, dropped, y)(dropped, y)
         return y
 
@@ -147,6 +170,8 @@ class Step:
         ways that leave no trace (``weight.data += ...``).
         """
         if len(set(self.entries)) > 1 or self.training or isinstance(self.gate, TopAtoms):
+            return None
+        if self._scales is not None:
             return None
         weight = layer.weight
         if (

@@ -1,6 +1,7 @@
 """The low-rank products ``y + B gate(A x)``, in the forms that a gate can take.
 
-All take ``x`` with any leading dimensions, the base layer's output ``y``, and stacked factors
+All take ``x`` with any leading dimensions (or row numbers of an embedding, see
+:func:`project`), the base layer's output ``y``, and stacked factors
 whose ``B`` holds one column of the update a row. ``gate`` works on ``h = A x``, seen as
 ``(n, m, rank)``: n equal runs of consecutive rows. Without gradients they add into ``y``: the
 last matrix product accumulates onto the base's output, so that the output is written once.
@@ -28,7 +29,7 @@ def stacked(
     n: int = 1,
 ) -> Output:
     """The same factors for every row."""
-    h = x.reshape(-1, x.shape[-1]) @ A.T
+    h = project(x.reshape(-1, x.shape[-1]), A)
     if gate is not None:
         h = gate(h.view(n, -1, h.shape[-1])).view(-1, h.shape[-1])
     if _in_place(y, h):
@@ -46,7 +47,7 @@ def blocks(
 ) -> Output:
     """``n`` equal runs of consecutive rows, each with its own factors."""
     n = A.shape[0]
-    h = torch.bmm(x.reshape(n, -1, x.shape[-1]), A.mT)
+    h = project(x.reshape(n, -1, x.shape[-1]), A)
     if gate is not None:
         h = gate(h)
     if _in_place(y, h):
@@ -77,7 +78,7 @@ def grouped(
     for (A, B, gate, _), part in zip(
         groups, runs.split([group.size for group in groups]), strict=True
     ):
-        h = part.reshape(-1, part.shape[-1]) @ A.T
+        h = project(part.reshape(-1, part.shape[-1]), A)
         if gate is not None:
             h = gate(h.view(1, -1, h.shape[-1])).view(h.shape)
         updates.append(h @ B)
@@ -102,12 +103,21 @@ def few(
     Reads the chosen rows of B for each row of x, which for few of them is less work than the
     whole product with most of h zero.
     """
-    h = x.reshape(-1, x.shape[-1]) @ A.T
+    h = project(x.reshape(-1, x.shape[-1]), A)
     if gate is not None:
         h = gate(h.view(n, -1, h.shape[-1])).view(-1, h.shape[-1])
     chosen = h.detach().abs().topk(keep, dim=-1, sorted=False).indices
     update = embedding_bag(chosen, B, per_sample_weights=h.gather(-1, chosen), mode="sum")
     return y.add_(update.view(y.shape)) if _in_place(y, update) else y + update.view(y.shape)
+
+
+def project(x: Float[Tensor, "*n m in"], A: Float[Tensor, "*n rank in"]) -> Tensor:
+    """``A x`` for every row; whole numbers ``(*n, m, 1)`` stand for one-hot vectors."""
+    if x.is_floating_point():
+        return x @ A.mT
+    if A.ndim == 2:
+        return A.index_select(1, x[:, 0]).T
+    return A.gather(2, x.mT.expand(-1, A.shape[1], -1)).mT
 
 
 def weigh(g: Float[Tensor, "n rank"]) -> GateFunction:

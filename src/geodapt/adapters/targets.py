@@ -1,5 +1,7 @@
 """Which layers of a model an adapter may touch, and by what path."""
 
+import copy
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -7,24 +9,18 @@ import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
-from geodapt.errors import InputError
+from geodapt.adapters.adapter import named_parameter
+from geodapt.adapters.kinds import PARAMETER, indexed
+from geodapt.adapters.sites import is_linear, site_of, sites
+from geodapt.errors import InputError, InputWarning
 from geodapt.files import hash_tensors
 
 
-def features(module: nn.Module) -> tuple[int, int] | None:
-    """``(in, out)`` of a linear layer (also a quantized one, and GPT-2's Conv1D), else None."""
-    if isinstance(module, Conv1D):
-        return module.weight.shape[0], module.weight.shape[1]  # stored in x out
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    return None
-
-
 def adaptable(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear layer of a model by its path."""
-    return {path: module for path, module in model.named_modules() if features(module)}
+    """Every layer of a model that PEFT can adapt, by its path."""
+    layers = ((path, module) for path, module in model.named_modules())
+    return {path: module for path, module in layers if site_of(module)}
 
 
 def choose(
@@ -46,20 +42,65 @@ def choose(
     if inside is not None:
         parts = {part for module in inside for part in module.modules()}
         layers = {path: layer for path, layer in layers.items() if layer in parts}
+    linear = {path: layer for path, layer in layers.items() if is_linear(layer)}
     if targets == "all-linear":
         head = getattr(model, "get_output_embeddings", lambda: None)()
-        chosen = [path for path, module in layers.items() if module is not head]
+        chosen = [path for path, module in linear.items() if module is not head]
     else:
         wanted = targets if isinstance(targets, str) else list(targets)
         config = LoraConfig(target_modules=wanted)
         chosen = [path for path in layers if check_target_module_exists(config, path)]
     if not chosen:
-        endings = sorted({path.rsplit(".", 1)[-1] for path in layers})
+        endings = sorted({path.rsplit(".", 1)[-1] for path in linear})
         raise InputError(
             f"targets {targets!r} match no linear layer of {called or type(model).__name__}; "
             f"it has {', '.join(endings)}"
         )
     return chosen
+
+
+def choose_parameters(model: nn.Module, config: LoraConfig) -> list[str]:
+    """The paths of the parameters that a configuration's targets name, as PEFT would target them.
+
+    Where a name in its list is a parameter's, it moves to ``target_parameters``; for
+    ``"all-linear"`` those are the fused experts (and routers) that PEFT knows to have been linear
+    layers. What stays out of ``"all-linear"`` though it is fused experts is said in an
+    :class:`InputWarning`.
+    """
+    places = {path: site for path, site in sites(model).items() if site.kind == PARAMETER}
+    wanted = config.target_modules
+    if isinstance(wanted, str):
+        names = _were_linear(model, config) if wanted == "all-linear" else []
+    else:
+        names = [n for n in wanted or () if any(named_parameter(path, [n]) for path in places)]
+        config.target_modules = [name for name in wanted or () if name not in names]
+    chosen = [path for path in places if named_parameter(path, names)]
+    config.target_parameters = sorted(names) or None
+    left = [path for path, site in places.items() if site.count and path not in chosen]
+    if wanted == "all-linear" and left:
+        numbers = sum(places[path].weight.numel() for path in left)
+        share = numbers / sum(parameter.numel() for parameter in model.parameters())
+        ends = sorted({".".join(path.split(".")[-2:]) for path in left})
+        warnings.warn(
+            f"all-linear leaves out the fused experts of {type(model).__name__} "
+            f"({', '.join(ends)}: {100 * share:.0f} % of its numbers), as PEFT does; name them as "
+            "targets to adapt them",
+            InputWarning,
+            stacklevel=5,
+        )
+    return chosen
+
+
+def _were_linear(model: nn.Module, config: LoraConfig) -> list[str]:
+    """PEFT's ``target_parameters`` for all-linear, whose ranks go into the configuration."""
+    try:
+        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+    except ImportError:  # an older PEFT has none
+        return []
+    probe: Any = copy.deepcopy(config)
+    convert_peft_config_for_transformers(probe, model, None)
+    config.rank_pattern, config.alpha_pattern = probe.rank_pattern, probe.alpha_pattern
+    return list(probe.target_parameters or ())
 
 
 def fingerprint(model: nn.Module, paths: Mapping[str, str], headless: bool = True) -> str | None:
@@ -72,11 +113,14 @@ def fingerprint(model: nn.Module, paths: Mapping[str, str], headless: bool = Tru
     was published, and for offloaded weights.
     """
     prefix = f"{getattr(model, 'base_model_prefix', '')}." if headless else ""
-    weights = {}
+    weights, places = {}, sites(model)
     for name, path in paths.items():
-        weight: Any = model.get_submodule(path).weight
+        key = indexed(name)[0].removeprefix(prefix)
+        if key in weights:  # another of its matrices
+            continue
+        weight: Any = places[indexed(path)[0]].weight
         offloaded = weight.device.type == "meta"
         if type(weight) is not nn.Parameter or not weight.is_floating_point() or offloaded:
             return None
-        weights[name.removeprefix(prefix)] = weight.detach().to(torch.bfloat16)
+        weights[key] = weight.detach().to(torch.bfloat16)
     return hash_tensors(weights)

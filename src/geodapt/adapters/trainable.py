@@ -11,9 +11,11 @@ from transformers.pytorch_utils import Conv1D
 
 from geodapt.adapters.adapter import Adapter, Factors
 from geodapt.adapters.heads import inside, named
+from geodapt.adapters.kinds import EMBEDDING, LINEAR
 from geodapt.adapters.layer_rules import LayerRules
 from geodapt.adapters.model_class import class_of, task_heads
-from geodapt.adapters.targets import adaptable, choose, features
+from geodapt.adapters.sites import Site, matrices, sites
+from geodapt.adapters.targets import choose, choose_parameters
 from geodapt.errors import InputError
 
 
@@ -84,6 +86,7 @@ def fresh(
 ) -> Adapter:
     """A new adapter for a model by PEFT's rule: A uniform within ``1 / sqrt(in)``, B zero.
 
+    For an embedding, A is zero and B normal, so that it changes nothing yet either.
     ``modules_to_save`` end the paths of modules that train in full, beginning with the base's
     values; None is a classifier's own head, which no base model has.
 
@@ -95,30 +98,51 @@ def fresh(
     if not 0 <= dropout < 1:
         raise InputError(f"dropout {dropout} is out of range; give 0 or more, below 1")
     wanted = targets if isinstance(targets, str) else list(targets)
-    layers = adaptable(model)
     saved = task_heads(model) if modules_to_save is None else list(modules_to_save)
     heads = {path: _head(model, path) for path in named(model, saved)}
     if saved and not heads:
         raise InputError(f"modules_to_save {saved} match no module of {type(model).__name__}")
-    paths = [path for path in choose(model, wanted) if not inside(path, heads)]
-    if not paths:
-        raise InputError(f"targets {targets!r} match only modules that train in full ({saved})")
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes any number
-        target_modules=paths if wanted == "all-linear" else wanted,
+        target_modules=wanted,
         lora_dropout=dropout,
         use_rslora=rslora,
-        fan_in_fan_out=any(isinstance(layers[path], Conv1D) for path in paths),
         modules_to_save=saved or None,
         **class_of(model, heads),
     )
-    rules, factors = LayerRules(config), {}
+    paths = choose_parameters(model, config)
+    if config.target_modules:
+        layers = choose(model, config.target_modules)
+        layers = [path for path in layers if not inside(path, heads)]
+        if wanted == "all-linear":
+            config.target_modules = layers
+        paths = layers + paths
+    if not paths:
+        raise InputError(f"targets {targets!r} match only modules that train in full ({saved})")
+    places = sites(model)
+    config.fan_in_fan_out = any(isinstance(places[path].module, Conv1D) for path in paths)
+    rules, factors, kinds = LayerRules(config), {}, {}
     for path in paths:
-        width, out = features(layers[path])  # type: ignore[misc]
-        A = torch.empty(rank, width).uniform_(-(width**-0.5), width**-0.5)
-        factors[path] = Factors(A, torch.zeros(out, rank), rules.scale(path, rank))
-    return Adapter(factors, config, heads=heads)
+        site, wide = places[path], rules.rank(path)
+        for part in matrices({path: site}):
+            factors[part] = _fresh(site, wide, rules.scale(path, wide))
+            if site.kind != LINEAR:
+                kinds[part] = site.kind
+    if config.target_parameters and dropout:
+        raise InputError(
+            f"dropout {dropout} cannot act on {config.target_parameters[0]}, a parameter that its "
+            "module uses by itself; give dropout 0, or targets without it"
+        )
+    return Adapter(factors, config, heads=heads, kinds=kinds)
+
+
+def _fresh(site: Site, rank: int, scale: float) -> Factors:
+    width, out = site.in_features, site.out_features
+    if site.kind == EMBEDDING:  # one-hot vectors: the A of a token that is not seen never trains
+        return Factors(torch.zeros(rank, width), torch.randn(out, rank), scale)
+    A = torch.empty(rank, width).uniform_(-(width**-0.5), width**-0.5)
+    return Factors(A, torch.zeros(out, rank), scale)
 
 
 def _head(model: nn.Module, path: str) -> dict[str, Tensor]:

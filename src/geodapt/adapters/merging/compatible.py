@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.kinds import LINEAR, Kind
+from geodapt.adapters.kinds import LINEAR, Kind, describe
 from geodapt.errors import InputError
 
 
@@ -64,8 +64,8 @@ def _check_kinds(adapters: Sequence[Adapter]) -> None:
             kind = adapter.kinds.get(path, LINEAR)
             if kinds.setdefault(path, kind) != kind:
                 raise InputError(
-                    f"layer {path} is {_article(kinds[path])} in one adapter and "
-                    f"{_article(kind)} in another: they belong to different bases"
+                    f"layer {path} is {describe(kinds[path])} in one adapter and "
+                    f"{describe(kind)} in another: they belong to different bases"
                 )
         for name, copy in adapter.copies.items():
             first = copies.setdefault(name, copy)
@@ -74,10 +74,6 @@ def _check_kinds(adapters: Sequence[Adapter]) -> None:
                     f"the adapters bring different weights of the base's {name} (its vocabulary "
                     "was resized or trained), so they belong to different bases"
                 )
-
-
-def _article(kind: Kind) -> str:
-    return f"{'an' if kind.name == 'embedding' else 'a'} {kind.name} {kind.kernel or ''}".strip()
 
 
 def _name(adapter: Adapter) -> str:

@@ -1,0 +1,94 @@
+"""Embeddings and convolutions as linear layers.
+
+An embedding is a linear layer on one-hot vectors, which stay indices here; a convolution is one
+on the patches that its kernel sees. So every way of applying factors to rows serves them too.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from geodapt.adapters.sites import CONVOLUTIONS
+from geodapt.errors import InputError
+
+Lowering = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]]
+"""From a layer's input and output to those of a linear layer ``(rows, ..., features)``, and back
+from its output."""
+
+
+def lowering_of(layer: nn.Module) -> Lowering | None:
+    """How a layer's input and output become a linear layer's; None for a linear layer."""
+    if isinstance(layer, nn.Embedding):
+        return lambda x, y: (x.unsqueeze(-1), y, lambda result: result)
+    if isinstance(layer, CONVOLUTIONS):
+        return lambda x, y: _convolution(layer, x, y)
+    return None
+
+
+def patches(layer: nn.Module, x: Tensor) -> Tensor:
+    """What a convolution's kernel sees at each place, ``(rows, places, channels * kernel)``."""
+    x = pad(x, layer._reversed_padding_repeated_twice)  # type: ignore[arg-type]
+    for dim, (size, step) in enumerate(zip(layer.kernel_size, layer.stride, strict=True), 2):  # type: ignore[arg-type]
+        x = x.unfold(dim, size, step)
+    places = len(layer.kernel_size)  # type: ignore[arg-type]
+    return x.movedim(1, places + 1).flatten(places + 1).flatten(1, places)
+
+
+def check_lowering(layer: nn.Module, path: str, name: str) -> None:
+    """Raises :class:`InputError` for a layer of which it is not known what an update means.
+
+    ``name`` is the adapter's.
+    """
+    if isinstance(layer, CONVOLUTIONS) and (
+        layer.groups > 1
+        or any(step > 1 for step in layer.dilation)
+        or layer.padding_mode != "zeros"
+    ):
+        raise InputError(
+            f"adapter '{name}' targets {path}, a convolution with groups, dilation or a padding "
+            "other than zeros, for which PEFT's factors are no update of its weight; leave it out "
+            "of the targets"
+        )
+    if isinstance(layer, nn.Embedding) and not looks_up(layer):
+        raise InputError(
+            f"adapter '{name}' targets {path}, a {type(layer).__name__}, which does more than "
+            "look up rows of its weight, so that an update of the weight cannot be added to its "
+            "output; leave it out of the targets"
+        )
+
+
+@torch.no_grad()
+def looks_up(layer: nn.Embedding) -> bool:
+    """Whether an embedding's output is the rows of its weight, times :func:`multiplier`."""
+    ids = torch.arange(min(layer.num_embeddings, 4), device=layer.weight.device)[None]
+    if layer.max_norm is not None:
+        return False
+    try:
+        found = layer(ids)
+    except Exception:  # whatever it takes, it is not only ids
+        return False
+    wanted = layer.weight[ids] * multiplier(layer)
+    return found.shape == wanted.shape and torch.allclose(found, wanted.to(found.dtype))
+
+
+def multiplier(layer: nn.Module) -> float:
+    """What an embedding multiplies the rows of its weight with (Gemma's and BART's do)."""
+    scale = getattr(layer, "embed_scale", 1.0) if isinstance(layer, nn.Embedding) else 1.0
+    if isinstance(scale, Tensor):
+        scale = scale.to(layer.weight.dtype).item()  # type: ignore[arg-type]
+    return float(scale)
+
+
+def _convolution(
+    layer: nn.Module, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    shape = y.shape
+    if y.ndim == 1 + len(layer.kernel_size):  # type: ignore[arg-type]  # one picture by itself
+        x, y = x[None], y[None]
+    return (
+        patches(layer, x.to(y.dtype)),
+        y.flatten(2).transpose(1, 2),
+        lambda result: result.transpose(1, 2).reshape(shape),
+    )
