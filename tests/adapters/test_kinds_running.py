@@ -54,7 +54,7 @@ def test_one_adapter_and_none(case):
 def test_an_adapter_per_row(case):
     wanted = torch.stack([case.alone["b"][0], case.base[1], case.alone["a"][2]])
     if case.parameters and "weight" not in str(case.config.get("target_parameters")):
-        with pytest.raises(InputError, match="different adapters at .*a parameter that"):
+        with pytest.raises(InputError, match=r"different adapters at .*a parameter that"):
             case.under(Route(["b", None, "a"]))
         return
     close(case.under(Route(["b", None, "a"])), wanted)
@@ -63,7 +63,7 @@ def test_an_adapter_per_row(case):
 def test_a_mixture(case):
     gate = Mix({"a": 0.5, "b": -0.25})
     if case.dora:
-        with pytest.raises(InputError, match="DoRA adapter, which rescales .* cannot be mixed"):
+        with pytest.raises(InputError, match=r"DoRA adapter, which rescales .* cannot be mixed"):
             case.under(gate)
         with pytest.raises(InputError, match=r"it has no weight of 0\.5"):
             case.under(Route([{"a": 0.5}, None, "b"]))
