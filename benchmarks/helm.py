@@ -7,7 +7,6 @@ is HELM's median time over its peer's. The floor beside it is the ratio of multi
 matrix products and attention. Prints JSON.
 
     python benchmarks/helm.py [--quick] [--parts train compiled serve decode cache] [--device cuda]
-                              [--same-products]
 """
 
 import argparse
@@ -28,7 +27,7 @@ from transformers import (
     StaticCache,
 )
 
-from geodapt.helm import HelmConfig, HelmForCausalLM, products
+from geodapt.helm import HelmConfig, HelmForCausalLM
 from geodapt.helm.latent_attention import HelmLatentAttention
 from geodapt.helm.points import Curvature
 from geodapt.memory import peak_memory
@@ -261,12 +260,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--budget", type=float, default=30.0, help="seconds a comparison")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--same-products", action="store_true", help="HELM's products by MKL, as its peer's are"
-    )
     options = parser.parse_args()
-    if options.same_products:
-        products.HAVE = False
     if options.quick:
         options.widths, options.tokens, options.contexts = [96], [32], [64, 256]
         options.layers, options.vocabulary, options.budget = 2, 256, 0.1

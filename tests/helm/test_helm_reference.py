@@ -8,8 +8,7 @@ import torch
 from geodapt.geometry import lorentz
 from geodapt.helm import HelmForCausalLM, points
 from geodapt.helm.experts import HelmExperts
-from geodapt.helm.layers import HelmMLP, HelmRMSNorm, LorentzResidual
-from geodapt.helm.products import LorentzLinear, PointLinear
+from geodapt.helm.layers import HelmMLP, HelmRMSNorm, LorentzLinear, LorentzResidual, PointLinear
 from tests.helm import reference, small
 from tests.helm.reference import Reference
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geodapt.helm import fused, hope
+from geodapt.helm import hope
 from geodapt.helm.hope import HelmRotaryEmbedding, RelativeBias
 from geodapt.helm.points import Curvature
 from tests.helm import small
@@ -36,7 +36,7 @@ def over_distances(q, k, count) -> torch.Tensor:
 
 def test_rotation_keeps_the_time():
     x = torch.randn(1, 5, 2, DIM, dtype=torch.float64)
-    turned = fused.rotate(x, rotation(range(5)))
+    turned = hope.rotate(x, rotation(range(5)))
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1), rtol=1e-6, atol=0)
 
 
@@ -64,7 +64,7 @@ def test_attention_decays_with_distance():
 def test_a_head_can_peak_at_any_distance(distance, seed):
     k = torch.randn(1, DIM, dtype=torch.float64, generator=torch.manual_seed(seed))
     back = tuple(part * sign for part, sign in zip(rotation([distance]), (1, -1), strict=True))
-    q = fused.rotate(k.view(1, 1, 1, DIM), back)
+    q = hope.rotate(k.view(1, 1, 1, DIM), back)
     assert over_distances(q, k, 201).argmax() == distance
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geodapt.geometry import lorentz
-from geodapt.helm import fused, hope, points
+from geodapt.helm import hope, points
 from geodapt.helm.attention import HelmAttention, attend, centroid
 from geodapt.helm.points import Curvature
 from tests.helm import small
@@ -24,7 +24,7 @@ def draw(seed, *shape, radius=1.0):
 def test_time_and_excess(seed, radius, c):
     x = draw(seed, 7, 5, radius=radius)
     torch.testing.assert_close(points.time(x, Curvature.of(c)), lorentz.time(x, c))
-    u = points.excess(fused.square(x), Curvature.of(c))
+    u = points.excess(points.square(x), Curvature.of(c))
     torch.testing.assert_close(u + c**-0.5, lorentz.time(x, c))
 
 
@@ -41,8 +41,8 @@ def test_centroid(seed, radius, c):
     x = draw(seed, 6, 5, radius=radius)
     weights = draw(seed + 1, 4, 6).abs()
     s, mass = weights @ x, weights.sum(-1)
-    u = (weights * points.excess(fused.square(x), Curvature.of(c))).sum(-1)
-    got = s * points.inverse_norm(fused.square(s), u, mass, Curvature.of(c)).unsqueeze(-1)
+    u = (weights * points.excess(points.square(x), Curvature.of(c))).sum(-1)
+    got = s * points.inverse_norm(points.square(s), u, mass, Curvature.of(c)).unsqueeze(-1)
     torch.testing.assert_close(got, lorentz.centroid(x, weights, c), rtol=1e-6, atol=1e-9)
 
 

@@ -32,12 +32,11 @@ from transformers import Cache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import repeat_kv
 
-from geodapt.helm import blocked, fused, hope, points
+from geodapt.helm import hope, points
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.hope import Rotation
-from geodapt.helm.layers import LearnedScalar
+from geodapt.helm.layers import LearnedScalar, LorentzLinear
 from geodapt.helm.points import Curvature
-from geodapt.helm.products import LorentzLinear
 
 
 class HelmAttention(nn.Module):
@@ -96,13 +95,8 @@ def attend(
     mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "rows n heads value"], Tensor | None]:
-    """The weighted sums of whole values, by the kernel that the configuration names.
-
-    Where that is PyTorch's, training on a CPU takes a faster one where it can.
-    """
+    """The weighted sums of whole values, by the kernel that the configuration names."""
     name = module.config._attn_implementation
-    if name == "sdpa" and kwargs.get("position_bias") is None and blocked.suits(q, k, mask):
-        return blocked.causal_attention(q, k, v), None
     size, more = v.shape[-1], k.shape[-1] - v.shape[-1]
     if more > 0:  # flash kernels want values as long as keys
         v = F.pad(v, (0, more))
@@ -139,7 +133,7 @@ def softmax(
         scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
     elif attention_mask is not None:
         scores = scores + attention_mask
-    return fused.wide(scores).softmax(-1).to(scores.dtype)
+    return points.wide(scores).softmax(-1).to(scores.dtype)
 
 
 def centroid(
@@ -147,6 +141,7 @@ def centroid(
 ) -> tuple[Float[Tensor, "rows n heads*d"], Float[Tensor, "rows n"]]:
     """Each head's Lorentz centroid from its sums ``(s, sum of u)``; then all heads' Lorentz
     concatenation (their space components side by side), and its time."""
-    s, s2, u = fused.split_sums(sums)
+    s, u = sums[..., :-1], points.wide(sums[..., -1])
+    s2 = points.square(s)
     norm = points.inverse_norm(s2, u, 1.0, c)
-    return fused.scale(s, norm).flatten(-2), points.time_of((s2 * norm * norm).sum(-1), c)
+    return points.scaled(s, norm).flatten(-2), points.time_of((s2 * norm * norm).sum(-1), c)

@@ -21,7 +21,7 @@ that were chosen.
 Source: HELM, section 4.2; DeepSeek-V3, section 2.1.2 (gates and balance).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
-from geodapt.helm import fused, passes, points
+from geodapt.helm import points
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.grouped import grouped_linear
 from geodapt.helm.layers import HelmMLP, gated_product
@@ -61,7 +61,7 @@ class HelmRouter(nn.Module):
         """Logits, weights of the chosen experts, and which they are; in float32 or wider."""
         config = self.config
         with torch.autocast(x.device.type, enabled=False):
-            logits = F.linear(fused.wide(x), fused.wide(self.weight))
+            logits = F.linear(points.wide(x), points.wide(self.weight))
         scores = affinities(logits, config)
         chosen = self._choose(scores.detach() + self.e_score_correction_bias)
         if self.training:
@@ -144,7 +144,7 @@ class HelmExperts(nn.Module):
         rows = Rows.of(chosen, len(self.down_proj))
         space, token = spaces.of(rows.expert), rows.token
 
-        square = spread(fused.square(x), token, rows.place)
+        square = spread(points.square(x), token, rows.place)
         r, time = space.lift(square * space.scale**2)
         inputs = dispatch(x, space.scale * r, token, rows.place)
         runs = (rows.expert, rows.ends)
@@ -162,11 +162,7 @@ def dispatch(
     place: Int[Tensor, "tokens k"],
 ) -> Float[Tensor, "rows d"]:
     """Each row its token times a factor."""
-    return passes.dispatch(_dispatched, x, factor, token, place)
-
-
-def _dispatched(x: Tensor, factor: Tensor, token: Tensor, place: Tensor) -> Tensor:
-    return fused.scale(spread(x, token, place), factor)
+    return points.scaled(spread(x, token, place), factor)
 
 
 def combine(
@@ -178,16 +174,10 @@ def combine(
     c: Curvature,
 ) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, "tokens"]]:
     """Each token's weighted sum of ``back y``, in the model's space, and that of time excesses."""
-    return passes.combine(_combined, y, back, weights, order, place, *c)
-
-
-def _combined(
-    y: Tensor, back: Tensor, weights: Tensor, order: Tensor, place: Tensor, *powers: Any
-) -> tuple[Tensor, Tensor]:
-    u = points.excess(fused.square(y) * back**2, Curvature(*powers))
+    u = points.excess(points.square(y) * back**2, c)
     gated = spread(weights.flatten(), order, place.view(-1, 1))
     tokens = (order // place.shape[1], place)
-    return gather(fused.scale(y, gated * back), *tokens), gather(gated * u, *tokens)
+    return gather(points.scaled(y, gated * back), *tokens), gather(gated * u, *tokens)
 
 
 class Spaces(NamedTuple):
@@ -233,7 +223,7 @@ class HelmMoE(nn.Module):
 
     def curvatures(self) -> Float[Tensor, "experts"]:
         """``c_i`` of every expert, shared ones first."""
-        offset = fused.wide(self.curvature_offset)
+        offset = points.wide(self.curvature_offset)
         return offset.new_tensor(self.start) * torch.exp(offset)
 
     def spaces(self, c_i: Float[Tensor, "e"], c: Curvature) -> Spaces:
@@ -264,9 +254,9 @@ class HelmMoE(nn.Module):
         s, u = s.view(x.shape), u.view(time.shape)
         for expert, c_e in zip(self.shared_experts, c_i[: self.shared], strict=True):
             a = torch.sqrt(c.c / c_e).expand_as(time)
-            y = expert(fused.scale(x, a), time * a, Curvature.of(c_e))
-            y = fused.scale(y, 1 / a)
-            s, u = s + y, u + points.excess(fused.square(y), c)
+            y = expert(points.scaled(x, a), time * a, Curvature.of(c_e))
+            y = points.scaled(y, 1 / a)
+            s, u = s + y, u + points.excess(points.square(y), c)
         mass = self.shared + weights.sum(-1).view(time.shape)
-        norm = points.inverse_norm(fused.square(s), u, mass, c)
-        return fused.scale(s, norm), logits
+        norm = points.inverse_norm(points.square(s), u, mass, c)
+        return points.scaled(s, norm), logits

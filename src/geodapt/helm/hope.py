@@ -14,10 +14,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from geodapt.helm import fused, points
+from geodapt.helm import points
 from geodapt.helm.config import HelmConfig
-from geodapt.helm.fused import Rotation
 from geodapt.helm.points import Curvature
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines, a pair of components each."""
 
 
 class HelmRotaryEmbedding(LlamaRotaryEmbedding):
@@ -47,15 +49,33 @@ def queries(
     c: Curvature,
 ) -> Float[Tensor, "rows heads n d+1"]:
     """``factor (R x, -t(x))``, as :func:`geodapt.helm.attention` multiplies it with keys."""
-    return fused.whole(x, -points.time(x, c), rotation, factor).transpose(1, 2)
+    whole = torch.cat([rotate(x, rotation), -_last(points.time(x, c), x)], dim=-1)
+    return (whole * factor.to(x.dtype)).transpose(1, 2)
 
 
 def keys(
     x: Float[Tensor, "rows n heads d"], rotation: Rotation | None, c: Curvature
 ) -> Float[Tensor, "rows heads n d+1"]:
     """``(R x, u(x))``, with the time excess in the last place; values are so without rotation."""
-    u = points.excess(fused.square(x), c)
-    return fused.whole(x, u, rotation).transpose(1, 2)
+    u = points.excess(points.square(x), c)
+    return torch.cat([rotate(x, rotation), _last(u, x)], dim=-1).transpose(1, 2)
+
+
+def rotate(x: Float[Tensor, "rows n heads d"], rotation: Rotation | None) -> Tensor:
+    """``R x``: turns the pairs ``(x_i, x_(i + p))``, i < p, and leaves the other components."""
+    if rotation is None:
+        return x
+    cos, sin = (part.unsqueeze(2) for part in rotation)  # may be wider than x
+    pairs = cos.shape[-1]
+    a, b, rest = x.split([pairs, pairs, x.shape[-1] - 2 * pairs], dim=-1)
+    return torch.cat(
+        [(a * cos - b * sin).to(x.dtype), (b * cos + a * sin).to(x.dtype), rest], dim=-1
+    )
+
+
+def _last(scalar: Float[Tensor, "*batch"], x: Tensor) -> Float[Tensor, "*batch 1"]:
+    """A scalar per point as one component more."""
+    return scalar.unsqueeze(-1).to(x.dtype)
 
 
 class RelativeBias(nn.Module):

@@ -29,13 +29,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import Cache
 
-from geodapt.helm import fused, hope, points
+from geodapt.helm import hope, points
 from geodapt.helm.attention import attend, centroid, softmax
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.hope import Rotation
-from geodapt.helm.layers import HelmRMSNorm, LearnedScalar
+from geodapt.helm.layers import HelmRMSNorm, LearnedScalar, LorentzLinear, PointLinear
 from geodapt.helm.points import Curvature
-from geodapt.helm.products import LorentzLinear, PointLinear
 
 
 class HelmLatentAttention(nn.Module):
@@ -85,10 +84,10 @@ class HelmLatentAttention(nn.Module):
         )
         z, z_time = self.kv_a_layernorm(latent, c)
         z = torch.cat([z, z_time.unsqueeze(-1).to(z.dtype)], dim=-1)
-        rope = fused.rotate(rope.unsqueeze(2), rotation)
+        rope = hope.rotate(rope.unsqueeze(2), rotation)
         k, v = self._expand(z)
-        k_excess = points.excess(fused.square(k) + fused.square(rope), c).to(k.dtype)
-        v_excess = points.excess(fused.square(v), c).to(v.dtype)
+        k_excess = points.excess(points.square(k) + points.square(rope), c).to(k.dtype)
+        v_excess = points.excess(points.square(v), c).to(v.dtype)
         if cache is not None:
             kept = torch.cat([rope.squeeze(2), k_excess, v_excess], dim=-1)
             z, kept = cache.update(z.unsqueeze(1), kept.unsqueeze(1), self.layer_idx)

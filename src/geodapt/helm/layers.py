@@ -5,12 +5,39 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from geodapt.helm import fused, passes, points
+from geodapt.helm import points
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.points import Curvature
-from geodapt.helm.products import LorentzLinear
 
-SILU = type(ACT2FN["silu"])
+
+class LorentzLinear(nn.Linear):
+    """``y = W x + w t(x) + b``: the space components of a point from those of another.
+
+    Every ``y`` is a point, so the result lies on the manifold by construction. The time is an
+    argument, since layers that read the same point share it. W is ``weight``, as in any linear
+    layer, so that LoRA and quantization find it; w, ``time_weight``, starts at 0.
+
+    Source: Chen et al. 2022, "Fully hyperbolic neural networks"; HELM.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.time_weight = nn.Parameter(torch.zeros(out_features))
+
+    def forward(  # type: ignore[override]  # a linear layer that reads one component more
+        self, x: Float[Tensor, "*batch d_in"], time: Float[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch d_out"]:
+        y = super().forward(x)
+        return torch.addcmul(y, time.unsqueeze(-1).to(y.dtype), self.time_weight.to(y.dtype))
+
+
+class PointLinear(nn.Linear):
+    """:class:`LorentzLinear` in one matrix, for points that come with their time as last component.
+
+    The time's column starts at 0, too. A point's time is about as long as all of its space
+    components together, so drawn like theirs its weights would add as much as all of them: an
+    offset that hardly differs between tokens.
+    """
 
 
 class LearnedScalar(nn.Module):
@@ -27,7 +54,7 @@ class LearnedScalar(nn.Module):
         self.offset = nn.Parameter(torch.zeros(1))  # FSDP2 shards no parameter without a dimension
 
     def forward(self) -> Float[Tensor, ""]:
-        return self.start * torch.exp(fused.wide(self.offset[0]))
+        return self.start * torch.exp(points.wide(self.offset[0]))
 
 
 class HelmRMSNorm(nn.Module):
@@ -84,11 +111,6 @@ def gated_product(
     activation: nn.Module, *gate_up: Float[Tensor, "*batch d"]
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
     """``h = activation(gate) up`` and ``|h|^2``; gate and up may be one tensor, side by side."""
-
-    def definition(*gate_up: Tensor) -> tuple[Tensor, Tensor]:
-        gate, up = gate_up if len(gate_up) == 2 else gate_up[0].chunk(2, dim=-1)
-        return fused.product(activation(gate), up)
-
-    if isinstance(activation, SILU):
-        return passes.swiglu(definition, *gate_up)
-    return definition(*gate_up)
+    gate, up = gate_up if len(gate_up) == 2 else gate_up[0].chunk(2, dim=-1)
+    h = activation(gate) * up
+    return h, points.square(h)

@@ -31,9 +31,9 @@ from geodapt.helm.layers import (
     HelmRMSNorm,
     LearnedScalar,
     LorentzResidual,
+    PointLinear,
 )
 from geodapt.helm.points import Curvature
-from geodapt.helm.products import Linear, PointLinear
 
 ZERO = {"time_weight", "gate_up_time", "down_time", "offset", "curvature_offset"}
 ZERO |= {"e_score_correction_bias", "load"}
@@ -276,7 +276,7 @@ class HelmForCausalLM(HelmPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = HelmModel(config)
         self.vocab_size = config.vocab_size
-        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     @can_return_tuple

@@ -10,13 +10,11 @@ Everywhere: a point is its space components ``x``, the space has curvature ``-c`
 0; scalars (times, excesses, norms) are float32 or wider, whatever type the vectors have.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from geodapt.helm import fused, passes
 
 
 class Curvature(NamedTuple):
@@ -33,9 +31,24 @@ class Curvature(NamedTuple):
         return cls(c, c**-0.5, 1 / c)
 
 
+def wide(x: Tensor) -> Tensor:
+    """The tensor in the type that scalars are computed in: float32 or wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def square(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+    """``|x|^2``, in float32 or wider."""
+    return wide(x).square().sum(-1)
+
+
+def scaled(x: Float[Tensor, "*batch d"], k: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch d"]:
+    """``k x`` in the type of x, without rounding k to it."""
+    return (x * k.unsqueeze(-1)).to(x.dtype)
+
+
 def time(x: Float[Tensor, "*batch d"], c: Curvature) -> Float[Tensor, "*batch"]:
     """``t(x) = sqrt(|x|^2 + 1/c)``."""
-    return time_of(fused.square(x), c)
+    return time_of(square(x), c)
 
 
 def time_of(square: Float[Tensor, "*batch"], c: Curvature) -> Float[Tensor, "*batch"]:
@@ -75,23 +88,14 @@ def residual(
     c: Curvature,
 ) -> Float[Tensor, "*batch d"]:
     """Lorentzian residual connection: ``scale`` times the centroid of ``x + weight y``."""
-    return passes.residual(_residual, x, y, weight, scale, *c)
-
-
-def _residual(x: Tensor, y: Tensor, weight: Tensor, scale: Tensor, *powers: Any) -> Tensor:
-    c = Curvature(*powers)
-    s, s2, x2, y2 = fused.weighted_sum(x, y, weight)
-    lifted = excess(x2, c) + weight * excess(y2, c)
-    return fused.scale(s, scale * inverse_norm(s2, lifted, 1 + weight, c))
+    s = torch.addcmul(x, y.to(x.dtype), weight.to(x.dtype))
+    lifted = excess(square(x), c) + weight * excess(square(y), c)
+    return scaled(s, scale * inverse_norm(square(s), lifted, 1 + weight, c))
 
 
 def rms_norm(
     x: Float[Tensor, "*batch d"], weight: Float[Tensor, "d"], eps: float, c: Curvature
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
     """RMSNorm of the space components, and the time of the result."""
-    return passes.rms_norm(_rms_norm, x, weight, eps, c.radius2)
-
-
-def _rms_norm(x: Tensor, weight: Tensor, eps: float, radius2: Any) -> tuple[Tensor, Tensor]:
-    h, h2 = fused.rms_norm(x, weight, eps)
-    return h, torch.sqrt(h2 + radius2)
+    h = scaled(x, torch.rsqrt(square(x) / x.shape[-1] + eps)) * weight
+    return h, time(h, c)

@@ -1,0 +1,165 @@
+"""The formulas that a block is made of: first and second derivatives, and their types."""
+
+import pytest
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+
+from geodapt.helm import hope, points
+from geodapt.helm.attention import centroid
+from geodapt.helm.experts import combine, dispatch
+from geodapt.helm.grouped import grouped_linear
+from geodapt.helm.layers import LorentzLinear, gated_product
+from geodapt.helm.points import Curvature
+from tests.helm import small
+
+
+def draw(*shape):
+    return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+
+def positive(*shape):
+    return (torch.rand(shape, dtype=torch.float64) + 0.5).requires_grad_()
+
+
+def of_zero(*shape):
+    """Points of which the first is the origin, as padding's embedding is."""
+    x = draw(*shape).detach()
+    x[0] = 0
+    return x.requires_grad_()
+
+
+def rotation(n, pairs):
+    angle = torch.randn(1, n, pairs, dtype=torch.float64)
+    return angle.cos(), angle.sin()
+
+
+def calls():
+    """Each formula, and its inputs."""
+    torch.manual_seed(0)
+    turned, silu = rotation(3, 2), ACT2FN["silu"]
+    order = torch.tensor([3, 0, 2, 1])  # rows of two tokens with two experts each
+    place = torch.argsort(order).view(2, 2)
+    expert, ends = torch.tensor([0, 0, 2, 2]), torch.tensor([2, 2, 4], dtype=torch.int32)
+    linear = LorentzLinear(4, 3, bias=True).double()
+    nn.init.normal_(linear.time_weight)
+    return {
+        "linear": (linear, draw(2, 4), positive(2)),
+        "square": (points.square, of_zero(3, 4)),
+        "scaled": (points.scaled, draw(3, 4), draw(3)),
+        "residual": (
+            lambda x, y, w, g, c: points.residual(x, y, w, g, Curvature.of(c)),
+            *(of_zero(3, 4), draw(3, 4), positive(), positive(), positive()),
+        ),
+        "rms_norm": (
+            lambda x, w, c: points.rms_norm(x, w, 1e-2, Curvature.of(c)),
+            *(of_zero(3, 4), draw(4), positive()),
+        ),
+        "swiglu": (lambda a, b: gated_product(silu, a, b), draw(3, 4), draw(3, 4)),
+        "swiglu_side_by_side": (lambda both: gated_product(silu, both), draw(3, 8)),
+        "queries": (
+            lambda x, f, c: hope.queries(x, turned, f, Curvature.of(c)),
+            *(draw(1, 3, 2, 5), positive(), positive()),
+        ),
+        "keys": (lambda x, c: hope.keys(x, turned, Curvature.of(c)), draw(1, 3, 2, 5), positive()),
+        "centroid": (
+            lambda s, u, c: centroid(
+                torch.cat([s, s.square().sum(-1, True) + u], -1), Curvature.of(c)
+            ),
+            *(draw(1, 3, 2, 4), positive(1, 3, 2, 1), positive()),
+        ),
+        "dispatch": (lambda x, f: dispatch(x, f, order // 2, place), draw(2, 3), draw(4)),
+        "combine": (
+            lambda y, b, w, c: combine(y, b, w, order, place, Curvature.of(c)),
+            *(draw(4, 3), positive(4), positive(2, 2), positive()),
+        ),
+        "experts": (
+            lambda x, t, w, v: grouped_linear(x, t, w, v, expert, ends),
+            *(draw(4, 3), positive(4), draw(3, 2, 3), draw(3, 2)),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", calls())
+def test_first_and_second_derivatives(name):
+    function, *inputs = calls()[name]
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("rows", [3, 300])
+def test_a_lorentz_linear_in_float32(rows):
+    layer, x, time = LorentzLinear(13, 21, bias=True), torch.randn(2, rows, 13), torch.rand(2, rows)
+    nn.init.normal_(layer.time_weight)
+    wide = [p.double() for p in (layer.weight, layer.time_weight, layer.bias)]
+    exact = x.double() @ wide[0].mT + time.double().unsqueeze(-1) * wide[1] + wide[2]
+    torch.testing.assert_close(layer(x, time).double(), exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [12, 13])  # PyTorch's grouped product takes the first alone
+@pytest.mark.parametrize("counts", [(64, 0, 71, 3), (0, 5, 0)])
+def test_experts_in_float32_equal_a_copy_of_the_weights_per_row(counts, width):
+    """Values, gradients, and gradients of gradients."""
+    torch.manual_seed(0)
+    ends = torch.tensor(counts).cumsum(0).to(torch.int32)
+    expert = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    inputs = [
+        torch.randn(len(expert), width),
+        torch.rand(len(expert)),
+        torch.randn(len(counts), 20, width),
+        torch.randn(len(counts), 20),
+    ]
+
+    def copied(x, time, weight, time_weight):
+        return torch.einsum("roi,ri->ro", weight[expert], x) + time[:, None] * time_weight[expert]
+
+    def run(linear, dtype):
+        leaves = [x.to(dtype).requires_grad_() for x in inputs]
+        y = linear(*leaves)
+        slopes = torch.autograd.grad(y.sin().sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(slopes[0].square().sum(), leaves[2])
+        return [t.double() for t in (y, *slopes, *second)]
+
+    ours = run(lambda *leaves: grouped_linear(*leaves, expert, ends), torch.float32)
+    for a, b in zip(ours, run(copied, torch.float64), strict=True):
+        assert (a - b).norm() <= 1e-4 * b.norm() + 1e-6
+
+
+def test_bfloat16_scalars_are_float32():
+    x = torch.randn(5, 64).bfloat16().requires_grad_()
+    square = points.square(x)
+    torch.testing.assert_close(square, x.detach().float().square().sum(-1))
+    square.sum().backward()
+    torch.testing.assert_close(x.grad, 2 * x.detach())
+    h, time = points.rms_norm(x, torch.ones(64).bfloat16(), 1e-6, Curvature.of(1.0))
+    assert h.dtype == torch.bfloat16
+    assert time.dtype == torch.float32
+    torch.testing.assert_close(time, torch.full((5,), 65.0).sqrt(), rtol=1e-2, atol=0)
+
+
+def test_torch_func_goes_through():
+    x, weight = torch.randn(5, 3, 4), torch.randn(4)
+
+    def norm(x):
+        return points.rms_norm(x, weight, 1e-6, Curvature.of(0.7))
+
+    for each, whole in zip(torch.func.vmap(norm)(x), norm(x), strict=True):
+        torch.testing.assert_close(each, whole)
+
+
+@pytest.mark.parametrize("kind", ["mha", "mla", "mice", "relative", "grouped-queries"])
+def test_models_learn_by_every_attention_what_they_learn_step_by_step(kind):
+    """Rows, packed rows and padded rows: PyTorch's kernel against attention with its weights."""
+    helm = small.model(kind, torch.float64)
+    ids = small.tokens(length=11)
+    padded, labels = torch.ones_like(ids), ids.clone()
+    padded[0, :3], labels[0, :4] = 0, -100
+    packed = torch.arange(11).remainder(6).expand(2, -1)
+    for more in ({}, {"attention_mask": padded}, {"position_ids": packed}):
+        gradients = []
+        for implementation in ("eager", "sdpa"):
+            helm.set_attn_implementation(implementation)
+            helm.zero_grad()
+            helm(input_ids=ids, labels=labels, use_cache=False, **more).loss.backward()
+            gradients.append([p.grad.clone() for p in helm.parameters() if p.grad is not None])
+        torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-9)
