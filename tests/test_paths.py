@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given as drawn
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from geodapt.errors import InputError, visible
@@ -30,6 +31,7 @@ def test_a_name_never_leads_out_of_its_folder(tmp_path, name):
     assert place.name.isprintable()
 
 
+@settings(deadline=None)
 @drawn(st.text(min_size=1, max_size=40), st.text(min_size=1, max_size=40))
 def test_different_names_have_different_places(one, other):
     try:

@@ -1,9 +1,12 @@
 """Recipes as YAML text: values, places, overrides, and what is not YAML."""
 
+import os
+import time
 from datetime import date
+from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodapt.errors import InputError
@@ -26,6 +29,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(texts, values, max_size=4))
 def test_what_is_dumped_is_read_back(content):
     assert Document.parse(dump(content), "a.yaml").values == content
@@ -131,10 +135,10 @@ def test_overrides_that_make_no_sense(assignment, message):
         ("a: 1\nb: [1, 2\nc: 3\n", "a.yaml:3:2: not valid YAML"),
         ("a:\n\t- 1\n", "a.yaml:2:1: not valid YAML"),
         ("a: 1\n---\nb: 2\n", "a.yaml:2:1: not valid YAML"),
-        ("a: !!python/object:os.system {}\n", "a.yaml:1:4: not valid YAML"),
+        ("a: !!python/object:os.system {}\n", "a.yaml:1: the tag"),
         ("a: \x00\n", "a.yaml: not valid YAML"),
         ("a: 1\nb: 2\na: 3\n", "a.yaml:3: key 'a' stands here a second time; the first is on"),
-        ("a: &x [*x]\n", "a.yaml:1: an alias refers to what it stands in"),
+        ("a: &x [*x]\n", "a.yaml:1: values nested more than 50 deep, or an alias that refers to"),
         ("[a]: 1\n", "a.yaml:1: a key must be a plain word"),
         ("", "a.yaml does not hold 'key: value' lines"),
         ("- a\n- b\n", "a.yaml does not hold 'key: value' lines"),
@@ -163,3 +167,70 @@ def test_a_file_that_is_not_text(tmp_path):
     path.write_bytes(b"a: \xff\xfe")
     with pytest.raises(InputError, match=r"a\.yaml is not a UTF-8 text file"):
         Document.read(path, path.name)
+
+
+NINE = [f"{new}: &{new} [{', '.join([f'*{old}'] * 10)}]" for old, new in pairwise("abcdefghi")]
+BOMBS = {
+    "lists": ["a: &a [x, x, x, x, x, x, x, x, x, x]", *NINE],
+    "mappings": ["a: &a {x: 1}", *(
+        f"{n}: &{n} {{{', '.join(f'k{i}: *{o}' for i in range(10))}}}"
+        for o, n in pairwise("abcdefghi")
+    )],
+    "merged": ["a: &a {x: 1}", *(
+        f"{n}: &{n}\n  <<: [{', '.join([f'*{o}'] * 10)}]" for o, n in pairwise("abcdefghi")
+    )],
+    "inside": ["config:", *(f"  {line}" for line in ["a: &a [1, 1, 1, 1, 1]", *NINE])],
+    "brackets": ["a: " + "[" * 1000 + "]" * 1000],
+    "many brackets": ["a: " + "[" * 60_000],
+    "braces": ["a: " + "{a: " * 5000 + "}" * 5000],
+    "dashes": ["- " * 5000 + "a"],
+    "long": ["a: [" + "1, " * 25_000 + "1]"],
+    "longer": ["a: " + "x" * 300_000],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_what_would_fill_the_memory_is_refused_at_once(tmp_path, name):
+    path = tmp_path / "a.yaml"
+    path.write_text("\n".join(BOMBS[name]) + "\n")
+    started = time.process_time()
+    with pytest.raises(InputError, match=r"^a\.yaml"):
+        Document.read(path, "a.yaml")
+    assert time.process_time() - started < 5
+    if len(BOMBS[name]) == 1 and name.startswith("br"):
+        with pytest.raises(InputError, match=r"^override"):
+            Document("a.yaml", {}).override(f"a={BOMBS[name][0][3:]}")
+
+
+def test_an_alias_is_what_it_stands_for():
+    read = Document.parse("a: &x [1, 2]\nb: *x\nc: {d: *x}\n", "a.yaml")
+    assert read.values == {"a": [1, 2], "b": [1, 2], "c": {"d": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "!!timestamp x", "!!timestamp 2024-01-01", "!!int ''", "!!int x", "!!bool maybe",
+        "!!null x", "!!float ''", "!!binary x", "!!set {a}", "!!omap [a: 1]", "!!pairs [a: 1]",
+        "!mine 1",
+        "!!python/object/apply:os.system [ls]", "!!python/name:os.system", "!!merge x",
+        "0x" + "f" * 5000, "9" * 5000, "1." + "0" * 5000, "\ud800",
+        "{!!int '': 1}", "{!!timestamp x: 1}", "{[a]: 1}",
+    ],
+)  # fmt: skip
+def test_tags_by_hand_and_numbers_without_end_are_refused(value):
+    with pytest.raises(InputError, match=r"^a\.yaml"):
+        Document.parse(f"a: {value}\n", "a.yaml")
+    with pytest.raises(InputError, match=r"^override"):
+        Document("a.yaml", {}).override(f"a={value}")
+
+
+def test_an_override_of_many_keys_is_refused():
+    with pytest.raises(InputError, match="goes down 2000 keys"):
+        Document("a.yaml", {}).override(".".join("a" * 2000) + "=1")
+
+
+def test_a_pipe_is_no_recipe(tmp_path):
+    os.mkfifo(tmp_path / "a.yaml")
+    with pytest.raises(InputError, match="pipe"):
+        Document.read(tmp_path / "a.yaml", "a.yaml")

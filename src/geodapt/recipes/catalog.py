@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from geodapt.errors import InputError
+from geodapt.paths import given
 from geodapt.recipes.document import Document
 
 SYSTEMS = {
@@ -52,7 +53,7 @@ def find(name: str) -> Path:
     entries = {path.stem: path for path in FOLDER.glob("*.yaml")}
     if name in entries:
         return entries[name]
-    path = Path(name).expanduser()
+    path = given(name)
     if path.is_file():
         return path
     if path.suffix in {".yaml", ".yml"} or path.name != name:

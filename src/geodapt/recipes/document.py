@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from geodapt.errors import InputError
+from geodapt.paths import regular
 
 Keys = tuple[str | int, ...]
 
@@ -26,6 +27,12 @@ _SCALARS = {
     ),
     "tag:yaml.org,2002:null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 }
+
+
+PLAIN = {*_SCALARS, *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))}
+LARGEST, MOST_VALUES, DEEPEST, LONGEST_NUMBER = 64_000, 10_000, 50, 40
+"""Of a recipe's characters, of its values, of their nesting, and of a number in digits: far more
+than recipes have, and read in a moment."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -64,9 +71,12 @@ class Document:
     def read(cls, path: Path, name: str) -> "Document":
         """Read a file; raises :class:`InputError` with line and column when it is not YAML."""
         try:
-            return cls.parse(path.read_text(encoding="utf-8"), name)
+            with regular(path).open(encoding="utf-8") as file:
+                return cls.parse(file.read(LARGEST + 1), name)
         except UnicodeDecodeError as error:
             raise InputError(f"{name} is not a UTF-8 text file: {error}") from error
+        except OSError as error:
+            raise InputError(f"{name} cannot be read: {error.strerror}") from error
 
     @classmethod
     def parse(cls, text: str, name: str) -> "Document":
@@ -82,9 +92,11 @@ class Document:
         """Apply a ``key=value``: dots go down the keys, and the value is YAML."""
         key, equals, text = assignment.partition("=")
         parts = [part.strip() for part in key.split(".")]
-        here = f"override '{assignment}'"
+        here = f"override '{assignment if len(assignment) <= 80 else assignment[:77] + '...'}'"
         if not equals or not all(parts):
             raise InputError(f"{here} is not of the form key=value, such as training.steps=300")
+        if len(parts) > DEEPEST:
+            raise InputError(f"{here} goes down {len(parts)} keys; no recipe is so deep")
         value, _ = _parse(text, here)
         keys: Keys = ()
         holder: Any = self.values
@@ -131,39 +143,54 @@ class Document:
 
 def _parse(text: str, name: str) -> tuple[Any, list[tuple[Keys, int]]]:
     """The value of a YAML text, and the line of each path of keys in it."""
+    if len(text) > LARGEST:
+        raise InputError(f"{name} has more than {LARGEST:,} characters, which no recipe needs")
     try:
+        text.encode()  # half a character is no text
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None, []
-        places = list(_places(node, (), name, frozenset()))
+        places: list[tuple[Keys, int]] = []
+        for place in _places(node, (), name):
+            places.append(place)
+            if len(places) > MOST_VALUES:
+                raise InputError(
+                    f"{name}: holds more than {MOST_VALUES:,} values, each alias counted as what "
+                    "it stands for; write fewer"
+                )
         return loader.construct_document(node), places
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         what = ", ".join(filter(None, (error.context, error.problem)))
         raise InputError(f"{name}{at}: not valid YAML: {what}") from error
+    except RecursionError as error:
+        raise InputError(f"{name}: not a recipe: brackets in brackets without end") from error
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{name}: not valid YAML: {error}") from error
 
 
-def _places(
-    node: yaml.Node, keys: Keys, name: str, above: frozenset[int]
-) -> Iterator[tuple[Keys, int]]:
+def _places(node: yaml.Node, keys: Keys, name: str) -> Iterator[tuple[Keys, int]]:
+    """Each path of keys below a node with its line; refused are values that no recipe has."""
     line = node.start_mark.line + 1
-    if id(node) in above:
-        raise InputError(f"{name}:{line}: an alias refers to what it stands in")
-    above |= {id(node)}
+    if len(keys) > DEEPEST:
+        raise InputError(
+            f"{name}:{line}: values nested more than {DEEPEST} deep, or an alias that refers to "
+            "what it stands in"
+        )
+    _check_tag(node, name)
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             yield (*keys, index), item.start_mark.line + 1
-            yield from _places(item, (*keys, index), name, above)
+            yield from _places(item, (*keys, index), name)
     elif isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
                 raise InputError(f"{name}:{line}: a key must be a plain word")
+            _check_tag(key, name)
             if key.value in seen:
                 raise InputError(
                     f"{name}:{line}: key '{key.value}' stands here a second time; "
@@ -171,4 +198,15 @@ def _places(
                 )
             seen[key.value] = line
             yield (*keys, key.value), line
-            yield from _places(value, (*keys, key.value), name, above)
+            yield from _places(value, (*keys, key.value), name)
+
+
+def _check_tag(node: yaml.Node, name: str) -> None:
+    """Refuse a tag by hand (``!!timestamp``, ``!!int ''``), and numbers without end."""
+    here = f"{name}:{node.start_mark.line + 1}"
+    if node.tag not in PLAIN:
+        raise InputError(f"{here}: the tag {node.tag} has no meaning in a recipe; leave it out")
+    if isinstance(node, yaml.ScalarNode) and node.tag in _SCALARS:
+        kind, text = node.tag.rpartition(":")[2], node.value
+        if len(text) > LONGEST_NUMBER or not re.fullmatch(_SCALARS[node.tag][0], text):
+            raise InputError(f"{here}: '{text[:40]}' is not read as {kind}; put text in quotes")
