@@ -63,6 +63,7 @@ def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
     here = {path: naming.to_model(path) for path in adapter.factors}
     paths = {path: local for path, local in here.items() if local in layers}
     _check_lacking(model, name, [path for path in here if path not in paths], paths, naming)
+    _check_copies(model, name, adapter, naming)
     for path, local in paths.items():
         for kind, found, wanted in zip(
             ("in_features", "out_features"),
@@ -77,7 +78,6 @@ def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
                 )
     _check_kinds(name, adapter, {path: layers[local] for path, local in paths.items()})
     _check_complete(model, name, adapter, naming)
-    _check_copies(model, name, adapter, naming)
     heads = _fit_heads(model, name, adapter, naming)
     _check_base(model, name, adapter, paths)
     return Fitted(adapter.under(paths, heads), adapter, paths, heads)
@@ -139,12 +139,14 @@ def _check_copies(model: nn.Module, name: str, adapter: Adapter, naming: Naming)
             raise InputError(
                 f"adapter '{name}' was trained on a base whose {path} is {tuple(copy.shape)}, "
                 f"here it is {tuple(weight.shape)}: its vocabulary was resized. Resize the base "
-                "alike (resize_token_embeddings), and load the weights that belong to it"
+                "alike (resize_token_embeddings), and load the weights that it has in the adapter: "
+                "model.load_state_dict(Adapter.from_pretrained(...).copies, strict=False)"
             )
         if not _alike(weight, copy):
             raise InputError(
                 f"adapter '{name}' brings a {path} of its own that differs from this base's: it "
-                "was trained, or belongs to another base. Load the base with those weights"
+                "was resized or trained, or is of another base. If it is right, give it to the "
+                "base: model.load_state_dict(Adapter.from_pretrained(...).copies, strict=False)"
             )
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import nn
 
 from geodapt.adapters.adapter import named_parameter
 from geodapt.adapters.kinds import PARAMETER, indexed
-from geodapt.adapters.sites import is_linear, site_of, sites
+from geodapt.adapters.sites import Site, is_linear, site_of, sites
 from geodapt.errors import InputError, InputWarning
 from geodapt.files import hash_tensors
 
@@ -62,45 +62,66 @@ def choose(
 def choose_parameters(model: nn.Module, config: LoraConfig) -> list[str]:
     """The paths of the parameters that a configuration's targets name, as PEFT would target them.
 
-    Where a name in its list is a parameter's, it moves to ``target_parameters``; for
-    ``"all-linear"`` those are the fused experts (and routers) that PEFT knows to have been linear
-    layers. What stays out of ``"all-linear"`` though it is fused experts is said in an
-    :class:`InputWarning`.
+    Where a name in its list is a parameter's, it moves to ``target_parameters``. For
+    ``"all-linear"`` those are the fused experts and routers that PEFT knows to have been linear
+    layers; it then takes other layers of the same names for experts too, and leaves them out.
+    What ``"all-linear"`` leaves out is said in an :class:`InputWarning`.
     """
-    places = {path: site for path, site in sites(model).items() if site.kind == PARAMETER}
+    found = sites(model)
+    places = {path: site for path, site in found.items() if site.kind == PARAMETER}
     wanted = config.target_modules
+    if wanted == "all-linear":
+        every, names = choose(model, wanted), _were_linear(model, config)
+        if names and config.target_modules != wanted:
+            here = choose(model, config.target_modules or [])
+            _say_left_out(model, places, names, {path: found[path] for path in every}, here)
+            return [path for path in places if named_parameter(path, names)]
+        _say_left_out(model, places, (), {}, ())
+        return []
     if isinstance(wanted, str):
-        names = _were_linear(model, config) if wanted == "all-linear" else []
-    else:
-        names = [n for n in wanted or () if any(named_parameter(path, [n]) for path in places)]
-        config.target_modules = [name for name in wanted or () if name not in names]
-    chosen = [path for path in places if named_parameter(path, names)]
+        return []
+    names = [name for name in wanted or () if any(named_parameter(p, [name]) for p in places)]
+    config.target_modules = [name for name in wanted or () if name not in names]
     config.target_parameters = sorted(names) or None
-    left = [path for path, site in places.items() if site.count and path not in chosen]
-    if wanted == "all-linear" and left:
-        numbers = sum(places[path].weight.numel() for path in left)
-        share = numbers / sum(parameter.numel() for parameter in model.parameters())
-        ends = sorted({".".join(path.split(".")[-2:]) for path in left})
-        warnings.warn(
-            f"all-linear leaves out the fused experts of {type(model).__name__} "
-            f"({', '.join(ends)}: {100 * share:.0f} % of its numbers), as PEFT does; name them as "
-            "targets to adapt them",
-            InputWarning,
-            stacklevel=5,
-        )
-    return chosen
+    return [path for path in places if named_parameter(path, names)]
 
 
 def _were_linear(model: nn.Module, config: LoraConfig) -> list[str]:
-    """PEFT's ``target_parameters`` for all-linear, whose ranks go into the configuration."""
+    """PEFT's ``target_parameters`` for all-linear, where it has some; they go into ``config``."""
     try:
         from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
     except ImportError:  # an older PEFT has none
         return []
     probe: Any = copy.deepcopy(config)
     convert_peft_config_for_transformers(probe, model, None)
-    config.rank_pattern, config.alpha_pattern = probe.rank_pattern, probe.alpha_pattern
-    return list(probe.target_parameters or ())
+    names = sorted(probe.target_parameters or ())
+    if names:
+        config.target_modules = sorted(probe.target_modules)
+        config.target_parameters = names
+        config.rank_pattern, config.alpha_pattern = probe.rank_pattern, probe.alpha_pattern
+    return names
+
+
+def _say_left_out(
+    model: nn.Module,
+    parameters: Mapping[str, Site],
+    names: Collection[str],
+    layers: Mapping[str, Site],
+    chosen: Collection[str],
+) -> None:
+    left = [p for p, site in parameters.items() if site.count and not named_parameter(p, names)]
+    left += [path for path in layers if path not in chosen]
+    if not left:
+        return
+    numbers = sum({**parameters, **layers}[path].weight.numel() for path in left)
+    share = numbers / sum(parameter.numel() for parameter in model.parameters())
+    ends = sorted({".".join(path.split(".")[-2:]) for path in left})
+    warnings.warn(
+        f"all-linear leaves out {', '.join(ends)} of {type(model).__name__} ({100 * share:.0f} % "
+        "of its numbers), as PEFT does; name them as targets to adapt them",
+        InputWarning,
+        stacklevel=6,
+    )
 
 
 def fingerprint(model: nn.Module, paths: Mapping[str, str], headless: bool = True) -> str | None:
