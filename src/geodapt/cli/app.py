@@ -12,6 +12,7 @@ import typer
 from geodapt import __version__
 from geodapt.cli import adapters
 from geodapt.cli.catalog import cp, ls
+from geodapt.cli.compare import compare
 from geodapt.cli.compress import compress
 from geodapt.cli.merge import merge
 from geodapt.cli.probe import probe
@@ -52,7 +53,7 @@ def geodapt(
     """
 
 
-for _command in (ls, cp, run, report, merge, compress, probe):
+for _command in (ls, cp, run, report, compare, merge, compress, probe):
     app.command()(_command)
 app.add_typer(adapters.app, name="adapters")
 

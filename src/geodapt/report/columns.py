@@ -1,5 +1,6 @@
 """The columns of a comparison: what a figure is called, its unit, and which value is the best."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -52,7 +53,14 @@ class Column:
         return max(present, default=None)
 
     def is_best(self, value: float | None, values: Iterable[float | None]) -> bool:
-        """Whether a value reads the same as the best one: what looks equal is marked equally."""
+        """Whether a value reads the same as the best one: what looks equal is marked equally.
+
+        Where nothing else could be better or worse, nothing is the best.
+        """
+        values = list(values)
+        judged = [v for v in values if v is not None and (v > 0 or not self.cost)]
+        if len({self.show(v) for v in judged}) < 2:
+            return False
         best = self.best(values)
         return best is not None and value is not None and self.show(value) == self.show(best)
 
@@ -98,6 +106,11 @@ COSTS = (
 
 # Shares of independent test cases, for which a standard error follows from their number.
 PROPORTIONS = {"hit_at_1", "hit_at_3", "hit_at_5", "hit_at_10", "accuracy"}
+
+
+def standard_error(share: float, tested: int) -> float:
+    """Binomial standard error of a share of independent cases: sqrt(p (1 - p) / n)."""
+    return math.sqrt(share * (1 - share) / tested)
 
 
 def present(columns: Iterable[Column], keys: Iterable[str]) -> list[Column]:

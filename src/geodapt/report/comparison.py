@@ -1,11 +1,10 @@
 """Section: the methods side by side, as a table and as bars."""
 
-import math
 from typing import Any
 
 import plotly.graph_objects as go
 
-from geodapt.report.columns import PROPORTIONS, TRAINABLE, Column
+from geodapt.report.columns import PROPORTIONS, TRAINABLE, Column, standard_error
 from geodapt.report.figures import ACCENT, INK, QUIET, style, wrapped
 from geodapt.report.rows import Row, columns_of, read_rows
 from geodapt.report.section import Run, Section
@@ -59,19 +58,18 @@ def verdict(rows: list[Row], metric: Column, system: str) -> str:
     scored = [(value, row) for row in rows if (value := row.figure(metric)) is not None]
     scored.sort(key=lambda pair: pair[0] if metric.cost else -pair[0])
     highest, above, less = (
-        ("lowest", "below", "more") if metric.cost else ("highest", "above", "less")
+        ("Lowest", "below", "more") if metric.cost else ("Highest", "above", "less")
     )
     best = scored[0][0]
     leaders = [row.name for value, row in scored if metric.show(value) == metric.show(best)]
-    has = "has" if len(leaders) == 1 else "share"
-    said = f"{listed(leaders)} {has} the {highest} {metric.label}, {metric.text(best)}"
+    said = f"{highest} {metric.label}: {listed(leaders)}, {metric.text(best)}"
     own = next(((value, row) for value, row in scored if row.method == system), None)
     rival = next(((value, row) for value, row in scored if row.method != system), None)
     if own is None or rival is None:
         return said + "."
     (value, row), (other_value, other) = own, rival
     if leaders == [row.name]:
-        said += f": {metric.difference(value, other_value)} {above} the next, {other.name}"
+        said += f"; {metric.difference(value, other_value)} {above} the next, {other.name}"
     elif row.name not in leaders:
         said += (
             f"; {row.name} has {metric.text(value)}, {metric.difference(value, other_value)} {less}"
@@ -90,11 +88,6 @@ def _resolution(metric: Column, tested: int | None) -> str:
     if not tested or metric.key not in PROPORTIONS:
         return ""
     return f"Of the {tested:,} test cases, one more or less is {100 / tested:.2g} points."
-
-
-def standard_error(share: float, tested: int) -> float:
-    """Binomial standard error of a share of independent cases: sqrt(p (1 - p) / n)."""
-    return math.sqrt(share * (1 - share) / tested)
 
 
 def _bars(rows: list[Row], metric: Column, system: str, tested: int | None) -> dict[str, Any]:

@@ -1,44 +1,89 @@
-"""Section: how training went, one small figure a stage."""
+"""Section: how training went, a chart per quantity with all of a run's stages in it."""
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from geodapt.report.columns import METRICS
 from geodapt.report.figures import LINES, plain, style
 from geodapt.report.section import Run, Section
 
+Lines = Sequence[Mapping[str, Any]]
+"""Log lines of one stage, in order of their steps."""
+
 VALIDATION = "validation_"
-TOGETHER = ("loss", "perplexity", "curvature")
-"""Ends of keys whose values are of one kind."""
+ALIKE = ("curvature",)
+"""Ends of keys that share a chart, for they are one quantity of several parts of a model."""
 LABELS = {column.key: column.label for column in METRICS}
+MANY = 12
+"""Curves have markers up to so many points."""
 
 
 def section(run: Run) -> Section | None:
     """The training curves, where the run logged any."""
+    return charts(stages_of(run.metrics))
+
+
+def stages_of(metrics: Sequence[Any]) -> dict[str, list[dict[str, Any]]]:
+    """The log lines of each stage, sorted by step."""
     stages: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for line in run.metrics:
+    for line in metrics:
         if isinstance(line, dict) and "stage" in line and "step" in line:
             stages[str(line["stage"])].append(line)
-    drawn = [
-        {"stage": stage, "json": figure}
-        for stage, lines in stages.items()
-        if (figure := _figure(sorted(lines, key=lambda line: line["step"])))
-    ]
-    return Section("Training", "curves.html", {"stages": drawn}) if drawn else None
+    return {name: sorted(lines, key=lambda line: line["step"]) for name, lines in stages.items()}
+
+
+def charts(stages: Mapping[str, Lines]) -> Section | None:
+    """A chart for each quantity that some stage logged; None where there is none."""
+    quantities = quantities_of(stages)
+    if not quantities:
+        return None
+    drawn = [name for name in stages if any(name in curves for curves in quantities.values())]
+    colours = {name: LINES[number % len(LINES)] for number, name in enumerate(drawn)}
+    return Section(
+        "Training",
+        "curves.html",
+        {
+            "stages": [{"name": name, "colour": colours[name]} for name in drawn],
+            "validated": any(
+                key.startswith(VALIDATION)
+                for curves in quantities.values()
+                for keys in curves.values()
+                for key in keys
+            ),
+            "charts": [
+                {"title": label(quantity), "figure": _figure(quantity, curves, stages, colours)}
+                for quantity, curves in quantities.items()
+            ],
+        },
+    )
+
+
+def quantities_of(stages: Mapping[str, Lines]) -> dict[str, dict[str, list[str]]]:
+    """Which keys of which stages belong on the chart of each quantity.
+
+    A quantity's validation is on its training's chart; the loss comes first.
+    """
+    found: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    for name, lines in stages.items():
+        for key in dict.fromkeys(key for line in lines for key in line):
+            if key in ("step", "stage", "epoch") or not series(lines, key)[0]:
+                continue
+            quantity = key.removeprefix(VALIDATION)
+            quantity = next((end for end in ALIKE if quantity.endswith(end)), quantity)
+            found[quantity].setdefault(name, []).append(key)
+    return dict(sorted(found.items(), key=lambda item: item[0] != "loss"))
 
 
 def label(key: str) -> str:
-    """``validation_hit_at_1`` as people read it: ``validation Hit@1``."""
-    if key.startswith(VALIDATION):
-        return f"validation {label(key.removeprefix(VALIDATION))}"
+    """``hit_at_1`` as people read it: ``Hit@1``."""
     return LABELS.get(key, key.replace("_", " "))
 
 
-def series(lines: list[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:
+def series(lines: Lines, key: str) -> tuple[list[float], list[float]]:
     """Steps and values of one key, wherever a line has a finite one."""
     found = [
         (line["step"], line[key])
@@ -48,56 +93,36 @@ def series(lines: list[dict[str, Any]], key: str) -> tuple[list[float], list[flo
     return [step for step, _ in found], [value for _, value in found]
 
 
-def panels(lines: list[dict[str, Any]]) -> list[list[str]]:
-    """Keys that belong on one axis: those that end alike in :data:`TOGETHER`, what else validation
-    measured, each other key alone."""
-    keys = list(dict.fromkeys(key for line in lines for key in line if series(lines, key)[0]))
-    alike = [[key for key in keys if key.endswith(end)] for end in TOGETHER]
-    shown = {key for panel in alike for key in panel}
-    measured = [key for key in keys if key.startswith(VALIDATION) and key not in shown]
-    others = [[key] for key in keys if key not in (*shown, *measured, "step", "epoch")]
-    losses, *alike = alike
-    return [panel for panel in (losses, measured, *alike, *others) if panel]
-
-
-def title_of(keys: list[str]) -> str:
-    """What a panel's axis says: its one key, or what its keys have in common."""
-    if len(keys) == 1:
-        return label(keys[0])
-    return next((end for end in TOGETHER if keys[0].endswith(end)), "validation")
-
-
-def _figure(lines: list[dict[str, Any]]) -> dict[str, Any] | None:
-    drawn = panels(lines)
-    if not drawn:
-        return None
-    figure = make_subplots(rows=len(drawn), shared_xaxes=True, vertical_spacing=0.2 / len(drawn))
-    for row, keys in enumerate(drawn, start=1):
-        for number, key in enumerate(keys):
-            steps, values = series(lines, key)
-            figure.add_trace(
+def _figure(
+    quantity: str,
+    curves: Mapping[str, Sequence[str]],
+    stages: Mapping[str, Lines],
+    colours: Mapping[str, str],
+) -> dict[str, Any]:
+    traces, judged = [], quantity in ("loss", "perplexity", *ALIKE)
+    for name, keys in curves.items():
+        for key in keys:
+            steps, values = series(stages[name], key)
+            validation = key.startswith(VALIDATION)
+            judged |= validation
+            said = name if key == quantity else f"{name}, {label(key)}"
+            traces.append(
                 go.Scatter(
                     x=steps,
                     y=values,
-                    name=plain(label(key.removeprefix(VALIDATION))),
-                    showlegend=len(keys) > 1,  # alone, the axis names it
-                    mode="lines" if len(steps) > 12 else "lines+markers",
-                    line={"color": LINES[(number + row - 1) % len(LINES)], "width": 1.8},
-                    marker={"size": 5},
+                    name=plain(said.replace("validation ", "validation: ")),
+                    mode="lines" if len(steps) > MANY else "lines+markers",
+                    line={
+                        "color": colours[name],
+                        "width": 1.8 if len(keys) <= 2 else 1,
+                        "dash": "dash" if validation else "solid",
+                    },
+                    marker={"size": 5, "symbol": "diamond" if validation else "circle"},
                     hovertemplate="step %{x}: %{y:.4~g}",
-                ),
-                row=row,
-                col=1,
+                )
             )
-        # A loss or a metric is read by its small differences, a learning rate from zero.
-        judged = keys[0].endswith(TOGETHER) or keys[0].startswith(VALIDATION)
-        figure.update_yaxes(
-            title=plain(title_of(keys)), rangemode="normal" if judged else "tozero", row=row, col=1
-        )
-    figure.update_yaxes(nticks=4, tickformat="~g")
-    figure.update_xaxes(title="step", row=len(drawn), col=1)
-    return style(
-        figure,
-        height=80 + 85 * len(drawn),
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-    )
+    figure = go.Figure(traces)
+    # A loss or a metric is read by its small differences, a learning rate from zero.
+    figure.update_yaxes(nticks=5, tickformat="~g", rangemode="normal" if judged else "tozero")
+    figure.update_xaxes(title="step")
+    return style(figure, height=230, showlegend=False)

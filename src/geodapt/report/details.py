@@ -17,6 +17,10 @@ DATA = {
 def section(run: Run) -> Section | None:
     """The run's settings, machine and versions, as far as they are known."""
     facts = list(_facts(run.results))
+    if run.finished:
+        facts.append(("Finished", run.finished))
+    if run.config:
+        facts.append(("To repeat it", "geodapt run config.yaml --out FOLDER"))
     versions = run.results.get("versions") or {}
     if not (facts or versions or run.config):
         return None

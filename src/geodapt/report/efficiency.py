@@ -1,11 +1,12 @@
 """Section: how much target data each method needs."""
 
+import math
 from collections import defaultdict
 from typing import Any
 
 import plotly.graph_objects as go
 
-from geodapt.report.columns import Column
+from geodapt.report.columns import PROPORTIONS, Column, standard_error
 from geodapt.report.figures import LINES, plain, style
 from geodapt.report.rows import Figures, columns_of, parse, read_rows
 from geodapt.report.section import Run, Section
@@ -30,13 +31,15 @@ def section(run: Run) -> Section | None:
     if not curves:
         return None
     names = {method: names.get(method, method) for method in curves}
+    tested = (run.results.get("data") or {}).get("test")
     return Section(
         "Data efficiency",
         "efficiency.html",
         {
             "metric": metrics[0].label,
-            "sentence": reading(curves, names, metrics[0], system),
-            "figure": _lines(curves, names, metrics[0]),
+            "sentence": reading(curves, names, metrics[0], system, tested),
+            "figure": _lines(curves, names, metrics[0], tested),
+            "whiskers": bool(tested) and metrics[0].key in PROPORTIONS,
             "metrics": metrics,
             "methods": [
                 {
@@ -77,38 +80,53 @@ def reading(
     names: dict[str, str],
     metric: Column,
     system: str,
+    tested: int | None = None,
 ) -> str:
-    """What the curve says: the values on the least data, and when the system catches up."""
+    """What the curve says: the values on the least data, and what the test cases can tell of it."""
     shared = set.intersection(*({fraction for fraction, _ in curve} for curve in curves.values()))
-    said = ""
-    if shared:
-        least = min(shared)
-        values = [
-            f"{names[method]} reaches {metric.text(dict(curve)[least])}"
-            for method, curve in curves.items()
-        ]
-        said = f"With {percent(least)} of the target's training data, {listed(values)}."
-    if system in curves:
-        for method, curve in curves.items():
-            if method == system:
-                continue
-            full, goal = curve[-1]
-            first = next((fraction for fraction, value in curves[system] if value >= goal), None)
-            reached = "does not reach" if first is None else f"reaches with {_part(first)}"
-            said += (
-                f" {names[system]} {reached} what {names[method]} reaches with "
-                f"{_part(full)}, {metric.text(goal)}."
-            )
-    return said.strip()
+    if not shared:
+        return ""
+    least = min(shared)
+    at = {method: dict(curve)[least] for method, curve in curves.items()}
+    values = [f"{names[method]} reaches {metric.text(value)}" for method, value in at.items()]
+    said = f"With {percent(least)} of the target's training data, {listed(values)}."
+    if tested and metric.key in PROPORTIONS and system in at:
+        for method, value in at.items():
+            if method != system:
+                said += " " + _told(names[system], names[method], at[system] - value, metric)
+                said += f" ({_interval(at[system], value, tested)})."
+    return said
 
 
-def _part(fraction: float) -> str:
-    return "all of it" if fraction == 1 else f"{percent(fraction)} of it"
+def _told(own: str, other: str, difference: float, metric: Column) -> str:
+    where = "ahead of" if difference > 0 else "behind" if difference < 0 else "level with"
+    points = f" by {metric.difference(difference, 0)}" if difference else ""
+    return f"{own} is {where} {other}{points}"
+
+
+def _interval(value: float, other: float, tested: int) -> str:
+    """The 95 % interval of a difference of shares, as if measured on different cases.
+
+    The cases are the same, so the true interval is mostly narrower.
+    """
+    error = 1.96 * math.hypot(standard_error(value, tested), standard_error(other, tested))
+    low, high = 100 * (value - other - error), 100 * (value - other + error)
+    told = "" if low > 0 or high < 0 else f", which {tested:,} test cases cannot tell from none"
+    return f"95 % interval {low:+.1f} to {high:+.1f} points{told}"
 
 
 def _lines(
-    curves: dict[str, list[tuple[float, float]]], names: dict[str, str], metric: Column
+    curves: dict[str, list[tuple[float, float]]],
+    names: dict[str, str],
+    metric: Column,
+    tested: int | None,
 ) -> dict[str, Any]:
+    def errors(values: list[float]) -> dict[str, Any] | None:
+        if not tested or metric.key not in PROPORTIONS:
+            return None
+        array = [scale * standard_error(value, tested) for value in values]
+        return {"array": array, "thickness": 1, "width": 4}
+
     scale = 100 if metric.unit == "%" else 1
     dashes = ("solid", "dash", "dot", "dashdot")  # told apart without colour, too
     figure = go.Figure(
@@ -117,6 +135,7 @@ def _lines(
                 x=[100 * fraction for fraction, _ in curve],
                 y=[scale * value for _, value in curve],
                 name=plain(names[method]),
+                error_y=errors([value for _, value in curve]),
                 mode="lines+markers",
                 line={
                     "color": LINES[number % len(LINES)],

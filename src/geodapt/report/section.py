@@ -12,6 +12,8 @@ class Run:
     metrics: list[dict[str, Any]]
     config: str
     """The text of ``config.yaml``; empty where there is none."""
+    finished: str = ""
+    """When the results were written, in local time; empty where that is unknown."""
 
 
 @dataclass(frozen=True)

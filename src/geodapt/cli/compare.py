@@ -1,0 +1,39 @@
+"""``geodapt compare``: several runs in one table and on one page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geodapt.cli.quiet import quiet
+from geodapt.cli.run import Debug
+
+
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Finished runs' folders.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Where to write the page with the table and all curves.")
+    ] = Path("comparison.html"),
+    debug: Debug = False,
+) -> None:
+    """Put finished runs side by side: one table, and all curves of a quantity in one chart.
+
+    \b
+    Examples:
+      geodapt compare runs/demo runs/two-sources
+      geodapt compare runs/seed-* --out seeds.html
+    """
+    with quiet(debug):
+        from geodapt.paths import given
+        from geodapt.report import print_table
+        from geodapt.report.compare import Compared
+
+        compared = Compared([given(folder) for folder in folders])
+        results = compared.results()
+        page = compared.write_page(given(out))
+        print_table(results)
+        for key, values in compared.settings():
+            typer.echo(f"{key}: {' | '.join(values)}")
+        typer.echo(f"\n{page}")
