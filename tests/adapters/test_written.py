@@ -175,3 +175,35 @@ def test_the_command_says_what_becomes_of_heads(classifiers, geodapt):
     assert geodapt("merge", a, b, "--heads", "none", "--out", to + "2").code == 0
     assert "in full" not in geodapt("adapters", "info", to + "2").out
     assert geodapt("merge", a, b, "--heads", "both", "--out", to).code == 2
+
+
+def test_cards_say_what_an_adapter_was_made_from(classifiers):
+    a, b = (Adapter.from_pretrained(classifiers / name) for name in ("a", "bare"))
+    merged = merge([a, b], "ties", weights=[0.75, 0.5], rank=2, density=0.5)
+    merged.save_pretrained(classifiers / "merged")
+    text = (classifiers / "merged" / "README.md").read_text()
+    assert str(classifiers) not in text
+    for line in (
+        "library_name: peft",
+        "# merged",
+        "Trained in full beside it: score.",
+        "| task | SEQ\\_CLS |",
+        "| merged by | ties |",
+        "| density | 0.5 |",
+        f"| a | 0.75 | {a.sha256} |",
+        f"| bare | 0.5 | {b.sha256} |",
+    ):
+        assert line in text
+    kind, config, _ = KINDS["llama classifier"]
+    bank = AdapterBank(build(kind, config))
+    bank.add("start", a)
+    bank.save("start", classifiers / "same")
+    text = (classifiers / "same" / "README.md").read_text()
+    assert f"| a | {a.sha256} |" in text
+    assert "trained |" not in text
+    bank.train_only("start")
+    bank.parameters_of("start")[0].data += 1
+    bank.save("start", classifiers / "same")
+    text = (classifiers / "same" / "README.md").read_text()
+    assert "| trained | in a bank |" in text
+    assert f"| a | {a.sha256} |" in text

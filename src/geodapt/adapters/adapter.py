@@ -65,6 +65,10 @@ class Adapter:
     """By layer, DoRA's magnitude vector (Liu et al. 2024), ``(out,)``."""
     copies: Mapping[str, Tensor] = field(default_factory=dict)
     """Weights of the base that PEFT put beside the factors, by name."""
+    name: str = ""
+    """What it was read from: a hub's name, or a folder's without those that it lies in."""
+    made: Mapping[str, Any] = field(default_factory=dict)
+    """By what it was made, for its model card; ``from`` is a list with a mapping per source."""
     errors: Mapping[str, float] = field(default_factory=dict)
     """By layer, what a merge that cut to a rank lost, as a relative Frobenius norm."""
 

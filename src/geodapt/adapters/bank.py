@@ -240,7 +240,8 @@ class AdapterBank(nn.Module):
         )
         whole = len(fitted.paths) == len(adapter.factors)
         mark = fingerprint(self.model, fitted.paths) if whole else adapter.base_sha256
-        replace(adapter, config=config, base_sha256=mark).save_pretrained(folder)
+        made = fitted.made(adapter)
+        replace(adapter, config=config, base_sha256=mark, made=made).save_pretrained(folder)
 
     def merge_into_base(self, weights: Mapping[str, float]) -> None:
         """Add a weighted sum of adapters to the base's own weights, until :meth:`unmerge`.

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +45,17 @@ class Fitted:
             for path, head in self.source.heads.items()
         }
         return replace(self.source, factors=factors, heads=heads)
+
+    def made(self, adapter: Adapter) -> Mapping[str, Any]:
+        """How the adapter as it is now came from what was given, for its model card."""
+        if adapter.sha256 == self.source.sha256:
+            return self.source.made
+        start = [{"adapter": self.source.name, "sha256": self.source.sha256}]
+        return {
+            **self.source.made,
+            "trained": "in a bank",
+            **({"from": start} if self.source.name else {}),
+        }
 
 
 def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:

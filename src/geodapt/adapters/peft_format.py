@@ -18,6 +18,7 @@ from geodapt.adapters.fields import READ, check_fields
 from geodapt.adapters.heads import group
 from geodapt.adapters.model_class import PEFT_HEADS
 from geodapt.adapters.peft_tensors import Contents, parse, serialise
+from geodapt.cards import plain, short, write_card
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
 from geodapt.headers import read_header
@@ -25,6 +26,12 @@ from geodapt.headers import read_header
 LARGEST_CONFIG = 16_000_000
 KEPT = READ | {"fan_in_fan_out", "inference_mode", "ensure_weight_tying"}
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+
+USAGE = """
+from peft import PeftModel
+
+model = PeftModel.from_pretrained(base, "this folder, or its name on the hub")
+"""
 
 
 def read(source: str | Path) -> Adapter:
@@ -51,6 +58,7 @@ def read(source: str | Path) -> Adapter:
         kinds=found.kinds,
         magnitudes=found.magnitudes,
         copies=found.copies,
+        name=short(source),
     )
 
 
@@ -61,9 +69,9 @@ def write(adapter: Adapter, folder: str | Path) -> None:
         raise InputError(f"{folder} is a file; give a folder to save the adapter in")
     if not folder.exists():
         with atomic_folder(folder) as temporary:
-            _write_files(adapter, temporary)
+            _write_files(adapter, temporary, folder.name)
     else:
-        _write_files(adapter, folder)
+        _write_files(adapter, folder, folder.name)
 
 
 def find(source: str | Path) -> Path:
@@ -90,7 +98,7 @@ def find(source: str | Path) -> Path:
         ) from error
 
 
-def _write_files(adapter: Adapter, folder: Path) -> None:
+def _write_files(adapter: Adapter, folder: Path, name: str) -> None:
     metadata = {"format": "pt"}
     if adapter.base_sha256:
         metadata["base_sha256"] = adapter.base_sha256
@@ -100,6 +108,33 @@ def _write_files(adapter: Adapter, folder: Path) -> None:
     }
     write_tensors(folder / WEIGHTS, serialise(adapter), metadata)
     write_json(folder / CONFIG, settings | {"inference_mode": True})
+    _write_card(adapter, folder, name)
+
+
+def _write_card(adapter: Adapter, folder: Path, name: str) -> None:
+    """The folder's ``README.md``."""
+    made = dict(adapter.made)
+    sources = made.pop("from", [])
+    if not made and not sources and adapter.name:
+        sources = [{"adapter": adapter.name, "sha256": adapter.sha256}]
+    summary = (
+        f"A {'DoRA' if adapter.magnitudes else 'LoRA'} adapter of rank {adapter.rank} on "
+        f"{len(adapter.factors)} layers: {plain(adapter.targets)}."
+    )
+    if adapter.heads:
+        summary += f" Trained in full beside it: {plain(list(adapter.heads))}."
+    write_card(
+        folder,
+        name,
+        summary,
+        base=adapter.config.base_model_name_or_path,
+        relation="adapter",
+        library="peft",
+        tags=["lora"],
+        facts={"task": adapter.config.task_type, **made},
+        sources=sources,
+        usage=USAGE,
+    )
 
 
 def _complete(adapter: Adapter) -> LoraConfig:

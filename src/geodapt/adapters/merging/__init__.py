@@ -82,7 +82,7 @@ def merge(
             )
     # What is written is for the class that the first names, or the one that brings a head.
     first = next((a for a in adapters if a.heads), adapters[0]) if adapters else None
-    adapters = aligned(adapters, first) if first else []
+    parts, adapters = adapters, aligned(adapters, first) if first else []
     check_compatible(adapters, same_base)
     heads = carried(adapters)
     given = {"density": density, "tile": tile, "seed": seed, "calibration": calibration}
@@ -110,7 +110,33 @@ def merge(
     config = configure(factors, first, kinds)
     names = (name for adapter in adapters for name in adapter.config.modules_to_save or ())
     config.modules_to_save = list(dict.fromkeys(names)) if heads else None
-    return Adapter(factors, config, sha, heads, kinds=kinds, copies=copies, errors=errors)
+    if not chosen.truncates and "rank" not in options:
+        rank = None
+    made = {"merged by": method, "rank": None if energy else rank, "energy": energy, **options}
+    return Adapter(
+        factors,
+        config,
+        sha,
+        heads,
+        kinds=kinds,
+        copies=copies,
+        made=_made(made, parts, shares),
+        errors=errors,
+    )
+
+
+def _made(
+    options: Mapping[str, Any], adapters: Sequence[Adapter], weights: Sequence[float]
+) -> dict[str, Any]:
+    """How a merged adapter was made, for its model card."""
+    sources = [
+        {"adapter": one.name or f"number {place}", "weight": weight, "sha256": one.sha256}
+        for place, (one, weight) in enumerate(zip(adapters, weights, strict=True), 1)
+    ]
+    if "calibration" in options:
+        tokens = max(len(inputs) for inputs in options["calibration"].values())
+        options = {**options, "calibration": f"up to {tokens} inputs of each layer"}
+    return {**options, "from": sources}
 
 
 def _layer(
