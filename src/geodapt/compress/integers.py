@@ -8,17 +8,16 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from geodapt.compress.forms import Form
-from geodapt.errors import InputError
+from geodapt.extras import missing
 
 
 def require_torchao() -> Any:
-    """torchao's quantization; raises :class:`InputError` where it is not installed."""
+    """torchao's quantization; raises ``InputError`` where it is not installed."""
     try:
         import torchao.quantization
     except ImportError:
-        raise InputError(
-            "integers are torchao's, which is not installed: pip install 'geodapt[quant]', or "
-            "choose the method svd, which needs nothing more"
+        raise missing(
+            "integers need torchao, which is not installed (the method svd does not)", "quant"
         ) from None
     return torchao.quantization
 
