@@ -1,6 +1,7 @@
 """What to run where an optional package is missing."""
 
 import importlib.metadata
+import importlib.util
 import json
 import shlex
 from functools import cache
@@ -21,6 +22,12 @@ def install(extra: str) -> str:
 def missing(what: str, extra: str) -> InputError:
     """The error for a feature whose packages are not there."""
     return InputError(f"{what}: {install(extra)}")
+
+
+def require(package: str, what: str, extra: str) -> None:
+    """Raise :func:`missing` where a package that an extra brings is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise missing(what, extra)
 
 
 @cache

@@ -46,6 +46,7 @@ def probe(
     from geodapt.probe.page import as_json, measured_on, table
     from geodapt.progress import console
 
+    system.require_transport()
     results = Console()
     read = system.load(source, kind.value if kind else None, tensor, sample, seed)
     for note in read.notes:

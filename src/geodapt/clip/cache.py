@@ -6,17 +6,17 @@ import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
 from geodapt.clip.fitting import save_clip, train_clip
 from geodapt.clip.settings import ClipSettings
-from geodapt.data.glyphs import Font, Glyphs, load_glyphs
-from geodapt.data.glyphs.fonts import find_fonts
-from geodapt.data.glyphs.store import drawn_with
 from geodapt.files import atomic_folder, cache_folder
 from geodapt.processes import from_main_process, several_processes, wait_for_everyone
+
+if TYPE_CHECKING:
+    from geodapt.data.glyphs import Font, Glyphs
 
 
 def checkpoint(settings: ClipSettings | None = None, **watched: Any) -> Path:
@@ -25,8 +25,10 @@ def checkpoint(settings: ClipSettings | None = None, **watched: Any) -> Path:
     A training that was cut short goes on where it was; ``watched`` goes to
     :func:`geodapt.training.fit`.
     """
+    from geodapt.data.glyphs import load_glyphs
+
     settings = settings or ClipSettings()
-    folder = cached(settings, find_fonts(settings.data.fonts))
+    folder = cached(settings, _fonts(settings))
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Another command may want the same model: it waits, then finds it. Processes that a launcher
     # started together train together.
@@ -43,17 +45,25 @@ def checkpoint(settings: ClipSettings | None = None, **watched: Any) -> Path:
 def is_cached(settings: ClipSettings | None = None) -> bool:
     """Whether :func:`checkpoint` would find the CLIP of these settings."""
     settings = settings or ClipSettings()
-    return cached(settings, find_fonts(settings.data.fonts)).is_dir()
+    return cached(settings, _fonts(settings)).is_dir()
 
 
-def keep(trained: Path, settings: ClipSettings, glyphs: Glyphs) -> None:
+def keep(trained: Path, settings: ClipSettings, glyphs: "Glyphs") -> None:
     """Put a trained model into the cache, in place of one of the same settings."""
     with atomic_folder(cached(settings, glyphs.fonts)) as temporary:
         shutil.copytree(trained, temporary, dirs_exist_ok=True)
 
 
-def cached(settings: ClipSettings, fonts: Sequence[Font]) -> Path:
+def cached(settings: ClipSettings, fonts: "Sequence[Font]") -> Path:
     """Where the cache has the model of these settings and of these very fonts."""
+    from geodapt.data.glyphs.store import drawn_with
+
     depends = [settings.model_dump(mode="json"), drawn_with(fonts)]
     key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
     return cache_folder() / "clip" / f"glyphs-{key}"
+
+
+def _fonts(settings: ClipSettings) -> "Sequence[Font]":
+    from geodapt.data.glyphs.fonts import find_fonts
+
+    return find_fonts(settings.data.fonts)

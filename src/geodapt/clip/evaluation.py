@@ -1,12 +1,14 @@
 """What the small CLIP makes of pictures that it never saw."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from geodapt.clip.loading import Clip
 from geodapt.clip.zero_shot import by_level, zero_shot
-from geodapt.data.glyphs import Glyphs
+
+if TYPE_CHECKING:
+    from geodapt.data.glyphs import Glyphs
 
 TESTS = {
     "test": "Known characters in other fonts",
@@ -16,7 +18,7 @@ TESTS = {
 """The splits that the model is asked about, among all characters."""
 
 
-def evaluate(clip: Clip, glyphs: Glyphs) -> dict[str, Any]:
+def evaluate(clip: Clip, glyphs: "Glyphs") -> dict[str, Any]:
     """Zero-shot figures of each test split among all names, and of the new among themselves.
 
     ``levels`` are the accuracies at each level of the captions, from general to specific.

@@ -1,21 +1,23 @@
 """Training a CLIP on rendered characters, from scratch."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import CLIPModel, CLIPProcessor, set_seed
 
 from geodapt.clip.model import new_clip
 from geodapt.clip.pairs import Pairs, pixels
 from geodapt.clip.settings import ClipSettings
-from geodapt.data.glyphs import Glyphs
 from geodapt.files import atomic_folder
 from geodapt.processes import is_main_process
 from geodapt.training import fit, parameter_groups
 
+if TYPE_CHECKING:
+    from geodapt.data.glyphs import Glyphs
+
 
 def train_clip(
-    settings: ClipSettings, glyphs: Glyphs, work: Path, **watched: Any
+    settings: ClipSettings, glyphs: "Glyphs", work: Path, **watched: Any
 ) -> tuple[CLIPModel, CLIPProcessor]:
     """A CLIP of these settings, trained on the ``train`` split by transformers' contrastive loss.
 
@@ -41,7 +43,7 @@ def train_clip(
     return model.eval(), processor
 
 
-def untrained_clip(settings: ClipSettings, glyphs: Glyphs) -> tuple[CLIPModel, CLIPProcessor]:
+def untrained_clip(settings: ClipSettings, glyphs: "Glyphs") -> tuple[CLIPModel, CLIPProcessor]:
     """What training starts from, by the seed; its tokenizer learns from the known captions."""
     chains = zip(glyphs.classes["captions"], glyphs.classes["new"], strict=True)
     captions = [caption for chain, new in chains if not new for caption in chain]

@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoProcessor
 
-from geodapt.clip.cache import checkpoint
 from geodapt.errors import InputError
+from geodapt.extras import require
 from geodapt.models import load_weights, loading, locate, pretrained
 from geodapt.progress import track
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 GLYPHS = "clip-glyphs"
 """Names the CLIP that the recipe of this name trains."""
@@ -45,10 +47,10 @@ class Clip:
         return self._unit(embed, texts, "reading texts")
 
     @torch.inference_mode()
-    def embed_images(self, images: Sequence[Image.Image]) -> Float[Tensor, "images d"]:
+    def embed_images(self, images: "Sequence[Image]") -> Float[Tensor, "images d"]:
         """Unit vectors of pictures: a list, or a ``datasets`` column, which is read in pieces."""
 
-        def embed(some: Sequence[Image.Image]) -> Tensor:
+        def embed(some: "Sequence[Image]") -> Tensor:
             inputs = self.processor(
                 images=[image.convert("RGB") for image in some], return_tensors="pt"
             )
@@ -74,7 +76,8 @@ def load_clip(name: str, dtype: torch.dtype = torch.float32) -> Clip:
     Raises :class:`InputError` when the name leads nowhere, when the weights are pickled, cut short
     or not those of the configuration, or when the model has no two towers.
     """
-    location = str(checkpoint()) if name == GLYPHS else locate(name)
+    require("PIL", "pictures are read with Pillow, which is not installed", "glyphs")
+    location = _trained() if name == GLYPHS else locate(name)
     with loading(name):
         model = load_weights(name, location, dtype)
         processor = pretrained(AutoProcessor, location)
@@ -85,3 +88,9 @@ def load_clip(name: str, dtype: torch.dtype = torch.float32) -> Clip:
         )
     model.requires_grad_(False).eval()
     return Clip(model, processor)
+
+
+def _trained() -> str:
+    from geodapt.clip.cache import checkpoint  # draws characters, which needs more packages
+
+    return str(checkpoint())

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -21,6 +20,8 @@ READ_AT_ONCE = 1000
 
 def pixels(images: Dataset) -> UInt8[Tensor, "rows height width"]:
     """The grey pictures of a data set's ``image`` column, all of one size, in memory."""
+    from PIL import Image
+
     pictures = []
     with bar("reading pictures", len(images)) as progress:
         for batch in images.select_columns("image").with_format("arrow").iter(READ_AT_ONCE):

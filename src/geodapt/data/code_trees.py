@@ -16,11 +16,14 @@ from types import ModuleType
 from geodapt.data.api_calls import ApiCallSettings, load_api_calls, module_tree
 from geodapt.data.chains import Hierarchy
 from geodapt.data.hierarchy_settings import CodeTreeSettings
+from geodapt.data.settings import DEMO, PACKAGES
 from geodapt.data.trees import Forest, from_forest
 from geodapt.errors import InputError
+from geodapt.extras import missing
 from geodapt.progress import track
 
 LONGEST = 160  # characters of a description
+DEMO_MODULES = {PACKAGES[package] for package in DEMO}
 
 
 def load_code_trees(settings: CodeTreeSettings) -> Hierarchy:
@@ -121,6 +124,9 @@ def _modules(packages: list[str]) -> Iterator[ModuleType]:
         try:
             module = importlib.import_module(package)
         except ImportError as error:
+            if package in DEMO_MODULES and isinstance(error, ModuleNotFoundError):
+                what = f"classes are read from {package}, which is not installed"
+                raise missing(what, "demo") from error
             raise InputError(
                 f"classes are read from the package {package}, which does not import ({error}); "
                 "install it, or leave it out of data.packages"

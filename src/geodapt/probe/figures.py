@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geodapt.extras import require
 from geodapt.geometry import curvature
 from geodapt.geometry.curvature import Delta, Embedding
 from geodapt.geometry.graphs import graph_distances, nearest_neighbours
@@ -68,6 +69,11 @@ class Figures:
         return self.data.average_delta / max(self.control.average_delta, 1e-9)
 
 
+def require_transport() -> None:
+    """Raise ``InputError`` where optimal transport is missing, before anything is measured."""
+    require("ot", "Ollivier-Ricci curvature needs optimal transport", "probe")
+
+
 def measure(source: Source, seed: int = 0) -> Figures:
     """Measure a source and its control.
 
@@ -75,6 +81,7 @@ def measure(source: Source, seed: int = 0) -> Figures:
     be if only that mattered. High-dimensional clouds look a little hyperbolic, because their
     distances are all alike; the comparison with the control takes that away.
     """
+    require_transport()
     generator = torch.Generator().manual_seed(seed)
     n = len(source.distances)
     control = control_cloud(source.distances, generator)

@@ -3,19 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, BaseImageProcessor
 
 from geodapt.data.chains import Pictures
 from geodapt.errors import InputError
+from geodapt.extras import require
 from geodapt.models import pretrained
 from geodapt.progress import bar
 from geodapt.radial.encoders import TextEncoder
 from geodapt.radial.small_clip import located
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 IMAGES_AT_ONCE = 16
 
@@ -46,6 +50,8 @@ class Files(Sequence):
         return len(self.paths)
 
     def __getitem__(self, row):
+        from PIL import Image
+
         with Image.open(self.paths[row]) as image:
             image.load()
             return image
@@ -66,6 +72,7 @@ def embed_images(encoder: TextEncoder, pictures: Pictures) -> Images:
     What is missing or unreadable is skipped and told in the result. Raises :class:`InputError`
     where the encoder has no image tower, or no picture can be read.
     """
+    require("PIL", "pictures are read with Pillow, which is not installed", "glyphs")
     if not hasattr(encoder.model, "get_image_features"):
         raise InputError(
             f"encoder '{encoder.name}' embeds texts only; images need a CLIP or a SigLIP"
@@ -94,7 +101,7 @@ def embed_images(encoder: TextEncoder, pictures: Pictures) -> Images:
 
 @torch.no_grad()
 def _embed(
-    encoder: TextEncoder, processor: BaseImageProcessor, images: list[Image.Image]
+    encoder: TextEncoder, processor: BaseImageProcessor, images: "list[Image.Image]"
 ) -> Float[Tensor, "n d"]:
     pixels = processor(images=images, return_tensors="pt").pixel_values
     found = encoder.model.get_image_features(pixel_values=pixels.to(encoder.device))

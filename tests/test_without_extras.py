@@ -1,0 +1,68 @@
+"""A wheel without extras: every module imports, and what needs more says so at the start."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import geodapt
+
+WHOLE = {"geodapt.data.glyphs": "glyphs", "geodapt.geometry.manifold": "manifold"}
+"""Modules that are of no use without an extra, and name it when they are imported."""
+ASKED = {
+    "run demo": "demo",
+    "run radial-text": "demo",
+    "run radial-query data={kind: glyphs}": "glyphs",
+    "run clip-glyphs": "glyphs",
+    "run helm-eval model=minilm tasks=[arc_easy]": "eval",
+    "compress minilm --method int8 --out small": "quant",
+    "compress minilm --method svd --rank 4 --out small": "demo",
+    "probe classes": "probe",
+}
+"""Command -> the extra that it asks for."""
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What fails to import, and what the commands say."""
+    commands = [split(command) for command in (*ASKED, "compress --list")]
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("without.py")), json.dumps(commands)],
+        env={**os.environ, "PYTHONPATH": str(Path(geodapt.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path_factory.mktemp("empty"),
+        check=True,
+    )
+    errors, told = json.loads(done.stdout.splitlines()[-1])
+    return errors, dict(zip((*ASKED, "compress --list"), told, strict=True))
+
+
+def split(command):
+    """Words, but what stands in braces together."""
+    head, brace, tail = command.partition(" data={")
+    return head.split() + ([f"data={{{tail}"] if brace else [])
+
+
+def test_every_module_imports_without_any_extra(found):
+    errors, _ = found
+    for module, error in errors.items():
+        extra = next((e for name, e in WHOLE.items() if module.startswith(name)), None)
+        assert extra, f"{module}: {error}"
+        assert error[0] == "InputError"
+        assert f"[{extra}]" in error[1]
+
+
+@pytest.mark.parametrize("command", ASKED)
+def test_what_is_missing_is_asked_for_by_its_extra(found, command):
+    status, said = found[1][command]
+    assert status == 2
+    assert f"[{ASKED[command]}]" in said
+    assert said.count("error: ") == 1
+
+
+def test_methods_are_listed_without_torchao(found):
+    assert found[1]["compress --list"][0] == 0
