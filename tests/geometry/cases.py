@@ -159,6 +159,11 @@ def arguments(
     return tuple(a.float() for a in result)
 
 
+def reach(norm: float, c: float) -> float:
+    """How far out points of this norm lie, as ``sqrt(c) |x|``."""
+    return norm * c**0.5
+
+
 def sweep(takes: str, rows: int = 3, d: int = 4) -> Iterator[tuple[str, float, float, tuple]]:
     kinds = PAIRS if len(takes.replace("r", "")) > 1 else ("near", "far")
     for kind, norm, c in product(kinds, NORMS, CURVATURES):
@@ -166,8 +171,7 @@ def sweep(takes: str, rows: int = 3, d: int = 4) -> Iterator[tuple[str, float, f
 
 
 def widths() -> list[tuple[str, int]]:
-    """Every function by name with the dimensions to try it in; one is beyond the registers of the
-    kernels, which add up long vectors in another way than short ones."""
+    """Every function by name with the dimensions to try it in, few and many."""
     matrix = {"poincare.mobius_matvec"}  # of four columns
     return [(name, d) for d in (4, 139) for name in FUNCTIONS if d == 4 or name not in matrix]
 
@@ -176,12 +180,14 @@ def exact_value(function: Function, args: tuple[torch.Tensor, ...], row: int, c:
     return function.exact(*(exact.numbers(a[row]) for a in args), mpf(c))
 
 
-def value_error(ours: torch.Tensor, row: int, truth) -> float:
-    """Relative error of one row, in the Euclidean norm for a vector."""
+def value_error(ours: torch.Tensor, row: int, truth, angle: bool = False) -> float:
+    """Relative error of one row, in the Euclidean norm for a vector; an angle's in radians."""
     if isinstance(truth, list):
         gap = exact.add((mpf(1), exact.numbers(ours[row].double())), (mpf(-1), truth))
         return float(exact.norm(gap) / exact.norm(truth)) if exact.norm(truth) else 0.0
     gap = abs(mpf(float(ours[row])) - truth)
+    if angle:
+        return float(gap)
     # An arccosine near 1 leaves 1e-27 of what is 0, as the angle of a point on the cone's axis is.
     return float(gap / abs(truth) if abs(truth) > mpf("1e-25") else gap)
 
@@ -251,14 +257,14 @@ INTO_BALL = [
 def has_gradient(name: str, kind: str, args: tuple, c: float) -> bool:
     """Whether the function has a gradient there that float32 can express."""
     if name in INTO_BALL and beyond_float32(FUNCTIONS[name], args, c):
-        return False  # the result is rounded to the outermost float32 point, which does not move
-    # On the cone's axis the angle, like a norm at 0, has none.
-    return not ("exterior_angle" in name and kind == "ray")
+        return False  # the result is put at the outermost radius, which does not move
+    # On the cone's axis, either way, the angle has none, as a norm has none at 0.
+    return not ("exterior_angle" in name and kind in ("ray", "origin"))
 
 
 def beyond_float32(function: Function, args: tuple, c: float) -> bool:
-    """Whether the exact result, a point of the ball, lies nearer to the edge than float32 can."""
+    """Whether the exact result, a point of the ball, lies nearer to the edge than float32 ones."""
     return any(
-        exact.norm(exact_value(function, args, row, c)) * mpf(c) ** 0.5 > 1 - mpf(2) ** -22
+        exact.norm(exact_value(function, args, row, c)) * mpf(c) ** 0.5 > 1 - mpf(2) ** -21
         for row in range(len(args[0]))
     )

@@ -55,22 +55,32 @@ def test_vmap_grad_and_forward_mode(name):
 def test_dynamo_traces_one_graph(name):
     function, args = arguments(name, torch.float32)
     torch._dynamo.reset()
+    traced = torch.compile(function, backend="eager", fullgraph=True)
+    for c in (1.0, 0.9, 0.37):  # from the second on, a float is a variable to the compiler
+        torch.testing.assert_close(traced(*args, c), function(*args, c))
+
+
+@pytest.mark.parametrize("function", [lorentz.distance, poincare.log0, poincare.mobius_add])
+def test_compiled_gradients_with_learned_curvature(function):
+    x, y = (lorentz.to_poincare(a) for a in torch.randn(2, 8, 16))
+    points = (x,) if function is poincare.log0 else (x, y)
+    torch._dynamo.reset()
     traced = torch.compile(function, backend="aot_eager", fullgraph=True)
-    leaves = [a.clone().requires_grad_() for a in args]
-    out = traced(*leaves, 1.0)
-    torch.testing.assert_close(out, function(*args, 1.0))
-    out.sum().backward()
-    assert all(torch.isfinite(a.grad).all() for a in leaves if a.grad is not None)
+    leaves = [a.clone().requires_grad_() for a in (*points, torch.rand(8) / 2 + 0.3)]
+    out, expected = traced(*leaves), function(*leaves)
+    torch.testing.assert_close(out, expected)
+    found = torch.autograd.grad(out.sum(), leaves)
+    torch.testing.assert_close(found, torch.autograd.grad(expected.sum(), leaves))
 
 
-def test_inductor_compiles_the_distance_with_learned_curvature():
-    x, y, c = torch.randn(8, 16), torch.randn(8, 16), torch.tensor(0.7, requires_grad=True)
-    compiled = torch.compile(lorentz.distance, fullgraph=True)
-    out = compiled(x, y, c)
-    torch.testing.assert_close(out, lorentz.distance(x, y, c))
-    (grad,) = torch.autograd.grad(out.sum(), c)
-    (expected,) = torch.autograd.grad(lorentz.distance(x, y, c).sum(), c)
-    torch.testing.assert_close(grad, expected)
+def test_the_compiler_keeps_the_exact_difference_at_the_edge():
+    """``(x + shift) - shift`` must not become ``x``."""
+    direction = torch.nn.functional.normalize(torch.randn(8, 33), dim=-1)
+    x = direction * (1 - 1e-6)
+    torch._dynamo.reset()
+    compiled = torch.compile(poincare.conformal_factor, fullgraph=True)
+    exact = poincare.conformal_factor(x.double())
+    torch.testing.assert_close(compiled(x).double(), exact, rtol=1e-4, atol=0.0)
 
 
 EDGE = 1 - 2.0**-23
@@ -86,10 +96,7 @@ SPECIAL = {
 
 
 @pytest.mark.parametrize("where", SPECIAL)
-@pytest.mark.parametrize("native", [True, False])
-def test_gradients_are_finite_everywhere(where, native, monkeypatch):
-    if not native:
-        monkeypatch.setattr("geodapt.geometry._native.library", lambda: None)
+def test_gradients_are_finite_everywhere(where):
     matrix = torch.eye(2) * 1.5
     two = [
         lorentz.inner, lorentz.distance, lorentz.pairwise_distance, lorentz.exp, lorentz.log,
@@ -140,8 +147,7 @@ def test_pairwise_in_blocks_equals_in_one(monkeypatch):
     x, y = torch.randn(9, 5, requires_grad=True), torch.randn(4, 5, requires_grad=True)
     whole = lorentz.pairwise_distance(x, y)
     gradients = torch.autograd.grad(whole.sum(), (x, y))
-    monkeypatch.setattr("geodapt.geometry._native.library", lambda: None)
-    monkeypatch.setattr("geodapt.geometry._rows.BLOCK", 50)
+    monkeypatch.setattr("geodapt.geometry._sums.BLOCK", 50)
     blocks = lorentz.pairwise_distance(x, y)
     torch.testing.assert_close(blocks, whole)
     for a, b in zip(torch.autograd.grad(blocks.sum(), (x, y)), gradients, strict=True):
@@ -150,3 +156,62 @@ def test_pairwise_in_blocks_equals_in_one(monkeypatch):
     torch.testing.assert_close(whole, each)
     for a, b in zip(torch.autograd.grad(each.sum(), (x, y)), gradients, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("model", [lorentz, poincare])
+@pytest.mark.parametrize("shape", [(), (21,), (9, 1), (9, 21)])
+def test_pairwise_gradients_with_a_learned_curvature(model, shape):
+    x, y = torch.randn(9, 13) / 13, torch.randn(21, 13) / 13
+    c, weight = torch.rand(shape) + 0.1, torch.randn(9, 21)
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [t.to(dtype).requires_grad_() for t in (x, y, c)]
+        loss = (model.pairwise_distance(*leaves) * weight.to(dtype)).sum()
+        found.append([g.float() for g in torch.autograd.grad(loss, leaves)])
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_of_a_learned_weight():
+    x, y = torch.randn(2, 7, 5)
+    for shape in ((), (7,)):
+        leaves = [torch.rand(shape, requires_grad=True) for _ in range(2)]
+        loss = lorentz.residual(x, y, leaves[0]).sum()
+        loss = loss + poincare.mobius_scalar(leaves[1], lorentz.to_poincare(x)).sum()
+        exact = [a.detach().double().requires_grad_() for a in leaves]
+        twin = lorentz.residual(x.double(), y.double(), exact[0]).sum()
+        ball = lorentz.to_poincare(x.double())
+        twin = twin + poincare.mobius_scalar(exact[1], ball).sum()
+        for ours, expected in zip(
+            torch.autograd.grad(loss, leaves), torch.autograd.grad(twin, exact), strict=True
+        ):
+            torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_other_ways_to_differentiate():
+    x, y = torch.randn(2, 6, 5)
+    expected = lorentz.distance(x, y)
+    torch.testing.assert_close(func.vmap(lorentz.distance)(x, y), expected)
+    torch.testing.assert_close(func.vmap(lorentz.distance, (0, None))(x, y[0]),
+                               lorentz.distance(x, y[0]))  # fmt: skip
+    c = torch.rand(6) + 0.1
+    torch.testing.assert_close(func.vmap(lorentz.distance)(x, y, c), lorentz.distance(x, y, c))
+    with torch.autograd.forward_ad.dual_level(), torch.no_grad():
+        dual = torch.autograd.forward_ad.make_dual(x, y)
+        tangent = torch.autograd.forward_ad.unpack_dual(lorentz.distance(dual, y)).tangent
+    torch.testing.assert_close(tangent, func.jvp(lambda a: lorentz.distance(a, y), (x,), (y,))[1])
+    assert tangent.abs().sum() > 0
+    with torch.inference_mode():
+        torch.testing.assert_close(lorentz.distance(x, y), expected)
+
+
+def test_gradients_of_gradients():
+    x, y = (t.requires_grad_() for t in torch.randn(2, 4, 3))
+    out = poincare.mobius_add(lorentz.to_poincare(x), lorentz.to_poincare(y))
+    (once,) = torch.autograd.grad(out[:, 0].sum(), x, create_graph=True)
+    (twice,) = torch.autograd.grad(once.square().sum(), y)
+    exact = [t.detach().double().requires_grad_() for t in (x, y)]
+    wide = poincare.mobius_add(*(lorentz.to_poincare(t) for t in exact))
+    (slope,) = torch.autograd.grad(wide[:, 0].sum(), exact[0], create_graph=True)
+    (expected,) = torch.autograd.grad(slope.square().sum(), exact[1])
+    torch.testing.assert_close(twice.double(), expected, rtol=1e-4, atol=1e-6)

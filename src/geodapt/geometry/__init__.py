@@ -7,6 +7,6 @@
 """
 
 from geodapt.geometry import cones, lorentz, poincare
-from geodapt.geometry._domain import checked
+from geodapt.geometry._checks import checked
 
 __all__ = ["checked", "cones", "lorentz", "poincare"]

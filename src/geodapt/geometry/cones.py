@@ -18,20 +18,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodapt.geometry import _analytic, _domain
-from geodapt.geometry._rows import dots, square, wide
-from geodapt.geometry.lorentz import chord
+from geodapt.geometry import _checks, _smooth
+from geodapt.geometry._checks import prepare
+from geodapt.geometry._chord import chord
+from geodapt.geometry._edge import delta
+from geodapt.geometry._sums import dot, plus, square
 
 
 def exterior_angle(
     apex: Float[Tensor, "*batch d"], x: Float[Tensor, "*batch d"], root: Float[Tensor, "*batch d"]
 ) -> Float[Tensor, "*batch"]:
     """Euclidean ``pi - angle(root, apex, x) = arccos(sim(apex - root, x - apex))``, in radians."""
-    _domain.vectors(apex=apex, x=x, root=root)
-    dtype = _dtype(apex, x)
-    apex, x, root = wide(apex), wide(x), wide(root)
+    _, (apex, x, root), dtype = prepare(1.0, apex=apex, x=x, root=root)
     axis, towards = apex - root, x - apex
-    return _angle(axis, towards, torch.linalg.vecdot(axis, towards)).to(dtype)
+    return _angle(axis, towards, dot(axis, towards)).to(dtype)
 
 
 def lorentz_exterior_angle(
@@ -43,14 +43,10 @@ def lorentz_exterior_angle(
     tangent vector ``w = x - apex - (c q / 2) apex`` towards x keeps the length of its space
     components across the axis; along it, that length is divided by ``gamma(apex)``.
     """
-    c = _domain.curvature(c)
-    _domain.vectors(apex=apex, x=x)
-    dtype = _dtype(apex, x)
-    apex, x = wide(apex), wide(x)
-    p = dots(apex, x)
-    turn = c * chord(p, c) / 2
-    along = torch.linalg.vecdot(apex, x - apex) - turn * p.xx
-    return _angle(apex, x, along / torch.sqrt(1 + c * p.xx)).to(dtype)
+    c, (apex, x), dtype = prepare(c, apex=apex, x=x)
+    towards, aa = x - apex, square(apex)
+    along = dot(apex, towards) - c * chord(apex, x, c) / 2 * aa
+    return _angle(apex, towards, along / torch.sqrt(1 + c * aa)).to(dtype)
 
 
 def poincare_exterior_angle(
@@ -60,14 +56,12 @@ def poincare_exterior_angle(
 
     The model is conformal: the Euclidean angle between ``apex`` and ``-apex (+) x``.
     """
-    c = _domain.curvature(c)
-    _domain.in_ball(c, apex=apex, x=x)
-    dtype = _dtype(apex, x)
-    apex, x = wide(apex), wide(x)
-    p = dots(apex, x)
-    delta = 1 - c * p.xx
-    along = delta * torch.linalg.vecdot(apex, x - apex) - c * p.dd * p.xx
-    return _angle(apex, x, along / delta).to(dtype)
+    c, (apex, x), dtype = prepare(c, apex=apex, x=x)
+    towards, aa = x - apex, square(apex)
+    inner = delta(apex, aa, c, "apex")
+    along = dot(apex, towards) - c * square(towards) * aa / inner
+    along = torch.where(delta(x, square(x), c, "x") > 0, along, torch.nan)
+    return _angle(apex, towards, along).to(dtype)
 
 
 def half_aperture(
@@ -77,9 +71,8 @@ def half_aperture(
 
     At a distance of ``eps`` the cone is a half-space (pi/2), and stays one nearer to the root.
     """
-    _domain.vectors(apex=apex, root=root)
-    gap = wide(apex) - wide(root)
-    return _aperture(eps, _analytic.sqrt(torch.linalg.vecdot(gap, gap))).to(_dtype(apex, root))
+    _, (apex, root), dtype = prepare(1.0, apex=apex, root=root)
+    return _aperture(eps, _smooth.sqrt(square(apex - root)), apex, root).to(dtype)
 
 
 def lorentz_half_aperture(
@@ -89,9 +82,8 @@ def lorentz_half_aperture(
 
     Where the right side exceeds 1 the cone is a half-space, pi/2.
     """
-    c = _domain.curvature(c)
-    _domain.vectors(apex=apex)
-    return _aperture(2 * eps, _analytic.sqrt(c * square(apex))).to(apex.dtype)
+    c, (apex,), dtype = prepare(c, apex=apex)
+    return _aperture(eps, _smooth.sqrt(c * square(apex)) / 2, apex).to(dtype)
 
 
 def poincare_half_aperture(
@@ -102,37 +94,47 @@ def poincare_half_aperture(
     Ganea et al. 2018, eq. 22; the same cone as :func:`lorentz_half_aperture`'s. Where the right
     side exceeds 1 the cone is a half-space, pi/2.
     """
-    c = _domain.curvature(c)
-    _domain.in_ball(c, apex=apex)
-    s = c * square(apex)
-    return _aperture(eps, _analytic.sqrt(s) / (1 - s)).to(apex.dtype)
+    c, (apex,), dtype = prepare(c, apex=apex)
+    aa = square(apex)
+    return _aperture(eps, _smooth.sqrt(c * aa) / delta(apex, aa, c, "apex"), apex).to(dtype)
 
 
 def cone_energy(
     exterior_angle: Float[Tensor, "*batch"], half_aperture: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch"]:
     """How far outside the cone: ``relu(exterior_angle - half_aperture)`` (Ganea et al., eq. 31)."""
+    _checks.broadcast(
+        {"exterior_angle": exterior_angle.shape, "half_aperture": half_aperture.shape}
+    )
     return torch.relu(exterior_angle - half_aperture)
 
 
 def _angle(axis: Tensor, v: Tensor, along: Tensor) -> Tensor:
     """Angle with the axis of a vector as long as ``v`` across it, ``along / |axis|`` along it."""
-    length2 = torch.linalg.vecdot(axis, axis)
-    share = torch.linalg.vecdot(axis, v) / torch.where(length2 > 0, length2, 1.0)
-    across = v - share.unsqueeze(-1) * axis
-    opposite = _analytic.sqrt(torch.linalg.vecdot(across, across) * length2)
-    undefined = (opposite == 0) & (along == 0)
-    return torch.atan2(opposite, torch.where(undefined, 1.0, along))
+    # The angle is the same at any length of the two. About 1 long, their squares do not underflow.
+    of_axis, of_v = _power_below_length(axis), _power_below_length(v)
+    undefined = ((of_axis == 0) | (of_v == 0)) & ~torch.isnan(along)
+    of_axis, of_v = (torch.where(undefined, 1.0, size) for size in (of_axis, of_v))
+    axis = torch.where(undefined.unsqueeze(-1), 1.0, axis / of_axis.unsqueeze(-1))
+    v, along = v / of_v.unsqueeze(-1), along / of_v / of_axis
+    length2 = square(axis)
+    opposite = _smooth.sqrt(square(plus(v, -dot(axis, v) / length2, axis)))
+    adjacent = along * torch.rsqrt(length2)
+    undefined = undefined | ((opposite == 0) & (adjacent == 0))
+    return torch.where(undefined, 0.0, torch.atan2(opposite, torch.where(undefined, 1.0, adjacent)))
 
 
-def _aperture(sine: float | Tensor, of: Tensor) -> Tensor:
-    """``arcsin(sine / of)`` as an arctangent, pi/2 where there is no such angle."""
-    sine = wide(sine) if isinstance(sine, Tensor) else sine
-    narrow = of > sine
-    adjacent = _analytic.sqrt(torch.where(narrow, (of - sine) * (of + sine), 0.0))
-    opposite = sine if isinstance(sine, Tensor) else torch.full_like(of, sine)
-    return torch.where(narrow, torch.atan2(opposite, adjacent), math.pi / 2)
+def _power_below_length(v: Tensor) -> Tensor:
+    """A power of two, by which dividing is exact; a constant to derivatives. 0 of a zero vector."""
+    return torch.exp2(torch.floor(torch.log2(torch.linalg.vector_norm(v.detach(), dim=-1))))
 
 
-def _dtype(x: Tensor, y: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, y.dtype)
+def _aperture(eps: float | Tensor, of: Tensor, *points: Tensor) -> Tensor:
+    """``arcsin(eps / of)`` as an arctangent, pi/2 where there is no such angle."""
+    eps = _checks.row_number("eps", eps, *points)
+    eps = _checks.positive("eps", eps, "a positive number (the cone's opening)")
+    narrow = of > eps
+    adjacent = _smooth.sqrt(torch.where(narrow, (of - eps) * (of + eps), 0.0))
+    opposite = eps if isinstance(eps, Tensor) else torch.full_like(of, eps)
+    wide = torch.where(torch.isnan(of + eps), torch.nan, math.pi / 2)
+    return torch.where(narrow, torch.atan2(opposite, adjacent), wide)

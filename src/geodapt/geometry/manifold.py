@@ -12,9 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geodapt.extras import missing
-from geodapt.geometry import _domain, lorentz
-from geodapt.geometry._rows import combine, dot, dots, square
-from geodapt.geometry._whole import one_pass
+from geodapt.geometry import _checks, lorentz
+from geodapt.geometry._checks import prepare
+from geodapt.geometry._chord import tangent_inner
+from geodapt.geometry._sums import dot, plus
 
 try:
     import geoopt
@@ -33,23 +34,25 @@ class Hyperboloid(geoopt.Manifold):
 
     def __init__(self, c: float | Tensor = 1.0) -> None:
         super().__init__()
-        _domain.curvature(c)
-        self.register_buffer("c", torch.as_tensor(c, dtype=torch.float64))
+        _checks.positive("c", c, _checks.POSITIVE)
+        if isinstance(c, Tensor):
+            self.register_buffer("c", c)
+        else:
+            self.c = float(c)
 
     def inner(
         self, x: Tensor, u: Tensor, v: Tensor | None = None, *, keepdim: bool = False
     ) -> Tensor:
         """``u.v - (x.u) (x.v) / t(x)^2``: the Minkowski product of tangent vectors."""
-        c = self.c
-        if v is None or v is u:
-            product = _norm2(x, u, c)
-        else:
-            product = dot(u, v) - c * dot(x, u) * (dot(x, v) / (1 + c * square(x)))
-        return (product.unsqueeze(-1) if keepdim else product).to(u.dtype)
+        v = u if v is None else v
+        c, (x, u, v), dtype = prepare(self.c, x=x, u=u, v=v)
+        product = tangent_inner(x, u, v, c).to(dtype)
+        return product.unsqueeze(-1) if keepdim else product
 
     def egrad2rgrad(self, x: Tensor, u: Tensor) -> Tensor:
         """Inverse metric times the gradient: ``(I + c x x^T) u``."""
-        return _raised(x, u, self.c)
+        c, (x, u), dtype = prepare(self.c, x=x, u=u)
+        return plus(u, c * dot(x, u), x).to(dtype)
 
     def dist(self, x: Tensor, y: Tensor, *, keepdim: bool = False) -> Tensor:
         distance = lorentz.distance(x, y, self.c)
@@ -81,20 +84,6 @@ class Hyperboloid(geoopt.Manifold):
         self, x: Tensor, u: Tensor, **tolerance: float
     ) -> tuple[bool, str | None]:
         return bool(torch.isfinite(u).all()), "'u' is not finite"
-
-
-@one_pass(gives=torch.float32)
-def _norm2(x: Tensor, v: Tensor, c: Tensor) -> Tensor:
-    """``|v|^2 - (x.v)^2 / t(x)^2``, at least ``|v|^2 / gamma(x)^2``."""
-    p = dots(x, v)
-    gamma2 = 1 + c * p.xx
-    return torch.maximum(p.yy - c * p.xy * (p.xy / gamma2), p.yy / gamma2).to(v.dtype)
-
-
-@one_pass()
-def _raised(x: Tensor, v: Tensor, c: Tensor) -> Tensor:
-    k = c * dot(x, v)
-    return combine((k, x), (torch.ones_like(k), v))
 
 
 def parameter(

@@ -46,9 +46,9 @@ def cosh(s: Tensor) -> Tensor:
 
 
 def tanhc(s: Tensor) -> Tensor:
-    """``tanh(z) / z`` of ``s = z^2``."""
+    """``tanh(z) / z`` of ``s = z^2``; NaN, not 0, where ``s`` has overflowed."""
     series = [1, -1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925]
-    return _smooth(s, lambda z: torch.tanh(z) / z, series)
+    return _smooth(torch.where(s < torch.inf, s, torch.nan), lambda z: torch.tanh(z) / z, series)
 
 
 def asinhc(s: Tensor) -> Tensor:
