@@ -136,5 +136,6 @@ def _aperture(eps: float | Tensor, of: Tensor, *points: Tensor) -> Tensor:
     narrow = of > eps
     adjacent = _smooth.sqrt(torch.where(narrow, (of - eps) * (of + eps), 0.0))
     opposite = eps if isinstance(eps, Tensor) else torch.full_like(of, eps)
-    wide = torch.where(torch.isnan(of + eps), torch.nan, math.pi / 2)
+    both = of + eps
+    wide = torch.where(torch.isnan(both), both, math.pi / 2)
     return torch.where(narrow, torch.atan2(opposite, adjacent), wide)
