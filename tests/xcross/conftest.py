@@ -50,10 +50,7 @@ class Shelf:
         references = []
         for path in sorted((self.folder / "adapters").iterdir()):
             bank.load(path.name, path)
-            relative = f"../adapters/{path.name}"
-            references.append(
-                SourceReference(name=path.name, path=relative, sha256=bank[path.name].sha256)
-            )
+            references.append(SourceReference(name=path.name, sha256=bank[path.name].sha256))
         settings = IntegratorSettings(**changed)
         names = [reference.name for reference in references]
         encoder = XCrossEncoder(loaded, bank, names, settings)

@@ -28,22 +28,24 @@ def test_a_saved_model_gives_the_same_scores(shelf, changed):
         "README.md",
         "config.json",
         "model.safetensors",
+        "sources",
     ]
     loaded = XCross.from_pretrained(shelf.folder / "model")
     assert not loaded.training
-    assert loaded.settings == model.settings
+    places = {"sources": {"__all__": {"path"}}}
+    assert loaded.settings.model_dump(exclude=places) == model.settings.model_dump(exclude=places)
     assert torch.equal(loaded(**batch()).logits, model(**batch()).logits)
     assert loaded.rank(HISTORY, CANDIDATES) == model.rank(HISTORY, CANDIDATES)
 
 
-def test_the_folder_may_move_with_its_adapters(shelf):
+def test_the_folder_may_move_alone(shelf):
     model = shelf.model()
     model.save_pretrained(shelf.folder / "model")
-    moved = shelf.folder / "elsewhere"
-    moved.mkdir()
-    for name in ("model", "adapters"):
-        shutil.move(shelf.folder / name, moved / name)
-    loaded = XCross.from_pretrained(moved / "model")
+    moved = shelf.folder / "elsewhere" / "model"
+    shutil.copytree(shelf.folder / "model", moved)
+    shutil.rmtree(shelf.folder / "model")
+    shutil.rmtree(shelf.folder / "adapters")
+    loaded = XCross.from_pretrained(moved)
     assert loaded.rank(HISTORY, CANDIDATES) == model.rank(HISTORY, CANDIDATES)
 
 
@@ -136,17 +138,25 @@ def test_another_base_under_the_same_name(saved):
 
 
 def test_a_changed_adapter(saved):
-    path = saved.folder / "adapters" / "books" / "adapter_model.safetensors"
+    path = saved.folder / "model" / "sources" / "books" / "adapter_model.safetensors"
     tensors = load_file(path)
     name = next(iter(tensors))
     tensors[name][0, 0] += 1
     save_file(tensors, path, {"format": "pt"})
-    assert "source adapter 'books' at ../adapters/books has hash" in refusal(saved)
+    assert "source adapter 'books' at sources/books has hash" in refusal(saved)
 
 
 def test_a_missing_adapter(saved):
-    shutil.rmtree(saved.folder / "adapters" / "tools")
-    assert "../adapters/tools" in refusal(saved)
+    shutil.rmtree(saved.folder / "model" / "sources" / "tools")
+    message = refusal(saved)
+    assert f"looked for at {saved.folder / 'model' / 'sources' / 'tools'}" in message
+
+
+def test_a_card_tells_base_task_and_sources(saved):
+    card = (saved.folder / "model" / "README.md").read_text()
+    assert "XCross.from_pretrained" in card
+    assert "| books |" in card
+    assert "ranking" in card
 
 
 def test_a_missing_base(saved):

@@ -314,14 +314,7 @@ class Comparison:
             base=_lasting(recipe.base),
             base_fingerprint=fingerprint(self.base),
             sources=[
-                SourceReference(
-                    name=name,
-                    path=_lasting(recipe.adapters[name])
-                    if name in recipe.adapters
-                    else f"../adapters/{self._own_adapter(name).name}",
-                    sha256=self.bank[name].sha256,
-                )
-                for name in recipe.sources
+                SourceReference(name=name, sha256=self.bank[name].sha256) for name in recipe.sources
             ],
             integrator=settings,
             pooling=recipe.pooling,

@@ -1,7 +1,7 @@
 """X-Cross as a model to save, load and ask.
 
-What is saved is what was trained: integrators, aggregation weights and head. The base and the
-source adapters stay where they are and are found by name or path; their hashes are checked.
+A saved folder holds what was trained (integrators, aggregation weights and head) and the source
+adapters, so that it can be moved and uploaded alone. The base is found by name; hashes are checked.
 """
 
 import os
@@ -17,9 +17,11 @@ from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from geodapt.adapters import AdapterBank
+from geodapt.cards import write_card
 from geodapt.errors import InputError
 from geodapt.files import PICKLES, read_json, read_tensors, write_json, write_tensors
 from geodapt.models import fingerprint, load_base
+from geodapt.paths import child
 from geodapt.settings import Settings
 from geodapt.xcross.encoders import XCrossEncoder
 from geodapt.xcross.head import Head
@@ -28,27 +30,17 @@ from geodapt.xcross.scorer import Scorer
 from geodapt.xcross.settings import IntegratorSettings, Pooling, PromptSettings
 
 WEIGHTS = "model.safetensors"
-CARD = """---
-{{ card_data }}
----
-
-Integrators and a scoring head of X-Cross: they let the adapters of several source domains, on one
-frozen base, serve a new domain. `config.json` names the base and the adapters.
-
-```python
-from geodapt.xcross.model import XCross
-
-model = XCross.from_pretrained("this folder, or its name on the hub")
-```
-"""
+SOURCES = "sources"
+"""The folder of the source adapters within a saved model."""
 
 
 class SourceReference(Settings):
-    """A source adapter: its name, where its PEFT folder is, and what it must hash to."""
+    """A source adapter: its name, what it must hash to, and where its PEFT folder is."""
 
     name: str
-    path: str
     sha256: str
+    path: str = ""
+    """Written on saving: relative to the folder that holds ``config.json``."""
 
 
 class XCrossConfig(Settings):
@@ -58,7 +50,6 @@ class XCrossConfig(Settings):
     """Base model: ``minilm``, a folder or a hub name."""
     base_fingerprint: str
     sources: list[SourceReference]
-    """Paths are relative to the folder that holds ``config.json``, or absolute, or hub names."""
     integrator: IntegratorSettings = IntegratorSettings()
     pooling: Pooling = "auto"
     prompt: PromptSettings = PromptSettings()
@@ -68,7 +59,7 @@ class XCrossConfig(Settings):
     labels: list[str] = []
 
 
-class XCross(Scorer, ModelHubMixin, library_name="geodapt", model_card_template=CARD):
+class XCross(Scorer, ModelHubMixin, library_name="geodapt"):
     """One frozen base, n source adapters, and the integrators that were trained on a target.
 
     >>> model = XCross.from_pretrained("runs/demo/model")
@@ -131,8 +122,31 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt", model_card_template=
         return self(**batch).logits
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        sources = []
+        for source in self.settings.sources:
+            folder = child(save_directory / SOURCES, source.name)
+            self.encoder.bank.save(source.name, folder)
+            path = folder.relative_to(save_directory).as_posix()
+            sources.append(source.model_copy(update={"path": path}))
+        config = self.settings.model_copy(update={"sources": sources})
         write_tensors(save_directory / WEIGHTS, self.trained())
-        write_json(save_directory / "config.json", self.settings.model_dump(mode="json"))
+        write_json(save_directory / "config.json", config.model_dump(mode="json"))
+        ask = "rank(history, candidates)" if config.task == "ranking" else "classify(texts)"
+        write_card(
+            save_directory,
+            "X-Cross",
+            "Integrators and a head that let the adapters of several domains, on one frozen base, "
+            "serve a new domain. The adapters are in `sources/`.",
+            base=config.base,
+            relation="adapter",
+            tags=["x-cross", "lora"],
+            facts={"task": config.task, "exchange after layers": config.integrator.layers},
+            sources=[{"adapter": source.name, "sha256": source.sha256} for source in sources],
+            usage=(
+                "from geodapt.xcross.model import XCross\n\n"
+                f'model = XCross.from_pretrained("this folder")\nmodel.{ask}'
+            ),
+        )
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # the mixin's own has no base and no bank
@@ -168,7 +182,7 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt", model_card_template=
         bank = bank or AdapterBank(base)
         for adapter in config.sources:
             if adapter.name not in bank:
-                bank.load(adapter.name, _resolve(folder, adapter.path))
+                bank.load(adapter.name, _resolve(folder, adapter))
             held = bank[adapter.name].sha256
             if held != adapter.sha256:
                 raise InputError(
@@ -239,6 +253,15 @@ def _refuse_pickles(folder: Path) -> None:
                 read_tensors(path)  # says why a pickle is not read
 
 
-def _resolve(folder: Path, path: str) -> str:
-    local = folder / path
-    return os.path.normpath(local) if local.exists() else path
+def _resolve(folder: Path, source: SourceReference) -> str:
+    """Where a source adapter is: in the model's folder, at an absolute path, or on the hub."""
+    local = folder / source.path
+    if local.exists():
+        return os.path.normpath(local)
+    if source.path.startswith((".", "/", "~", f"{SOURCES}/")):
+        raise InputError(
+            f"{folder}: its source adapter '{source.name}' is looked for at "
+            f"{os.path.normpath(local)}, where nothing is; put the adapter's folder there, or load "
+            "it into a bank and give bank="
+        )
+    return source.path
