@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from geodapt.adapters import METHODS, Adapter, AdapterBank, Factors, Mix, Route, TopAtoms, merge
 from geodapt.adapters.adapter import configure
+from geodapt.adapters.merging import layer_seed
 from geodapt.adapters.merging.registry import LowRank, Part
 from geodapt.adapters.merging.tiles import Tiles
 from geodapt.progress import bar, console
@@ -241,10 +242,10 @@ def merges(rows_out: list, progress) -> None:
         return run
 
     for name, method in METHODS.items():
-        merge(adapters, name)  # compiles its kernels
+        merge(adapters, name, same_base=True)  # warms up
         peer = peers.get(name, "svd")
         sides = {
-            "ours": lambda name=name: merge(adapters, name),
+            "ours": lambda name=name: merge(adapters, name, same_base=True),
             "peer": theirs(peer),
             "svd": theirs("svd"),
         }
@@ -268,10 +269,11 @@ def _lost(adapters: list[Adapter], name: str) -> dict[str, float]:
     """What the cut loses of a layer's merged update, and what an exact SVD, as PEFT's, loses."""
     path = next(iter(adapters[0].factors))
     some = [Adapter({path: adapter.factors[path]}, adapter.config) for adapter in adapters]
-    merged = merge(some, name)
+    merged = merge(some, name, same_base=True)
     weight = 1.0 if METHODS[name].averages else 1 / len(some)
     factors = [adapter.factors[path] for adapter in some]
-    whole = METHODS[name]([Part(A, scale * B, weight) for A, B, scale in factors])
+    seed = {"seed": layer_seed(path)} if "seed" in METHODS[name].options else {}
+    whole = METHODS[name]([Part(A, scale * B, weight) for A, B, scale in factors], **seed)
     if isinstance(whole, LowRank):
         whole = whole.B @ whole.A
     whole = (whole.dense() if isinstance(whole, Tiles) else whole).double()

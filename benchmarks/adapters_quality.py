@@ -86,7 +86,7 @@ class Study:
                 continue  # exact: the same as a mix
             shares = [1.0] if METHODS[method].averages else [1 / 3]
             for weight in [1 / 3, 1.0] if method in ("svd", "atoms") else shares:
-                merged = merge(adapters, method, weights=[weight] * len(SOURCES))
+                merged = merge(adapters, method, weights=[weight] * len(SOURCES), same_base=True)
                 name = f"merge {method}, weights {'1' if weight == 1 else '1/3'}"
                 self.bank.add(name, merged)
                 ways[name] = lambda domain, name=name: Mix({name: 1.0})

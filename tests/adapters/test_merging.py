@@ -1,22 +1,25 @@
 """Every merge against full matrices in float64, and against PEFT where PEFT is exact."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import merge_utils
+from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from geodapt.adapters import METHODS, Adapter, AdapterBank, Factors, Mix, merge
 from geodapt.adapters.adapter import configure
+from geodapt.adapters.merging import layer_seed
 from geodapt.adapters.merging.layers import each
 from geodapt.adapters.merging.registry import LowRank, Part
 from geodapt.adapters.merging.subspace import leading_terms
 from geodapt.adapters.merging.tiles import Tiles
 from geodapt.errors import InputError
-from tests.adapters.families import inputs, output, peft_model, seeded
+from tests.adapters.families import inputs, output, peft_model, randomise, seeded
 
 PATHS = {"layers.0.q": (14, 12), "layers.0.v": (9, 12), "layers.1.q": (14, 12)}
 
@@ -31,7 +34,9 @@ def adapter(seed: int, rank: int, paths=PATHS, dtype=torch.float64, scale=0.5) -
         )
         for path, (out, width) in paths.items()
     }
-    return Adapter(factors, configure(factors))
+    config = configure(factors)
+    config.base_model_name_or_path = "somebody/small"
+    return Adapter(factors, config)
 
 
 @pytest.fixture
@@ -185,7 +190,8 @@ def test_large_layers_are_cut_as_well_as_by_an_exact_svd(method):
     some = [adapter(i, 4, {"w": (512, 384)}, torch.float32) for i in range(3)]
     merged = merge(some, method, rank=4)
     parts = [Part(a.factors["w"].A, a.factors["w"].B * 0.5, _default(method)) for a in some]
-    whole = METHODS[method](parts)
+    seed = {"seed": layer_seed("w")} if "seed" in METHODS[method].options else {}
+    whole = METHODS[method](parts, **seed)
     whole = (whole.B @ whole.A if isinstance(whole, LowRank) else _dense(whole)).double()
     exact, found = cut(whole, 4), merged.factors["w"].delta().double()
     assert (found - whole).norm() <= (exact - whole).norm() * (1 + 1e-4)
@@ -378,13 +384,192 @@ def test_adapters_of_different_bases_are_refused(three):
         merge([])
     with pytest.raises(InputError, match="14 x 12 in one adapter and 14 x 8 in another"):
         merge([three[0], adapter(0, 2, {"layers.0.q": (14, 8)})])
-    three[0].config.base_model_name_or_path = "somebody/Small-1B"
-    three[1].config.base_model_name_or_path = "/models/Other-1B"
-    with pytest.raises(InputError, match="different bases"):
-        merge(three)
-    assert merge(three, same_base=True).rank == 4
-    three[1].config.base_model_name_or_path = "/models/small-1b/"
-    assert merge(three).rank == 4
+    bases = [
+        ("somebody/small-1b", "somebody/other-1b", "different bases"),
+        ("somebody/small-1b", "/models/small-1b", "different bases .'somebody/small-1b' and '/mod"),
+        ("somebody/small-1b", None, "do not say .* is 'somebody/small-1b' and ''"),
+        ("", None, "do not say that they belong to one base"),
+    ]
+    for one, two, message in bases:
+        three[0].config.base_model_name_or_path = three[2].config.base_model_name_or_path = one
+        three[1].config.base_model_name_or_path = two
+        with pytest.raises(InputError, match=message):
+            merge(three)
+        assert merge(three, same_base=True).rank == 4
+    for one, two in (("./models/small/", "models/small"), ("a/b", "a/b")):
+        three[0].config.base_model_name_or_path = three[2].config.base_model_name_or_path = one
+        three[1].config.base_model_name_or_path = two
+        assert merge(three).rank == 4
     marked = [Adapter(adapter(0, 2).factors, adapter(0, 2).config, sha) for sha in ("x", "y")]
-    with pytest.raises(InputError, match="different bases"):
-        merge(marked)
+    for same_base in (True, False):
+        with pytest.raises(InputError, match=r"different bases .* whose weights differ"):
+            merge(marked, same_base=same_base)
+    unnamed = [replace(a, config=configure(a.factors), base_sha256="x") for a in marked]
+    assert merge(unnamed).rank == 2
+
+
+def test_adapters_without_a_common_layer_are_strangers():
+    one, two = adapter(0, 2, {"q": (14, 12)}), adapter(1, 2, {"v": (14, 12)})
+    both = adapter(2, 2, {"q": (14, 12), "v": (14, 12)})
+    with pytest.raises(InputError, match=r"adapter 1 of 2 has no layer in common .* touches q"):
+        merge([one, two])
+    assert set(merge([one, two], same_base=True).factors) == {"q", "v"}
+    assert set(merge([one, two, both]).factors) == {"q", "v"}
+    with pytest.raises(InputError, match="adapter 3 of 3 has no layer in common"):
+        merge([one, both, adapter(3, 2, {"k": (14, 12)})])
+    assert merge([one]).rank == 2
+
+
+@pytest.mark.parametrize(
+    ("strangers", "message"),
+    [
+        ((("gpt2", ["c_attn"]), ("t5", ["q", "v"])), "no layer in common"),
+        ((("llama", ["q_proj"]), ("mistral", ["q_proj"])), "do not say that they belong to one"),
+        ((("llama", ["q_proj", "v_proj"]), ("llama", ["v_proj"])), None),
+    ],
+)
+def test_adapters_of_unnamed_bases_by_their_model_class(tmp_path, strangers, message):
+    """As PEFT saves them from models that have no name."""
+    saved = []
+    for number, (family, targets) in enumerate(strangers):
+        model = get_peft_model(UNNAMED[family](), LoraConfig(r=2, target_modules=targets))
+        randomise(model, number)
+        model.save_pretrained(tmp_path / str(number))
+        saved.append(Adapter.from_pretrained(tmp_path / str(number)))
+    assert not any(a.config.base_model_name_or_path for a in saved)
+    if message is None:
+        assert len(merge(saved).factors) == 4
+        return
+    with pytest.raises(InputError, match=message):
+        merge(saved)
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_adapters_of_one_bank_are_of_one_base(family):
+    """Whatever its name, and whatever layers they touch."""
+    bank, other = AdapterBank(seeded(family)), AdapterBank(seeded(family))
+    for name, targets in zip(
+        "ab", {"bert": ["query", "key"], "t5": ["q", "k"]}[family], strict=True
+    ):
+        for each_bank in (bank, other):
+            each_bank.create(name, rank=2, targets=[targets])
+            for parameter in each_bank.parameters_of(name):
+                parameter.data.normal_()
+            each_bank.train_only(name)
+    merged = merge([bank["a"], bank["b"]], "linear")
+    assert len(merged.factors) == len(bank["a"].factors) + len(bank["b"].factors)
+    with pytest.raises(InputError, match="no layer in common"):
+        merge([bank["a"], other["b"]])
+
+
+TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+UNNAMED = {
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=4)),
+    "t5": lambda: seeded("t5"),
+    "llama": lambda: seeded("llama"),
+    "mistral": lambda: MistralForCausalLM(
+        MistralConfig(**TINY, vocab_size=100, num_key_value_heads=2, intermediate_size=64)
+    ),
+}
+
+
+# Values of any size
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [1e-25, 1e-12, 1e12])
+def test_updates_of_any_size_are_merged_alike(method, size):
+    """Powers of two change no digit, whatever the method squares."""
+    size = 2.0 ** round(math.log2(size))
+    some = [adapter(i, 3, dtype=torch.float32) for i in range(2)]
+    plain = merge(some, method, [0.5, -1.5])
+    for change in (
+        {"A": lambda A: A * size},
+        {"B": lambda B: B * size},
+        {"A": lambda A: A / size, "B": lambda B: B * size},
+        {"scale": lambda scale: scale * size},
+    ):
+        if "A" in change and "B" in change and size < 1e-18:
+            continue  # A would be beyond what is read
+        changed = [
+            replace(
+                a,
+                factors={
+                    p: f._replace(**{k: change[k](getattr(f, k)) for k in change})
+                    for p, f in a.factors.items()
+                },
+            )
+            for a in some
+        ]
+        merged = merge(changed, method, [0.5, -1.5])
+        times = 1.0 if len(change) == 2 else size
+        for path, factors in merged.factors.items():
+            wanted = plain.factors[path].delta().double() * times
+            torch.testing.assert_close(factors.delta().double(), wanted, atol=0, rtol=1e-3)
+        assert merged.error == pytest.approx(plain.error, rel=1e-4)
+    merged = merge(some, method, [0.5 * size, -1.5 * size])
+    for path, factors in merged.factors.items():
+        wanted = plain.factors[path].delta().double() * size
+        torch.testing.assert_close(factors.delta().double(), wanted, atol=0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_overflows_is_refused_before_anything_is_returned(method):
+    some = [adapter(i, 2) for i in range(2)]
+    for weights in ([1e39, 1.0], [1e308, 1e308], [1.0, -1e25]):
+        with pytest.raises(InputError, match=r"the merged adapter, layer .* values of"):
+            merge(some, method, weights)
+    for value in (1e30, math.inf, math.nan):
+        f = some[0].factors["layers.0.q"]
+        broken = {**some[0].factors, "layers.0.q": f._replace(B=f.B * value)}
+        with pytest.raises(InputError, match=r"an adapter, layer layers\.0\.q: its update holds"):
+            merge([replace(some[0], factors=broken), some[1]], method)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_atoms_says_how_far_it_is_from_the_sum(three, calibrated):
+    calibration = {p: torch.randn(20, w) for p, (_, w) in PATHS.items()} if calibrated else None
+    for rank in (1, 3, 5, 9):
+        merged = merge(three, "atoms", WEIGHTS, rank=rank, calibration=calibration)
+        missing, whole = 0.0, 0.0
+        for path in PATHS:
+            wanted = sum(w * d for w, d in zip(WEIGHTS, deltas(three, path), strict=True))
+            lost = (merged.factors[path].delta() - wanted).norm().item()
+            assert merged.errors[path] == pytest.approx(lost / wanted.norm().item(), abs=1e-9)
+            missing, whole = missing + lost**2, whole + wanted.norm().item() ** 2
+        assert merged.error == pytest.approx((missing / whole) ** 0.5, abs=1e-9)
+        assert merged.error > 0.01 if rank < 5 else merged.error >= 0
+    assert merge(three[:1], "atoms", rank=2).error == 0
+
+
+@pytest.mark.parametrize("family", ["bert", "deberta"])
+def test_atoms_says_how_far_it_is_on_adapters_as_peft_saves_them(family, peft_folder):
+    where = peft_folder(peft_model(family))
+    some = [Adapter.from_pretrained(where(name)) for name in ("toys", "books")]
+    merged = merge(some, "atoms", [1.0, 1.0], rank=2)
+    missing, whole = 0.0, 0.0
+    for path, factors in merged.factors.items():
+        wanted = sum(a.factors[path].delta().double() for a in some if path in a.factors)
+        missing += (factors.delta() - wanted).square().sum().item()
+        whole += wanted.square().sum().item()
+    assert 0.1 < merged.error == pytest.approx((missing / whole) ** 0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].truncates])
+def test_the_loss_over_all_layers(three, method):
+    merged = merge(three, method, WEIGHTS, rank=2)
+    whole = merge(three, method, WEIGHTS, energy=1.0)
+    lost, total = 0.0, 0.0
+    for path in PATHS:
+        lost += (whole.factors[path].delta() - merged.factors[path].delta()).square().sum().item()
+        total += whole.factors[path].delta().square().sum().item()
+    assert merged.error == pytest.approx((lost / total) ** 0.5, rel=1e-4)
+
+
+def test_random_entries_differ_from_layer_to_layer():
+    paths = {"a": (60, 50), "b": (60, 50)}
+    f = adapter(0, 3, {"a": (60, 50)}).factors["a"]
+    same = Adapter({p: f for p in paths}, adapter(0, 3, paths).config)
+    merged = merge([same], "dare", rank=50, density=0.5)
+    one, two = (merged.factors[p].delta().abs() > 1e-9 for p in paths)
+    assert 0.4 < (one == two).double().mean() < 0.6

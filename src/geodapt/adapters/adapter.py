@@ -71,6 +71,10 @@ class Adapter:
     """By what it was made, for its model card; ``from`` is a list with a mapping per source."""
     errors: Mapping[str, float] = field(default_factory=dict)
     """By layer, what a merge that cut to a rank lost, as a relative Frobenius norm."""
+    error: float = 0.0
+    """The same over all layers."""
+    fits: str | None = None
+    """A mark of the model in this process that a bank fitted it to."""
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> "Adapter":

@@ -53,12 +53,13 @@ def check_values(source: Any, factors: Mapping[str, "Factors"]) -> None:
     """
     for path, (A, B, scale) in factors.items():
         largest_A, largest_B = largest(A), abs(scale) * largest(B)
-        value = max(largest_A, largest_B, largest_A * largest_B)
-        if not value <= LARGEST:  # a NaN is not
-            raise InputError(
-                f"{source}, layer {path}: its update holds values of {value:.1e}, which overflow "
-                "in float32; was it trained until it diverged, or given a wrong alpha or weight?"
-            )
+        for value in (largest_A, largest_B, largest_A * largest_B):
+            if not value <= LARGEST:  # a NaN is not
+                raise InputError(
+                    f"{source}, layer {path}: its update holds values of {value:.1e}, which "
+                    "overflow in float32; was it trained until it diverged, or given a wrong "
+                    "alpha or weight?"
+                )
 
 
 def largest(tensor: Tensor) -> float:

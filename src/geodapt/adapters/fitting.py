@@ -1,9 +1,11 @@
 """Does an adapter belong on this base?"""
 
+import uuid
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ from geodapt.adapters.paths import Naming, absent_parts, find, tower
 from geodapt.adapters.sites import Site, matrices, sites
 from geodapt.adapters.targets import fingerprint
 from geodapt.errors import InputError, InputWarning
+
+_marks: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,9 @@ def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
     _check_complete(model, name, adapter, naming)
     heads = _fit_heads(model, name, adapter, naming)
     _check_base(model, name, adapter, paths)
-    return Fitted(adapter.under(paths, heads), adapter, paths, heads)
+    # Two adapters that fit one model object belong to one base, named or not.
+    source = replace(adapter, fits=_marks.setdefault(model, uuid.uuid4().hex))
+    return Fitted(source.under(paths, heads), source, paths, heads)
 
 
 def _check_lacking(

@@ -44,7 +44,8 @@ def merged(method: str, **options: Any) -> Callable[["AdapterBank", Sequence[str
 
         name = f"merged-{method}"
         if name not in bank:
-            bank.add(name, merge([bank[source] for source in sources], method=method, **options))
+            adapters = [bank[source] for source in sources]
+            bank.add(name, merge(adapters, method=method, same_base=True, **options))
         return Mix({name: 1.0})
 
     return gate

@@ -5,8 +5,9 @@ the layers through it, one a thread, so that memory stays near a layer for each 
 """
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter, Factors, configure
+from geodapt.adapters.factor_checks import check_values
 from geodapt.adapters.kinds import level
 from geodapt.adapters.merging import (  # noqa: F401 - importing a method registers it
     atoms,
@@ -29,8 +31,9 @@ from geodapt.adapters.merging import (  # noqa: F401 - importing a method regist
 from geodapt.adapters.merging.compatible import check_compatible
 from geodapt.adapters.merging.heads import carried
 from geodapt.adapters.merging.layers import each
-from geodapt.adapters.merging.registry import METHODS, LowRank, Method, Part
-from geodapt.adapters.merging.truncation import Truncated, truncate
+from geodapt.adapters.merging.registry import METHODS, LowRank, Method
+from geodapt.adapters.merging.scaling import as_it_is, normalise, scaled
+from geodapt.adapters.merging.truncation import Truncated, relative, truncate
 from geodapt.adapters.paths import aligned
 from geodapt.errors import InputError
 
@@ -61,17 +64,20 @@ def merge(
         tile: tile size of ``dense_blocks``.
         seed: of the random choice in ``dare`` and ``dare_ties``.
         calibration: each layer's inputs for ``atoms``, see :func:`geodapt.adapters.calibrate`.
-        same_base: the adapters are of one base although their configurations name it differently.
+        same_base: the adapters are of one base although their configurations do not name it or
+            name it differently, or they have no layer in common.
 
     Returns:
         An adapter on the CPU in float32 (float64 if one of them is), with the heads that its
-        parts bring trained in full. ``errors`` says by layer
-        how much of the merged update the cut to its rank lost, as a relative Frobenius norm.
+        parts bring trained in full. ``errors`` says by layer, and ``error`` over all layers, how
+        much of the merged update the cut to its rank lost, or, for ``atoms``, how far the result
+        is from the weighted sum, as a relative Frobenius norm.
 
     Raises:
         InputError: unknown method, an option that the method does not take, weights of the
             wrong number, a rank or density out of range, an adapter that changes nothing,
-            adapters that do not belong to one base, or two different heads of one module.
+            adapters of which it is not known that they belong to one base, two different
+            heads of one module, or values that overflow.
     """
     chosen = registry.method(method)
     for adapter in adapters:
@@ -99,9 +105,12 @@ def merge(
     _check_calibration(calibration, paths)
     layer = partial(_layer, adapters, chosen, shares, rank, energy, options)
     factors, errors = {}, {}
+    lost, whole = [0.0], [0.0]
     for path, result in zip(paths, each(layer, paths), strict=True):
         factors[path] = Factors(result.A.contiguous(), result.B.contiguous(), 1.0)
-        errors[path] = result.error
+        errors[path] = relative(result.lost, result.whole)
+        lost.append(result.lost)
+        whole.append(result.whole)
     assert first is not None
     kinds = {path: kind for adapter in adapters for path, kind in adapter.kinds.items()}
     copies = {name: copy for adapter in adapters for name, copy in adapter.copies.items()}
@@ -122,6 +131,7 @@ def merge(
         copies=copies,
         made=_made(made, parts, shares),
         errors=errors,
+        error=relative(math.hypot(*lost), math.hypot(*whole)),
     )
 
 
@@ -153,22 +163,30 @@ def _layer(
         for adapter, weight in zip(adapters, weights, strict=True)
         if path in adapter.factors
     ]
-    types = [factors.A.dtype for factors, _ in touching]
-    dtype = reduce(torch.promote_types, types, torch.float32)
-    parts = [Part(*_in(dtype, factors), weight) for factors, weight in touching]
+    for factors, _ in touching:
+        check_values("an adapter", {path: factors})
+    parts, size = normalise(touching)
     calibration = options.get("calibration")
     if calibration is not None:
         options = {**options, "calibration": calibration[path]}
-    merged = method(parts, **options)
-    if isinstance(merged, LowRank) and not method.truncates:
-        return Truncated(merged.A, merged.B, 0.0)
-    return truncate(merged, rank, energy, near=cat.cat(parts))
+    if "seed" in method.options:
+        options = {**options, "seed": layer_seed(path, options.get("seed", 0))}
+    try:
+        merged = method(parts, **options)
+        if isinstance(merged, LowRank) and not method.truncates:
+            cut = as_it_is(merged, cat.cat(parts), method.exact)
+        else:
+            cut = truncate(merged, rank, energy, near=cat.cat(parts))
+    except torch.linalg.LinAlgError as error:
+        raise InputError(f"layer {path} cannot be merged: {str(error)[:200]}") from error
+    cut = scaled(cut, size)
+    check_values("the merged adapter", {path: Factors(cut.A, cut.B)})
+    return cut
 
 
-def _in(dtype: torch.dtype, factors: Factors) -> tuple[Tensor, Tensor]:
-    """``A`` and the scaled ``B`` on the CPU."""
-    A, B = (factor.detach().to("cpu", dtype) for factor in (factors.A, factors.B))
-    return A, B * factors.scale
+def layer_seed(path: str, seed: int = 0) -> int:
+    """The seed at a layer, so that other entries are chosen at each."""
+    return seed + zlib.crc32(path.encode())
 
 
 def _weights(method: Method, count: int, weights: Sequence[float] | None) -> list[float]:
@@ -176,10 +194,15 @@ def _weights(method: Method, count: int, weights: Sequence[float] | None) -> lis
         return [1.0 if method.averages else 1 / count] * count
     if len(weights) != count:
         raise InputError(f"{len(weights)} weights for {count} adapters; give one for each")
+    numbers = []
     for weight in weights:
-        if not math.isfinite(weight):
-            raise InputError(f"weight {weight} is not a finite number")
-    return [float(weight) for weight in weights]
+        try:
+            numbers.append(float(weight))
+        except (TypeError, ValueError, OverflowError):
+            numbers.append(math.nan)
+        if not math.isfinite(numbers[-1]):
+            raise InputError(f"weight {str(weight)[:40]} is not a finite number")
+    return numbers
 
 
 def _check_options(
@@ -201,8 +224,8 @@ def _check_options(
     density = options.get("density")
     if density is not None and not 0 < density <= 1:
         raise InputError(f"density {density} is out of range; give one above 0, up to 1")
-    if options.get("seed", 0) < 0:
-        raise InputError(f"seed {options['seed']} is out of range; give at least 0")
+    if not 0 <= options.get("seed", 0) < 2**62:
+        raise InputError(f"seed {options['seed']} is out of range; give 0 or more, below 2^62")
     if options.get("tile", 1) < 1:
         raise InputError(f"tile {options['tile']} is out of range; give at least 1")
 

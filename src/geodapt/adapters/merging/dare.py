@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from geodapt.adapters.merging.combining import merge_agreeing, weighted_sum
-from geodapt.adapters.merging.dropping import merge_random
+from geodapt.adapters.merging.full_matrix import merge_agreeing, merge_random, weighted_sum
 from geodapt.adapters.merging.registry import Merged, Part, register
 
 

@@ -27,7 +27,7 @@ def dense_blocks(parts: Sequence[Part], *, density: float = 0.5, tile: int = 32)
     whole = cat(parts)
     B, A = whole.B, whole.A
     ranks = [len(part.A) for part in parts]
-    tall, wide = cut_up(B, tile), cut_up(A.T, tile)
+    tall, wide = cut_up(B, min(tile, len(B))), cut_up(A.T, min(tile, A.shape[1]))
     left, right = _products(tall, ranks), _products(wide, ranks)
     kept, energy = [], 0.0
     for i in range(len(parts)):

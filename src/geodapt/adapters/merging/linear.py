@@ -14,6 +14,7 @@ from geodapt.adapters.merging.registry import LowRank, Part, register
     "the exact weighted sum of the updates (not of the factors), in the fewest terms",
     "task arithmetic, Ilharco et al. 2023, arXiv:2212.04089",
     truncates=False,
+    exact=True,
 )
 def linear(parts: Sequence[Part]) -> LowRank:
     """``sum_i w_i s_i B_i A_i``, without the terms that rounding alone makes non-zero."""

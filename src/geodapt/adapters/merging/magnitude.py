@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from geodapt.adapters.merging.combining import weighted_sum
+from geodapt.adapters.merging.full_matrix import merge_largest, weighted_sum
 from geodapt.adapters.merging.registry import Merged, Part, register
-from geodapt.adapters.merging.trimming import merge_largest
 
 
 @register(

@@ -32,16 +32,6 @@ Merged = LowRank | Tiles | Float[Tensor, "out in"]
 Function = TypeVar("Function", bound=Callable[..., Merged])
 
 
-def empty(parts: Sequence[Part]) -> Float[Tensor, "out in"]:
-    """Room for a full matrix of the parts' size."""
-    return parts[0].A.new_empty(parts[0].B.shape[0], parts[0].A.shape[1])
-
-
-def weights_of(parts: Sequence[Part]) -> Float[Tensor, "n"]:
-    """The parts' weights, in their float type."""
-    return parts[0].A.new_tensor([part.weight for part in parts])
-
-
 @dataclass(frozen=True)
 class Method:
     """A way to merge adapters."""
@@ -56,6 +46,9 @@ class Method:
     weights of the others are 1 / n."""
     truncates: bool
     """Whether its result is cut to a rank: to the largest of the adapters unless told otherwise."""
+    exact: bool
+    """Whether it is the weighted sum itself; of the others it is said how far they are from it, or
+    what the cut lost."""
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -70,7 +63,12 @@ METHODS: dict[str, Method] = {}
 
 
 def register(
-    name: str, line: str, source: str, averages: bool = False, truncates: bool = True
+    name: str,
+    line: str,
+    source: str,
+    averages: bool = False,
+    truncates: bool = True,
+    exact: bool = False,
 ) -> Callable[[Function], Function]:
     """Make a function on a layer's parts a merge method.
 
@@ -78,7 +76,7 @@ def register(
     """
 
     def add(function: Function) -> Function:
-        METHODS[name] = Method(name, line, source, function, averages, truncates)
+        METHODS[name] = Method(name, line, source, function, averages, truncates, exact)
         return function
 
     return add

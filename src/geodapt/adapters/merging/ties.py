@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from geodapt.adapters.merging.combining import merge_agreeing
+from geodapt.adapters.merging.full_matrix import merge_agreeing, merge_largest
 from geodapt.adapters.merging.registry import Merged, Part, register
-from geodapt.adapters.merging.trimming import merge_largest
 
 
 @register(

@@ -18,8 +18,15 @@ class Truncated(NamedTuple):
 
     A: Float[Tensor, "k in"]
     B: Float[Tensor, "out k"]
-    error: float
-    """Frobenius norm of what was cut off, relative to the norm of the whole."""
+    lost: float
+    """Frobenius norm of what was cut off."""
+    whole: float
+    """Frobenius norm of the whole."""
+
+
+def relative(lost: float, whole: float) -> float:
+    """What is lost as a share of the whole; infinite where something of nothing is lost."""
+    return lost / whole if whole else math.inf if lost else 0.0
 
 
 def truncate(merged: Merged, rank: int, energy: float | None, near: LowRank) -> Truncated:
@@ -30,7 +37,7 @@ def truncate(merged: Merged, rank: int, energy: float | None, near: LowRank) -> 
     """
     if isinstance(merged, LowRank):
         svd = svd_of_product(*merged)
-        total = svd.d.square().sum().item()
+        total = svd.d.double().square().sum().item()
     else:
         total = merged.energy if isinstance(merged, Tiles) else _energy(merged)
         wanted = min(merged.shape) if energy is not None else rank
@@ -41,7 +48,8 @@ def truncate(merged: Merged, rank: int, energy: float | None, near: LowRank) -> 
     rank = max(min(rank, len(svd.d)), 1)
     cut = max(1 - held[rank - 1].item() / total, 0.0) if total else 0.0
     root = svd.d[:rank].sqrt()
-    return Truncated(root[:, None] * svd.Vt[:rank], svd.U[:, :rank] * root, math.sqrt(cut))
+    A, B = root[:, None] * svd.Vt[:rank], svd.U[:, :rank] * root
+    return Truncated(A, B, math.sqrt(cut * total), math.sqrt(total))
 
 
 def _energy(matrix: Float[Tensor, "out in"]) -> float:
