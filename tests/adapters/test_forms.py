@@ -11,6 +11,7 @@ from torch import nn
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Route, TopAtoms, products
 from geodapt.adapters.adapter import configure
 from geodapt.adapters.forms import Form, Source
+from geodapt.errors import InputError
 from tests.adapters.families import seeded
 
 NAMES = ("toys", "books", "tools", "films")
@@ -166,10 +167,12 @@ def test_a_changed_base_weight_is_merged_anew():
         )
 
 
-def test_beams_follow_their_row():
+def test_blocks_of_rows_share_an_entry():
     bank = filled()
     x = torch.randn(6, 2, 12, dtype=torch.float64)
-    with bank.use(Route(["toys", None, "tools"])), torch.no_grad():
+    with bank.use(Route(["toys", None, "tools"])), pytest.raises(InputError, match="6 rows"):
+        bank(x)
+    with bank.use(Route(["toys", None, "tools"], blocks=True)), torch.no_grad():
         found = bank(x)
     entries = [{"toys": 1.0}] * 2 + [{}] * 2 + [{"tools": 1.0}] * 2
     torch.testing.assert_close(found, reference(bank, x, entries))

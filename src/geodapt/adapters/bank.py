@@ -29,6 +29,7 @@ from geodapt.adapters.lowering import multiplier
 from geodapt.adapters.parameters import run_owner
 from geodapt.adapters.plan import Plan
 from geodapt.adapters.residency import Residency
+from geodapt.adapters.rows import Rows
 from geodapt.adapters.shared_inputs import run_by_rows, shares_input
 from geodapt.adapters.sites import Site, matrices, sites
 from geodapt.adapters.stack import LayerStacks, Stack
@@ -98,6 +99,7 @@ class AdapterBank(nn.Module):
         self._resting = Plan(self, Off())
         self._originals: dict[str, Tensor] = {}
         self._handles = [bind_checkpointing(model, self.bind)]
+        self.rows = Rows(self)
         compiled.banks[id(self)] = self
         # Trainer reads the signature, to know which columns the model takes.
         self.forward = wraps(model.forward)(partial(self.forward))  # type: ignore[method-assign]
@@ -284,7 +286,7 @@ class AdapterBank(nn.Module):
             for attachment in self._attached.values():
                 attachment.detach()
             self._attached.clear()
-            for handle in self._handles:
+            for handle in self._handles + self.rows.handles:
                 handle.remove()
             self._loader.shutdown(wait=False)
 
@@ -369,11 +371,11 @@ class AdapterBank(nn.Module):
         """
         if self.closed:  # a block that still checkpoints through this bank
             return function
-        plan = self.active_plan()
+        plan, call = self.active_plan(), self.rows.call
 
         @wraps(function)
         def bound(*args: Any, **kwargs: Any) -> Any:
-            with self.under(plan):
+            with self.under(plan), self.rows.within(call):
                 return function(*args, **kwargs)
 
         self._residency.hold(plan.names, self.training_names)
@@ -521,6 +523,7 @@ class AdapterBank(nn.Module):
             if (above if parameter else path) in self._attached:
                 continue
             module = self._layers[path].module
+            self.rows.forget()
             if parameter:
                 paths = [each for each in self._owned if parent_of(each) == above]
                 self._attached[above] = Attachment(module, partial(self._run_owner, paths))
@@ -528,9 +531,7 @@ class AdapterBank(nn.Module):
             self._attached[path] = Attachment(module, partial(self._run, path))
             if above not in self._attached and shares_input(self.model.get_submodule(above)):
                 block = self.model.get_submodule(above)
-                self._attached[above] = Attachment(
-                    block, lambda _, *args, **kw: run_by_rows(self, *args, **kw)
-                )
+                self._attached[above] = Attachment(block, partial(run_by_rows, self, above))
 
     def _run(
         self, path: str, layer: nn.Module, base: Callable, x: Tensor, *args: Any, **kwargs: Any

@@ -22,7 +22,7 @@ def add_update(y: Tensor, x: Tensor, bank: int, path: str) -> None:
     step = banks[bank].active_plan().step(path)
     if step is not None:
         result = step.add(x, y, training=False)
-        if result is not y:
+        if result.data_ptr() != y.data_ptr():
             y.copy_(result)
 
 

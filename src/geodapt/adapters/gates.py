@@ -45,24 +45,30 @@ class Mix:
 class Route:
     """One entry a batch row: an adapter's name, None (the base alone) or ``{name: weight}``.
 
-    A batch of ``k`` times as many rows counts as runs of ``k`` consecutive rows an entry: what
-    beam search makes of a batch, and what equal blocks of rows stacked along the batch are.
+    Inside ``generate``, what beam search and ``num_return_sequences`` make of a row keeps the
+    row's entry. With ``blocks``, each entry acts on one of as many equal blocks of consecutive
+    rows, for batches stacked along their first dimension.
     """
 
     entries: tuple[Terms, ...]
+    blocks: bool = False
 
-    def __init__(self, rows: Sequence[str | Mapping[str, float] | None]) -> None:
+    def __init__(
+        self, rows: Sequence[str | Mapping[str, float] | None], blocks: bool = False
+    ) -> None:
         if isinstance(rows, str) or not isinstance(rows, Sequence) or not len(rows):
             raise InputError(
                 f"Route takes a list with one entry a batch row, got {rows!r}; "
                 "for one adapter on every row use Mix({name: 1.0})"
             )
         object.__setattr__(self, "entries", tuple(terms(row) for row in rows))
+        object.__setattr__(self, "blocks", blocks)
 
     def __repr__(self) -> str:
         rows = [_written(entry) for entry in self.entries[:SHOWN]]
         more = len(self.entries) - SHOWN
-        return f"Route([{', '.join(rows)}{f', ... {more} more' if more > 0 else ''}])"
+        rows += [f"... {more} more"] if more > 0 else []
+        return f"Route([{', '.join(rows)}]{', blocks=True' * self.blocks})"
 
 
 @dataclass(frozen=True)

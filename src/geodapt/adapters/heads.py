@@ -7,7 +7,7 @@ the adapters bring.
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from torch.func import functional_call
 
 from geodapt.adapters.gates import Terms
 from geodapt.adapters.hooks import Attachment
+from geodapt.adapters.rows import Recorder
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:
@@ -189,19 +190,23 @@ class Heads:
         if torch.compiler.is_compiling():
             torch._dynamo.graph_break()
         plan = self.bank.active_plan()
+        if isinstance(plan, Recorder):
+            with suppress(InputError):  # which a route with unlike heads raises
+                plan.record(path, _as_vectors(_only_tensor(path, args, kwargs)))
+            return base(*args, **kwargs)
         owners = [self._owner(path, terms) for terms in plan.gate.entries]
         if len(set(owners)) == 1:
             return self._through(owners[0], path, module, base, args, kwargs)
         # Where adapters change layers of the base's module, its rows run adapter by adapter.
         touched = self.bank.touches(path)
         x = _only_tensor(path, args, kwargs)
-        rows, entries = x.shape[0], len(owners)
-        if rows % entries:
+        layout, rows = self.bank.rows.place(path, _as_vectors(x), plan)
+        if layout.dim or layout.tiled or x.shape[0] % rows:
             raise InputError(
-                f"the route has {entries} entries, the batch {rows} rows at {path}; give one "
-                "entry per row (None for the base alone)"
+                f"{path} does not get the batch's rows first, so that they cannot run through "
+                "different adapters' heads; use one adapter for the whole batch"
             )
-        each = rows // entries
+        each = x.shape[0] // len(owners)
         where: dict[tuple[str | None, Terms], list[int]] = {}
         for entry, (owner, terms) in enumerate(zip(owners, plan.gate.entries, strict=True)):
             alone = terms if owner is None and touched else ()
@@ -214,7 +219,7 @@ class Heads:
             part = x[torch.tensor(index, device=x.device)]
             some = [part if value is x else value for value in args]
             named = {key: part if value is x else value for key, value in kwargs.items()}
-            with self.bank.under(plan.alone(terms)):
+            with self.bank.under(plan.alone(terms)), self.bank.rows.within(None):
                 outputs.append(self._through(owner, path, module, base, some, named))
         return _joined(path, outputs, torch.tensor(order, device=x.device).argsort())
 
@@ -345,6 +350,10 @@ def _only_tensor(path: str, args: Collection[Any], kwargs: Mapping[str, Any]) ->
             "its own adapter's head; use one adapter for the whole batch"
         )
     return tensors[0]
+
+
+def _as_vectors(x: Tensor) -> Tensor:
+    return x if x.is_floating_point() else x.unsqueeze(-1)  # ids
 
 
 def _joined(path: str, outputs: list[Any], order: Tensor) -> Any:

@@ -49,6 +49,8 @@ class Attachment:
         if self.outermost:
             _put_back(self.module, self)
 
+    remove = detach  # what PyTorch's own handles call it
+
 
 def strip(model: nn.Module) -> None:
     """Take wrappers off a deep copy: those that were made for the modules of the original."""

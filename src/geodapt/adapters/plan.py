@@ -11,7 +11,7 @@ from torch.nn.functional import dropout, linear
 
 from geodapt.adapters.dora import RowScales, check_gate
 from geodapt.adapters.forms import Form, Source
-from geodapt.adapters.gates import Gate, Mix, Terms, TopAtoms, names_of
+from geodapt.adapters.gates import Gate, Mix, Route, Terms, TopAtoms, names_of
 from geodapt.adapters.lowering import lowering_of
 from geodapt.adapters.parameters import ParameterStep
 from geodapt.errors import InputError
@@ -31,6 +31,11 @@ class Plan:
     def __init__(self, bank: "AdapterBank", gate: Gate) -> None:
         self.bank, self.gate = bank, gate
         self.names = names_of(gate)
+        within = gate.of if isinstance(gate, TopAtoms) else gate
+        self.routes = within if isinstance(within, Route) else None
+        self.per_sequence = isinstance(gate, TopAtoms) and gate.per == "sequence"
+        self.needs_rows = self.routes is not None or self.per_sequence
+        self.tells_rows_apart = len(set(gate.entries)) > 1 or self.per_sequence
         self.reset()
 
     def reset(self) -> None:
@@ -84,6 +89,8 @@ class Step:
 
     def __init__(self, plan: Plan, path: str, entries: list[Terms]) -> None:
         self.bank, self.gate, self.path, self.entries = plan.bank, plan.gate, path, entries
+        self.plan = plan
+        self.tells_rows_apart = len(set(entries)) > 1 or plan.per_sequence
         names = {name for terms in entries for name, _ in terms}
         self.training = names & plan.training
         self.dropouts = {name: self.bank.dropout_of(name) for name in self.training}
@@ -109,7 +116,14 @@ class Step:
 
     def _add_rows(self, x: Tensor, y: Tensor, training: bool) -> Tensor:
         """The same for a linear layer's input, or one that was made into such."""
-        self._check_rows(x)
+        if not self.tells_rows_apart:
+            return self._add(x, y, training)
+        layout, rows = self.bank.rows.place(self.path, x, self.plan)
+        first = layout.rows_first(y, rows)
+        return layout.put_back(self._add(layout.rows_first(x, rows), first, training), y)
+
+    def _add(self, x: Tensor, y: Tensor, training: bool) -> Tensor:
+        """The same with the rows in the first dimension, where they matter."""
         y = self._add_update(x, y, training)
         return y if self._scales is None else self._scales.apply(y)
 
@@ -150,15 +164,6 @@ class Step:
                 dropped = dropout(x, p) if p and x.is_floating_point() else x
                 y = self._form(entries, dropped, y)(dropped, y)
         return y
-
-    def _check_rows(self, x: Tensor) -> None:
-        # Tokens may be flattened into the rows, as mixture-of-experts layers do.
-        rows = x.shape[0] if x.ndim > 2 else x.numel() // x.shape[-1]
-        if rows % len(self.entries):
-            raise InputError(
-                f"the route has {len(self.entries)} entries, the batch {rows} rows at layer "
-                f"{self.path}; give one entry a row (None for the base alone)"
-            )
 
     def _merged_weight(self, layer: nn.Module, x: Tensor) -> Tensor | None:
         """``W0 + sum of the updates`` where that is cheaper than the factors.

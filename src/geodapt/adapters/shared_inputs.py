@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from geodapt.adapters.gates import Mix, Route, TopAtoms
+from geodapt.adapters.gates import Mix, TopAtoms
 from geodapt.adapters.plan import Plan
+from geodapt.adapters.rows import Recorder
+from geodapt.errors import InputError
 
 if TYPE_CHECKING:
     from geodapt.adapters.bank import AdapterBank
@@ -30,15 +32,28 @@ def shares_input(module: nn.Module) -> bool:
 
 
 def run_by_rows(
-    bank: "AdapterBank", base: Callable, hidden_states: Tensor, *args: Any, **kwargs: Any
+    bank: "AdapterBank",
+    path: str,
+    block: nn.Module,
+    base: Callable,
+    hidden_states: Tensor,
+    *args: Any,
+    **kwargs: Any,
 ) -> Any:
     """The block's output, computed separately for rows under different adapters."""
     if torch.compiler.is_compiling():
         torch._dynamo.graph_break()
-    parts = parts_of(bank.active_plan())
-    rows, entries = hidden_states.shape[0], sum(size for _, size in parts)
-    if rows % entries:
-        return base(hidden_states, *args, **kwargs)  # where the layers say what is wrong
+    plan = bank.active_plan()
+    if isinstance(plan, Recorder):
+        plan.record(path, hidden_states)
+        with plan.pause():
+            return base(hidden_states, *args, **kwargs)
+    parts, rows = parts_of(plan), hidden_states.shape[0]
+    entries = sum(size for _, size in parts)
+    if len(parts) > 1:
+        layout, count = bank.rows.place(path, hidden_states, plan)
+        if layout.dim or layout.tiled or count != rows:
+            raise InputError(f"block {path} does not hold the batch's rows in its first dimension")
     named = dict(zip(("attention_mask",), args, strict=False)) | kwargs
     positional = args[1:]
     results, start = [], 0
@@ -51,7 +66,7 @@ def run_by_rows(
             for key, value in named.items()
         }
         mask = (mine.pop("attention_mask"),) if args else ()
-        with bank.under(plan):
+        with bank.under(plan), bank.rows.within(None):
             results.append(base(hidden_states[start:stop], *mask, *positional, **mine))
         start = stop
     if isinstance(results[0], Tensor):
@@ -71,9 +86,5 @@ def parts_of(plan: Plan) -> list[tuple[Plan, int]]:
             top = plan.gate
             gate = TopAtoms(top.keep, mix, top.per) if isinstance(top, TopAtoms) else mix
             parts.append((Plan(plan.bank, gate), len(list(run))))
-        plan.parts = parts if isinstance(_route(plan), Route) else [(plan, 1)]
+        plan.parts = parts if plan.routes else [(plan, 1)]
     return plan.parts
-
-
-def _route(plan: Plan) -> Any:
-    return plan.gate.of if isinstance(plan.gate, TopAtoms) else plan.gate

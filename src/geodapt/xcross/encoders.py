@@ -186,8 +186,8 @@ class XCrossEncoder(Encoder):
         missing = [name for name in sources if name not in bank]
         if missing:
             raise InputError(f"adapters {missing} are not in the bank; it holds {list(bank.names)}")
-        # One entry a stream: a batch of n times as many rows is n equal blocks.
-        super().__init__(base, bank, gate=Route(sources), pooling=pooling)
+        # One entry for each stream: the streams are equal blocks of the batch.
+        super().__init__(base, bank, gate=Route(sources, blocks=True), pooling=pooling)
         self.sources, self.streams = tuple(sources), len(sources)
         self.settings = settings or IntegratorSettings()
         n = len(sources)
@@ -252,7 +252,8 @@ class XCrossEncoder(Encoder):
 
     def _hook(self, integrator: Integrator) -> Callable[..., Any]:
         def exchange(block, inputs, output):
-            if not self._running.get():
+            # While the bank looks whose a layer's input is, no row may depend on others.
+            if not self._running.get() or self.bank.rows.looking:
                 return None
             hidden = output[0] if isinstance(output, tuple) else output
             refined = integrator(hidden.unflatten(0, (integrator.streams, -1))).flatten(0, 1)

@@ -1,0 +1,132 @@
+"""A call's inputs again, with some of the rows changed."""
+
+import copy
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from geodapt.adapters.calls import holds_rows, main_input, named, tensors_of
+
+SPECIAL = re.compile(r"tok(en)?_?(id|index|idx)s?$")
+"""Configuration keys that hold the ids of special tokens."""
+PLACEHOLDER = re.compile(r"(image|video|audio|vision|visual|speech|sound|media|patch)\w*token")
+"""Those of tokens whose place something else takes: pictures, sound."""
+
+
+def altered(
+    module: nn.Module, args: tuple, kwargs: Mapping[str, Any], rows: Collection[int], seed: int
+) -> tuple[list, dict[str, Any]]:
+    """Copies of a call's arguments, in which these rows have other tokens and other numbers.
+
+    Ids that a model treats apart stay, so that the places of pictures and the number of
+    sentences do. Where pictures take the place of tokens, only tokens change: which row a
+    picture belongs to is then up to the tokens. Without rows the copies are equal.
+    """
+    tensors = dict(tensors_of(module, args, kwargs))
+    main = main_input(module, tensors)
+    assert main is not None
+    generator = torch.Generator().manual_seed(seed)
+    ids = Vocabulary(module, tensors)
+    alone = bool(ids.placeholders) and not tensors[main].is_floating_point()
+    total = tensors[main].shape[0]
+    chosen = {
+        name
+        for name, tensor in tensors.items()
+        if holds_rows(name, tensor, main, total) and (name == main or not alone or "ids" in name)
+    }
+
+    def change(name: str, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            value = value.detach().clone()
+            for row in rows if name in chosen else ():
+                new = _other_numbers if value.is_floating_point() else _other_ids
+                value[row] = new(value[row], ids, generator)
+            return value
+        if isinstance(value, list | tuple) and type(value) in (list, tuple):
+            return type(value)(change(f"{name}.{i}", part) for i, part in enumerate(value))
+        if isinstance(value, Mapping):
+            return _refilled(value, lambda key, part: change(f"{name}.{key}", part))
+        return value if isinstance(value, nn.Module | type) or callable(value) else _copied(value)
+
+    values = dict(named(module, args, kwargs))
+    new = {name: change(name, value) for name, value in values.items()}
+    positional = [new.pop(name) for name in list(new)[: len(args)]]
+    return positional, new
+
+
+class Vocabulary:
+    """The ids of a model, and those among them that stay as they are."""
+
+    def __init__(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        found: dict[str, list[int]] = {}
+        for name in ("config", "generation_config"):
+            config: Any = getattr(module, name, None)
+            if hasattr(config, "to_dict"):
+                found |= dict(_ids(config.to_dict()))
+        self.special = set(chain(*found.values()))
+        taken = [ids for key, ids in found.items() if PLACEHOLDER.search(key)]
+        ends = [ids for key, ids in found.items() if "eos" in key]
+        self.placeholders, self.counted = set(chain(*taken)), set(chain(*ends))
+        size = _size(module) or max(
+            (int(t.max()) + 1 for t in tensors.values() if not t.is_floating_point()), default=1
+        )
+        self.free = torch.tensor([i for i in range(size) if i not in self.special] or [0])
+
+
+def _ids(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, list[int]]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _ids(value, f"{above}{key}.")
+        elif SPECIAL.search(str(key)):
+            ids = value if isinstance(value, list | tuple) else [value]
+            yield above + key, [i for i in ids if isinstance(i, int)]
+
+
+def _size(module: nn.Module) -> int | None:
+    try:
+        return module.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    except (AttributeError, NotImplementedError, TypeError):
+        return getattr(getattr(module, "config", None), "vocab_size", None)
+
+
+def _other_ids(
+    row: Int[Tensor, "*tokens"], ids: Vocabulary, generator: torch.Generator
+) -> Int[Tensor, "*tokens"]:
+    """Another id in every place but those of special ones."""
+    where = torch.randint(len(ids.free), row.shape, generator=generator)
+    new, old = ids.free[where], row.cpu()
+    new = torch.where(new == old, ids.free[(where + 1) % len(ids.free)], new)
+    stays = torch.zeros_like(old, dtype=torch.bool)
+    # A row of special ids alone, such as a decoder's first token, still has to change.
+    for kept in (ids.special, ids.placeholders | ids.counted, ids.placeholders):
+        stays = torch.isin(old, torch.tensor(sorted(kept), dtype=old.dtype))
+        if not stays.all():
+            break
+    return torch.where(stays, old, new.to(old.dtype)).to(row.device)
+
+
+def _other_numbers(row: Tensor, ids: Vocabulary, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(row.shape, generator=generator).to(row)
+    spread = row.float().std() if row.numel() > 1 else row.float().abs().max()
+    return row + noise * spread.nan_to_num().clamp_min(0.1).to(row)
+
+
+def _refilled(value: Mapping, change: Callable[[Any, Any], Any]) -> Any:
+    new = copy.copy(value)
+    for key, part in value.items():
+        new[key] = change(key, part)  # type: ignore[index]
+    return new
+
+
+def _copied(value: Any) -> Any:
+    """A copy of an argument that a call may write to, such as a cache."""
+    try:
+        with torch.no_grad():
+            return copy.deepcopy(value)
+    except Exception:
+        return copy.copy(value)

@@ -1,0 +1,142 @@
+"""The outermost call of a model: which of its inputs hold the rows, and how many rows there are.
+
+A call that takes no row for a row is not looked into here: a gate that acts alike on all rows
+needs none of this.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig
+
+MAIN = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
+"""Inputs that name the rows where a model does not say which of its inputs is the main one."""
+NO_ROWS = re.compile(
+    r"mask|position|label|weight|bbox|size|length|seqlen|cache|past_key|thw|(^|[._])(cos|sin)$"
+)
+"""Names of inputs that say something about rows, but are not what a row is made of."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a layer needs to know about the outermost call that it runs in."""
+
+    module: nn.Module
+    rows: int | None
+    """None: no input was found that holds the rows."""
+    kind: tuple = ()
+    """Calls of one kind send their rows through a model in the same way."""
+    single: bool = False
+    """Whether every row is one token, as in decoding."""
+    lengths: frozenset[int] = frozenset()
+    """How many positions a row may have: the second dimensions of the inputs."""
+
+    @property
+    def name(self) -> str:
+        return type(self.module).__name__
+
+
+def call_of(module: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Call:
+    """The outermost call of a model, described."""
+    tensors = dict(tensors_of(module, args, kwargs))
+    main = main_input(module, tensors)
+    if main is None:
+        return Call(module, None)
+    rows = tensors[main].shape[0]
+    parts = {name: t for name, t in tensors.items() if holds_rows(name, t, main, rows)}
+    single = tensors[main].ndim == 2 and tensors[main].shape[1] == 1
+    kind = tuple(
+        # A picture's size decides how its patches are laid out; a text's length does not.
+        (name, t.ndim, t.shape[1:] if t.ndim > 3 else None)
+        for name, t in sorted(parts.items())
+    )
+    lengths = frozenset(t.shape[1] for t in tensors.values() if t.ndim > 1)
+    return Call(module, rows, (module.training, *kind), single, lengths)
+
+
+def tensors_of(
+    module: nn.Module, args: tuple, kwargs: Mapping[str, Any]
+) -> Iterator[tuple[str, Tensor]]:
+    """The tensors among a call's arguments by name; ``name.key`` for those in a container."""
+    for name, value in named(module, args, kwargs):
+        if isinstance(value, Tensor):
+            if value.ndim:
+                yield name, value
+        elif isinstance(value, Mapping | list | tuple):
+            items = value.items() if isinstance(value, Mapping) else enumerate(value)
+            for key, part in items:
+                if isinstance(part, Tensor) and part.ndim:
+                    yield f"{name}.{key}", part
+
+
+def named(module: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A call's arguments by name."""
+    yield from zip(names_of_arguments(module, len(args)), args, strict=True)
+    yield from kwargs.items()
+
+
+def names_of_arguments(module: nn.Module, count: int) -> list[str]:
+    """The names of a module's first positional arguments."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return [names[i] if i < len(names) else f"argument {i}" for i in range(count)]
+
+
+def main_input(module: nn.Module, tensors: Mapping[str, Tensor]) -> str | None:
+    """The input whose first dimension is the batch."""
+    for name in (getattr(module, "main_input_name", None), *MAIN):
+        if isinstance(name, str) and name in tensors:
+            return name
+    return next((name for name in tensors if not NO_ROWS.search(name)), None)
+
+
+def holds_rows(name: str, tensor: Tensor, main: str, rows: int) -> bool:
+    """Whether an input is what rows are made of: the main one, tokens, pictures or sound."""
+    if tensor.shape[0] != rows or tensor.dtype is torch.bool:
+        return False
+    if name == main:
+        return True
+    if NO_ROWS.search(name):
+        return False
+    return tensor.ndim > 1 and (tensor.is_floating_point() or name.endswith("input_ids"))
+
+
+def expansion(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> int:
+    """How many consecutive rows ``generate`` makes of each."""
+    given = [value for value in (*args, *kwargs.values()) if isinstance(value, GenerationConfig)]
+    config = given[0] if given else getattr(model, "generation_config", None)
+
+    def option(name: str) -> int:
+        value = kwargs.get(name)
+        return (getattr(config, name, None) if value is None else value) or 1
+
+    return max(option("num_beams"), option("num_return_sequences"))
+
+
+def on_calls(
+    module: nn.Module,
+    enter: Callable[[nn.Module, tuple, dict], None],
+    leave: Callable[[nn.Module], None],
+) -> list[Any]:
+    """Call ``enter`` before and ``leave`` after every call of a module; returns the handles.
+
+    Plain functions, so that a deep copy of the module shares them.
+    """
+
+    def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if not torch.compiler.is_compiling():
+            enter(module, args, kwargs)
+
+    def after(module: nn.Module, args: tuple, output: Any) -> None:
+        if not torch.compiler.is_compiling():
+            leave(module)
+
+    return [
+        module.register_forward_pre_hook(before, with_kwargs=True),
+        module.register_forward_hook(after, always_call=True),
+    ]
