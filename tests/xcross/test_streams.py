@@ -155,6 +155,7 @@ def test_the_last_block_goes_on_with_the_summary_alone(family):
     rows = batch()
     scorer = shaken(xcross_scorer(bank))
     plain = Encoder(bank.model, bank, Off())
+    scorer(**rows)  # sees where the layers hold the rows
     widths = []
     last = bank.model.encoder.layer[-1].intermediate
     hook = last.register_forward_pre_hook(lambda module, args: widths.append(args[0].shape[1]))

@@ -19,19 +19,25 @@ PLACEHOLDER = re.compile(r"(image|video|audio|vision|visual|speech|sound|media|p
 
 
 def altered(
-    module: nn.Module, args: tuple, kwargs: Mapping[str, Any], rows: Collection[int], seed: int
+    module: nn.Module,
+    args: tuple,
+    kwargs: Mapping[str, Any],
+    rows: Collection[int],
+    seed: int,
+    model: nn.Module,
 ) -> tuple[list, dict[str, Any]]:
     """Copies of a call's arguments, in which these rows have other tokens and other numbers.
 
     Ids that a model treats apart stay, so that the places of pictures and the number of
-    sentences do. Where pictures take the place of tokens, only tokens change: which row a
-    picture belongs to is then up to the tokens. Without rows the copies are equal.
+    sentences do; ``model``, which the module is a part of, may know them. Where pictures take
+    the place of tokens, only tokens change: which row a picture belongs to is then up to the
+    tokens. Without rows the copies are equal.
     """
     tensors = dict(tensors_of(module, args, kwargs))
     main = main_input(module, tensors)
     assert main is not None
     generator = torch.Generator().manual_seed(seed)
-    ids = Vocabulary(module, tensors)
+    ids = Vocabulary(module, model, tensors)
     alone = bool(ids.placeholders) and not tensors[main].is_floating_point()
     total = tensors[main].shape[0]
     chosen = {
@@ -62,12 +68,13 @@ def altered(
 class Vocabulary:
     """The ids of a model, and those among them that stay as they are."""
 
-    def __init__(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, module: nn.Module, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         found: dict[str, list[int]] = {}
         for name in ("config", "generation_config"):
-            config: Any = getattr(module, name, None)
-            if hasattr(config, "to_dict"):
-                found |= dict(_ids(config.to_dict()))
+            for owner in (model, module):
+                config: Any = getattr(owner, name, None)
+                if hasattr(config, "to_dict"):
+                    found |= dict(_ids(config.to_dict()))
         self.special = set(chain(*found.values()))
         taken = [ids for key, ids in found.items() if PLACEHOLDER.search(key)]
         ends = [ids for key, ids in found.items() if "eos" in key]

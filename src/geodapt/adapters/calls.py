@@ -122,10 +122,12 @@ def on_calls(
     module: nn.Module,
     enter: Callable[[nn.Module, tuple, dict], None],
     leave: Callable[[nn.Module], None],
+    whole: bool,
 ) -> list[Any]:
     """Call ``enter`` before and ``leave`` after every call of a module; returns the handles.
 
-    Plain functions, so that a deep copy of the module shares them.
+    Plain functions, so that a deep copy of the module shares them. Those of the whole model run
+    outside of what :func:`torch.compile` makes of it; those of its parts are not compiled in.
     """
 
     def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -136,6 +138,8 @@ def on_calls(
         if not torch.compiler.is_compiling():
             leave(module)
 
+    if whole:
+        before, after = torch.compiler.disable(before), torch.compiler.disable(after)
     return [
         module.register_forward_pre_hook(before, with_kwargs=True),
         module.register_forward_hook(after, always_call=True),

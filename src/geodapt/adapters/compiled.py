@@ -10,6 +10,8 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from geodapt.errors import InputError
+
 if TYPE_CHECKING:
     from geodapt.adapters.bank import AdapterBank
 
@@ -21,6 +23,11 @@ def add_update(y: Tensor, x: Tensor, bank: int, path: str) -> None:
     """Add the active gate's update of ``x`` at a layer into the base's output ``y``."""
     step = banks[bank].active_plan().step(path)
     if step is not None:
+        if step.tells_rows_apart and banks[bank].rows.call is None:
+            raise InputError(
+                f"layer {path} is in a part of the model that was compiled and called on its own, "
+                "where its rows are not known; compile the whole model, or run this part as it is"
+            )
         result = step.add(x, y, training=False)
         if result.data_ptr() != y.data_ptr():
             y.copy_(result)

@@ -45,10 +45,13 @@ class Rows:
         self._proven: set[tuple] = set()
         self._failed: dict[nn.Module, str] = {}
         self.handles: list[Any] = []
-        for module in bank.model.modules():
-            if module is bank.model or isinstance(module, PreTrainedModel):
-                self.handles += on_calls(module, self._enter, self._leave)
-            if isinstance(module, PreTrainedModel) and module.can_generate():
+        whole = [m for m in bank.model.modules() if isinstance(m, PreTrainedModel)]
+        # Parts may be called on their own too, as generate calls an encoder.
+        parts = [part for module in whole for part in module.children()]
+        for module in dict.fromkeys([bank.model, *whole, *parts]):
+            self.handles += on_calls(module, self._enter, self._leave, module is bank.model)
+        for module in whole:
+            if module.can_generate():
                 self.handles.append(Attachment(module, self._generate, "generate"))
 
     @property
@@ -147,7 +150,7 @@ class Rows:
         runs = []
         try:
             for seed, rows in enumerate([[], *chosen]):
-                inputs = altered(call.module, args, kwargs, rows, seed)
+                inputs = altered(call.module, args, kwargs, rows, seed, self._bank.model)
                 try:
                     runs.append(self._seen(call, *inputs))
                 except Exception as error:  # which the call itself raises again if it is at fault
