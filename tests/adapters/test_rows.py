@@ -45,7 +45,7 @@ RIGHT = {
     "led": (zoo.led, ["query", "value_global", "output", "fc1"]),  # both, by layer
     "longformer": (zoo.longformer, ["key", "query_global", "dense"]),
     "switch": (zoo.switch, ["q", "k", "v", "o"]),
-    "deepseek": (zoo.deepseek, ["q_a_proj", "gate_proj", "down_proj"]),  # shared experts, flat
+    "deepseek": (zoo.deepseek, r".*(q_a_proj|shared_experts.*_proj)"),  # shared experts, flat
     "swinv2": (zoo.swinv2, ["query", "dense", "reduction"]),  # windows
     "conformer": (zoo.conformer, ["linear_q", "pointwise_conv1", "intermediate_dense"]),
     "wavlm": (zoo.wavlm, ["intermediate_dense", "projection"]),
@@ -160,9 +160,10 @@ def test_prompts_in_which_rows_are_hard_to_tell_apart(prompt):
 
 
 def test_as_many_tokens_as_rows():
-    for make in (zoo.fsmt, zoo.deepseek):
+    for name in ("fsmt", "deepseek"):
+        make, targets = RIGHT[name]
         model, batch = make()
-        bank = filled(model.eval(), "all-linear")
+        bank = filled(model.eval(), targets)
         check(bank, {name: ids[:, :2] for name, ids in batch.items()}, Route(ROWS), ROWS)
 
 

@@ -18,7 +18,6 @@ from torch.func import functional_call
 
 from geodapt.adapters.gates import Terms
 from geodapt.adapters.hooks import Attachment
-from geodapt.adapters.rows import Recorder
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:
@@ -151,6 +150,7 @@ class Heads:
         for path in adapter.heads.keys() - self._attached.keys():
             module = self.bank.model.get_submodule(path)
             self._attached[path] = Attachment(module, partial(self.run, path))
+            self.bank.rows.forget()
 
     def keep(self, adapters: Mapping[str, "Adapter"]) -> None:
         """Let go of the modules that none of these adapters brings, and of others' copies."""
@@ -190,7 +190,7 @@ class Heads:
         if torch.compiler.is_compiling():
             torch._dynamo.graph_break()
         plan = self.bank.active_plan()
-        if isinstance(plan, Recorder):
+        if plan.looks:
             with suppress(InputError):  # which a route with unlike heads raises
                 plan.record(path, _as_vectors(_only_tensor(path, args, kwargs)))
             return base(*args, **kwargs)

@@ -28,6 +28,9 @@ Product = Callable[[Tensor, Tensor], Tensor]
 class Plan:
     """What a gate does at every layer. Prepared at the first use of a layer and then kept."""
 
+    looks = False
+    """Whether the model runs only to see whose the inputs of its layers are."""
+
     def __init__(self, bank: "AdapterBank", gate: Gate) -> None:
         self.bank, self.gate = bank, gate
         self.names = names_of(gate)
@@ -66,6 +69,9 @@ class Plan:
         """The layer's output under the gate; ``base`` computes it without."""
         step = self.step(path)
         return base(x) if step is None else step.run(layer, base, x)
+
+    def record(self, path: str, x: Tensor) -> None:
+        """Note what a layer gets, where the plan :attr:`looks`."""
 
     def step(self, path: str) -> "Step | None":
         """What happens at a layer; None where no adapter acts."""
