@@ -160,6 +160,7 @@ class HelmModel(HelmPreTrainedModel):
         )
         implementation = self.config._attn_implementation
         arguments.require_positions(kwargs, position_ids, implementation)
+        self._require_scores(implementation)
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds")
         if inputs_embeds is None:
@@ -235,12 +236,14 @@ class HelmModel(HelmPreTrainedModel):
                 if isinstance(layer.mlp, HelmMoE):
                     layer.mlp.gate.balance()
 
-    def _bias(self, past: int | Tensor, n: int, cache: Cache | None) -> Tensor:
-        if self.config._attn_implementation not in ("sdpa", "eager"):
+    def _require_scores(self, implementation: str) -> None:
+        if self.relative_bias is not None and implementation not in ("sdpa", "eager"):
             raise InputError(
-                f"position 'relative' adds a bias to scores, which attention "
-                f"'{self.config._attn_implementation}' does not take; use 'sdpa'"
+                f"position 'relative' adds a bias to scores, which attention '{implementation}' "
+                "does not take; use 'sdpa'"
             )
+
+    def _bias(self, past: int | Tensor, n: int, cache: Cache | None) -> Tensor:
         keys = n if cache is None else cache.get_mask_sizes(n, 0)[0]
         assert self.relative_bias is not None
         return self.relative_bias(past, n, keys)
