@@ -8,6 +8,7 @@ from transformers import DynamicCache
 
 from geodapt.adapters import AdapterBank, Mix, Off, Route, TopAtoms
 from geodapt.compress import compress
+from geodapt.errors import InputError
 from geodapt.helm.latent_attention import is_its_weight
 from tests.helm import small
 
@@ -107,6 +108,35 @@ def test_trains_in_a_bank(kind):
             optimizer.step()
             optimizer.zero_grad()
     assert losses[-1] < losses[0] - 0.1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["mha", "mla"])
+def test_dora_acts_as_in_peft_and_is_merged_where_that_is_the_same(kind, tmp_path):
+    """It rescales a Lorentz linear's output with its time, which no weight alone can do."""
+
+    def loaded(*targets):
+        config = LoraConfig(r=3, lora_alpha=6, target_modules=list(targets), use_dora=True)
+        peft = get_peft_model(small.talker(kind), config).eval()
+        for name, parameter in peft.named_parameters():
+            if "lora_" in name:
+                noise = torch.rand(parameter.shape, generator=torch.manual_seed(len(name)))
+                parameter.mul_(1 + noise) if "magnitude" in name else parameter.copy_(noise - 0.5)
+        peft.save_pretrained(tmp_path / targets[0])
+        bank = AdapterBank(small.talker(kind))
+        bank.load("a", tmp_path / targets[0])
+        return bank, peft(input_ids=IDS).logits
+
+    bank, wanted = loaded("o_proj", "down_proj")
+    with bank.use(Mix({"a": 1.0})):
+        torch.testing.assert_close(bank(input_ids=IDS).logits, wanted, **CLOSE)
+        torch.testing.assert_close(in_steps(bank), wanted, **CLOSE)
+    with pytest.raises(InputError, match=r"LorentzLinear.*through a gate"):
+        bank.merge_into_base({"a": 1.0})
+    bank, wanted = loaded("kv_b_proj" if kind == "mla" else "lm_head")
+    bank.merge_into_base({"a": 1.0})
+    torch.testing.assert_close(bank(input_ids=IDS).logits, wanted, **CLOSE)
+    torch.testing.assert_close(in_steps(bank), wanted, **CLOSE)
 
 
 @torch.no_grad()

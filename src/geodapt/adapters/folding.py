@@ -1,6 +1,7 @@
 """Adapters merged into the base's own weights, and taken out again bit by bit."""
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ def fold(
     in floating point does not come apart again.
 
     Raises :class:`InputError` for quantized weights, for a weight that another module shares,
-    and for a DoRA adapter beside others, before anything is changed.
+    and for a DoRA adapter beside others or at a layer that adds more than ``W x + b``, before
+    anything is changed.
     """
     places = sites(model)
     touched: dict[str, list[str]] = {}
@@ -31,7 +33,7 @@ def fold(
         touched.setdefault(indexed(path)[0], []).append(path)
     _check_weights(model, {path: places[path] for path in touched})
     for name in weights:
-        _check_dora(adapters, weights, name)
+        _check_dora(adapters, weights, name, places)
     originals = {}
     for place, paths in touched.items():
         site = places[place]
@@ -91,8 +93,20 @@ def _check_weights(model: nn.Module, places: Mapping[str, Site]) -> None:
             )
 
 
-def _check_dora(adapters: Mapping[str, Adapter], weights: Mapping[str, float], name: str) -> None:
+def _check_dora(
+    adapters: Mapping[str, Adapter],
+    weights: Mapping[str, float],
+    name: str,
+    places: Mapping[str, Site],
+) -> None:
     for path in adapters[name].magnitudes:
+        layer = places[indexed(path)[0]].module
+        if len(signature(type(layer).forward).parameters) > 2:  # self and x
+            raise InputError(
+                f"'{name}' is a DoRA adapter, which rescales the whole output of layer {path}, but "
+                f"a {type(layer).__name__} adds more to it than its weight gives; use the adapter "
+                "through a gate"
+            )
         others = [other for other in weights if other != name and path in adapters[other].factors]
         if others or weights[name] != 1:
             reason = (
