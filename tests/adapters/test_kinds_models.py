@@ -1,5 +1,6 @@
 """Adapters beside models: of transformers 4, of a resized vocabulary, quantized, changed, new."""
 
+import copy
 import dataclasses
 import json
 import warnings
@@ -299,3 +300,75 @@ def test_plain_adapters_beside_dora_where_it_has_no_layers(tmp_path):
     wanted.base_model.set_adapter(["a", "b"])
     wanted.base_model.model.model.layers[0].mlp.down_proj.scaling["b"] *= 0.5
     torch.testing.assert_close(found, output(wanted.eval(), batch), atol=1e-5, rtol=1e-5)
+
+
+class Scaled(torch.nn.Linear):
+    """More than its weight."""
+
+    def forward(self, x):
+        return super().forward(x) * 2
+
+
+class Standardised(torch.nn.Conv2d):
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return self._conv_forward(x, weight, self.bias)
+
+
+def test_a_layer_that_does_more_with_its_weight_is_not_merged_into(tmp_path):
+    """A gate adds to its output, as PEFT does, and merging would add something else."""
+
+    def build():
+        return torch.nn.Sequential(Scaled(8, 8)).eval()
+
+    bank = AdapterBank(seeded(build))
+    bank.load("a", saved(tmp_path / "a", build, target_modules=["0"]))
+    peft = PeftModel.from_pretrained(seeded(build), tmp_path / "a").eval()
+    x = torch.randn(2, 8)
+    with bank.use(Mix({"a": 1.0})):
+        torch.testing.assert_close(bank.model(x), peft(x))
+    with pytest.raises(InputError, match="does more with its weight than a plain layer"):
+        bank.merge_into_base({"a": 1.0})
+
+
+CONVOLUTIONS = {
+    "grouped": lambda: torch.nn.Conv1d(4, 4, 3, groups=2),
+    "dilated": lambda: torch.nn.Conv1d(4, 4, 3, dilation=2),
+    "reflected": lambda: torch.nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"),
+    "standardised": lambda: Standardised(3, 4, 3),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions_whose_factors_are_no_update_are_refused(name, tmp_path):
+    def build():
+        return torch.nn.Sequential(CONVOLUTIONS[name]()).eval()
+
+    with pytest.raises(InputError, match="convolution"):
+        AdapterBank(seeded(build)).load("a", saved(tmp_path / "a", build, target_modules=["0"]))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        torch.nn.Conv1d(3, 4, 3, padding=2, stride=2),
+        torch.nn.Conv2d(3, 4, (3, 2), padding="same"),
+        torch.nn.Conv2d(3, 4, 3, padding=(1, 2), stride=(1, 2), bias=False),
+        torch.nn.Conv3d(3, 4, 2, stride=2),
+    ],
+)
+@pytest.mark.parametrize("dora", [False, True])
+def test_convolutions_of_every_shape_equal_peft(layer, dora, tmp_path):
+    def build():
+        return torch.nn.Sequential(copy.deepcopy(layer)).eval()
+
+    bank = AdapterBank(build())
+    bank.load("a", saved(tmp_path / "a", build, target_modules=["0"], use_dora=dora))
+    peft = PeftModel.from_pretrained(build(), tmp_path / "a").eval()
+    x = torch.randn(3, 3, *(7 for _ in layer.kernel_size))
+    with bank.use(Route([None, "a", "a"])):
+        found = bank.model(x)
+    torch.testing.assert_close(found[1:], peft(x)[1:], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found[0], layer(x)[0])
+    bank.merge_into_base({"a": 1.0})
+    torch.testing.assert_close(bank.model(x), peft(x), atol=1e-5, rtol=1e-5)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.dora import row_scale
-from geodapt.adapters.kinds import indexed
+from geodapt.adapters.kinds import PARAMETER, indexed
+from geodapt.adapters.lowering import acts_plainly
 from geodapt.adapters.sites import Site, sites
 from geodapt.errors import InputError
 
@@ -84,6 +85,12 @@ def _check_weights(model: nn.Module, places: Mapping[str, Site]) -> None:
             raise InputError(
                 f"the weight of layer {path} is offloaded, so nothing can be merged into it; use "
                 "the adapters through a gate, or load the model without offloading"
+            )
+        if site.kind != PARAMETER and acts_plainly(site.module) is False:
+            raise InputError(
+                f"layer {path} is a {type(site.module).__name__}, which does more with its weight "
+                "than a plain layer, so that merging would not give what a gate gives; use the "
+                "adapters through a gate"
             )
         others = [owner for owner in owners[id(weight)] if owner is not site.module]
         if others:

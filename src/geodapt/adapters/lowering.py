@@ -5,10 +5,12 @@ on the patches that its kernel sees. So every way of applying factors to rows se
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from transformers.pytorch_utils import Conv1D
 
 from geodapt.adapters.sites import CONVOLUTIONS
 from geodapt.errors import InputError
@@ -45,13 +47,14 @@ def check_lowering(layer: nn.Module, path: str, name: str) -> None:
         layer.groups > 1
         or any(step > 1 for step in layer.dilation)
         or layer.padding_mode != "zeros"
+        or not acts_plainly(layer)
     ):
         raise InputError(
-            f"adapter '{name}' targets {path}, a convolution with groups, dilation or a padding "
-            "other than zeros, for which PEFT's factors are no update of its weight; leave it out "
-            "of the targets"
+            f"adapter '{name}' targets {path}, a convolution with groups, dilation, a padding "
+            "other than zeros or a forward of its own, for which PEFT's factors are no update of "
+            "its weight; leave it out of the targets"
         )
-    if isinstance(layer, nn.Embedding) and not looks_up(layer):
+    if isinstance(layer, nn.Embedding) and (layer.max_norm or not acts_plainly(layer)):
         raise InputError(
             f"adapter '{name}' targets {path}, a {type(layer).__name__}, which does more than "
             "look up rows of its weight, so that an update of the weight cannot be added to its "
@@ -60,17 +63,38 @@ def check_lowering(layer: nn.Module, path: str, name: str) -> None:
 
 
 @torch.no_grad()
-def looks_up(layer: nn.Embedding) -> bool:
-    """Whether an embedding's output is the rows of its weight, times :func:`multiplier`."""
-    ids = torch.arange(min(layer.num_embeddings, 4), device=layer.weight.device)[None]
-    if layer.max_norm is not None:
-        return False
+def acts_plainly(layer: nn.Module) -> bool | None:
+    """Whether a layer's output is what its weight and bias say: ``W x + b``.
+
+    A subclass may scale its weight or its output, look up by something else than what it is
+    given, or pad; a weight's update is then another one of the output. Seen on a small input;
+    None for a layer that takes more than that.
+    """
+    own: Any = type(layer).forward
+    if own in (kind.forward for kind in (nn.Linear, Conv1D, nn.Embedding, *CONVOLUTIONS)):
+        return True
+    twin = object.__new__(type(layer))  # without the wrappers of this layer's forward
+    twin.__dict__.update({k: v for k, v in layer.__dict__.items() if k != "forward"})
+    weight: Any = layer.weight
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(layer, nn.Embedding):
+        x = torch.arange(min(layer.num_embeddings, 4), device=weight.device)[None]
+        wanted = weight[x] * multiplier(layer)
+    elif isinstance(layer, CONVOLUTIONS):
+        shape = (1, layer.in_channels, *(4 * size for size in layer.kernel_size))
+        x = torch.randn(shape, generator=generator).to(weight)
+        wanted = next(k for k in CONVOLUTIONS if isinstance(layer, k)).forward(twin, x)  # type: ignore[arg-type]
+    else:
+        x = torch.randn(2, layer.in_features, generator=generator).to(weight)  # type: ignore[call-overload]
+        wanted = nn.functional.linear(x, weight, layer.bias)  # type: ignore[arg-type]
     try:
-        found = layer(ids)
-    except Exception:  # whatever it takes, it is not only ids
+        found = own(twin, x)
+    except Exception:  # it takes something else, or more
+        return None
+    if not isinstance(found, Tensor) or found.shape != wanted.shape:
         return False
-    wanted = layer.weight[ids] * multiplier(layer)
-    return found.shape == wanted.shape and torch.allclose(found, wanted.to(found.dtype))
+    tolerance = 10 * torch.finfo(wanted.dtype).eps
+    return torch.allclose(found, wanted.to(found.dtype), rtol=tolerance, atol=tolerance)
 
 
 def multiplier(layer: nn.Module) -> float:
