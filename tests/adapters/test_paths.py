@@ -257,7 +257,41 @@ def test_another_family_is_refused(tmp_path):
         build("LlamaForCausalLM", T.LlamaConfig(**SMALL)),
         tmp_path / "a",
         target_modules=["q_proj"],
+        task_type="CAUSAL_LM",
     )
     gpt = build("GPT2LMHeadModel", T.GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4))
     with pytest.raises(InputError, match="does not have as a linear layer"):
         AdapterBank(gpt).load("a", tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("RobertaModel", "BertModel"),
+        ("RobertaForMaskedLM", "BertModel"),
+        ("ElectraModel", "BertForSequenceClassification"),
+        ("BertForMaskedLM", "ElectraForSequenceClassification"),
+    ],
+)
+def test_another_family_whose_layers_are_named_alike_is_refused(source, target, tmp_path):
+    configs = {
+        "Bert": T.BertConfig(**SMALL),
+        "Robe": T.RobertaConfig(**SMALL),
+        "Elec": T.ElectraConfig(**SMALL, embedding_size=32),
+    }
+    for task in (None, "FEATURE_EXTRACTION"):  # with the class in the configuration and without
+        trained(
+            build(source, configs[source[:4]]),
+            tmp_path / "a",
+            target_modules=["query"],
+            task_type=task,
+        )
+        bank = AdapterBank(build(target, configs[target[:4]]))
+        if task and source.endswith("Model") and target.endswith("Model"):
+            bank.load("a", tmp_path / "a")  # nothing tells them apart
+            continue
+        if task and source == "ElectraModel":
+            bank.load("a", tmp_path / "a")
+            continue
+        with pytest.raises(InputError, match=r"was trained on|does not have as a linear"):
+            bank.load("a", tmp_path / "a")

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from geodapt.adapters import model_class
 from geodapt.adapters.adapter import Adapter
@@ -73,6 +74,7 @@ def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
     that its configuration targets, or when a head of its own is not one for this base.
     """
     adapter = current(model, name, adapter)
+    _check_family(model, name, adapter)
     layers = matrices(sites(model))
     shapes = {path: (f.A.shape[1], f.B.shape[0]) for path, f in adapter.factors.items()}
     naming = find(model, shapes, model_class.trained_on(adapter.config), f"adapter '{name}'")
@@ -99,6 +101,22 @@ def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
     # Two adapters that fit one model object belong to one base, named or not.
     source = replace(adapter, fits=_marks.setdefault(model, uuid.uuid4().hex))
     return Fitted(source.under(paths, heads), source, paths, heads)
+
+
+def _check_family(model: nn.Module, name: str, adapter: Adapter) -> None:
+    """Layers of two families may have the same names and widths, and other weights."""
+    source, mapping = model_class.trained_on(adapter.config), adapter.config.auto_mapping or {}
+    theirs = model_class.family(mapping.get("parent_library"))
+    ours = {
+        model_class.family(type(part).__module__)
+        for part in model.modules()
+        if isinstance(part, PreTrainedModel)
+    } - {None}
+    if theirs and ours and theirs not in ours and not model_class.holds_others(str(source)):
+        raise InputError(
+            f"adapter '{name}' was trained on a {source}, and this is a {type(model).__name__}; "
+            "load the base that it was trained on"
+        )
 
 
 def _check_lacking(

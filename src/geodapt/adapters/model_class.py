@@ -63,6 +63,17 @@ def task_heads(model: nn.Module) -> list[str]:
     return [name for name, part in parts.items() if name != base and part.state_dict()]
 
 
+def family(module: object) -> str | None:
+    """The transformers package that a class's module is in: bert, clip, gpt2, ...; else None."""
+    match = re.match(r"transformers\.models\.((?:deprecated\.)?\w+)", str(module))
+    return match[1] if match else None
+
+
+def holds_others(name: str) -> bool:
+    """Whether a class may hold models of other families, as LLaVA holds a Llama."""
+    return re.search(r"ForConditionalGeneration|EncoderDecoder|DualEncoder", name) is not None
+
+
 def has_task(config: LoraConfig, model: nn.Module) -> bool:
     """Whether the model is of a class that a configuration's task stands for."""
     return type(model).__name__ in TASKS.get(str(config.task_type or ""), ())

@@ -6,6 +6,7 @@ A task head puts a prefix before the base model's own paths (``model.layers.0`` 
 names, so that what is written loads there; a bank translates.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,11 @@ KINDS = (
     {"in": ("encoder",), "out": ("decoder",)},
 )
 """Words in the names of a model's parts and classes that say what they read, and to what end."""
+PART = re.compile(
+    r"(^|_)(model|module|backbone|transformer|encoder|decoder|tower|language|text|vision|visual"
+    r"|image|audio|speech)(_|$)"
+)
+"""Names of parts that say nothing about the family, so that a prefix of them may differ."""
 
 
 @dataclass(frozen=True)
@@ -166,8 +172,9 @@ def _by_ending(paths: Iterable[str], layers: Iterable[str]) -> Iterator[Naming]:
         same = 0
         while same < min(len(head), len(other)) and head[-1 - same] == other[-1 - same]:
             same += 1
-        theirs, ours = ".".join(head[: len(head) - same]), ".".join(other[: len(other) - same])
-        yield Naming(theirs and theirs + ".", ours and ours + ".")
+        theirs, ours = head[: len(head) - same], other[: len(other) - same]
+        if all(PART.search(part) for part in (*theirs, *ours)):
+            yield Naming(*(".".join([*parts, ""]) if parts else "" for parts in (theirs, ours)))
 
 
 def tower(path: str) -> str:
