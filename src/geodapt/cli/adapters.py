@@ -32,9 +32,8 @@ def info(
       geodapt adapters info toys/
       geodapt adapters info toys/ tools/ books/ --picture overlap.html
     """
-    from rich.console import Console
-
     from geodapt.adapters import Adapter
+    from geodapt.console import Console
 
     loaded = {_label(path, paths): Adapter.from_pretrained(path) for path in paths}
     console = Console(markup=False)

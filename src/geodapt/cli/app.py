@@ -14,15 +14,15 @@ from geodapt.cli import adapters
 from geodapt.cli.catalog import cp, ls
 from geodapt.cli.compare import compare
 from geodapt.cli.compress import compress
+from geodapt.cli.endings import Commands
 from geodapt.cli.merge import merge
 from geodapt.cli.probe import probe
 from geodapt.cli.quiet import silence
 from geodapt.cli.run import report, run
-from geodapt.errors import InputError
-from geodapt.processes import is_main_process
 
 app = typer.Typer(
     name="geodapt",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -62,9 +62,4 @@ def main() -> None:
     """Run the command line. What the user can mend ends with status 2 and no traceback."""
     if "--debug" not in sys.argv:
         silence()
-    try:
-        app(prog_name="geodapt")
-    except InputError as error:
-        if is_main_process():
-            typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    app(prog_name="geodapt")

@@ -15,9 +15,9 @@ def ls() -> None:
     Example:
       geodapt ls
     """
-    from rich.console import Console
     from rich.table import Table
 
+    from geodapt.console import Console
     from geodapt.recipes.catalog import packaged
 
     table = Table(box=None, padding=(0, 3, 0, 0))

@@ -87,10 +87,12 @@ def compress(
         "analyse": analyse,
     }
     with quiet(debug):
-        from geodapt.cli.run import show
+        from geodapt.cli.run import resumable, show
         from geodapt.recipes.execution import execute
 
-        results = execute(_recipe(given), out, resume)
+        asked = _recipe(given)
+        with resumable(out):
+            results = execute(asked, out, resume)
         _print(results)
         show(out)
 
@@ -113,10 +115,10 @@ def _recipe(given: dict[str, Any]) -> Any:
 
 
 def _list() -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from geodapt.compress.forms import METHODS
+    from geodapt.console import Console
 
     table = Table("method", "what it does", box=None, padding=(0, 3, 0, 0))
     for name, line in METHODS.items():
@@ -126,8 +128,9 @@ def _list() -> None:
 
 def _print(results: dict[str, Any]) -> None:
     """Each layer's form and error, and the sizes."""
-    from rich.console import Console
     from rich.table import Table
+
+    from geodapt.console import Console
 
     console = Console(markup=False, highlight=False)
     found = results["compression"]

@@ -132,10 +132,10 @@ def _number(text: str) -> float | None:
 
 
 def _list() -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from geodapt.adapters import METHODS
+    from geodapt.console import Console
 
     table = Table(box=None, padding=(0, 3, 0, 0))
     for heading in ("method", "what it does", "options", "source"):
@@ -147,8 +147,9 @@ def _list() -> None:
 
 
 def _report(merged: Any, out: Path, layers: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from geodapt.console import Console
 
     lost = merged.errors
     console = Console(markup=False)
@@ -187,11 +188,11 @@ def _search(
     seed: int,
     same_base: bool,
 ) -> Any:
-    from rich.console import Console
     from rich.table import Table
 
     from geodapt.adapters import AdapterBank, search
     from geodapt.adapters.evaluation import METRICS, evaluator
+    from geodapt.console import Console
 
     rows = _rows(data)
     model, tokenizer = _base(loaded, base, causal=metric != "accuracy")

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import typer
-
 from geodapt.errors import InputError, InputWarning
 
 # Read by the libraries when they are imported, which the commands do late.
@@ -49,7 +47,7 @@ def _tell(message: Warning | str, category: type[Warning], *where: Any, **how: A
 
 @contextmanager
 def quiet(debug: bool) -> Iterator[None]:
-    """Silence the libraries' chatter in the block, and end on Ctrl-C with status 130.
+    """Silence the libraries' chatter in the block.
 
     With ``debug`` nothing is silenced, and an :class:`InputError` shows its traceback.
     """
@@ -61,5 +59,3 @@ def quiet(debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         raise
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None

@@ -1,6 +1,8 @@
 """``geodapt run`` and ``geodapt report``: from a recipe to its results and their page."""
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -60,17 +62,20 @@ def run(
 
         out = given(out) if out else child(Path("runs"), loaded.name)
         join_processes()
-        try:
+        with resumable(out):
             execute(loaded.recipe, out, resume)
-        except KeyboardInterrupt:
-            if is_main_process():
-                typer.echo(f"\nstopped; {_go_on(out)}", err=True)
-            raise
-        except Exception as error:
-            error.add_note(_go_on(out))
-            raise
         if is_main_process():
             show(out)
+
+
+@contextmanager
+def resumable(out: Path) -> Iterator[None]:
+    """Adds to whatever ends the block early how its run can go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, Exception) as error:
+        error.add_note(_go_on(out))
+        raise
 
 
 def _go_on(out: Path) -> str:

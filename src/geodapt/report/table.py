@@ -5,10 +5,10 @@ from itertools import pairwise
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from geodapt.console import Console
 from geodapt.report.chains import Retrieved, read_chains
 from geodapt.report.columns import Column
 from geodapt.report.rows import Row, columns_of, read_rows

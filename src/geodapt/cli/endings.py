@@ -1,0 +1,86 @@
+"""How a command ends: what the user can mend is a line, never a traceback."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from geodapt.errors import InputError, visible
+from geodapt.processes import is_main_process
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends like Ctrl-C, so that what was begun is put away."""
+
+
+class Commands(TyperGroup):
+    """All commands, ending by :func:`ending`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with ending():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Status 2 for what can be mended, 130 after Ctrl-C, 143 after SIGTERM.
+
+    Besides :class:`InputError` this is what the system refuses: a full disk, no permission.
+    """
+    try:
+        with _stoppable():
+            yield
+    except InputError as error:
+        _end(f"error: {error}", 2)
+    except KeyboardInterrupt as error:
+        note = "; ".join(["stopped", *getattr(error, "__notes__", ())])
+        _end(f"\n{note}", 143 if isinstance(error, Terminated) else 130)
+    except EOFError as error:  # which click would take for a closed terminal
+        raise RuntimeError("something that was read ended too early") from error
+    except BrokenPipeError:
+        raise
+    except (OSError, RuntimeError) as error:
+        reason = _refusal(error)
+        if reason is None or "--debug" in sys.argv:
+            raise
+        notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
+        _end(f"error: {reason}{notes}", 2)
+
+
+def _refusal(error: OSError | RuntimeError) -> str | None:
+    """What the system refused, in a line; None for what is a fault of the program."""
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error).strip().split("\n")[0] or type(error).__name__
+        return f"{os.fsdecode(error.filename)}: {reason}" if error.filename else reason
+    if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
+        return "a file could not be written to its end; is the disk full?"
+    return None
+
+
+def _end(text: str, status: int) -> NoReturn:
+    if is_main_process():
+        typer.echo(visible(text), err=True)
+    raise typer.Exit(status) from None
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM raises :class:`Terminated` in the block."""
+
+    def stop(*_: Any) -> NoReturn:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

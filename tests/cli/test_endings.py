@@ -1,0 +1,136 @@
+"""How commands end: full disks, missing rights, signals, and names that would steer a terminal."""
+
+import errno
+import io
+import os
+import re
+import signal
+import sys
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from geodapt.cli.endings import Terminated, ending
+from geodapt.console import Console
+from geodapt.errors import InputError
+
+
+def ended(capsys, error) -> tuple[int, str]:
+    with pytest.raises(typer.Exit) as stopped, ending():
+        raise error
+    return stopped.value.exit_code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), "a/b: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", b"a"), "a: Permission denied"),
+        (FileExistsError(errno.EEXIST, "File exists", "a"), "a: File exists"),
+        (OSError("the hub is away\nmore"), "the hub is away"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0"), "is the disk full?"),
+        (InputError("unknown key 'x\x1b]0;pwned\x07'"), "unknown key 'x\\x1b]0;pwned\\x07'"),
+        (
+            OSError(errno.ENOENT, "No such file", "a\x1b[2Jb\udcff"),
+            "a\\x1b[2Jb\\udcff: No such file",
+        ),
+    ],
+)
+def test_what_can_be_mended_is_one_line(capsys, error, said):
+    code, err = ended(capsys, error)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.rstrip().endswith(said)
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), RuntimeError("a bug"), BrokenPipeError()])
+def test_a_fault_of_the_program_keeps_its_traceback(error):
+    with pytest.raises(type(error)), ending():
+        raise error
+
+
+def test_an_early_end_of_file_is_no_abort():
+    with pytest.raises(RuntimeError, match="ended too early"), ending():
+        raise EOFError
+
+
+def test_signals_end_with_their_status_and_how_to_go_on(capsys):
+    interrupted = KeyboardInterrupt()
+    interrupted.add_note("go on with: geodapt run")
+    assert ended(capsys, interrupted) == (130, "\nstopped; go on with: geodapt run\n")
+    assert ended(capsys, Terminated()) == (143, "\nstopped\n")
+    before = signal.getsignal(signal.SIGTERM)
+
+    def terminate():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    with pytest.raises(typer.Exit) as stopped, ending():
+        terminate()
+    assert stopped.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_says_how_to_go_on(tiny, start, stop):
+    process = start("run", "tiny.yaml", "pause=0.2", "training.epochs=100", "--out", "out")
+    while not Path("out/metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(stop)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[stop]
+    assert err.splitlines()[-1] == (
+        "stopped; out is usable; go on with: geodapt run out/config.yaml --out out --resume"
+    )
+    assert not Path("out/work/.holder.json").exists()
+
+
+def test_a_full_disk_is_one_line(tiny, geodapt, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "out/metrics.jsonl")
+
+    monkeypatch.setattr("geodapt.runs.RunFolder.log", full)
+    done = geodapt("run", "tiny.yaml", "--out", "out")
+    assert done.code == 2
+    assert done.err.splitlines()[-2:] == [
+        "error: out/metrics.jsonl: No space left on device",
+        "out is usable; go on with: geodapt run out/config.yaml --out out --resume",
+    ]
+
+
+HOSTILE = "a\x1b]0;pwned\x07b\x9b31m\u202ec"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_tables_show_control_characters(terminal):
+    table = Table(title=HOSTILE)
+    table.add_column(HOSTILE)
+    table.add_row(HOSTILE)
+    table.add_row(Text(HOSTILE))
+    out = io.StringIO()
+    with redirect_stdout(out):
+        console = Console(force_terminal=terminal, width=200)
+        console.print(table)
+        console.print(HOSTILE, markup=False, highlight=False)
+        console.print(Text(HOSTILE, "bold"))
+    written = out.getvalue()
+    for control in ("\x1b]", "\x07", "\x9b", "\u202e"):
+        assert control not in written
+    assert written.count("\\x1b]0;pwned") == 6
+
+
+def test_only_one_console_prints():
+    source = Path(sys.modules["geodapt"].__file__).parent
+    found = [
+        str(path.relative_to(source))
+        for path in source.rglob("*.py")
+        if re.search(r"from rich.console import .*\bConsole\b|from rich import", path.read_text())
+    ]
+    assert found == ["console.py"]
