@@ -88,6 +88,7 @@ def test_the_model_it_leaves_is_the_one_that_was_measured(ran, world, name):
 
 
 def test_perplexity_is_that_of_one_row_after_the_other(ran, world):
+    assert "geodapt.helm" in (ran / "model" / "README.md").read_text()
     model = AutoModelForCausalLM.from_pretrained(ran / "model").double()
     tokenizer = AutoTokenizer.from_pretrained(ran / "model")
     rows = packed(load_corpus(TextSettings(path=str(world / "text"))), tokenizer, 32)["test"]

@@ -184,6 +184,7 @@ def test_a_tuned_model_is_saved_and_loaded(shelf, family, lora, tmp_path):
     assert torch.allclose(loaded.embed(TEXTS), wanted, atol=1e-5)
     assert torch.allclose(loaded.root_points(), roots, atol=1e-5)
     assert loaded.roots.settings == settings
+    assert "RadialModel.load" in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_full_weights_load_in_the_encoders_own_library(shelf, tmp_path):

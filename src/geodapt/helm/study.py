@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from transformers import set_seed
 
+from geodapt.cards import write_card
 from geodapt.data.corpus import load_corpus
 from geodapt.data.corpus.packing import packed
 from geodapt.data.corpus.tokens import tokenizer_for
@@ -88,6 +89,7 @@ class Study:
             with atomic_folder(self.folder / self._model_folder(name)) as temporary:
                 model.save_pretrained(temporary)
                 self.tokenizer.save_pretrained(temporary)
+                self._write_card(name, temporary)
         tested = measure(
             model,
             self.rows["test"],
@@ -100,6 +102,28 @@ class Study:
             "tokens_per_second": self._speed(stage),
             "trainable_parameters": trainable_parameters(model),
         }
+
+    def _write_card(self, name: str, folder: Path) -> None:
+        training, label = self.settings.training, CONTENDERS[name].label
+        rows = training.steps * training.batch_size * training.gradient_accumulation
+        write_card(
+            folder,
+            label,
+            f"A language model ({label}) from scratch, on {self.corpus.name}.",
+            library="transformers",
+            tags=["helm", "text-generation"],
+            facts={
+                "text": self.corpus.name,
+                "rows of tokens": f"{rows} of {self.settings.length}",
+                "learning rate": training.learning_rate,
+                "seed": self.seed,
+            },
+            usage=(
+                "import geodapt.helm  # registers the model\n"
+                "from transformers import AutoModelForCausalLM\n\n"
+                'model = AutoModelForCausalLM.from_pretrained("this folder")'
+            ),
+        )
 
     def _model_folder(self, name: str) -> str:
         """``model`` for the run's first model, ``models/NAME`` for the others."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from geodapt.adapters import AdapterBank, Mix
 from geodapt.adapters.settings import LoraSettings
 from geodapt.adapters.targets import choose
+from geodapt.cards import write_card
 from geodapt.errors import InputError
 from geodapt.files import read_json, read_tensors, write_json, write_tensors
 from geodapt.metrics import retrieve_chains
@@ -168,6 +169,23 @@ class RadialModel(nn.Module):
         lasting = str(location.absolute()) if Path(base).expanduser().is_dir() else base
         tune: Literal["full", "lora"] = "full" if self.bank is None else "lora"
         saved = SavedRadial(base=lasting, tune=tune, root=self.roots.settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_card(
+            folder,
+            "Radial embeddings",
+            "An encoder tuned so that general concepts lie near a root and specific ones far from "
+            "it, along one direction.",
+            base=base,
+            relation="adapter" if self.bank is not None else "finetune",
+            tags=["radial-embeddings", "hierarchy"],
+            facts={"tuned": tune, "root": saved.root.kind, "roots": saved.root.count},
+            usage=(
+                "from geodapt.radial import RadialModel\n\n"
+                'model = RadialModel.load("this folder")\n'
+                'index = model.index(["animal", "goat", "a goat eating leaves"])\n'
+                'model.retrieve(["a goat"], index)'
+            ),
+        )
         if self.bank is not None:
             self.bank.save(NAME, folder / ADAPTER)
         else:
