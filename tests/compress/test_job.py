@@ -1,5 +1,6 @@
 """The recipe and the command: what they write, refuse, and go on with."""
 
+import html
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import geodapt
 from geodapt.adapters import AdapterBank
 from geodapt.compress import job as job_module
 from geodapt.compress import load
+from geodapt.compress.originals import load_original
 from geodapt.compress.recipe import CompressRecipe
 from geodapt.compress.texts import calibration_texts, measured_texts
 from geodapt.errors import InputError
@@ -62,6 +64,12 @@ def test_a_run_leaves_a_model_that_loads_and_its_figures(world, tmp_path, model,
     torch.testing.assert_close(output(loaded, ids), output(original, ids), atol=0.8, rtol=0.5)
     page = write_report(tmp_path / "out").read_text()
     assert "linear layers with" in page
+    assert "passages of the texts in texts.txt" in results["comparison"]
+    assert results["comparison"] in html.unescape(page)
+    assert found["sentence"] in html.unescape(page)
+    card = (tmp_path / "out/model/README.md").read_text()
+    assert method in card.replace("\\", "")
+    assert model in card
     assert not (tmp_path / "out/work").exists()
 
 
@@ -185,3 +193,16 @@ def test_a_quantized_folder_is_refused(world, tmp_path):
     with pytest.raises(InputError, match="quantized already"):
         execute(CompressRecipe(model=str(tmp_path / "quantized"), method="int4"), tmp_path / "o")
     assert not (tmp_path / "o").exists()
+
+
+def test_the_class_that_a_folder_names_must_be_there(world, tmp_path):
+    shutil.copytree(world / "llama", tmp_path / "odd")
+    config = json.loads((tmp_path / "odd/config.json").read_text())
+    (tmp_path / "odd/config.json").write_text(json.dumps({**config, "architectures": ["pipeline"]}))
+    with pytest.raises(InputError, match="names the model class 'pipeline'"):
+        load_original(str(tmp_path / "odd"), torch.float32)
+
+
+def test_no_pooler_is_made_up(world):
+    model, _ = load_original(str(world / "bert"), torch.float32)  # saved without one
+    assert model.pooler is None

@@ -145,9 +145,10 @@ def _print(results: dict[str, Any]) -> None:
     console.print(
         f"\n{len(found['layers'])} layers, {found['weights']:,} weights: "
         f"{found['bytes_before'] / 2**20:.1f} MB before, {found['bytes'] / 2**20:.1f} MB after, "
-        f"{found['bits_per_weight']:.2f} bits a weight"
+        f"{found['bits_per_weight']:.2f} bits per weight"
     )
     console.print(found["sentence"])
+    console.print(results["comparison"])
     for sentence in (results["analysis"] or {}).get("verdict", []):
         console.print(f"- {sentence}")
     console.print()

@@ -217,8 +217,8 @@ def describe_shares(compressed: int, numbers: int, left: Mapping[str, int]) -> s
     """Which share of a model's numbers was compressed, and which were left, in a sentence."""
     kinds = sorted(left.items(), key=lambda entry: -entry[1])
     named = ", ".join(f"{kind} {count / numbers:.2%}" for kind, count in kinds)
-    return f"compressed {compressed / numbers:.2%} of the model's {numbers:,} numbers" + (
-        f"; left as they are: {named}" if named else ""
+    return f"Compressed {compressed / numbers:.2%} of the model's {numbers:,} numbers" + (
+        f"; left as they are: {named}." if named else "."
     )
 
 

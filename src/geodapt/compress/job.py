@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from geodapt.cards import short
 from geodapt.compress import measures
 from geodapt.compress.analysis import analyse_layer
 from geodapt.compress.budget import Option
@@ -33,7 +34,7 @@ from geodapt.compress.layers import survey, weight_of
 from geodapt.compress.originals import load_original
 from geodapt.compress.storage import load, save
 from geodapt.compress.svd import Whitening
-from geodapt.compress.texts import calibration_texts, measured_texts
+from geodapt.compress.texts import calibration_texts, described, measured_on, measured_texts
 from geodapt.compress.verdict import verdict
 from geodapt.compress.weights import Compressed, put_together, take_apart
 from geodapt.files import read_tensors, write_tensors
@@ -80,7 +81,7 @@ class Job:
             for number, (path, report) in enumerate(zip(self.layers, reports, strict=True))
         }
         install(self.model, self.layers, weights)
-        save(self.model, self.folder / "model", self.untouched_tokenizer)
+        save(self.model, self.folder / "model", self.untouched_tokenizer, self._facts(reports))
         self.model = load(self.folder / "model")
         after = self.folder.stage("after", lambda work: self._measure(embeddings))
         return self._results(before, after, reports, analysis)
@@ -200,6 +201,36 @@ class Job:
         out_features, in_features = report["shape"]
         return put_together(parts, form, (out_features, in_features), self.model.dtype)
 
+    def _facts(self, reports: list[dict[str, Any]]) -> dict[str, Any]:
+        """How the model was made, for its card."""
+        recipe = self.recipe
+        size = sum(report["bytes"] for report in reports)
+        return {
+            "base": recipe.model,
+            "method": recipe.method,
+            "bits per weight of the layers": 8 * size / count_weights(self.layers),
+            "adapter merged before": recipe.adapter and short(recipe.adapter),
+            "calibrated on": recipe.calibrate and described(recipe.calibrate),
+            "seed": recipe.seed if recipe.calibrate else None,
+        }
+
+    def _comparison(self, before: dict[str, Any], after: dict[str, Any]) -> str:
+        """What compression did to the figures, in a sentence."""
+        if "perplexity" in after:
+            change = after["perplexity"] / before["perplexity"] - 1
+            said = (
+                f"Perplexity is {before['perplexity']:.2f} for the full model and "
+                f"{after['perplexity']:.2f} compressed ({change:+.1%}; lower is better)"
+            )
+        else:
+            said = (
+                f"The cosine similarities of the texts agree with the full model's by a rank "
+                f"correlation of {after['cosine_agreement']:.3f}; the second half of a text is "
+                f"found by its first in {before['hit_at_1']:.1%} of the cases by the full model, "
+                f"in {after['hit_at_1']:.1%} compressed"
+            )
+        return f"{said}. Measured on {measured_on(self.recipe, len(self.held_out))}."
+
     def _results(
         self,
         before: dict[str, Any],
@@ -217,9 +248,10 @@ class Job:
             "recipe": self.recipe.recipe,
             "title": self.recipe.title or f"{self.recipe.model}, {self.recipe.method}",
             "base": self.recipe.model,
+            "comparison": self._comparison(before, after),
             "rows": [
-                {"method": "before", "label": "before", "size_mb": whole / 2**20, **before},
-                {"method": "compress", "label": "after", "size_mb": file / 2**20, **after},
+                {"method": "before", "label": "Full model", "size_mb": whole / 2**20, **before},
+                {"method": "compress", "label": "Compressed", "size_mb": file / 2**20, **after},
             ],
             "compression": {
                 "method": self.recipe.method,
@@ -231,6 +263,7 @@ class Job:
                 "bytes": small,
                 "bits_per_weight": 8 * small / weights,
                 "calibrated": bool(self.calibration),
+                "measured_on": measured_on(self.recipe, len(self.held_out)),
                 "layers": reports,
             },
             "analysis": analysis,

@@ -4,23 +4,49 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from safetensors import safe_open
 
 from geodapt.adapters import AdapterBank
 from geodapt.errors import InputError
 from geodapt.files import read_json
 from geodapt.models import load_base, locate
 
+SINGLE = "model.safetensors"
+
 
 def load_original(name: str, dtype: torch.dtype, adapter: str | None = None) -> tuple[Any, Any]:
     """The model and its tokenizer; raises :class:`InputError` for one that is quantized already."""
     _require_dense(name)
+    model: Any
     model, tokenizer = load_base(name, dtype, head=True)
+    named = model.config.architectures
+    if named and type(model).__name__ not in named:
+        raise InputError(
+            f"{name} names the model class {named[0]!r} in its config.json, which transformers "
+            "does not have, so that its head would be lost; name its class under 'architectures'"
+        )
+    if getattr(model, "pooler", None) is not None and not _has_pooler(locate(name)):
+        model.pooler = None  # transformers would have drawn it at random
     if adapter is not None:
         bank = AdapterBank(model)
         bank.load("merged", adapter)
         bank.merge_into_base({"merged": 1.0})
         bank.remove("merged")  # takes the bank's hands off the layers
     return model, tokenizer
+
+
+def _has_pooler(location: str) -> bool:
+    """Whether the weights hold a pooler."""
+    files = sorted(Path(location).glob("*.safetensors"))
+    if not files and isinstance(found := try_to_load_from_cache(location, SINGLE), str):
+        files = [Path(found)]
+    return not files or any("pooler" in key for file in files for key in _keys(file))
+
+
+def _keys(file: Path) -> list[str]:
+    with safe_open(file, framework="pt") as tensors:
+        return list(tensors.keys())
 
 
 def _require_dense(name: str) -> None:

@@ -11,11 +11,13 @@ layers are all plain int8 is written as torchao's, which transformers reads by i
 """
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 
+from geodapt.cards import short, write_card
 from geodapt.compress import torchao_format
 from geodapt.compress.quantizer import METHOD, CompressionQuantizer, attach
 from geodapt.errors import InputError
@@ -26,10 +28,16 @@ FORMATS = (CompressionQuantizer, torchao_format.Quantizer)
 OURS = ("geodapt.helm",)  # register their configurations with transformers when imported
 
 
-def save(model: PreTrainedModel, folder: Path | str, tokenizer: Any = None) -> None:
+def save(
+    model: PreTrainedModel,
+    folder: Path | str,
+    tokenizer: Any = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
     """Write a compressed model, atomically, for :func:`load` and ``from_pretrained``.
 
-    Raises :class:`InputError` when no layer of the model is compressed.
+    ``facts`` say in its card how it was made; ``base`` among them is the model's name. Raises
+    :class:`InputError` when no layer of the model is compressed.
     """
     if not isinstance(model, PreTrainedModel):
         raise InputError(
@@ -43,6 +51,7 @@ def save(model: PreTrainedModel, folder: Path | str, tokenizer: Any = None) -> N
         model.save_pretrained(inside, save_original_format=False)
         if tokenizer is not None:
             tokenizer.save_pretrained(inside)
+        _write_card(model, inside, Path(folder).name, dict(facts or {}))
 
 
 def describe(model: PreTrainedModel) -> None:
@@ -120,3 +129,24 @@ def _require_whole(folder: Path, info: dict[str, Any]) -> None:
                 f"the weights in {folder} {problem} tensor '{names[0]}'; the folder is incomplete "
                 "or mixes two models: compress the model again"
             )
+
+
+def _write_card(model: PreTrainedModel, folder: Path, name: str, facts: dict[str, Any]) -> None:
+    base = facts.pop("base", None) or model.config.name_or_path or None
+    torchao = isinstance(model.hf_quantizer, torchao_format.Quantizer)
+    needs = "import geodapt.compress  # from_pretrained then reads this folder\n"
+    write_card(
+        folder,
+        f"{short(base)}, compressed" if base else f"A compressed {type(model).__name__}",
+        "Its layers' weights are 8-bit integers of torchao."
+        if torchao
+        else "Its layers' weights are integers, low-rank factors, or both. transformers refuses "
+        "the folder unless geodapt.compress is imported.",
+        base=base,
+        relation="quantized",
+        library="transformers",
+        tags=["compressed"],
+        facts={"class": type(model).__name__, **facts},
+        usage=("" if torchao else needs) + f"from transformers import {type(model).__name__}\n"
+        f'model = {type(model).__name__}.from_pretrained("{name}")',
+    )

@@ -12,8 +12,8 @@ def verdict(layers: Sequence[dict[str, Any]]) -> list[str]:
     """Sentences, each made from the figures of all layers (medians)."""
     said = [_variance(layers), _in_steps(layers), _structure(layers), _distribution(layers)]
     if all(layer["kinds"]["svd"]["output_error"] is not None for layer in layers):
-        said += [_outputs(layers), _aim(layers)]
-    return [sentence for sentence in said if sentence]
+        said = [_outputs(layers), _aim(layers), *said]
+    return said
 
 
 def median(layers: Sequence[dict[str, Any]], kind: str, *keys: str) -> float:
@@ -40,10 +40,10 @@ def _variance(layers: Sequence[dict[str, Any]]) -> str:
     equal = max(rows["int"], columns["int"]) < 1.25
     fairer = all(side["int"] < side["svd"] for side in (rows, columns))
     lead = (
-        "The variance of the integers' error is the same everywhere, as claimed."
+        "The integers' error is as large in every row and column"
         if equal
-        else "The variance of the integers' error is not the same everywhere"
-        + (", but nearer to it than the SVD's." if fairer else ", and no nearer to it.")
+        else "The integers' error is larger in some rows or columns than in others"
+        + (", though less so than the SVD's" if fairer else ", and no less so than the SVD's")
     )
     shown = [
         f"{side}: "
@@ -51,7 +51,7 @@ def _variance(layers: Sequence[dict[str, Any]]) -> str:
         + f", chance {median(layers, 'int', side, 'shuffled'):.2f}"
         for side in ("rows", "columns")
     ]
-    return f"{lead} Variances, 90th percentile over 10th; of {'; of '.join(shown)}."
+    return f"{lead} (variances, 90th percentile over 10th; {'; '.join(shown)})."
 
 
 def _in_steps(layers: Sequence[dict[str, Any]]) -> str:
@@ -61,11 +61,12 @@ def _in_steps(layers: Sequence[dict[str, Any]]) -> str:
     normal = median(layers, "int", "in_steps", "normal", "distance")
     std = median(layers, "int", "in_steps", "std")
     holds = rows / chance < 1.25 and uniform < normal
-    lead = "Measured in each group's own step, it is" if holds else "Even in steps it is not quite"
+    lead = "In units of each group's rounding step it is" + ("" if holds else " not quite")
     return (
-        f"{lead} uniform: spread {std:.3f} steps (uniform rounding {1 / math.sqrt(12):.3f}), "
-        f"Kolmogorov distance {uniform:.3f} from uniform and {normal:.3f} from normal, rows' "
-        f"variances {rows:.2f} (chance {chance:.2f})."
+        f"{lead} spread evenly, as rounding errors are: standard deviation {std:.3f} steps (even "
+        f"rounding {1 / math.sqrt(12):.3f}), Kolmogorov distance {uniform:.3f} from a uniform "
+        f"distribution and {normal:.3f} from a normal one, rows' variances {rows:.2f} (chance "
+        f"{chance:.2f})."
     )
 
 
@@ -74,13 +75,12 @@ def _structure(layers: Sequence[dict[str, Any]]) -> str:
     noise = median(layers, "svd", "effective_rank_shuffled")
     gap = noise - share["svd"]
     lead = (
-        "The SVD's error is structured in its spectrum"
+        "The SVD's error lies in part of the directions, as a sum of rank-one matrices does"
         if gap > 0.1
-        else "The SVD's error is a sum of so many small rank-one terms that its spectrum is hardly "
-        "told from noise"
+        else "The SVD's error lies in nearly all directions, like noise"
     )
     return (
-        f"{lead}: effective rank {share['svd']:.0%} of full, integers {share['int']:.0%}, the "
+        f"{lead}: effective rank {share['svd']:.0%} of full, integers' {share['int']:.0%}, the "
         f"SVD's entries in random places {noise:.0%}."
     )
 
@@ -101,21 +101,22 @@ def _outputs(layers: Sequence[dict[str, Any]]) -> str:
     errors = {k: median(layers, k, "output_error") for k in KINDS}
     best = min(errors, key=lambda kind: errors[kind])
     return (
-        f"At equal size, {KINDS[best]} lose{'s' if best == 'svd' else ''} least of the layers' "
-        "outputs on real inputs: "
+        f"At equal size, {KINDS[best]} change{'s' if best == 'svd' else ''} the layers' outputs "
+        "least on the calibration texts: "
         + ", ".join(f"{KINDS[k]} {error:.2%}" for k, error in errors.items())
-        + " of their energy."
+        + " of their energy is lost."
     )
 
 
 def _aim(layers: Sequence[dict[str, Any]]) -> str:
     aim = {k: median(layers, k, "alignment") for k in KINDS}
     lead = (
-        "The SVD keeps its error out of the inputs' way"
+        "The SVD errs mostly in directions that the inputs hardly have"
         if aim["svd"] < 0.8
-        else "The SVD's error meets the inputs much as one without direction would"
+        else "The SVD's error affects the outputs as much as random noise of its size"
     )
     return (
-        f"{lead}: what each does to the outputs, over what an error of its size without direction "
-        "would do, is " + ", ".join(f"{KINDS[k]} {value:.2f}" for k, value in aim.items()) + "."
+        f"{lead}: the change of the outputs, over that by random noise of the same size, is "
+        + ", ".join(f"{KINDS[k]} {value:.2f}" for k, value in aim.items())
+        + "."
     )

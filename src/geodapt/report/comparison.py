@@ -31,7 +31,7 @@ def section(run: Run) -> Section | None:
         tested = (run.results.get("data") or {}).get("test")
         first = judged[0]
         context |= {
-            "sentence": verdict(rows, first, system),
+            "sentence": run.results.get("comparison") or verdict(rows, first, system),
             "resolution": _resolution(first, tested),
             "metric": first.label,
             "figure": _bars(rows, first, system, tested),

@@ -11,6 +11,7 @@ from geodapt.report.figures import ACCENT, LINES, QUIET, SURFACE, plain, style
 from geodapt.report.rows import parse
 from geodapt.report.section import Run, Section
 
+LEFT = "Embeddings, norms, biases and the output embedding stay as they were."
 NAMES = {"svd": "SVD", "int": "Integers", "lowrank_plus_int": "Integers and low rank"}
 
 
@@ -32,6 +33,8 @@ class Compression(BaseModel):
     bytes: int
     bits_per_weight: float
     calibrated: bool
+    sentence: str = ""
+    """Which share of the model's numbers is compressed, and what is left."""
     layers: list[Layer]
 
 
@@ -62,8 +65,7 @@ def layers(run: Run) -> Section | None:
             "sentence": (
                 f"{len(found.layers)} linear layers with {found.weights:,} weights took "
                 f"{found.bytes_before / 2**20:.1f} MB and take {found.bytes / 2**20:.1f} MB, "
-                f"{found.bits_per_weight:.2f} bits a weight. Embeddings, norms, biases and the "
-                "output embedding stay as they were."
+                f"{found.bits_per_weight:.2f} bits per weight. {found.sentence or LEFT}"
             ),
             "calibrated": found.calibrated,
             "figure": _by_layer(found),
