@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from geodapt.errors import InputError
+from geodapt.paths import regular
 
 LARGEST = 16_000_000
 """Bytes of a header: those of about 100,000 tensors."""
@@ -34,9 +35,7 @@ def read_header(path: Path) -> Header:
     Raises :class:`InputError` when the file is missing, or its header is cut short, too large or
     of another form.
     """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist")
-    size = path.stat().st_size
+    size = regular(path).stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaModel
 
-from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Route
+from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Route, peft_format
 from geodapt.adapters.adapter import configure
 from geodapt.errors import InputError
 from geodapt.files import hash_tensors
@@ -54,6 +54,55 @@ def test_saving_beside_other_files_leaves_them_alone(folder, tmp_path):
     (tmp_path / "mine" / "notes.txt").write_text("kept")
     Adapter.from_pretrained(folder).save_pretrained(tmp_path / "mine")
     assert (tmp_path / "mine" / "notes.txt").read_text() == "kept"
+
+
+@pytest.mark.parametrize("place", ["folder", "link"])
+def test_saving_over_an_adapter_is_all_or_nothing(folder, tmp_path, monkeypatch, place):
+    old = Adapter.from_pretrained(folder)
+    new = Adapter({k: f._replace(scale=f.scale * 2) for k, f in old.factors.items()}, old.config)
+    new = Adapter(new.factors, configure(new.factors, new))
+    target = folder
+    if place == "link":
+        target = tmp_path / "link"
+        target.symlink_to(folder)
+    (folder / "more").mkdir()
+    (folder / "more" / "notes.txt").write_text("kept")
+    for name in ("write_tensors", "write_json", "_write_card"):  # killed at each
+
+        def killed(*_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(peft_format, name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                new.save_pretrained(target)
+        assert Adapter.from_pretrained(target).sha256 == old.sha256
+    new.save_pretrained(target)
+    assert Adapter.from_pretrained(target).sha256 == new.sha256
+    assert (folder / "more" / "notes.txt").read_text() == "kept"
+    assert not list(tmp_path.rglob("*.unfinished"))
+
+
+def test_saving_into_the_working_folder_leaves_no_mixture(folder, monkeypatch):
+    """A process's own folder cannot be exchanged under it."""
+    monkeypatch.chdir(folder)
+    old = Adapter.from_pretrained(".")
+    with monkeypatch.context() as patch:
+        patch.setattr(peft_format, "write_json", None)
+        with pytest.raises(TypeError):
+            old.save_pretrained(".")
+    with pytest.raises(InputError, match=r"adapter_config\.json does not exist"):
+        Adapter.from_pretrained(".")
+    old.save_pretrained(".")
+    assert Adapter.from_pretrained(".").sha256 == old.sha256
+
+
+def test_where_an_adapter_cannot_be_written_is_said(folder, tmp_path):
+    adapter = Adapter.from_pretrained(folder)
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "file" / "inside", "/proc/toys", "n" * 300, ""):
+        with pytest.raises(InputError, match=r"is a file|cannot be|is empty"):
+            adapter.save_pretrained(place)
 
 
 REFUSED_CONFIGS = [

@@ -8,8 +8,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedTokenizerFast
 
-from geodapt.adapters import Adapter, merge
+from geodapt.adapters import METHODS, Adapter, merge, peft_format
 from tests.adapters.families import randomise, seeded
+from tests.commands import call
 
 
 @pytest.fixture
@@ -86,6 +87,83 @@ def test_list_names_every_method_with_its_source(geodapt):
     assert "2306.01708" in done.out
 
 
+@pytest.mark.parametrize("width", ["40", "80", "200"])
+def test_nothing_of_the_list_is_cut(geodapt, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", width)
+    words = " ".join(geodapt("merge", "--list").out.split())
+    for method in METHODS.values():
+        for text in (method.name, method.line[1:], method.source, *method.options):
+            assert text in words
+    assert "…" not in words
+
+
+def test_what_a_merge_lost_is_said(geodapt, folders, tmp_path):
+    loaded = [Adapter.from_pretrained(folder) for folder in folders]
+    for method, words in (
+        ("atoms", "it differs from the weighted sum by {:.2f} %"),
+        ("svd", "the cut to this rank lost {:.2f} % of the merged update"),
+        ("cat", "the exact weighted sum"),
+    ):
+        done = geodapt("merge", *folders, "--method", method, "--out", tmp_path / method)
+        merged = merge(loaded, method)
+        assert words.format(100 * merged.error) in done.out.replace("\n", " ")
+        assert (merged.error > 0.01) is (method != "cat")
+
+
+def test_an_adapter_is_replaced_only_when_that_is_said(geodapt, folders, tmp_path):
+    out = tmp_path / "merged"
+    words = ["merge", *folders, "--out", out]
+    assert geodapt(*words).code == 0
+    (out / "notes.txt").write_text("mine")
+    first = Adapter.from_pretrained(out).sha256
+    done = geodapt(*words, "--method", "cat")
+    assert done.code == 2
+    assert "holds an adapter; give another folder, or --force" in done.err
+    assert Adapter.from_pretrained(out).sha256 == first
+    assert geodapt(*words, "--method", "cat", "--force").code == 0
+    assert Adapter.from_pretrained(out).sha256 != first
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("", "a path is empty"),
+        ("/", "holds other files"),
+        (".", "holds other files"),
+        ("A", "holds an adapter"),
+        ("held-out.jsonl", "is a file; give a folder"),
+        ("held-out.jsonl/merged", "is a file; give a folder"),
+        ("/proc/merged", "nothing can be written in /proc"),
+        ("/dev/null", "is a file"),
+        ("n" * 300, "cannot be used: File name too long"),
+        ("n" * 230, "is too long"),
+        ("d/" * 1000 + "merged", "nested too deep"),
+        ("~nosuchuser/merged", "cannot be used"),
+        ("a\0b", "cannot be used"),
+    ],
+)
+def test_where_nothing_can_be_written_is_said_before_any_work(
+    geodapt, folders, texts, tmp_path, monkeypatch, out, message
+):
+    monkeypatch.setattr(peft_format, "read", None)
+    before = sorted(tmp_path.rglob("*"))
+    done = call(tmp_path, "merge", *folders, "--out", out)
+    assert done.code == 2
+    assert message in done.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_huge_weights_write_nothing(geodapt, folders, tmp_path):
+    for method in METHODS:
+        done = geodapt(
+            "merge", *folders, "--method", method, "--weights=1e39,1,1", "--out", tmp_path / "out"
+        )
+        assert done.code == 2
+        assert "overflow in float32" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_atoms_by_calibration(geodapt, folders, texts, tmp_path):
     plain, chosen = tmp_path / "plain", tmp_path / "chosen"
     texts.write_text('{"text": "w1 w1 w1"}\n')  # one direction, so that it matters
@@ -108,7 +186,7 @@ def test_search_leaves_the_best_and_the_table(geodapt, folders, texts, tmp_path,
     assert values == sorted(values, reverse=metric == "accuracy")
     assert f"{values[0]:.5g}" in done.out
     first = Adapter.from_pretrained(out).sha256
-    assert geodapt(*words, "--out", out).code == 0  # nothing left to try
+    assert geodapt(*words, "--out", out).code == 0  # nothing left to try, and the same search
     assert Adapter.from_pretrained(out).sha256 == first
 
 

@@ -2,6 +2,10 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -36,7 +40,9 @@ def factors(rank: int, seed: int) -> Factors:
 
 
 def single(value: Factors) -> Adapter:
-    return Adapter({"w": value}, configure({"w": value}))
+    config = configure({"w": value})
+    config.base_model_name_or_path = "somebody/small"
+    return Adapter({"w": value}, config)
 
 
 @settings(max_examples=40, deadline=None)
@@ -197,6 +203,67 @@ def test_the_search_improves_on_every_default_and_can_be_resumed(tmp_path):
     again, _ = search(adapters, counted, 30, tmp_path, **options)
     assert len(calls) == 31  # nothing was left to try
     assert again.sha256 == best.sha256
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from geodapt.adapters import search
+from tests.adapters.test_comparing import target
+adapters, loss = target()
+calls = []
+def evaluate(adapter):
+    calls.append(1)
+    if len(calls) == {at}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return loss(adapter)
+search(adapters, evaluate, 9, {folder!r}, methods=["linear", "ties", "dare", "svd"], seed=3)
+"""
+
+
+def test_a_search_that_is_killed_ends_with_the_trials_of_one_that_is_not(tmp_path):
+    adapters, loss = target()
+    options = {"methods": ["linear", "ties", "dare", "svd"], "seed": 3}
+    best, wanted = search(adapters, loss, 9, tmp_path / "whole", **options)
+    root = str(Path(__file__).parents[2])
+    code = KILLED.format(root=root, at=3, folder=str(tmp_path / "killed"))
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with pytest.raises(ZeroDivisionError):  # at the third method's own settings, and once more
+        search(adapters, lambda a: 1 / 0, 9, tmp_path / "killed", **options)
+    again, trials = search(adapters, loss, 9, tmp_path / "killed", **options)
+    assert trials == wanted
+    assert {trial.method for trial in trials if trial.number < 4} == set(options["methods"])
+    assert again.sha256 == best.sha256
+    (tmp_path / "killed" / "trials.json").write_text('[{"value": 1}]')
+    with pytest.raises(InputError, match="is not a table of trials"):
+        search(adapters, loss, 9, tmp_path / "killed", **options)
+
+
+def test_a_search_folder_belongs_to_one_question(tmp_path):
+    adapters, loss = target()
+    search(adapters, loss, 2, tmp_path, methods=["linear"], about={"metric": "loss"})
+    for changed, options in (
+        ("seed", {"seed": 1}),
+        ("methods", {"methods": ["svd"]}),
+        ("maximise", {"maximise": True}),
+        ("metric", {"about": {"metric": "perplexity"}}),
+        ("metric", {"about": {}}),
+    ):
+        given = {"methods": ["linear"], "about": {"metric": "loss"}, **options}
+        with pytest.raises(InputError, match=f"holds a search with other {changed}; give another"):
+            search(adapters, loss, 2, tmp_path, **given)
+    with pytest.raises(InputError, match="holds a search with other adapters"):
+        search(adapters[::-1], loss, 2, tmp_path, methods=["linear"], about={"metric": "loss"})
+
+
+def test_merges_whose_value_is_not_finite_come_last(tmp_path):
+    adapters, _ = target()
+    values = iter([math.nan, 3.0, math.inf, *[2.0] * 9])
+    _, trials = search(adapters, lambda a: next(values), 6, tmp_path, methods=["linear", "svd"])
+    assert [trial.value for trial in trials] == [2.0, 2.0, 2.0, 3.0, None, None]
+    with pytest.raises(InputError, match="no merge gave a finite value"):
+        search(adapters, lambda a: math.nan, 2, tmp_path / "b", methods=["linear"])
 
 
 def test_the_search_maximises_when_told(tmp_path):

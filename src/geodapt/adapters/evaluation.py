@@ -49,7 +49,9 @@ def evaluator(
                 if metric == "accuracy":
                     return centroid_accuracy(embed(bank.model, tokenizer, texts), labels)
                 loss = language_loss(bank.model, tokenizer, texts)
-                return math.exp(loss) if metric == "perplexity" else loss
+                if metric == "loss":
+                    return loss
+                return math.exp(loss) if loss < 700 else math.inf  # or NaN
         finally:
             bank.remove("candidate")
 

@@ -1,6 +1,8 @@
 """PEFT's adapter folders: ``adapter_config.json`` beside ``adapter_model.safetensors``."""
 
 import copy
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from geodapt.cards import plain, short, write_card
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
 from geodapt.headers import read_header
+from geodapt.paths import given
 
 LARGEST_CONFIG = 16_000_000
 KEPT = READ | {"fan_in_fan_out", "inference_mode", "ensure_weight_tying"}
@@ -64,14 +67,36 @@ def read(source: str | Path) -> Adapter:
 
 def write(adapter: Adapter, folder: str | Path) -> None:
     """Write an adapter folder; see :meth:`Adapter.save_pretrained`."""
-    folder = Path(folder)
-    if folder.is_file():
+    folder = Path(os.path.realpath(given(folder)))
+    if os.path.lexists(folder) and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder to save the adapter in")
-    if not folder.exists():
-        with atomic_folder(folder) as temporary:
-            _write_files(adapter, temporary, folder.name)
-    else:
-        _write_files(adapter, folder, folder.name)
+    try:
+        if not folder.exists():
+            with atomic_folder(folder) as temporary:
+                _write_files(adapter, temporary, folder.name)
+        elif not (folder / CONFIG).exists():  # then it is none until the configuration is there
+            _write_files(adapter, folder, folder.name)
+        elif folder.samefile(".") or folder.is_mount():  # which cannot be exchanged
+            (folder / CONFIG).unlink()
+            _write_files(adapter, folder, folder.name)
+        else:
+            with atomic_folder(folder) as temporary:
+                shutil.copytree(
+                    folder, temporary, symlinks=True, copy_function=_link, dirs_exist_ok=True
+                )
+                _write_files(adapter, temporary, folder.name)
+    except OSError as error:
+        raise InputError(
+            f"the adapter cannot be written to {folder}: {error.strerror or error}"
+        ) from error
+
+
+def _link(source: str, target: str) -> None:
+    """The same file under another name, or a copy of it where the file system has no links."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def find(source: str | Path) -> Path:

@@ -1,7 +1,8 @@
 """Which merge method, and with which weights? Black-box search over all of it."""
 
+import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.merging import METHODS, merge
 from geodapt.errors import InputError
 from geodapt.extras import missing
-from geodapt.files import write_json
+from geodapt.files import read_json, write_json
+from geodapt.locks import only_user
 from geodapt.progress import bar
 
-JOURNAL, TABLE = "search.journal", "trials.json"
+QUESTION, TABLE = "search.json", "trials.json"
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Trial:
     """One merge that was tried."""
 
     number: int
-    value: float
+    value: float | None
+    """None where the merged model's value was not finite."""
     method: str
     weights: list[float]
     rank: int | None
@@ -37,6 +40,7 @@ def search(
     methods: Sequence[str] | None = None,
     seed: int = 0,
     same_base: bool = False,
+    about: Mapping[str, Any] | None = None,
 ) -> tuple[Adapter, list[Trial]]:
     """The best merge of some adapters, by at most ``budget`` evaluations.
 
@@ -44,18 +48,22 @@ def search(
     al. 2011, through optuna) choose method, weights (-0.5 to 1.5), rank (up to twice the
     largest) and density.
 
-    ``folder`` keeps a journal and, after every trial, the table of all of them as
-    ``trials.json``; a search that was cut short goes on from there.
+    ``folder`` keeps, after every trial, the table of all of them as ``trials.json``. A search that
+    was cut short, at whatever moment, goes on from there and ends with the same trials: what a
+    trial draws depends on its number and on the trials before it alone.
 
     Args:
         evaluate: what a merged adapter is worth, on data held out from training.
         maximise: whether more is better.
+        about: what else the values depend on, such as the metric and the data: a folder of
+            another search is refused.
 
     Returns:
         The best adapter, and all trials, best first.
 
     Raises:
-        InputError: optuna is not installed, or a budget or method that does not exist.
+        InputError: optuna is not installed, a budget or method that does not exist, a folder that
+            another process or another search uses, or no trial with a finite value.
     """
     optuna = _optuna()
     if budget < 1:
@@ -64,39 +72,114 @@ def search(
     for name in names:
         if name not in METHODS:
             raise InputError(f"no merge method '{name}'; there are {', '.join(METHODS)}")
+    merge(adapters, "cat", same_base=same_base)  # says now what would stop the first trial
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    backend = optuna.storages.journal.JournalFileBackend(str(folder / JOURNAL))
-    study = optuna.create_study(
-        study_name="merge",
-        storage=optuna.storages.JournalStorage(backend),
-        direction="maximize" if maximise else "minimize",
-        load_if_exists=True,
-    )
-    done = len(_finished(study))
-    study.sampler = optuna.samplers.TPESampler(seed=seed + done, multivariate=True, group=True)
-    if not study.trials:
-        for name in names:
-            study.enqueue_trial({"method": name, **_defaults(name, adapters)})
-
-    with bar("search", total=budget) as progress:
-        progress.advance(done)
-
-        def objective(trial: Any) -> float:
-            options = suggest(trial, names, adapters)
-            trial.set_user_attr("options", options)
-            return evaluate(merge(adapters, **options, same_base=same_base))
-
-        def after(study: Any, _: Any) -> None:
-            write_json(folder / TABLE, [asdict(trial) for trial in table(study, maximise)])
-            best = table(study, maximise)[0]
-            progress.note(f"best {best.value:.4g} by {best.method}")
+    question = {
+        "adapters": [adapter.sha256 for adapter in adapters],
+        "methods": names,
+        "maximise": maximise,
+        "seed": seed,
+        **(about or {}),
+    }
+    with only_user(folder), bar("search", total=budget) as progress:
+        trials = _begun(folder, question)
+        progress.advance(min(len(trials), budget))
+        for number in range(len(trials), budget):
+            options = _options(optuna, trials, number, names, adapters, maximise, seed)
+            value = evaluate(merge(adapters, **options, same_base=same_base))
+            finite = float(value) if math.isfinite(value) else None
+            trials.append(
+                Trial(
+                    number,
+                    finite,
+                    options["method"],
+                    options["weights"],
+                    options.get("rank"),
+                    options.get("density"),
+                )
+            )
+            write_json(folder / TABLE, [asdict(trial) for trial in ranked(trials, maximise)])
+            best = ranked(trials, maximise)[0]
+            progress.note(f"best {best.value or math.nan:.4g} by {best.method}")
             progress.advance()
+    trials = ranked(trials, maximise)
+    if trials[0].value is None:
+        raise InputError("no merge gave a finite value; is the data in the adapters' language?")
+    return merge(adapters, **arguments(trials[0]), same_base=same_base), trials
 
-        study.optimize(objective, n_trials=max(budget - done, 0), callbacks=[after])
-    trials = table(study, maximise)
-    options = study.best_trial.user_attrs["options"]
-    return merge(adapters, **options, same_base=same_base), trials
+
+def arguments(trial: Trial) -> dict[str, Any]:
+    """The arguments of :func:`merge` that a trial stands for."""
+    found = asdict(trial)
+    return {
+        key: found[key]
+        for key in ("method", "weights", "rank", "density")
+        if found[key] is not None
+    }
+
+
+def ranked(trials: Sequence[Trial], maximise: bool) -> list[Trial]:
+    """Trials, best first; those without a value last."""
+    sign = -1 if maximise else 1
+    return sorted(trials, key=lambda t: math.inf if t.value is None else sign * t.value)
+
+
+def _begun(folder: Path, question: Mapping[str, Any]) -> list[Trial]:
+    """The trials of a search that was begun in a folder, in their order."""
+    path = folder / QUESTION
+    if path.is_file():
+        before = read_json(path)
+        for key in question.keys() | before.keys():
+            if before.get(key) != question.get(key):
+                raise InputError(
+                    f"{folder} holds a search with other {key}; give another folder for the "
+                    "result, or remove that one"
+                )
+    else:
+        write_json(path, question)
+    if not (folder / TABLE).is_file():
+        return []
+    try:
+        trials = [Trial(**trial) for trial in read_json(folder / TABLE)]
+        return sorted(trials, key=lambda trial: trial.number)
+    except TypeError as error:
+        raise InputError(f"{folder / TABLE} is not a table of trials; remove {folder}") from error
+
+
+def _options(
+    optuna: Any,
+    trials: Sequence[Trial],
+    number: int,
+    names: Sequence[str],
+    adapters: Sequence[Adapter],
+    maximise: bool,
+    seed: int,
+) -> dict[str, Any]:
+    """What a trial tries: a method as it comes, or what the sampler draws after the others."""
+    if number < len(names):
+        name = names[number]
+        values = {"method": name, **_defaults(name, adapters)}
+        return suggest(optuna.trial.FixedTrial(values), names, adapters)
+    # A sampler of its own for each trial, so that nothing but the table needs to be kept.
+    study = optuna.create_study(
+        direction="maximize" if maximise else "minimize",
+        sampler=optuna.samplers.TPESampler(seed=seed + number, multivariate=True, group=True),
+    )
+    for trial in trials:
+        if trial.value is not None:
+            drawn = optuna.trial.FixedTrial(_drawn(trial))
+            suggest(drawn, names, adapters)
+            study.add_trial(
+                optuna.trial.create_trial(
+                    value=trial.value, params=drawn.params, distributions=drawn.distributions
+                )
+            )
+    return suggest(study.ask(), names, adapters)
+
+
+def _drawn(trial: Trial) -> dict[str, Any]:
+    weights = {f"weight_{i}": weight for i, weight in enumerate(trial.weights)}
+    return {"method": trial.method, "rank": trial.rank, "density": trial.density, **weights}
 
 
 def suggest(trial: Any, methods: Sequence[str], adapters: Sequence[Adapter]) -> dict[str, Any]:
@@ -119,22 +202,6 @@ def largest_rank(adapters: Sequence[Adapter]) -> int:
     return min(2 * max(adapter.rank for adapter in adapters), min(min(pair) for pair in shapes))
 
 
-def table(study: Any, maximise: bool) -> list[Trial]:
-    """All finished trials, best first."""
-    trials = [
-        Trial(
-            trial.number,
-            trial.value,
-            trial.user_attrs["options"]["method"],
-            trial.user_attrs["options"]["weights"],
-            trial.user_attrs["options"].get("rank"),
-            trial.user_attrs["options"].get("density"),
-        )
-        for trial in _finished(study)
-    ]
-    return sorted(trials, key=lambda trial: -trial.value if maximise else trial.value)
-
-
 def _defaults(name: str, adapters: Sequence[Adapter]) -> dict[str, float]:
     share = 1.0 if METHODS[name].averages else 1 / len(adapters)
     values: dict[str, float] = {f"weight_{i}": share for i in range(len(adapters))}
@@ -145,16 +212,12 @@ def _defaults(name: str, adapters: Sequence[Adapter]) -> dict[str, float]:
     return values
 
 
-def _finished(study: Any) -> list[Any]:
-    return [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-
-
 def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
         raise missing("the search needs optuna", "search") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # The journal and the grouped sampler carry this label; what they do is tested here.
+    # The grouped sampler carries this label; what it does is tested here.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return optuna

@@ -1,5 +1,6 @@
 """``geodapt merge``: many adapters into one."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +29,10 @@ def merge(
         float | None, typer.Option(help="Share of entries or tiles that stay.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of what is drawn at random.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the merged adapter.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder for the merged adapter.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the adapter that is in that folder.")
+    ] = False,
     layers: Annotated[
         bool, typer.Option("--layers", help="Print the cut's error layer by layer.")
     ] = False,
@@ -78,6 +82,7 @@ def merge(
         raise InputError("no adapters given; geodapt merge A B --out merged/ (or --list)")
     if out is None:
         raise InputError("give the folder for the result: --out merged/")
+    folder = _checked(out, force, going_on=search is not None)
 
     from geodapt.adapters import Adapter
     from geodapt.adapters import merge as merge_adapters
@@ -89,7 +94,7 @@ def merge(
         kept = 1 if heads == "first" else 0
         loaded = [*loaded[:kept], *(adapter.without_heads() for adapter in loaded[kept:])]
     if search is not None:
-        merged = _search(loaded, search, metric, budget, base, out, seed or 0, same_base)
+        merged, method = _search(loaded, search, metric, budget, base, folder, seed or 0, same_base)
     else:
         inputs = None
         if calibration is not None:
@@ -105,8 +110,48 @@ def merge(
             calibration=inputs,
             same_base=same_base,
         )
-    merged.save_pretrained(out)
-    _report(merged, out, layers)
+    merged.save_pretrained(folder)
+    _report(merged, method, out, layers)
+
+
+def _checked(out: str, force: bool, going_on: bool) -> Path:
+    """The folder for the result.
+
+    Raises :class:`InputError`, before any work, where it cannot be made or written to, and where
+    it holds something already: an adapter is replaced with ``force`` or when the same search goes
+    on, other files never.
+    """
+    import os
+    import tempfile
+
+    from geodapt.adapters.peft_format import CONFIG
+    from geodapt.paths import LONGEST, given
+
+    folder = given(out).resolve()
+    if len(os.fsencode(folder.name)) > LONGEST:
+        raise InputError(f"--out '{folder.name[:40]}...' is too long; give a shorter name")
+    existing = folder
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise InputError(f"--out {out}: {existing} is a file; give a folder")
+    try:
+        inside = list(folder.iterdir()) if existing == folder else []
+        with tempfile.TemporaryDirectory(dir=existing):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--out {out}: nothing can be written in {existing} ({error.strerror}); give another "
+            "folder"
+        ) from error
+    if inside and not (folder / CONFIG).exists():
+        raise InputError(
+            f"--out {out} holds other files ({inside[0].name}); give a folder of its own"
+        )
+    going_on = going_on and folder.with_name(folder.name + ".search").is_dir()
+    if inside and not (force or going_on):
+        raise InputError(f"--out {out} holds an adapter; give another folder, or --force")
+    return folder
 
 
 def _split(arguments: list[str], first: str | None) -> tuple[list[str], list[float] | None]:
@@ -132,47 +177,51 @@ def _number(text: str) -> float | None:
 
 
 def _list() -> None:
+    """A method per paragraph, whatever the width of the terminal: nothing is cut."""
+    from rich.padding import Padding
+
+    from geodapt.adapters import METHODS
+    from geodapt.console import Console
+
+    console = Console(markup=False, highlight=False)
+    for method in METHODS.values():
+        options = [*method.options, *(["rank", "energy"] if method.truncates else [])]
+        console.print(method.name, style="bold")
+        console.print(Padding(f"{method.line[0].upper()}{method.line[1:]}.", (0, 0, 0, 2)))
+        if options:
+            console.print(Padding(f"Options: {', '.join(options)}.", (0, 0, 0, 2)))
+        console.print(Padding(f"Source: {method.source}.", (0, 0, 0, 2)))
+
+
+def _report(merged: Any, method: str, out: str, layers: bool) -> None:
     from rich.table import Table
 
     from geodapt.adapters import METHODS
     from geodapt.console import Console
 
-    table = Table(box=None, padding=(0, 3, 0, 0))
-    for heading in ("method", "what it does", "options", "source"):
-        table.add_column(heading, no_wrap=heading == "method")
-    for method in METHODS.values():
-        options = [*method.options, *(["rank", "energy"] if method.truncates else [])]
-        table.add_row(method.name, method.line, ", ".join(options), method.source)
-    Console(markup=False).print(table)
-
-
-def _report(merged: Any, out: Path, layers: bool) -> None:
-    from rich.table import Table
-
-    from geodapt.console import Console
-
-    lost = merged.errors
     console = Console(markup=False)
     if layers:
         table = Table(box=None, padding=(0, 3, 0, 0))
         for heading in ("layer", "rank", "norm", "lost"):
-            table.add_column(heading, justify="left" if heading == "layer" else "right")
-        for path, factors in merged.factors.items():
-            table.add_row(
-                path, str(factors.rank), f"{factors.norm():.4g}", f"{100 * lost[path]:.2f} %"
+            left = heading == "layer"
+            table.add_column(
+                heading,
+                justify="left" if left else "right",
+                overflow="fold" if left else "ellipsis",
             )
+        for path, factors in merged.factors.items():
+            lost = f"{100 * merged.errors[path]:.2f} %"
+            table.add_row(path, str(factors.rank), f"{factors.norm():.4g}", lost)
         console.print(table)
-    total = merged.norm()
-    # errors are relative to what was to be merged: |kept|^2 = (1 - error^2) |whole|^2
-    missing = sum(
-        (f.norm() * lost[path]) ** 2 / max(1 - lost[path] ** 2, 1e-12)
-        for path, f in merged.factors.items()
-    )
-    whole = (total**2 + missing) ** 0.5
-    error = 100 * missing**0.5 / whole if whole else 0.0
+    if METHODS[method].exact:
+        loss = "the exact weighted sum"
+    elif METHODS[method].truncates:
+        loss = f"the cut to this rank lost {100 * merged.error:.2f} % of the merged update"
+    else:
+        loss = f"it differs from the weighted sum by {100 * merged.error:.2f} %"
+    norm = "" if METHODS[method].exact else " (Frobenius norm)"
     console.print(
-        f"{out}: {len(merged.factors)} layers, rank {merged.rank}; "
-        f"the cut to this rank lost {error:.2f} % of the merged update (Frobenius norm)"
+        f"{out}: {len(merged.factors)} layers, rank {merged.rank}; {loss}{norm}", soft_wrap=True
     )
     if merged.heads:
         console.print(f"trained in full, and carried over: {', '.join(merged.heads)}")
@@ -187,12 +236,14 @@ def _search(
     out: Path,
     seed: int,
     same_base: bool,
-) -> Any:
+) -> tuple[Any, str]:
+    """The best merge, and its method."""
     from rich.table import Table
 
     from geodapt.adapters import AdapterBank, search
     from geodapt.adapters.evaluation import METRICS, evaluator
     from geodapt.console import Console
+    from geodapt.models import fingerprint
 
     rows = _rows(data)
     model, tokenizer = _base(loaded, base, causal=metric != "accuracy")
@@ -205,13 +256,18 @@ def _search(
         maximise=METRICS[metric],
         seed=seed,
         same_base=same_base,
+        about={
+            "metric": metric,
+            "data": sha256(data.read_bytes()).hexdigest(),
+            "base": fingerprint(model),
+        },
     )
     table = Table(box=None, padding=(0, 3, 0, 0))
     for heading in (metric, "method", "weights", "rank", "density"):
         table.add_column(heading)
     for trial in trials[:10]:
         table.add_row(
-            f"{trial.value:.5g}",
+            "not finite" if trial.value is None else f"{trial.value:.5g}",
             trial.method,
             " ".join(f"{weight:.2f}" for weight in trial.weights),
             "" if trial.rank is None else str(trial.rank),
@@ -220,7 +276,7 @@ def _search(
     console = Console(markup=False)
     console.print(table)
     console.print(f"all {len(trials)} trials: {out.with_name(out.name + '.search')}/trials.json")
-    return best
+    return best, trials[0].method
 
 
 def _calibrate(loaded: list[Any], source: str, base: str | None) -> dict[str, Any]:
@@ -255,7 +311,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def _base(loaded: list[Any], base: str | None, causal: bool) -> tuple[Any, Any]:
     """The base that the adapters name, or the one given, with a language-model head if needed."""
-    from geodapt.models import load_base, locate, pretrained
+    from geodapt.models import load_base, load_weights, loading, locate
 
     name = base or loaded[0].config.base_model_name_or_path
     if not name:
@@ -264,12 +320,13 @@ def _base(loaded: list[Any], base: str | None, causal: bool) -> tuple[Any, Any]:
     if causal:
         from transformers import AutoModelForCausalLM
 
-        try:
-            model = pretrained(AutoModelForCausalLM, locate(name), use_safetensors=True)
-        except (ValueError, OSError) as error:
-            raise InputError(
-                f"base '{name}' is no causal language model, which the metric needs; "
-                "use --metric accuracy with labelled rows"
-            ) from error
+        with loading(name):
+            try:
+                model = load_weights(name, locate(name), kind=AutoModelForCausalLM)
+            except ValueError as error:
+                raise InputError(
+                    f"base '{name}' is no causal language model, which the metric needs; "
+                    "use --metric accuracy with labelled rows"
+                ) from error
         model.eval()
     return model, tokenizer

@@ -13,7 +13,8 @@ from geodapt.adapters.merging.registry import LowRank, Part, register
 
 @register(
     "atoms",
-    "keeps the rank-one terms of all adapters that act most strongly on calibration inputs",
+    "keeps the rank-one terms of all adapters that act most strongly on calibration inputs, or, "
+    "without these, have the largest weighted singular values",
     "static form of selecting rank-one terms by |k_i| = |d_i v_i^T x|",
     truncates=False,
 )
