@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from geodapt.helm.arguments import CACHE
 from tests.helm import small
 
 KINDS = ["mha", "relative", "mla", "mice", "mice-mha", "mixed"]
@@ -100,7 +101,7 @@ def test_left_padding(helm, ids, expected, static):
     assert together[1, 2:].tolist() == alone[0].tolist()
 
 
-@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+@pytest.mark.parametrize("name", sorted({CACHE, "past_key_values"}))  # what generate knows
 def test_a_conversation_goes_on(helm, ids, name):
     """With the cache of the first answer, under either of its names."""
     first = generate(helm, ids, return_dict_in_generate=True)
