@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 
 import pytest
 import torch
@@ -202,6 +203,41 @@ def test_info_and_the_picture(geodapt, folders, tmp_path):
     same = geodapt("adapters", "info", folders[0], tmp_path / "twin").out
     assert "100.0 %" in same
     assert "+1.000" in same
+
+
+@pytest.mark.parametrize("width", ["50", "80"])
+def test_layers_can_be_told_apart_in_a_narrow_terminal(geodapt, folders, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", width)
+    done = geodapt("adapters", "info", *folders[:2], "--layers")
+    table = done.out[done.out.index("A, B") :]
+    column = "".join(line.split()[0] for line in table.splitlines() if line.strip())
+    for path in Adapter.from_pretrained(folders[0]).factors:
+        assert path in column
+    assert "…" not in done.out
+
+
+def test_info_asks_nobody_and_shows_what_a_name_holds(geodapt, folders, monkeypatch):
+    def refused(*_):
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    path = folders[0] / "adapter_config.json"
+    config = json.loads(path.read_text())
+    for name in (
+        "somebody/model",
+        "https://example.org/x",
+        "a\x1b]0;title\x07b",
+        "n/" * 1999,
+        "..",
+        "\n",
+    ):
+        path.write_text(json.dumps({**config, "base_model_name_or_path": name}))
+        done = geodapt("adapters", "info", folders[0], folders[1])
+        assert done.code == 0, done.err
+        assert "\x1b]" not in done.out
+    path.write_text(json.dumps({**config, "base_model_name_or_path": "n" * 100_000}))
+    assert geodapt("adapters", "info", folders[0]).code == 2
 
 
 @pytest.mark.parametrize(

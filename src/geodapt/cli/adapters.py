@@ -58,7 +58,7 @@ def _describe(console: Any, name: str, adapter: Any, layers: bool) -> None:
     from geodapt.adapters.overlap import spectrum
 
     ranks = sorted({factors.rank for factors in adapter.factors.values()})
-    console.print(f"{name}")
+    console.print(name, soft_wrap=True)
     base = adapter.config.base_model_name_or_path or "not said"
     for label, text in (
         ("base", base),
@@ -80,7 +80,7 @@ def _describe(console: Any, name: str, adapter: Any, layers: bool) -> None:
         for path, d in zip(adapter.factors, shares, strict=True):
             values = " ".join(f"{value:.3g}" for value in d[:8].tolist())
             more = " ..." if len(d) > 8 else ""
-            console.print(f"    {path}: {values}{more}")
+            console.print(f"    {path}: {values}{more}", soft_wrap=True)
 
 
 def _effective_rank(d: Any) -> float:
@@ -93,24 +93,38 @@ def _effective_rank(d: Any) -> float:
 
 
 def _compare(console: Any, loaded: dict[str, Any], layers: bool) -> None:
+    """A line per pair, or with ``layers`` a table per pair; long names go on in the next line."""
     from itertools import combinations
-
-    from rich.table import Table
 
     from geodapt.adapters import overlaps
 
-    table = Table(box=None, padding=(0, 3, 0, 0))
-    for heading in ("pair", "layer", "row space shared", "smallest angle", "agreement"):
-        table.add_column(heading, justify="left" if heading in ("pair", "layer") else "right")
-    for (one, a), (two, b) in combinations(loaded.items(), 2):
-        compared = overlaps(a, b)
-        if not compared:
-            table.add_row(f"{one}, {two}", "no common layer", "", "", "")
-            continue
-        if layers:
-            for path, found in compared.items():
-                table.add_row(f"{one}, {two}", path, *_cells([found]))
-        table.add_row(f"{one}, {two}", "mean" if layers else "", *_cells(list(compared.values())))
+    pairs = {(one, two): overlaps(loaded[one], loaded[two]) for one, two in combinations(loaded, 2)}
+    if not layers:
+        rows = [
+            (f"{one}, {two}", *(_cells(list(found.values())) if found else NOTHING))
+            for (one, two), found in pairs.items()
+        ]
+        _print_table(console, "pair", rows)
+        return
+    for (one, two), found in pairs.items():
+        console.print(f"{one}, {two}", soft_wrap=True)
+        rows = [(path, *_cells([overlap])) for path, overlap in found.items()]
+        mean = _cells(list(found.values())) if found else NOTHING
+        _print_table(console, "layer", [*rows, ("mean", *mean)])
+
+
+NOTHING = ("no common layer", "", "")
+
+
+def _print_table(console: Any, first: str, rows: list[tuple[str, ...]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(first, overflow="fold")
+    for heading in ("row space shared", "smallest angle", "agreement"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
 
 

@@ -6,6 +6,7 @@ rows at a time.
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -67,9 +68,9 @@ def merge_random(
     So the mean stays. Source: DARE, Yu et al. 2024, arXiv:2311.03099, equation 2.
     """
     merged, weights = _room(parts)
-    generator = torch.Generator().manual_seed(seed)
+    random = np.random.Generator(np.random.SFC64(seed))  # several times as fast as torch's
     for rows, deltas in _bands(parts, len(parts)):
-        stays = torch.empty_like(deltas).bernoulli_(density, generator=generator)
+        stays = torch.from_numpy(random.random(deltas.shape, dtype=np.float32) < density)
         merged[rows] = combine(deltas.mul_(stays), weights / density)
     return merged
 
