@@ -12,6 +12,7 @@ from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Off, Route, Top
 from geodapt.adapters.adapter import configure
 from geodapt.errors import InputError, InputWarning
 from geodapt.files import hash_tensors
+from tests.adapters.families import tiny_deberta
 from tests.adapters.test_paths import IDS, PICTURES, SMALL, T5, build
 
 LABELS = {"num_labels": 3}
@@ -401,17 +402,93 @@ def test_removing_the_last_adapter_with_a_head_lets_go_of_the_module(tmp_path):
 
 
 def test_compiled_models_and_heads(tmp_path):
-    kind, config, _ = KINDS["bert tagger"]
-    wanted = out(from_peft("bert tagger", tmp_path / "a"), batch_for(kind))
+    kind = "BertForTokenClassification"
+    config = T.BertConfig(**SMALL | {"num_hidden_layers": 1})
+    told = LoraConfig(r=2, target_modules=["query"], task_type="TOKEN_CLS")
+    peft = changed(get_peft_model(build(kind, config), told), 0)
+    peft.save_pretrained(tmp_path / "a")
     bank = AdapterBank(build(kind, config))
     bank.load("a", tmp_path / "a")
+    batch = batch_for(kind)
+    rows = {"a": out(peft, batch), None: out(build(kind, config), batch)}
     model = torch.compile(bank.model, backend="eager")
-    base = out(build(kind, config), batch_for(kind))
-    route = ["a", None, "a", None]
-    for gate, rows in (
-        (Mix({"a": 1.0}), wanted),
-        (Off(), base),
-        (Route(route), torch.stack([(wanted if n else base)[i] for i, n in enumerate(route)])),
-    ):
-        with bank.use(gate):
-            close(out(model, batch_for(kind)), rows)
+    for route in (["a", None, "a", None], [None, None, "a", "a"]):
+        with bank.use(Route(route)):
+            close(out(model, batch), torch.stack([rows[n][i] for i, n in enumerate(route)]))
+
+
+XLNET = T.XLNetConfig(vocab_size=99, d_model=32, n_layer=2, n_head=4, d_inner=48)
+LLAMA = T.LlamaConfig(**SMALL)
+MIXTRAL = T.MixtralConfig(**SMALL, num_key_value_heads=2, num_local_experts=4)
+ANYWHERE = [
+    # (class, configuration, LoRA's target, modules in full, what a route over two says)
+    ("LlamaForCausalLM", LLAMA, "q_proj", "mlp", None),
+    ("LlamaForCausalLM", LLAMA, "q_proj", "layers.1", "takes a tuple"),
+    ("T5Model", T.T5Config(**T5), "q", "layer_norm", None),
+    ("BertForMaskedLM", T.BertConfig(**SMALL), "query", "cls", None),
+    ("XLNetModel", XLNET, "layer_1", "layer_norm", "does not get the batch's rows first"),
+    ("MixtralForCausalLM", MIXTRAL, "q_proj", "gate", "no tensor with one row"),
+    ("GPT2LMHeadModel", GPT2, "c_attn", "wpe", "is the same whatever the rows are"),
+]
+
+
+@pytest.mark.parametrize(("kind", "config", "target", "module", "refused"), ANYWHERE)
+def test_any_module_in_full(kind, config, target, module, refused, tmp_path):
+    told = LoraConfig(r=2, target_modules=[target], modules_to_save=[module])
+    batch = batch_for(kind)
+    bank = AdapterBank(build(kind, config))
+    wanted = {None: out(build(kind, config), batch)}
+    for seed, name in enumerate("ab"):
+        peft = changed(get_peft_model(build(kind, config), told), seed)
+        peft.save_pretrained(tmp_path / name)
+        wanted[name] = out(peft, batch)
+        bank.load(name, tmp_path / name)
+    for name in "ab":
+        with bank.use(Mix({name: 1.0})):
+            close(out(bank, batch), wanted[name])
+    with bank.use(Off()):
+        close(out(bank, batch), wanted[None])
+    route = ["b", None, "a", "b"]
+    with bank.use(Route(route)):
+        if refused:
+            with pytest.raises(InputError, match=refused):
+                out(bank, batch)
+        else:
+            close(out(bank, batch), torch.stack([wanted[n][i] for i, n in enumerate(route)]))
+
+
+SIGLIP = T.SiglipVisionConfig(**SMALL | PICTURES | {"num_hidden_layers": 1})
+READ = [
+    ("DebertaV2Model", tiny_deberta().config, "query_proj", "rel_embeddings"),
+    ("SiglipVisionModel", SIGLIP, "q_proj", "head.attention.out_proj"),
+]
+
+
+@pytest.mark.parametrize(("kind", "config", "target", "module"), READ)
+def test_a_module_whose_weight_is_read_and_that_is_not_called(
+    kind, config, target, module, tmp_path
+):
+    """A head there would not act: refused under a gate, and right when merged."""
+    told = LoraConfig(r=2, target_modules=[target], modules_to_save=[module])
+    batch = batch_for("ViT") if "Vision" in kind else batch_for(kind)
+    changed(get_peft_model(build(kind, config), told), 0).save_pretrained(tmp_path / "a")
+    bank = AdapterBank(build(kind, config))
+    bank.load("a", tmp_path / "a")
+    base = out(bank, batch)
+    for _ in range(2):
+        with (
+            pytest.raises(InputError, match=f"does not call .*{module} but reads its weight"),
+            bank.use(Mix({"a": 1.0})),
+        ):
+            out(bank, batch)
+    close(out(bank, batch), base)
+    bank.merge_into_base({"a": 1.0})
+    reference = PeftModel.from_pretrained(build(kind, config), tmp_path / "a").eval()
+    close(
+        bank(**batch)[-1 if "Vision" in kind else 0].detach(),
+        reference(**batch)[-1 if "Vision" in kind else 0].detach(),
+    )
+    bank.unmerge()
+    bank.add("b", bank["a"].without_heads())
+    with bank.use(Mix({"b": 1.0})):
+        assert (out(bank, batch) - base).abs().max() > 1e-3

@@ -35,6 +35,7 @@ from geodapt.adapters.sites import Site, matrices, sites
 from geodapt.adapters.stack import LayerStacks, Stack
 from geodapt.adapters.targets import fingerprint
 from geodapt.adapters.trainable import Trainable, fresh, key_of
+from geodapt.adapters.uncalled import Uncalled
 from geodapt.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -100,6 +101,7 @@ class AdapterBank(nn.Module):
         self._originals: dict[str, Tensor] = {}
         self._handles = [bind_checkpointing(model, self.bind)]
         self.rows = Rows(self)
+        self.uncalled = Uncalled(self)
         compiled.banks[id(self)] = self
         # Trainer reads the signature, to know which columns the model takes.
         self.forward = wraps(model.forward)(partial(self.forward))  # type: ignore[method-assign]

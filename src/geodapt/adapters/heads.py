@@ -18,6 +18,7 @@ from torch.func import functional_call
 
 from geodapt.adapters.gates import Terms
 from geodapt.adapters.hooks import Attachment
+from geodapt.adapters.reads import calling
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class Heads:
         for path in adapter.heads.keys() - self._attached.keys():
             module = self.bank.model.get_submodule(path)
             self._attached[path] = Attachment(module, partial(self.run, path))
+            self.bank.uncalled.watch()
             self.bank.rows.forget()
 
     def keep(self, adapters: Mapping[str, "Adapter"]) -> None:
@@ -157,6 +159,8 @@ class Heads:
         brought = {path for adapter in adapters.values() for path in adapter.heads}
         for path in self._attached.keys() - brought:
             self._attached.pop(path).detach()
+        if not self._attached:
+            self.bank.uncalled.close()
         for key in [key for key in self._copies if key[0] not in adapters]:
             self._copies.pop(key, None)
 
@@ -193,7 +197,8 @@ class Heads:
         if plan.looks:
             with suppress(InputError):  # which a route with unlike heads raises
                 plan.record(path, _as_vectors(_only_tensor(path, args, kwargs)))
-            return base(*args, **kwargs)
+            with calling():
+                return base(*args, **kwargs)
         owners = [self._owner(path, terms) for terms in plan.gate.entries]
         if len(set(owners)) == 1:
             return self._through(owners[0], path, module, base, args, kwargs)
