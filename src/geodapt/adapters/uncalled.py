@@ -12,8 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from geodapt.adapters.altered import altered
+from geodapt.adapters.calling import Reads
 from geodapt.adapters.calls import Call, call_of, on_calls
-from geodapt.adapters.reads import Reads
 from geodapt.adapters.rows import Recorder
 from geodapt.errors import InputError
 
