@@ -65,13 +65,21 @@ def given(path: str | Path) -> Path:
     return found
 
 
+def names_file(text: str | Path) -> bool:
+    """Whether a text, which may stand for something else, is the path of a file that is there."""
+    try:
+        return given(text).is_file()
+    except InputError:
+        return False
+
+
 def regular(path: Path) -> Path:
     """The path of a file to read, which must be a regular file and hold its own content.
 
     Raises :class:`InputError` for what is missing, a folder, or a device or pipe (whose reading
     might never end), what may not be read, and for a pointer that stands for a file of Git LFS.
     """
-    if not path.exists():
+    if not given(path).exists():
         raise InputError(f"{path} does not exist; give a file that does")
     if not path.is_file():
         kind = "folder" if path.is_dir() else "pipe or device"

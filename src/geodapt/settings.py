@@ -1,8 +1,9 @@
 """The base of every configuration: typed, documented, unknown keys rejected."""
 
+from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What numpy, torch and Python all take as a seed."""
@@ -18,6 +19,15 @@ def _usable(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_usable)]
 """What a recipe calls something that gets files of its own (:func:`geodapt.paths.child`)."""
+
+
+def _not_empty(path: Any) -> Any:
+    if path == "":  # which pathlib takes for the current folder
+        raise ValueError("a path is empty; give a file or a folder")
+    return path
+
+
+GivenPath = Annotated[Path, BeforeValidator(_not_empty)]
 
 
 def repeated(values: list) -> list:

@@ -11,10 +11,11 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from geodapt.data.domain import Domain
-from geodapt.data.interactions import Interactions
+from geodapt.data.interactions import Interactions, moment
 from geodapt.data.settings import AmazonSettings
 from geodapt.data.text_files import existing, find, json_object, not_found, records
 from geodapt.errors import InputError
+from geodapt.paths import given
 
 
 def load_amazon(settings: AmazonSettings) -> dict[str, Domain]:
@@ -50,12 +51,12 @@ def _title(line: str) -> tuple[str, str]:
 
 def _review(line: str) -> tuple[str, str, int]:
     review: dict[str, Any] = json_object(line)
-    return str(review["user_id"]), str(review["parent_asin"]), int(review["timestamp"])
+    return str(review["user_id"]), str(review["parent_asin"]), moment(review["timestamp"])
 
 
 def _file(path: str, category: str, prefix: str = "") -> Path:
     name = f"{prefix}{category}.jsonl"
-    if Path(path).expanduser().exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
+    if given(path).exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
         folder = existing(path)
         if not folder.is_dir():
             raise InputError(f"{folder} is a file; give the folder of {name} and its like")

@@ -1,7 +1,6 @@
 """Texts with labels in several domains: from a table, or from the hub."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
@@ -11,6 +10,7 @@ from geodapt.data.sequences import at_most
 from geodapt.data.settings import ClassificationSettings
 from geodapt.data.table_files import SUFFIXES, named_among, table
 from geodapt.errors import InputError
+from geodapt.paths import given
 
 
 def load_classification(settings: ClassificationSettings) -> dict[str, LabelledDomain]:
@@ -59,7 +59,7 @@ def _read(settings: ClassificationSettings) -> Iterator[tuple[str, str, str]]:
     """Text, label and domain of each row, wherever the rows are."""
     columns = (settings.text, settings.label, settings.domain)
     path = settings.path
-    local = Path(path).expanduser().exists() or path.endswith(SUFFIXES)
+    local = given(path).exists() or path.endswith(SUFFIXES)
     if not local and not path.startswith((".", "/", "~")) and path.count("/") <= 1:
         yield from _read_hub(path, columns)
         return

@@ -40,6 +40,8 @@ def load_interactions(settings: InteractionFileSettings) -> dict[str, Domain]:
         if not wanted or domain in wanted:
             titles.setdefault(domain, {}).setdefault(str(item), " ".join(str(title).split()))
             interactions.add(str(user), str(item), milliseconds(time, place, settings.time))
+    if not tables:
+        raise InputError(f"{settings.path} is empty: it has no rows under its header")
     domains = {}
     for name in named_among(settings.domains, list(tables), settings.path):
         texts = [(titles[name][item], titles[name][item]) for item in tables[name].item_numbers]

@@ -9,6 +9,14 @@ from geodapt.data.domain import Domain
 from geodapt.data.sequences import SequenceSettings, Trail, build_domain, k_core, leave_one_out
 
 
+def moment(value: str | float) -> int:
+    """A time in whole numbers; raises ValueError or OverflowError for more than 64 bits hold."""
+    time = int(value)
+    if not -(2**63) <= time < 2**63:
+        raise ValueError("beyond 64 bits")
+    return time
+
+
 class Interactions:
     """User, item and time of each interaction, in 24 bytes each."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geodapt.data.domain import Domain
-from geodapt.data.interactions import Interactions
+from geodapt.data.interactions import Interactions, moment
 from geodapt.data.settings import MovieLensSettings
 from geodapt.data.text_files import existing, find, not_found, records, rows
 from geodapt.errors import InputError
@@ -127,7 +127,7 @@ def _rating(separator: str) -> Callable[[str], Rating]:
     def parse(line: str) -> Rating:
         user, movie, stars, time = line.split(separator)
         float(stars)
-        return Rating(user, movie, int(time))
+        return Rating(user, movie, moment(time))
 
     return parse
 
@@ -164,7 +164,7 @@ def _read_atomic(interactions: Path, items: Path) -> tuple[dict[str, Movie], Ite
 def _atomic_ratings(path: Path) -> Iterator[Rating]:
     for number, row in _atomic_rows(path, "user_id", "item_id", "timestamp"):
         try:
-            yield Rating(row["user_id"], row["item_id"], int(float(row["timestamp"])))
+            yield Rating(row["user_id"], row["item_id"], moment(float(row["timestamp"])))
         except (ValueError, OverflowError) as error:
             raise InputError(
                 f"{path}, line {number}: expected a timestamp in seconds, found "

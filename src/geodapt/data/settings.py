@@ -3,12 +3,11 @@
 Apart from the loaders, so that a recipe is checked before anything heavy is imported.
 """
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from geodapt.settings import Seed, Settings
+from geodapt.settings import GivenPath, Seed, Settings
 
 HUB = "McAuley-Lab/Amazon-Reviews-2023"
 
@@ -81,7 +80,7 @@ class MovieLensSettings(SequenceSettings):
     """Which movies a user rated next; a domain is a group of genres."""
 
     kind: Literal["movielens"] = "movielens"
-    path: Path
+    path: GivenPath
     """The folder: u.data and u.item, or ratings.dat and movies.dat, or a .inter and a .item."""
     groups: dict[str, list[str]] = Field(GROUPS, min_length=1)
     """Genres by domain; a movie belongs to the first that it fits, so domains share no movie."""

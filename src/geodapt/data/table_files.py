@@ -6,6 +6,7 @@ from typing import Any
 
 from geodapt.data.text_files import existing, json_object, records, rows
 from geodapt.errors import InputError
+from geodapt.paths import regular
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
 
@@ -53,13 +54,13 @@ def _parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(file) as parquet:
+        with pyarrow.parquet.ParquetFile(regular(file)) as parquet:
             for batch in parquet.iter_batches(1024):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{file}, row {number}", row
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = str(error).strip().partition("\n")[0]
         raise InputError(
             f"{file}, after row {number}: cannot be read as Parquet ({reason}); write it again"
         ) from error

@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from geodapt.errors import InputError
+from geodapt.paths import given, regular
 from geodapt.progress import bar
+from geodapt.settings import repeated
 
 T = TypeVar("T")
+
+LONGEST_LINE = 1 << 24
+"""Characters: a document of a few thousand pages, and what is read at once of a compressed file."""
 
 
 def existing(path: str | Path) -> Path:
     """The path, with ``~`` expanded; raises :class:`InputError` when nothing is there."""
-    path = Path(path).expanduser()
+    path = given(path)
     if not path.exists():
         raise InputError(f"data path '{path}' does not exist; give a folder or file that does")
     return path
@@ -42,14 +47,24 @@ def not_found(folder: Path, wanted: str) -> InputError:
 def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """Numbered lines from 1, without their ends, behind a progress bar.
 
-    Raises :class:`InputError` when the file is no text in this encoding, or a broken gzip file.
+    Raises :class:`InputError` when the file is no text in this encoding, a broken gzip file, no
+    file but a pipe or a pointer, or has a line without end.
     """
     number = 0
-    with path.open("rb") as raw, bar(f"reading {path.name}", path.stat().st_size) as progress:
+    with (
+        regular(path).open("rb") as raw,
+        bar(f"reading {path.name}", path.stat().st_size) as progress,
+    ):
         stream = gzip.open(raw) if path.suffix == ".gz" else raw  # noqa: SIM115 - raw is closed
         position = 0
         try:
-            for number, line in enumerate(io.TextIOWrapper(stream, encoding, newline="\n"), 1):
+            text = io.TextIOWrapper(stream, encoding, newline="\n")
+            for number, line in enumerate(iter(lambda: text.readline(LONGEST_LINE), ""), 1):
+                if len(line) == LONGEST_LINE:
+                    raise InputError(
+                        f"{path}, line {number}: more than {LONGEST_LINE:,} characters; break the "
+                        "line, if the file is what its name says"
+                    )
                 if number % 10_000 == 0:
                     before, position = position, raw.tell()
                     progress.advance(position - before)
@@ -81,7 +96,7 @@ def records(
             continue
         try:
             yield parse(line)
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, OverflowError) as error:
             shown = line if len(line) <= 80 else line[:77] + "..."
             raise InputError(
                 f"{path}, line {number}: expected {expected}, found '{shown}'"
@@ -90,7 +105,12 @@ def records(
 
 def json_object(line: str) -> dict[str, Any]:
     """A line of a JSONL file; raises ValueError when it is not a JSON object."""
-    value = json.loads(line)
+    try:
+        value = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if "\\u" in line:
+        json.dumps(value, ensure_ascii=False).encode()  # half a character is no text
     if not isinstance(value, dict):
         raise ValueError("not an object")
     return value
@@ -111,6 +131,11 @@ def rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]
         for cells in reader:
             if header is None:
                 header = cells
+                if twice := repeated([name for name in cells if name]):
+                    raise InputError(
+                        f"{path}: column '{twice[0]}' stands in its header more than once; name "
+                        "one otherwise"
+                    )
             elif cells and len(cells) != len(header):
                 raise InputError(
                     f"{path}, line {reader.line_num}: expected {len(header)} cells "
@@ -119,4 +144,7 @@ def rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]
             elif cells:
                 yield reader.line_num, dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: not a row: {error}") from error
+        raise InputError(
+            f"{path}, line {reader.line_num}: not a row ({error}); a quotation mark may be open "
+            "there, and longer texts can be given as JSONL"
+        ) from error

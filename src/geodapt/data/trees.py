@@ -90,8 +90,6 @@ def load_edges(settings: EdgeSettings) -> Hierarchy:
 def read_edges(path: str | Path) -> list[tuple[str, str]]:
     """(general, specific) of each line, without a header that names the columns."""
     file = existing(path)
-    if not file.is_file():
-        raise InputError(f"{file} is a folder; give a file of edges")
     edges: list[tuple[str, str]] = []
     for number, line in lines(file, "utf-8-sig"):
         if not line.strip() or line.startswith("#"):

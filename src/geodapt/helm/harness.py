@@ -3,13 +3,13 @@
 import contextlib
 import importlib.util
 import io
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from geodapt.errors import InputError
 from geodapt.extras import missing
+from geodapt.paths import given
 from geodapt.progress import bar
 
 FIGURES = {"acc": "accuracy", "acc_norm": "accuracy_norm"}
@@ -54,7 +54,7 @@ def answers(
             f"lm-eval has no task '{task}'; mmlu, arc_challenge, openbookqa, commonsense_qa and "
             "hellaswag are some, and `lm-eval ls tasks` lists all"
         )
-    folder = Path(copies or ".").expanduser()
+    folder = given(copies or ".")
     if not folder.is_dir():
         raise InputError(f"copies '{copies}' is no folder; give the one with the data sets' copies")
     # datasets takes a name for a folder, seen from where it runs, before it asks the hub.

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 from geodapt.errors import InputError
 from geodapt.geometry.curvature import check_distances
 from geodapt.geometry.graphs import graph_distances
+from geodapt.paths import given
 from geodapt.probe import tables
 from geodapt.progress import track
 
@@ -58,8 +58,8 @@ def load(
     generator = np.random.default_rng(seed)
     if source in BUILT_IN:
         return from_edges(source, BUILT_IN[source](), sample, generator)
-    path = Path(source).expanduser()
-    if path.is_file():
+    path = given(source)
+    if path.exists() and not path.is_dir():
         content = tables.read(path, kind, tensor)
         if content.edges is not None:
             return from_edges(path.name, content.edges, sample, generator)

@@ -11,6 +11,7 @@ import psutil
 
 from geodapt.errors import InputError
 from geodapt.files import PICKLES, read_tensors
+from geodapt.paths import regular
 
 SUFFIXES = {".npy", ".safetensors", ".csv", ".tsv", ".txt", ".edges"}
 EDGE_NAMES = {"parent", "child", "source", "target", "from", "to"}  # a header over edges
@@ -36,6 +37,7 @@ def read(path: Path, kind: str | None = None, tensor: str | None = None) -> Tabl
     """
     if path.suffix in PICKLES:
         read_tensors(path)  # says why pickles are refused
+    regular(path)
     if path.suffix == ".npy":
         return _numbers(_read_npy(path), None, kind)
     if path.suffix == ".safetensors":
@@ -62,8 +64,11 @@ def _numbers(numbers: np.ndarray, labels: list[str] | None, kind: str | None) ->
 def _read_npy(path: Path) -> np.ndarray:
     try:
         numbers = np.load(path, mmap_mode="r", allow_pickle=False)  # rows are read as sampled
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} is not a readable .npy file of numbers: {error}") from error
+    except Exception as error:  # whatever numpy raises over a broken header
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path} is not a readable .npy file of numbers: {reason}") from error
+    if not isinstance(numbers, np.ndarray):
+        raise InputError(f"{path} holds several arrays (.npz); save the one to probe as .npy")
     if not np.issubdtype(numbers.dtype, np.number) or np.iscomplexobj(numbers):
         raise InputError(f"{path} holds {numbers.dtype}; expected real numbers")
     return numbers
@@ -112,11 +117,13 @@ def _read_text(path: Path, kind: str | None) -> Table:
                 skiprows=[line - 1 for line in skipped],
                 keep_default_na=False,  # a token may be called NA
             )
-        except (ValueError, pd.errors.ParserError) as error:
+        except (ValueError, OverflowError, pd.errors.ParserError) as error:
             _explain(path, delimiter, set(skipped), width, texts)
             raise InputError(f"{path} is not a readable table: {error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8: {error}") from error
+    except csv.Error as error:
+        raise InputError(f"{path} is not a readable table: {error}") from error
     if edges:
         if (frame == "").any(axis=None):  # as too short a row reads, too
             _explain(path, delimiter, set(skipped), width, texts)

@@ -14,6 +14,7 @@ from geodapt.data.chains import Pictures
 from geodapt.errors import InputError
 from geodapt.extras import require
 from geodapt.models import pretrained
+from geodapt.paths import given
 from geodapt.progress import bar
 from geodapt.radial.encoders import TextEncoder
 from geodapt.radial.small_clip import located
@@ -52,6 +53,8 @@ class Files(Sequence):
     def __getitem__(self, row):
         from PIL import Image
 
+        if not self.paths[row].is_file():  # a pipe would be waited for
+            raise FileNotFoundError("no file")
         with Image.open(self.paths[row]) as image:
             image.load()
             return image
@@ -61,8 +64,8 @@ def image_files(names: Sequence[str], folder: Path | str | None = None) -> Pictu
     """Image files, each once: paths, or addresses whose last part is a file in ``folder``."""
     different = list(dict.fromkeys(names))
     if folder is None:
-        return Pictures(Files([Path(name).expanduser() for name in different]), different)
-    place = Path(folder).expanduser()
+        return Pictures(Files([given(name) for name in different]), different)
+    place = given(folder)
     return Pictures(Files([place / Path(name).name for name in different]), different)
 
 
@@ -88,7 +91,7 @@ def embed_images(encoder: TextEncoder, pictures: Pictures) -> Images:
                 try:
                     images.append(pictures.images[row].convert("RGB"))
                     read.append(name)
-                except (OSError, ValueError) as error:  # PIL's own is an OSError
+                except Exception as error:  # whatever a broken picture leads to
                     skipped.append((name, str(error) or type(error).__name__))
                 progress.advance()
             if images:

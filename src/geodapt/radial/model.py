@@ -19,6 +19,7 @@ from geodapt.errors import InputError
 from geodapt.files import read_json, read_tensors, write_json, write_tensors
 from geodapt.metrics import retrieve_chains
 from geodapt.metrics.hierarchy import STEPS
+from geodapt.paths import given
 from geodapt.radial.encoders import TextEncoder
 from geodapt.radial.roots import Roots, generality, nearest, spread
 from geodapt.radial.settings import RootSettings
@@ -166,7 +167,7 @@ class RadialModel(nn.Module):
         """
         base = self.encoder.name
         location = Path(located(base))
-        lasting = str(location.absolute()) if Path(base).expanduser().is_dir() else base
+        lasting = str(location.absolute()) if given(base).is_dir() else base
         tune: Literal["full", "lora"] = "full" if self.bank is None else "lora"
         saved = SavedRadial(base=lasting, tune=tune, root=self.roots.settings)
         folder.mkdir(parents=True, exist_ok=True)
@@ -204,7 +205,7 @@ class RadialModel(nn.Module):
         Raises :class:`InputError` for what is neither, and for a ``radial.json`` that is not as
         documented.
         """
-        config = Path(source).expanduser() / CONFIG
+        config = given(source) / CONFIG
         if not config.is_file():
             return cls(TextEncoder.load(source))
         try:

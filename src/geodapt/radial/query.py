@@ -1,7 +1,6 @@
 """The `radial-query` recipe: a text or an image, as concepts from general to specific."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -9,6 +8,7 @@ from pydantic import Field
 from geodapt.data.hierarchy_settings import HierarchySettings
 from geodapt.data.text_files import existing, lines
 from geodapt.errors import InputError
+from geodapt.paths import names_file
 from geodapt.radial.settings import IMAGE_SUFFIXES
 from geodapt.runs import Recipe, RunFolder
 
@@ -78,8 +78,6 @@ class RadialQueryRecipe(Recipe):
             chains = [*hierarchy.train, *hierarchy.test]
             return list(dict.fromkeys(text for chain in chains for text in chain.texts))
         path = existing(self.candidates or "")
-        if not path.is_file():
-            raise InputError(f"candidates '{path}' is a folder; give a text file")
         return [text.strip() for _, text in lines(path) if text.strip()]
 
 
@@ -88,4 +86,4 @@ def _is_image(query: str) -> bool:
 
 
 def _file(query: str) -> bool:
-    return Path(query).expanduser().is_file()
+    return names_file(query)

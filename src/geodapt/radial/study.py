@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from geodapt import paths
 from geodapt.adapters.settings import LoraSettings
 from geodapt.data.chains import Pictures
 from geodapt.data.hierarchies import load_hierarchy
@@ -70,7 +71,7 @@ class Study:
                 f"images '{given}' are given, but the {self.hierarchy.name} of data.kind bring "
                 "their own pictures; leave images out"
             )
-        folder = Path(given).expanduser()
+        folder = paths.given(given)
         if not folder.is_dir():
             raise InputError(f"images '{given}' is no folder; give the images' folder")
         names = [chain.group for chain in self.hierarchy.test if chain.group]

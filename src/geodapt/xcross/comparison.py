@@ -17,7 +17,7 @@ from geodapt.data import load_domains
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder
 from geodapt.models import blocks, default_dtype, fingerprint, load_base
-from geodapt.paths import child
+from geodapt.paths import child, given
 from geodapt.processes import is_main_process
 from geodapt.progress import schedule
 from geodapt.runs import RunFolder
@@ -377,5 +377,5 @@ def _passes(settings: TrainingSettings) -> float:
 
 def _lasting(name: str) -> str:
     """A hub name as it is; a folder by a path that means the same from everywhere."""
-    path = Path(name).expanduser()
+    path = given(name)
     return str(path.absolute()) if path.is_dir() else name

@@ -21,7 +21,7 @@ from geodapt.cards import write_card
 from geodapt.errors import InputError
 from geodapt.files import PICKLES, read_json, read_tensors, write_json, write_tensors
 from geodapt.models import fingerprint, load_base
-from geodapt.paths import child
+from geodapt.paths import child, given
 from geodapt.settings import Settings
 from geodapt.xcross.encoders import XCrossEncoder
 from geodapt.xcross.head import Head
@@ -91,9 +91,9 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt"):
         """A score for each candidate text after a history of item names, oldest first."""
         if self.settings.task != "ranking":
             raise InputError("this model classifies texts; call classify(texts)")
-        for given in (history, candidates):
-            if isinstance(given, str):
-                raise InputError(f"rank() takes a list of texts, got the text {given!r}")
+        for texts in (history, candidates):
+            if isinstance(texts, str):
+                raise InputError(f"rank() takes a list of texts, got the text {texts!r}")
         if not candidates:
             raise InputError("rank() needs at least one candidate")
         items = [*history, *candidates]
@@ -220,7 +220,7 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt"):
 
 def _find(source: str | Path, hub: dict[str, Any]) -> Path:
     """The folder of a saved model, downloaded first when ``source`` is a hub name."""
-    folder, name = Path(source).expanduser(), str(source)
+    folder, name = given(source), str(source)
     if folder.is_dir():
         return folder
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:

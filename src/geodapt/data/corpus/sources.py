@@ -1,7 +1,6 @@
 """A source of text in one word, as a command's option takes it."""
 
 import re
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator
@@ -16,6 +15,7 @@ from geodapt.data.corpus.settings import (
     TextSettings,
 )
 from geodapt.errors import InputError
+from geodapt.paths import given
 
 BUILT_IN = {"api-calls": ApiTextsSettings, "docs": DocsSettings}
 ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
@@ -32,7 +32,7 @@ def named(source: str) -> CorpusSettings:
     """
     if source in BUILT_IN:
         return BUILT_IN[source]()
-    if source and Path(source).expanduser().exists():
+    if source and given(source).exists():
         return TextSettings(path=source, lines=True)
     at_hub = ON_THE_HUB.fullmatch(source)
     if at_hub is None or source[0] in "./" or source.endswith((*PLAIN, *RECORDS)):

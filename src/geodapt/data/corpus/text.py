@@ -15,6 +15,7 @@ from geodapt.data.corpus.settings import PLAIN, RECORDS, TextSettings
 from geodapt.data.domain import uniform
 from geodapt.data.text_files import existing, json_object, lines, not_found, records
 from geodapt.errors import InputError
+from geodapt.paths import regular
 from geodapt.progress import bar
 
 PIECE = 1 << 16
@@ -66,7 +67,8 @@ def documents(path: str | Path, column: str = "text") -> Iterator[str]:
 
 def text_files(path: Path) -> list[Path]:
     """The file, or all text files in the folder and below."""
-    if path.is_file():
+    if not path.is_dir():
+        regular(path)
         if not path.name.endswith((*PLAIN, *RECORDS)):
             raise InputError(
                 f"{path} is not a text file by its name; expected one of "
@@ -143,9 +145,13 @@ def _text(value: Any) -> str:
 
 def _parquet(file: Path, column: str) -> Iterator[str]:
     try:
-        table = parquet.ParquetFile(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{file} is not a readable Parquet file: {error}") from error
+        yield from _column(parquet.ParquetFile(regular(file)), file, column)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(f"{file} is not a readable Parquet file: {reason}") from error
+
+
+def _column(table: parquet.ParquetFile, file: Path, column: str) -> Iterator[str]:
     with table:
         names = table.schema_arrow.names
         if column not in names:

@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from string import ascii_letters, digits
 
-from fontTools.ttLib import TTFont, TTLibError
+from fontTools.ttLib import TTFont
 
 from geodapt.data.glyph_settings import MATPLOTLIB
 from geodapt.data.glyphs.taxonomy import path as path_of
 from geodapt.errors import InputError
 from geodapt.extras import missing
+from geodapt.paths import given
 from geodapt.progress import track
 
 SHIPPED = (
@@ -82,9 +83,11 @@ def _files(place: str) -> list[Path]:
             ) from error
         folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
         return [folder / f"{stem}.ttf" for stem in (*SHIPPED, *TEX)]
-    path = Path(place).expanduser()
+    path = given(place)
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        found = sorted(
+            file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
+        )
         if not found:
             raise InputError(f"folder {path} holds no font: no {', '.join(sorted(SUFFIXES))} file")
         return found
@@ -102,7 +105,7 @@ def _read(file: Path) -> Font:
         with TTFont(file, lazy=True, fontNumber=0) as font:
             codes = font.getBestCmap() or {}
             name = TEX.get(file.stem) or font["name"].getDebugName(4) or file.stem
-    except (TTLibError, OSError, KeyError, AssertionError) as error:
+    except Exception as error:  # whatever fontTools raises over a broken file
         raise InputError(
             f"{file} is not a font that can be read ({error}); leave it out, or give a "
             f"{', '.join(sorted(SUFFIXES))} file"
