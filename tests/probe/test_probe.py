@@ -107,7 +107,10 @@ def test_the_same_metric_read_in_every_way(tmp_path):
 
 def test_numbered_edges_need_to_be_called_edges(tmp_path):
     (tmp_path / "e.csv").write_text("0,1\n1,2\n2,3\n")
-    assert probe.load(str(tmp_path / "e.csv")).kind == "vectors"
+    with pytest.raises(InputError, match="--header or --no-header, or --kind edges"):
+        probe.load(str(tmp_path / "e.csv"))
+    read = probe.load(str(tmp_path / "e.csv"), header=False, columns=["1-2"])
+    assert (read.kind, read.total) == ("vectors", 3)
     source = probe.load(str(tmp_path / "e.csv"), kind="edges")
     assert source.distances.max() == 3
 

@@ -32,6 +32,22 @@ def probe(
         str | None,
         typer.Option(help="Which tensor of a safetensors file; 'classes' for a classifier's rows."),
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a text table the coordinates, by commas: names, numbers from 1, ranges (2-5)."
+        ),
+    ] = None,
+    drop: Annotated[str | None, typer.Option(help="Columns of a text table to leave out.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="The column of a text table that names the rows.")
+    ] = None,
+    header: Annotated[
+        bool | None,
+        typer.Option(
+            "--header/--no-header", help="Whether a text table's first line holds the names."
+        ),
+    ] = None,
     sample: Annotated[int, typer.Option(min=10, max=5000, help="Points to measure.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the sample and of the control.")] = 0,
     json: Annotated[bool, typer.Option(help="Print the figures as JSON instead.")] = False,
@@ -49,7 +65,17 @@ def probe(
 
     system.require_transport()
     results = Console()
-    read = system.load(source, kind.value if kind else None, tensor, sample, seed)
+    read = system.load(
+        source,
+        kind.value if kind else None,
+        tensor,
+        sample,
+        seed,
+        columns=columns.split(",") if columns is not None else None,
+        drop=drop.split(",") if drop is not None else (),
+        labels=labels,
+        header=header,
+    )
     for note in read.notes:
         console.print(f"{read.name}: {note}", highlight=False, markup=False)
     figures = system.measure(read, seed)

@@ -124,11 +124,12 @@ def _shape(distances: Tensor, graph: Tensor | None, seed: int) -> Shape:
     bases = None if n <= EXACT else torch.randperm(n, generator=generator)[:BASES].tolist()
     paths = None
     if graph is None:
-        graph = nearest_neighbours(distances, min(NEIGHBOURS, n - 1))
-        lengths = distances[graph[:, 0], graph[:, 1]]
-        # Coinciding points join at no cost: a zero would mean no edge, and divide by zero.
-        graph, lengths = graph[lengths > 0], lengths[lengths > 0]
-        paths = graph_distances(graph, lengths)
+        # Points that coincide count once: they would be each other's only neighbours, at no length.
+        first = (distances == 0).int().argmax(1)
+        distinct = (first == torch.arange(n)).nonzero().flatten()
+        between = distances[distinct][:, distinct]
+        graph = nearest_neighbours(between, min(NEIGHBOURS, len(distinct) - 1))
+        paths = graph_distances(graph, between[graph[:, 0], graph[:, 1]])
     measured = _inner(graph) if paths is None else torch.arange(len(graph))
     chosen = measured[torch.randperm(len(measured), generator=generator)[:EDGES]]
     center, radii = curvature.radius_profile(distances)

@@ -232,6 +232,7 @@ def as_json(figures: Figures, verdict: Verdict) -> str:
         "source": figures.source.name,
         "points": figures.source.total,
         "sampled": len(figures.source.labels),
+        "notes": figures.source.notes,
         "verdict": verdict.answer,
         "departure": figures.departure,
         "data": shape(figures.data),

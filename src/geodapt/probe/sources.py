@@ -1,8 +1,8 @@
 """What can be probed: a model's embeddings, a file of vectors or distances, a graph's edges."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,11 +17,13 @@ from geodapt.geometry.curvature import check_distances
 from geodapt.geometry.graphs import graph_distances
 from geodapt.paths import given
 from geodapt.probe import tables
+from geodapt.probe.columns import Choice
 from geodapt.progress import track
 
 Kind = Literal["vectors", "distances", "edges"]
 
 PLACEHOLDER = re.compile(r"[\[<].*(unused|reserved).*\d+.*[\]>]")  # BERT's, Gemma's, Llama's
+THROUGH = 32  # points by which the triangle inequality is tried
 BLOCK = 1 << 15  # rows that are checked at once
 MATRICES = 12  # of distances that measuring takes at its peak (9 were seen), and some room
 
@@ -46,6 +48,11 @@ def load(
     tensor: str | None = None,
     sample: int = 1000,
     seed: int = 0,
+    *,
+    columns: Sequence[str] | None = None,
+    drop: Sequence[str] = (),
+    labels: str | None = None,
+    header: bool | None = None,
 ) -> Source:
     """Read a source and sample it down to ``sample`` points.
 
@@ -53,24 +60,32 @@ def load(
     by module path), a ``.npy``, ``.safetensors``, ``.csv`` or ``.tsv`` file, a text file of edges,
     or a model's name or folder (its token embeddings; with ``tensor="classes"`` its classifier's).
     ``kind`` says what a file holds where that is to be decided, ``tensor`` names the tensor of a
-    safetensors file. Raises :class:`InputError` for what cannot be probed.
+    safetensors file. Of a text table ``columns`` are the coordinates, ``drop`` is left out and
+    ``labels`` names the rows: columns by name, by number from 1 or as a range (``"2-5"``);
+    ``header`` says whether its first row holds the names. What was taken for what stands in the
+    source's ``notes``. Raises :class:`InputError` for what cannot be probed.
     """
+    choice = Choice(columns, tuple(drop), labels, header)
     generator = np.random.default_rng(seed)
+    path = given(source)
+    if choice.any and (source in BUILT_IN or not path.exists() or path.is_dir()):
+        raise InputError(
+            f"{source} is no text table; --columns, --drop, --labels and --header are for one"
+        )
     if source in BUILT_IN:
         return from_edges(source, BUILT_IN[source](), sample, generator)
-    path = given(source)
     if path.exists() and not path.is_dir():
-        content = tables.read(path, kind, tensor)
+        content = tables.read(path, kind, tensor, choice)
         if content.edges is not None:
             return from_edges(path.name, content.edges, sample, generator)
         assert content.numbers is not None  # a table holds edges or numbers
-        if content.kind == "distances":
-            return from_distances(path.name, content.numbers, content.labels, sample, generator)
-        return from_vectors(path.name, content.numbers, content.labels, sample, generator)
+        take = from_distances if content.kind == "distances" else from_vectors
+        found = take(path.name, content.numbers, content.labels, sample, generator)
+        return replace(found, notes=[*content.notes, *found.notes])
     if path.suffix in tables.SUFFIXES:
         raise InputError(f"{source} does not exist")
-    vectors, labels = model_embeddings(source, tensor)
-    return from_vectors(source, vectors, labels, sample, generator)
+    vectors, tokens = model_embeddings(source, tensor)
+    return from_vectors(source, vectors, tokens, sample, generator)
 
 
 def from_vectors(
@@ -103,7 +118,39 @@ def from_distances(
     chosen, notes = _choose(name, total, sample, generator)
     rows = np.asarray(matrix[np.ix_(chosen, chosen)], dtype=np.float64)
     names = [labels[i] if labels else str(i) for i in chosen]
-    return _checked(Source(name, "distances", total, torch.from_numpy(rows), names, notes=notes))
+    found = _checked(Source(name, "distances", total, torch.from_numpy(rows), names, notes=notes))
+    return replace(found, notes=[*notes, *_no_metric(name, rows, generator)])
+
+
+def _no_metric(name: str, d: np.ndarray, generator: np.random.Generator) -> list[str]:
+    """A note where ``d(i, j) <= d(i, k) + d(k, j)`` does not hold, tried with 32 points k.
+
+    Refused where two points coincide and lie at unlike distances from a third.
+    """
+    tolerance = 1e-5 * d.max()
+    for i, j in np.argwhere(np.triu(d <= 0, 1)):
+        gap = np.abs(d[i] - d[j])
+        if gap.max() > tolerance:
+            k = int(gap.argmax())
+            raise InputError(
+                f"{name}: distance [{i}, {j}] is 0, but [{i}, {k}] is {d[i, k]:g} and [{j}, {k}] "
+                f"is {d[j, k]:g}; points that coincide have one distance from every other"
+            )
+    through = generator.choice(len(d), min(len(d), THROUGH), replace=False)
+    broken, worst = 0, 1.0
+    for k in through:
+        detour = d[:, k, None] + d[k]
+        longer = d > detour + tolerance
+        broken += int(longer.sum())
+        if longer.any():
+            worst = max(worst, float((d[longer] / detour[longer]).max()))
+    if not broken:
+        return []
+    share = broken / (len(through) * d.size)
+    return [
+        f"these are no distances of a metric: {share:.2%} of the triples tried break the triangle "
+        f"inequality, one by a factor of {worst:.3g}; the figures suppose that it holds"
+    ]
 
 
 def from_edges(

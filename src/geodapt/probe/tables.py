@@ -2,7 +2,7 @@
 
 import csv
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import psutil
 from geodapt.errors import InputError
 from geodapt.files import PICKLES, read_tensors
 from geodapt.paths import regular
+from geodapt.probe.columns import Choice, Columns, choose, has_header, is_number
 
 SUFFIXES = {".npy", ".safetensors", ".csv", ".tsv", ".txt", ".edges"}
 EDGE_NAMES = {"parent", "child", "source", "target", "from", "to"}  # a header over edges
@@ -27,14 +28,25 @@ class Table:
     numbers: np.ndarray | None = None
     labels: list[str] | None = None
     edges: list[tuple[str, str]] | None = None
+    notes: tuple[str, ...] = ()  # what was taken for what
 
 
-def read(path: Path, kind: str | None = None, tensor: str | None = None) -> Table:
+def read(
+    path: Path,
+    kind: str | None = None,
+    tensor: str | None = None,
+    choice: Choice = Choice(),  # noqa: B008  (frozen)
+) -> Table:
     """Read a file; without ``kind``, decide what it holds.
 
     A square matrix with a zero diagonal holds distances; rows of two words hold edges; other
-    numbers are vectors, with a first column of words taken for labels.
+    numbers are vectors, with a column of words taken for labels. ``choice`` is of a text table.
     """
+    if choice.any and path.suffix in {".npy", ".safetensors", *PICKLES}:
+        raise InputError(
+            f"{path} is no text table; --columns, --drop, --labels and --header are for .csv, "
+            ".tsv and .txt"
+        )
     if path.suffix in PICKLES:
         read_tensors(path)  # says why pickles are refused
     regular(path)
@@ -47,7 +59,7 @@ def read(path: Path, kind: str | None = None, tensor: str | None = None) -> Tabl
             f"{path} is of no known kind; expected {', '.join(sorted(SUFFIXES))}, or the name or "
             "folder of a model"
         )
-    return _read_text(path, kind)
+    return _read_text(path, kind, choice)
 
 
 def _numbers(numbers: np.ndarray, labels: list[str] | None, kind: str | None) -> Table:
@@ -89,78 +101,175 @@ def _read_safetensors(path: Path, tensor: str | None) -> np.ndarray:
     return tensors[name].float().numpy()
 
 
-def _read_text(path: Path, kind: str | None) -> Table:
+def _read_text(path: Path, kind: str | None, choice: Choice) -> Table:
     try:
-        skipped, delimiter, head = _beginning(path)
-        if not head:
-            raise InputError(f"{path} is empty")
-        edges = kind == "edges" or (kind is None and _looks_like_edges(head))
-        size = path.stat().st_size
-        if edges:
-            must_fit(str(path), EDGES * size, "take a part of the graph")
-            has_names = {field.strip().lower() for field in head[0][1]} <= EDGE_NAMES
-        else:
-            must_fit(str(path), NUMBERS * size, "save it as .npy, of which no copy is made")
-            has_names = len(head) > 1 and not any(_is_number(a) for a in head[0][1][1:])
-        if has_names:
-            skipped.append(head[0][0])
-        width = 2 if edges else len(head[int(has_names)][1])
-        texts = 2 if edges else int(width > 1)  # columns read as they are: nodes, perhaps labels
-        try:
-            frame = pd.read_csv(
-                path,
-                sep=delimiter or r"\s+",
-                header=None,
-                names=range(width),
-                index_col=False,
-                dtype={i: str if i < texts else float for i in range(width)},
-                skiprows=[line - 1 for line in skipped],
-                keep_default_na=False,  # a token may be called NA
-            )
-        except (ValueError, OverflowError, pd.errors.ParserError) as error:
-            _explain(path, delimiter, set(skipped), width, texts)
-            raise InputError(f"{path} is not a readable table: {error}") from error
+        skipped, delimiter, head, total = _beginning(path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8: {error}") from error
-    except csv.Error as error:
-        raise InputError(f"{path} is not a readable table: {error}") from error
-    if edges:
+    if not head:
+        raise InputError(f"{path} is empty")
+    rows = [row for _, row in head]
+    if kind == "edges" or (kind is None and not choice.any and _looks_like_edges(rows)):
+        must_fit(str(path), EDGES * path.stat().st_size, "take a part of the graph")
+        if {field.strip().lower() for field in rows[0]} <= EDGE_NAMES:
+            skipped.append(head[0][0])
+        frame = _frame(path, delimiter, skipped, [str, str], {0, 1})
         if (frame == "").any(axis=None):  # as too short a row reads, too
-            _explain(path, delimiter, set(skipped), width, texts)
+            _explain(path, delimiter, set(skipped), 2, {0, 1}, edges=True)
         return Table("edges", edges=list(zip(frame[0], frame[1], strict=True)))
-    labels = None
-    if texts:
-        try:
-            frame[0] = frame[0].astype(float)
-        except ValueError:
-            labels = frame.pop(0).tolist()
-    numbers = frame.to_numpy(np.float64)
+    must_fit(str(path), NUMBERS * path.stat().st_size, "save it as .npy, of which no copy is made")
+    named = has_header(str(path), rows, total, choice.header)
+    names = [field.strip() for field in rows[0]] if named else []
+    if named:
+        skipped.append(head[0][0])
+        head, rows, total = head[1:], rows[1:], total - 1
+    if not rows:
+        raise InputError(f"{path} holds a header and no row")
+    names = names or [str(i + 1) for i in range(len(rows[0]))]
+    columns = choose(str(path), names, rows, named, choice)
+    texts = {*columns.left_out, *([] if columns.labels is None else [columns.labels])}
+    asked = 0 in columns.kept and columns.automatic and columns.labels is None and len(names) > 1
+    if asked:  # words may follow after numbers
+        texts.add(0)
+    types = ["category" if i in columns.left_out else str if i in texts else float
+             for i in range(len(names))]  # fmt: skip
+    frame = _frame(path, delimiter, skipped, types, texts)
+    by_name = columns.left_out if named and columns.automatic else []
+    named_by = columns.labels if columns.labels is not None else next(iter(by_name), None)
+    labels = None if named_by is None else frame[named_by].astype(str).tolist()
+    if columns.labels is not None and choice.labels is None:
+        _no_broken_numbers(path, frame[columns.labels], columns)
+    if asked:
+        labels = _labels_or_numbers(path, frame, columns) or labels
+    kept = [i for i in columns.kept if i in frame]
+    numbers = frame[kept].to_numpy(np.float64)
     if not np.isfinite(numbers).all():
-        _explain(path, delimiter, set(skipped), width, texts)
-    return _numbers(numbers, labels, kind)
+        _explain(path, delimiter, set(skipped), len(names), texts - {0} if asked else texts)
+    if columns.automatic and kind != "distances" and len(kept) != len(numbers):
+        counted = [i for place, i in enumerate(kept) if _counting(numbers[:, place])]
+        if counted and len(counted) < len(kept):
+            numbers = numbers[:, [place for place, i in enumerate(kept) if i not in counted]]
+            columns = replace(columns, left_out=sorted([*columns.left_out, *counted]))
+            kept = [i for i in kept if i not in counted]
+    table = _numbers(numbers, labels, kind)
+    return replace(table, notes=_notes(table, columns, kept, numbers, named))
 
 
-def _beginning(path: Path) -> tuple[list[int], str | None, list[tuple[int, list[str]]]]:
-    """The numbers of the lines that are comments, the delimiter, and the first rows' fields."""
+def _frame(
+    path: Path, delimiter: str | None, skipped: list[int], types: list, texts: set[int]
+) -> pd.DataFrame:
+    try:
+        return pd.read_csv(
+            path,
+            sep=delimiter or r"\s+",
+            header=None,
+            names=range(len(types)),
+            index_col=False,
+            dtype=dict(enumerate(types)),
+            skiprows=[line - 1 for line in skipped],
+            keep_default_na=False,  # a token may be called NA
+        )
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8: {error}") from error
+    except (ValueError, OverflowError, pd.errors.ParserError) as error:
+        edges = len(types) == len(texts) == 2
+        _explain(path, delimiter, set(skipped), len(types), texts, edges=edges)
+        raise InputError(f"{path} is not a readable table: {error}") from error
+
+
+def _labels_or_numbers(path: Path, frame: pd.DataFrame, columns: Columns) -> list[str] | None:
+    """The first column's words as labels, or nothing where all are numbers, which it then holds."""
+    try:
+        frame[0] = frame[0].astype(float)
+    except ValueError:
+        _no_broken_numbers(path, frame[0], columns)
+        return frame.pop(0).tolist()
+    return None
+
+
+def _no_broken_numbers(path: Path, column: pd.Series, columns: Columns) -> None:
+    """Refuse a column of numbers that a cell which is none would turn into one of labels."""
+    good = column.map(is_number)
+    if good.sum() >= max(1, len(column) / 2) and not good.all():
+        row = int((~good).to_numpy().argmax())
+        name = columns.name(int(str(column.name)))
+        raise InputError(
+            f"{path}: {name} holds numbers but for {len(good) - good.sum():,} of {len(good):,} "
+            f"cells, the first of them {column.iloc[row]!r:.60} in row {row + 1}; correct it, or "
+            f"say --labels {columns.names[int(str(column.name))] or 1} if the column names the rows"
+        )
+
+
+def _counting(column: np.ndarray) -> bool:
+    """Whether whole numbers go on by one step, as a column that counts the rows does."""
+    if len(column) < 4 or column[0] != round(column[0]):
+        return False
+    steps = np.diff(column)
+    return bool(steps[0] == round(steps[0]) != 0 and (steps == steps[0]).all())
+
+
+def _notes(
+    table: Table, columns: Columns, kept: list[int], numbers: np.ndarray, named: bool
+) -> tuple[str, ...]:
+    """What was read as what, and what else might be meant."""
+    said = f"{len(numbers):,} rows x {numbers.shape[1]:,} columns"
+    said += "; the first line holds their names" if named else "; no header"
+    if table.labels is not None and columns.labels is not None:
+        said += f"; labels: {columns.name(columns.labels)}"
+    if columns.left_out:
+        said += f"; left out: {', '.join(columns.name(i) for i in columns.left_out)}"
+    notes = [said]
+    if columns.automatic and table.kind == "vectors" and numbers.shape[1] > 1:
+        whole = (numbers == np.round(numbers)).all(0)
+        if not whole.all():
+            for place in np.flatnonzero(whole):
+                values = len(np.unique(numbers[:, place]))
+                if values > 1 and (values <= 20 or values == len(numbers)):
+                    name = columns.name(kept[place])
+                    notes.append(
+                        f"{name} holds {values:,} different whole numbers, the other columns "
+                        f"fractions: if it is a label, leave it out with --drop {name.split()[-1]}"
+                    )
+    return tuple(notes)
+
+
+def _beginning(path: Path) -> tuple[list[int], str | None, list[tuple[int, list[str]]], int]:
+    """Numbers of comment lines, the delimiter, the first rows' fields, and how many rows."""
     comments: list[int] = []
     first: list[tuple[int, str]] = []
+    total = 0
     with path.open(newline="", encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             mark = line.lstrip()[:1]
             if mark == "#":
                 comments.append(number)
-            elif mark and len(first) < HEAD:
-                first.append((number, line))
+            elif mark:
+                total += 1
+                if len(first) < HEAD:
+                    first.append((number, line))
     text = "".join(line for _, line in first)
     delimiter = next((mark for mark in ("\t", ",", ";") if mark in text), None)
-    return comments, delimiter, [(number, _fields(line, delimiter)) for number, line in first]
+    rows = [(number, _fields(line, delimiter)) for number, line in first]
+    return comments, delimiter, rows, total
 
 
 def _fields(line: str, delimiter: str | None) -> list[str]:
-    return next(csv.reader([line], delimiter=delimiter)) if delimiter else line.split()
+    try:
+        return next(csv.reader([line], delimiter=delimiter)) if delimiter else line.split()
+    except csv.Error as error:
+        raise InputError(
+            f"a line that begins with {line[:40]!r} cannot be read: {error}"
+        ) from error
 
 
-def _explain(path: Path, delimiter: str | None, skipped: set[int], width: int, texts: int) -> None:
+def _explain(
+    path: Path,
+    delimiter: str | None,
+    skipped: set[int],
+    width: int,
+    texts: set[int],
+    edges: bool = False,
+) -> None:
     """Raise :class:`InputError` for the first line that is not like the others."""
     with path.open(newline="", encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
@@ -168,31 +277,27 @@ def _explain(path: Path, delimiter: str | None, skipped: set[int], width: int, t
                 continue
             row = _fields(line, delimiter)
             if len(row) != width:
-                wanted = "an edge has two nodes" if texts == 2 else f"the first row has {width}"
+                wanted = "an edge has two nodes" if edges else f"the first row has {width}"
                 raise InputError(f"{path}, line {number}: {len(row)} fields; {wanted}")
-            if texts == 2 and not all(field.strip() for field in row):
+            if edges and not all(field.strip() for field in row):
                 raise InputError(f"{path}, line {number}: a node without a name")
-            for field in row[texts:]:
-                if not _is_number(field):
-                    raise InputError(f"{path}, line {number}: '{field}' is not a number")
+            for place, field in enumerate(row):
+                if place in texts:
+                    continue
+                if not is_number(field):
+                    raise InputError(
+                        f"{path}, line {number}: '{field}' is not a number; correct it, or leave "
+                        f"column {place + 1} out with --drop {place + 1}"
+                    )
                 if not math.isfinite(float(field)):
                     raise InputError(f"{path}, line {number}: {field.strip()}; leave the row out")
 
 
-def _looks_like_edges(rows: list[tuple[int, list[str]]]) -> bool:
+def _looks_like_edges(rows: list[list[str]]) -> bool:
     """Two fields a row, and the second is no number (two numbers are a vector of the plane)."""
-    fields = [row for _, row in rows]
-    return len(fields[0]) == 2 and not any(
-        _is_number(field) or not field.strip() for row in fields[1:] or fields for field in row[1:]
+    return len(rows[0]) == 2 and not any(
+        is_number(field) or not field.strip() for row in rows[1:] or rows for field in row[1:]
     )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def must_fit(name: str, needed: float, advice: str) -> None:
