@@ -75,7 +75,7 @@ def test_any_weights_give_the_weighted_sum_or_a_sentence(folders):
                 if method == "svd" and merged.error > 1e-6:
                     continue
                 found = factors.B.double() @ factors.A.double()
-                assert (found - sum(parts)).abs().max() <= 1e-5 * size + 1e-44, (one, two)
+                assert (found - sum(parts)).abs().max() <= 1e-4 * size + 1e-44, (one, two)
     assert attempt([a, b], method="cat", weights=[1.0, -0.5]) is not None
 
 
