@@ -143,14 +143,14 @@ def test_heads_are_carried_over_but_never_merged(classifiers):
     kind, config, _ = KINDS["llama classifier"]
     a, b, bare = (Adapter.from_pretrained(classifiers / name) for name in ("a", "b", "bare"))
     with pytest.raises(InputError, match=r"adapter 2 of 2 and one before .* their own score"):
-        merge([a, b])
+        merge([a, b], same_base=True)
     for given in ([a, b.without_heads()], [a, bare], [bare, a], [a, a]):
-        merged = merge(given, "linear", weights=[1.0, 1.0])
+        merged = merge(given, "linear", weights=[1.0, 1.0], same_base=True)
         assert torch.equal(merged.heads["score"]["weight"], a.heads["score"]["weight"])
         assert merged.config.task_type == "SEQ_CLS"
-    assert merge([a.without_heads(), b.without_heads()]).config.task_type is None
+    assert merge([a.without_heads(), b.without_heads()], same_base=True).config.task_type is None
     # One calls a block model.layers.0, the other layers.0.
-    merged = merge([bare, a], "linear", weights=[1.0, 1.0])
+    merged = merge([bare, a], "linear", weights=[1.0, 1.0], same_base=True)
     bank = AdapterBank(build(kind, config))
     for name, adapter in (("a", a), ("bare", bare), ("merged", merged)):
         bank.add(name, adapter)
@@ -166,20 +166,20 @@ def test_heads_are_carried_over_but_never_merged(classifiers):
 
 def test_the_command_says_what_becomes_of_heads(classifiers, geodapt):
     a, b, to = (str(classifiers / name) for name in ("a", "b", "to"))
-    result = geodapt("merge", a, b, "--out", to)
+    result = geodapt("merge", a, b, "--same-base", "--out", to)
     assert result.code == 2
     assert "heads cannot be merged" in result.err
-    result = geodapt("merge", a, b, "--heads", "first", "--out", to)
+    result = geodapt("merge", a, b, "--same-base", "--heads", "first", "--out", to)
     assert "carried over: score" in result.out
     assert "in full    score" in geodapt("adapters", "info", to).out
-    assert geodapt("merge", a, b, "--heads", "none", "--out", to + "2").code == 0
+    assert geodapt("merge", a, b, "--same-base", "--heads", "none", "--out", to + "2").code == 0
     assert "in full" not in geodapt("adapters", "info", to + "2").out
-    assert geodapt("merge", a, b, "--heads", "both", "--out", to).code == 2
+    assert geodapt("merge", a, b, "--same-base", "--heads", "both", "--out", to).code == 2
 
 
 def test_cards_say_what_an_adapter_was_made_from(classifiers):
     a, b = (Adapter.from_pretrained(classifiers / name) for name in ("a", "bare"))
-    merged = merge([a, b], "ties", weights=[0.75, 0.5], rank=2, density=0.5)
+    merged = merge([a, b], "ties", weights=[0.75, 0.5], rank=2, density=0.5, same_base=True)
     merged.save_pretrained(classifiers / "merged")
     text = (classifiers / "merged" / "README.md").read_text()
     assert str(classifiers) not in text
