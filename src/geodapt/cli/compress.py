@@ -156,4 +156,7 @@ def _print(results: dict[str, Any]) -> None:
 
 def _shares(layer: dict[str, Any], calibrated: bool) -> list[str]:
     shown = [f"{layer['weight_error']:.2%}"]
-    return [*shown, f"{layer['output_error']:.2%}"] if calibrated else shown
+    if not calibrated:
+        return shown
+    lost = layer["output_error"]
+    return [*shown, "–" if lost is None else f"{lost:.2%}"]

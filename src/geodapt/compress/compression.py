@@ -1,7 +1,7 @@
 """From a model to a smaller one: measure the layers, share out the budget, replace the weights."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from geodapt.compress.curves import curve
 from geodapt.compress.forms import WIDTHS, Form, Method, groups_of
 from geodapt.compress.install import install
 from geodapt.compress.integers import require_torchao
-from geodapt.compress.layers import Layer, shape_of, survey, weight_of
+from geodapt.compress.layers import Expert, Layer, shape_of, survey, weight_of
 from geodapt.compress.storage import describe
 from geodapt.compress.svd import Whitening
 from geodapt.compress.weights import Compressed, build
@@ -211,6 +211,28 @@ class Report:
 
     def __str__(self) -> str:
         return describe_shares(self.compressed, self.numbers, self.left)
+
+
+def by_stack(
+    layers: Mapping[str, Layer], reports: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The reports, those of the experts of a stack as one: bytes added up, errors averaged."""
+    stacks: dict[str, list[dict[str, Any]]] = {}
+    for (path, layer), report in zip(layers.items(), reports, strict=True):
+        stack = path.rpartition(".")[0] if isinstance(layer, Expert) else path
+        stacks.setdefault(stack, []).append(report)
+    return [
+        of[0]
+        if of[0]["path"] == path
+        else {
+            **of[0],
+            "path": path,
+            "form": f"{len(of)} of {' or '.join(dict.fromkeys(each['form'] for each in of))}",
+            "bytes": sum(each["bytes"] for each in of),
+            "weight_error": sum(each["weight_error"] for each in of) / len(of),
+        }
+        for path, of in stacks.items()
+    ]
 
 
 def describe_shares(compressed: int, numbers: int, left: Mapping[str, int]) -> str:

@@ -20,6 +20,7 @@ from geodapt.compress.analysis import analyse_layer
 from geodapt.compress.budget import Option
 from geodapt.compress.calibration import check_size, observable, passes, second_moments
 from geodapt.compress.compression import (
+    by_stack,
     check_fits,
     choose,
     compress_layer,
@@ -264,7 +265,7 @@ class Job:
                 "bits_per_weight": 8 * small / weights,
                 "calibrated": bool(self.calibration),
                 "measured_on": measured_on(self.recipe, len(self.held_out)),
-                "layers": reports,
+                "layers": by_stack(self.layers, reports),
             },
             "analysis": analysis,
         }
