@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tests.compress.small import seeded
+from tests.compress.zoo import ZOO, made
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +22,9 @@ def world(tmp_path_factory) -> Path:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
-    for family in ("llama", "bert", "helm"):
-        seeded(family).save_pretrained(folder / family)
+    for family in ("llama", "bert", "helm", "qwen3_moe"):
+        model = made(family) if family in ZOO else seeded(family)
+        model.save_pretrained(folder / family)
         fast.save_pretrained(folder / family)
     numbers = torch.randint(0, 90, (60, 14), generator=torch.Generator().manual_seed(0))
     texts = [" ".join(f"w{n}" for n in row) for row in numbers.tolist()]

@@ -23,6 +23,7 @@ from geodapt.errors import InputError
 from geodapt.recipes.execution import execute
 from geodapt.report import write_report
 from tests.compress.small import output, seeded
+from tests.compress.zoo import made
 
 SOURCE = Path(geodapt.__file__).parents[1]
 
@@ -89,6 +90,22 @@ def test_the_analysis_and_its_page(world, tmp_path):
     assert "what the errors look like" in page
     for sentence in analysis["verdict"]:
         assert sentence[:40].replace("'", "&#39;") in page
+
+
+def test_fused_experts_in_a_run(world, tmp_path):
+    asked = recipe(world, "qwen3_moe", method="lowrank_plus_int", bits_per_weight=6, analyse=True)
+    results = execute(asked, tmp_path / "out")
+    stacks = [row for row in results["compression"]["layers"] if "experts" in row["path"]]
+    assert [row["form"].startswith("4 of int") for row in stacks] == [True] * 4
+    assert all(row["output_error"] is None and 0 < row["weight_error"] < 0.1 for row in stacks)
+    assert len(results["analysis"]["verdict"]) == 6
+    page = html.unescape(write_report(tmp_path / "out").read_text())
+    assert results["analysis"]["verdict"][0] in page
+    model = load(tmp_path / "out")
+    ids = {"input_ids": torch.arange(9)[None]}
+    torch.testing.assert_close(
+        output(model, ids), output(made("qwen3_moe"), ids), atol=0.05, rtol=1
+    )
 
 
 def test_an_adapter_is_merged_first(world, tmp_path):

@@ -137,7 +137,8 @@ def _print(results: dict[str, Any]) -> None:
     calibrated = found["calibrated"]
     table = Table(box=None, padding=(0, 3, 0, 0))
     for heading in ("layer", "form", "size", "weight lost", *(["output lost"] * calibrated)):
-        table.add_column(heading, justify="left" if heading in ("layer", "form") else "right")
+        left = heading in ("layer", "form")
+        table.add_column(heading, justify="left" if left else "right", overflow="fold")
     for layer in found["layers"]:
         cells = [layer["path"], layer["form"], f"{layer['bytes'] / 1024:,.0f} kB"]
         table.add_row(*cells, *_shares(layer, calibrated))

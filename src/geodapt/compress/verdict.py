@@ -11,8 +11,9 @@ from geodapt.compress.analysis import KINDS
 def verdict(layers: Sequence[dict[str, Any]]) -> list[str]:
     """Sentences, each made from the figures of all layers (medians)."""
     said = [_variance(layers), _in_steps(layers), _structure(layers), _distribution(layers)]
-    if all(layer["kinds"]["svd"]["output_error"] is not None for layer in layers):
-        said = [_outputs(layers), _aim(layers), *said]
+    seen = [layer for layer in layers if layer["kinds"]["svd"]["output_error"] is not None]
+    if seen:  # fused experts take their inputs out of sight
+        said = [_outputs(seen), _aim(seen), *said]
     return said
 
 

@@ -121,7 +121,10 @@ def _by_layer(found: Compression) -> dict[str, Any]:
     figure = go.Figure(
         go.Bar(
             x=list(range(len(found.layers))),
-            y=[100 * getattr(layer, key) for layer in found.layers],
+            y=[
+                None if (lost := getattr(layer, key)) is None else 100 * lost
+                for layer in found.layers
+            ],
             text=[plain(layer.path) for layer in found.layers],
             textposition="none",
             marker_color=ACCENT,
