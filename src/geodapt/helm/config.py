@@ -33,7 +33,7 @@ class HelmConfig(PreTrainedConfig):
     repeated in turn; None stands for ``["hyperbolic"]``.
 
     **Ablations.** ``attention="mha"`` caches keys and values (HMHA), ``"mla"`` latents (HMLA).
-    ``position`` is ``"hope"``, ``"relative"`` (a learned bias a head and distance, in buckets as
+    ``position`` is ``"hope"``, ``"relative"`` (a learned bias per head and distance, in buckets as
     in T5Config) or ``"none"``.
 
     **Balance of the experts.** Before a training step, ``bias_update_speed`` times the sign of

@@ -92,7 +92,7 @@ def longest(model: PreTrainedModel) -> int:
 def windows(tokens: list[int], length: int) -> Iterator[list[int]]:
     """A text in stretches of ``length`` tokens; one begins with the last token of that before it.
 
-    So each token but the first stands once behind others.
+    So each token but the first is predicted once.
     """
     for start in range(0, len(tokens) - 1, length - 1):
         yield tokens[start : start + length]
@@ -134,7 +134,7 @@ def text_perplexity(
 
 
 def _read(model: PreTrainedModel, batch: list[list[int]], metric: LanguageMetrics) -> None:
-    """Windows side by side; what fills the shorter ones up stands behind them, where no token that
+    """Windows side by side; the shorter ones are padded on the right, where no token that
     counts sees it."""
     n = max(map(len, batch))
     tokens = torch.zeros(len(batch), n, dtype=torch.long)

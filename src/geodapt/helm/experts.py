@@ -190,7 +190,7 @@ class Spaces(NamedTuple):
     spherical: Float[Tensor, "n"] | None = None  # c_i or 0
 
     def of(self, expert: Int[Tensor, "rows"]) -> "Spaces":
-        # By products, whose gradients are sums over rows; a selection's adds row after row.
+        # One-hot products: indexing has a slow scatter-add in its backward pass.
         own = member(expert, len(self.scale), self.scale.dtype)
         return Spaces._make(part if part is None else (own * part).sum(-1) for part in self)
 

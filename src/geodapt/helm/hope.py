@@ -79,7 +79,7 @@ def _last(scalar: Float[Tensor, "*batch"], x: Tensor) -> Float[Tensor, "*batch 1
 
 
 class RelativeBias(nn.Module):
-    """A learned bias of the score a head and distance, in the buckets of T5: near ones singly,
+    """A learned bias of the scores per head and distance, in the buckets of T5: near ones singly,
     far ones in logarithmic steps.
 
     Source: Raffel et al. 2020, section 2.1; the ablation of HoPE.

@@ -8,7 +8,7 @@ and value are affine maps of it (Lorentz linears, written as plain ones on whole
 A head's key is the Lorentz concatenation of ``k_h`` and one rotary key ``r`` that all heads share,
 so its excess is that of ``|k_h|^2 + |r|^2``.
 
-**Cache.** A token and layer keep ``z``, ``r`` and two excesses a head, of its key and its value:
+**Cache.** A token keeps, per layer, ``z``, ``r`` and the excesses of each head's key and value:
 ``kv_lora_rank + qk_rope_head_dim + 2 heads`` numbers. They travel as the "keys" ``z`` and the
 "values" ``(r, excesses)`` of one head, so that every cache of transformers takes them.
 

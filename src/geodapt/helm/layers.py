@@ -44,8 +44,8 @@ class LearnedScalar(nn.Module):
     """``start exp(offset)``: positive whatever the optimizer does.
 
     All learned scalars of a HELM (curvature, temperatures, weights of residuals) are such
-    exponents that start at 0, so that they move in proportion to their size and weight decay draws
-    them to where they started.
+    log-offsets that start at 0, so that they move in proportion to their size and weight decay
+    pulls them to their initial values.
     """
 
     def __init__(self, start: float) -> None:

@@ -1,4 +1,4 @@
-"""The models: blocks of hyperbolic attention and feed-forward, behind transformers' interface."""
+"""The models: blocks of hyperbolic attention and feed-forward, with transformers' interface."""
 
 from typing import Any
 
@@ -249,7 +249,7 @@ class HelmModel(HelmPreTrainedModel):
         return self.relative_bias(past, n, keys)
 
     def _require_vocabulary(self, input_ids: Tensor | None) -> None:
-        # On a GPU looking would wait for it, and its own kernel refuses such tokens.
+        # Checking would synchronise a GPU, whose embedding kernel asserts anyway.
         if torch.compiler.is_compiling() or input_ids is None or input_ids.device.type != "cpu":
             return
         vocabulary = self.config.vocab_size
