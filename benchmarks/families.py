@@ -32,6 +32,7 @@ from geodapt.errors import InputError
 
 RANKS = {"a": 4, "b": 2}
 KEEP = 3
+MAMBAS = {"mamba", "mamba2", "falcon_h1", "falcon_mamba", "jamba", "bamba", "zamba", "zamba2"}
 TOLERANCE = 2e-3
 """Relative to the largest output: random weights amplify rounding in deep and in fast paths."""
 
@@ -47,6 +48,7 @@ class Family:
             path
             for path, module in build(name).named_modules()
             if isinstance(module, nn.Linear | Conv1D)
+            and not (name in MAMBAS and path.endswith("out_proj"))  # PEFT refuses these
         ]
         if not self.targets:
             raise NotBuilt("no linear layers")

@@ -1,5 +1,6 @@
 """Tiny models and adapters on them of every kind that PEFT makes."""
 
+import peft
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import (
@@ -172,6 +173,12 @@ KINDS = {
     "experts of gpt-oss": (gpt_oss, {"target_modules": [], "target_parameters": EXPERTS}),
     "a layer's weight": (llama, {"target_modules": [], "target_parameters": ["q_proj.weight"]}),
 }
+
+if hasattr(peft, "VeloraConfig"):  # a newer PEFT
+    KINDS |= {
+        "mica": (bert, {"target_modules": ["query", "dense"], "init_lora_weights": "mica"}),
+        "velora": (llama, {"target_modules": ["q_proj"], "velora_config": peft.VeloraConfig()}),
+    }
 
 
 def seeded(build):

@@ -23,7 +23,11 @@ def kind(request, tmp_path):
 def test_what_peft_wrote_is_written_again_tensor_by_tensor(kind, tmp_path):
     adapter = Adapter.from_pretrained(kind)
     adapter.save_pretrained(tmp_path / "again")
-    wanted = load_file(kind / "adapter_model.safetensors")
+    wanted = {
+        key: tensor
+        for key, tensor in load_file(kind / "adapter_model.safetensors").items()
+        if "velora" not in key  # of its backward pass
+    }
     found = load_file(tmp_path / "again" / "adapter_model.safetensors")
     assert found.keys() == wanted.keys()
     for key, tensor in wanted.items():

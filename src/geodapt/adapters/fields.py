@@ -57,7 +57,7 @@ REFUSED = {
 """What makes an update something else than a sum of scaled low-rank products."""
 MUTATING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Initialisations that take the start of the factors out of the base's weights."""
-HARMLESS = ("gaussian", "eva", "orthogonal", "true", "false")
+HARMLESS = ("gaussian", "eva", "orthogonal", "mica", "true", "false")
 """Initialisations that leave the base as it is."""
 
 

@@ -62,6 +62,8 @@ def parse(
             pairs.setdefault((match[1], EMBEDDING), {})[match[2]] = tensor
         elif match := MAGNITUDE.match(key):
             found.magnitudes[match[1]] = tensor.flatten()
+        elif ".lora_velora_" in key:
+            continue  # of VeLoRA's backward pass
         elif match := COPY.match(key):
             found.copies[f"{match[1]}.{match[2]}"] = tensor
         elif _is_embedding(key) and not _is_saved(config, key):
