@@ -199,6 +199,9 @@ def test_info_and_the_picture(geodapt, folders, tmp_path):
     page = (tmp_path / "overlap.html").read_text()
     assert "How adapters overlap" in page
     assert 'src="http' not in page
+    assert "prefers-color-scheme" in page  # the look of the other pages, which know the dark
+    for path in Adapter.from_pretrained(folders[0]).factors:
+        assert path in page
     shutil.copytree(folders[0], tmp_path / "twin")
     same = geodapt("adapters", "info", folders[0], tmp_path / "twin").out
     assert "100.0 %" in same

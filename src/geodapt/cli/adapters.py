@@ -43,6 +43,7 @@ def info(
         _compare(console, loaded, layers)
     if picture is not None:
         from geodapt.files import write_text
+        from geodapt.report.overlaps import page
 
         write_text(picture, page(loaded))
         console.print(f"picture: {picture}")
@@ -139,89 +140,3 @@ def _cells(found: list[Any]) -> list[str]:
         f"{angle:.1f}°",
         f"{sum(f.agreement for f in found) / count:+.3f}",
     ]
-
-
-def page(loaded: dict[str, Any]) -> str:
-    """One self-contained page: which pairs share row spaces, which agree or oppose, and where."""
-    from itertools import combinations
-
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
-
-    from geodapt.adapters import overlaps
-    from geodapt.adapters.overlap import spectrum
-
-    names = list(loaded)
-    pairs = {(one, two): overlaps(loaded[one], loaded[two]) for one, two in combinations(names, 2)}
-
-    def matrix(field: str) -> list[list[float | None]]:
-        rows: list[list[float | None]] = []
-        for one in names:
-            row: list[float | None] = []
-            for two in names:
-                found = pairs.get((one, two)) or pairs.get((two, one)) or {}
-                values = [getattr(overlap, field) for overlap in found.values()]
-                row.append(1.0 if one == two else sum(values) / len(values) if values else None)
-            rows.append(row)
-        return rows
-
-    figure = make_subplots(
-        rows=2,
-        cols=2,
-        subplot_titles=(
-            "Row space shared (0 to 1)",
-            "Agreement (-1 opposed, +1 same)",
-            "Agreement by layer",
-            "Spectrum, mean over layers",
-        ),
-        vertical_spacing=0.16,
-        horizontal_spacing=0.16,
-    )
-    for column, (field, scale, low) in enumerate(
-        (("shared", "Blues", 0), ("agreement", "RdBu", -1)), 1
-    ):
-        figure.add_trace(
-            go.Heatmap(
-                z=matrix(field),
-                x=names,
-                y=names,
-                zmin=low,
-                zmax=1,
-                colorscale=scale,
-                texttemplate="%{z:.2f}",
-                showscale=False,
-            ),
-            row=1,
-            col=column,
-        )
-        figure.update_yaxes(autorange="reversed", row=1, col=column)
-    for (one, two), found in pairs.items():
-        figure.add_trace(
-            go.Scatter(
-                x=list(range(len(found))),
-                y=[overlap.agreement for overlap in found.values()],
-                text=list(found),
-                name=f"{one}, {two}",
-                mode="lines+markers",
-            ),
-            row=2,
-            col=1,
-        )
-    for name, adapter in loaded.items():
-        spectra = [spectrum(factors) for factors in adapter.factors.values()]
-        longest = max(len(d) for d in spectra)
-        means = [
-            sum(float(d[i]) for d in spectra if i < len(d)) / sum(i < len(d) for d in spectra)
-            for i in range(longest)
-        ]
-        figure.add_trace(
-            go.Scatter(x=list(range(1, longest + 1)), y=means, name=name, mode="lines+markers"),
-            row=2,
-            col=2,
-        )
-    figure.update_xaxes(title_text="layer, in order", row=2, col=1)
-    figure.update_xaxes(title_text="term", row=2, col=2)
-    figure.update_yaxes(title_text="cosine", range=[-1.05, 1.05], row=2, col=1)
-    figure.update_yaxes(title_text="singular value", rangemode="tozero", row=2, col=2)
-    figure.update_layout(title="How adapters overlap", height=820, template="plotly_white")
-    return figure.to_html(include_plotlyjs=True, full_html=True)
