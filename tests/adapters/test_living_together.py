@@ -323,3 +323,22 @@ def test_threads_that_use_and_remove_one_adapter_get_answers_or_input_errors():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("gate", [Mix({"a": 1.0, "b": 1.0}), Route(["a", "b"]), TopAtoms(2)])
+def test_gates_of_removed_adapters_are_forgotten(gate):
+    """As when a recipe trains one adapter after another, and Trainer moves the model each time."""
+    bank, x = filled(nn.Sequential(nn.Linear(4, 4)), "all-linear", "ab"), torch.randn(2, 4)
+    with bank.use(gate):
+        bank(x)
+    bank.remove("b")
+    bank.to("cpu")
+    with bank.use("a"):
+        bank(x)
+    if not isinstance(gate, TopAtoms):
+        with pytest.raises(InputError, match="no adapter 'b'"), bank.use(gate):
+            pass
+    bank.add("b", bank["a"])
+    with bank.use(gate):
+        found = bank(x)
+    assert (found - bank(x)).abs().max() > 1e-4

@@ -597,7 +597,10 @@ class AdapterBank(nn.Module):
     def _renew_plans(self, name: str | None = None) -> None:
         """Let plans, all or those that hold an adapter's factors, take the factors anew."""
         for plan in list(self._alive):
-            if name is None or name in plan.names:
+            if not plan.names <= self._adapters.keys():  # nobody can use it any more
+                self._alive.discard(plan)
+                self._plans.pop(plan.gate, None)
+            elif name is None or name in plan.names:
                 plan.reset()
 
     def _require(self, names: Collection[str]) -> None:
