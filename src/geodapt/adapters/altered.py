@@ -35,16 +35,18 @@ def altered(
     """
     tensors = dict(tensors_of(module, args, kwargs))
     main = main_input(module, tensors)
-    assert main is not None
+    assert main is not None or not rows
     generator = torch.Generator().manual_seed(seed)
     ids = Vocabulary(module, model, tensors)
-    alone = bool(ids.placeholders) and not tensors[main].is_floating_point()
-    total = tensors[main].shape[0]
-    chosen = {
-        name
-        for name, tensor in tensors.items()
-        if holds_rows(name, tensor, main, total) and (name == main or not alone or "ids" in name)
-    }
+    chosen = set()
+    if main is not None:
+        only_ids = ids.placeholders and not tensors[main].is_floating_point()
+        chosen = {
+            name
+            for name, tensor in tensors.items()
+            if holds_rows(name, tensor, main, tensors[main].shape[0])
+            and (name == main or not only_ids or "ids" in name)
+        }
 
     def change(name: str, value: Any) -> Any:
         if isinstance(value, Tensor):

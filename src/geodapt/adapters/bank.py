@@ -34,6 +34,7 @@ from geodapt.adapters.shared_inputs import run_by_rows, shares_input
 from geodapt.adapters.sites import Site, matrices, sites
 from geodapt.adapters.stack import LayerStacks, Stack
 from geodapt.adapters.targets import fingerprint
+from geodapt.adapters.torch_layers import HANDLED, run_handled
 from geodapt.adapters.trainable import Trainable, fresh, key_of
 from geodapt.adapters.uncalled import Uncalled
 from geodapt.errors import InputError
@@ -231,7 +232,8 @@ class AdapterBank(nn.Module):
             touched = {path for adapter in self._adapters.values() for path in adapter.factors}
             for path in self._stacks.keys() - touched:
                 del self._stacks[path]
-            for path in self._attached.keys() - touched - {parent_of(path) for path in touched}:
+            around = {above for path in touched for above in above_of(path)}
+            for path in self._attached.keys() - touched - around:
                 self._attached.pop(path).detach()
 
     def save(self, name: str, folder: str | Path) -> None:
@@ -443,6 +445,25 @@ class AdapterBank(nn.Module):
     def master_head(self, name: str, path: str) -> dict[str, Tensor]:
         return self._trainable(name).head(path)
 
+    def adapted_within(self, path: str) -> list[str]:
+        """The adapted layers inside of a module."""
+        return [each for each in self._watched() if path in ("", *above_of(each))]
+
+    def layers_in(self, module: nn.Module) -> dict[str, nn.Module]:
+        """The adapted layers that a module holds."""
+        inside = set(module.modules())
+        found = {path: self._layers[path].module for path in self._watched()}
+        return {path: layer for path, layer in found.items() if layer in inside}
+
+    def wrapped(self) -> frozenset[str]:
+        """The adapted layers around which another library lies, or that it took from the bank."""
+        return frozenset(p for p, each in list(self._attached.items()) if not each.outermost)
+
+    def changes(self, plan: Plan, path: str) -> bool:
+        """Whether a gate changes a layer: an adapter acts there that trains or is not zero."""
+        names = {n for row in self.restrict(plan.gate.entries, path) for n, _ in row}
+        return any(n in self.training_names or self.factors_of(n, path).B.any() for n in names)
+
     def touches(self, path: str) -> bool:
         """Whether adapters change something inside of a module."""
         return any(inside(p, [path]) for p in self._attached) or self._heads.within(path)
@@ -534,6 +555,13 @@ class AdapterBank(nn.Module):
             if above not in self._attached and shares_input(self.model.get_submodule(above)):
                 block = self.model.get_submodule(above)
                 self._attached[above] = Attachment(block, partial(run_by_rows, self, above))
+            for above in above_of(path):
+                block = self.model.get_submodule(above)
+                if above not in self._attached and isinstance(block, HANDLED):
+                    self._attached[above] = Attachment(block, partial(run_handled, self, above))
+
+    def _watched(self) -> list[str]:
+        return [path for path in list(self._attached) if path in self._layers]
 
     def _run(
         self, path: str, layer: nn.Module, base: Callable, x: Tensor, *args: Any, **kwargs: Any
@@ -542,6 +570,7 @@ class AdapterBank(nn.Module):
             base = partial(_with, base, args, kwargs)
         if torch.compiler.is_compiling():
             return self._run_compiled(path, layer, base, x)
+        self.rows.called(path)
         return (self._active.get() or self._resting).run(path, layer, base, x)
 
     def _run_owner(
@@ -552,6 +581,7 @@ class AdapterBank(nn.Module):
     def _run_compiled(self, path: str, layer: nn.Module, base: Callable, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():  # factors that train are no inputs of the graph
             torch._dynamo.graph_break()
+            self.rows.called(path)
             return self.active_plan().run(path, layer, base, x)
         y = base(x)
         torch.ops.geodapt.add_update(y, x, id(self), path)
@@ -665,6 +695,12 @@ def device_of(site: Site) -> torch.device:
         execution = getattr(hook, "execution_device", None)
         return torch.device("cpu" if execution is None else execution)
     return device
+
+
+def above_of(path: str) -> list[str]:
+    """The paths of the modules that hold a layer, the model itself (an empty path) among them."""
+    parts = path.split(".")
+    return [".".join(parts[:i]) for i in range(len(parts))]
 
 
 def parent_of(path: str) -> str:

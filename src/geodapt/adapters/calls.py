@@ -1,7 +1,6 @@
 """The outermost call of a model: which of its inputs hold the rows, and how many rows there are.
 
-A call that takes no row for a row is not looked into here: a gate that acts alike on all rows
-needs none of this.
+A call is outermost when no other call of the model, or of a part of it, runs around it.
 """
 
 import inspect
@@ -118,10 +117,16 @@ def expansion(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> int:
     return max(option("num_beams"), option("num_return_sequences"))
 
 
+def compiling() -> bool:
+    """Whether the running call is one of a model that :func:`torch.compile` made."""
+    inside = getattr(torch._dynamo.eval_frame, "_is_in_optimized_module", lambda: False)
+    return torch.compiler.is_compiling() or inside()
+
+
 def on_calls(
     module: nn.Module,
     enter: Callable[[nn.Module, tuple, dict], None],
-    leave: Callable[[nn.Module], None],
+    leave: Callable[[nn.Module, bool], None],
     whole: bool,
 ) -> list[Any]:
     """Call ``enter`` before and ``leave`` after every call of a module; returns the handles.
@@ -136,7 +141,7 @@ def on_calls(
 
     def after(module: nn.Module, args: tuple, output: Any) -> None:
         if not torch.compiler.is_compiling():
-            leave(module)
+            leave(module, output is not None)  # nothing comes out of a call that fails
 
     if whole:
         before, after = torch.compiler.disable(before), torch.compiler.disable(after)

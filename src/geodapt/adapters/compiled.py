@@ -21,6 +21,7 @@ banks: "WeakValueDictionary[int, AdapterBank]" = WeakValueDictionary()
 @torch.library.custom_op("geodapt::add_update", mutates_args=("y",))
 def add_update(y: Tensor, x: Tensor, bank: int, path: str) -> None:
     """Add the active gate's update of ``x`` at a layer into the base's output ``y``."""
+    banks[bank].rows.called(path)
     step = banks[bank].active_plan().step(path)
     if step is not None:
         if step.tells_rows_apart and banks[bank].rows.call is None:

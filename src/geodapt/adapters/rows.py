@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from geodapt.adapters.altered import altered
-from geodapt.adapters.calls import Call, call_of, expansion, on_calls
+from geodapt.adapters.calls import Call, call_of, compiling, expansion, on_calls
 from geodapt.adapters.gates import Off
 from geodapt.adapters.hooks import Attachment
 from geodapt.adapters.layouts import Layout, both, differs, locate, rounding, sketch, splits
 from geodapt.adapters.lowering import lowering_of
 from geodapt.adapters.plan import Plan
+from geodapt.adapters.reads import Watch
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Rows:
         self._layouts: dict[tuple[nn.Module, str, int], Layout | str] = {}
         self._proven: set[tuple] = set()
         self._failed: dict[nn.Module, str] = {}
+        self._watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+        self._passed_over: dict[tuple, frozenset[str]] = {}
         self.handles: list[Any] = []
         whole = [m for m in bank.model.modules() if isinstance(m, PreTrainedModel)]
         # Parts may be called on their own too, as generate calls an encoder.
@@ -76,6 +79,13 @@ class Rows:
     def forget(self) -> None:
         """Look again: layers were adapted that were not before."""
         self._proven.clear()
+        self._passed_over.clear()
+
+    def called(self, path: str) -> None:
+        """A layer is called."""
+        watch = self._watch.get()
+        if watch is not None:
+            watch.called.add(path)
 
     def place(self, path: str, x: Tensor, plan: Plan) -> tuple[Layout, int]:
         """Where a layer's input holds the rows, and how many there are.
@@ -109,19 +119,64 @@ class Rows:
 
     def _enter(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         plan = self._bank.active_plan()
-        if self.call is not None or not plan.needs_rows:
+        if self.call is not None or not plan.names:
             return
         call = call_of(module, args, kwargs)
         if call.rows is not None:
             check_rows(plan, call.rows, f"of {call.name}", self._runs.get())
         if plan.tells_rows_apart and (call.rows or 0) > 1 and not self._known(call):
             self._prove(call, args, kwargs)
+        sort = self._sort(call)
+        if sort in self._passed_over:
+            self._check_called(plan, sort)
+        elif compiling():  # what is compiled is not looked into
+            watch = Watch(module, self._bank.layers_in(module))
+            with self._watching(watch):
+                self._seen(call, *altered(module, args, kwargs, [], 0, self._bank.model))
+            self._passed_over[sort] = watch.passed_over
+            self._check_called(plan, sort)
+        else:
+            watch = Watch(module, self._bank.layers_in(module))
+            watch.__enter__()
+            self._watch.set(watch)
         self._call.set(call)
 
-    def _leave(self, module: nn.Module) -> None:
-        call = self.call
-        if call is not None and call.module is module:
-            self._call.set(None)
+    def _leave(self, module: nn.Module, done: bool) -> None:
+        call, watch = self.call, self._watch.get()
+        if call is None or call.module is not module:
+            return
+        self._call.set(None)
+        if watch is not None:
+            watch.__exit__(None, None, None)
+            self._watch.set(None)
+            if done:
+                sort = self._sort(call)
+                self._passed_over[sort] = watch.passed_over
+                self._check_called(self._bank.active_plan(), sort)
+
+    @contextmanager
+    def _watching(self, watch: Watch) -> Iterator[None]:
+        token = self._watch.set(watch)
+        try:
+            with watch, torch.no_grad():
+                yield
+        finally:
+            self._watch.reset(token)
+
+    def _sort(self, call: Call) -> tuple:
+        """What decides which layers a call calls."""
+        grad = torch.is_grad_enabled()
+        return (call.module, call.kind, call.single, grad, self._bank.wrapped())
+
+    def _check_called(self, plan: Plan, sort: tuple) -> None:
+        """Raise where a gate changes layers that the model reads and does not call."""
+        for path in sorted(self._passed_over[sort]):
+            if self._bank.changes(plan, path):
+                raise InputError(
+                    f"layer {path} is not called: its weight is read by what holds it, or another "
+                    "library took the bank's wrapper off it, so that an adapter cannot act there; "
+                    "use one without this layer, merge it into the base, or make a new AdapterBank"
+                )
 
     def _generate(self, model: Any, base: Callable, *args: Any, **kwargs: Any) -> Any:
         token = self._runs.set(expansion(model, args, kwargs))

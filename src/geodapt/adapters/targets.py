@@ -12,6 +12,7 @@ from torch import nn
 
 from geodapt.adapters.adapter import named_parameter
 from geodapt.adapters.kinds import PARAMETER, indexed
+from geodapt.adapters.reads import never_called
 from geodapt.adapters.sites import Site, is_linear, site_of, sites
 from geodapt.errors import InputError, InputWarning
 from geodapt.files import hash_tensors
@@ -32,7 +33,8 @@ def choose(
     """The paths that ``targets`` names, as PEFT's ``target_modules`` would.
 
     A list holds layer names or path endings, a string is a regular expression over whole paths,
-    and ``"all-linear"`` means every linear layer but the output embedding. With ``inside`` only
+    and ``"all-linear"`` means every linear layer but the output embedding and those that the model
+    does not call (see :mod:`geodapt.adapters.reads`). With ``inside`` only
     layers within those modules count.
 
     Raises :class:`InputError` when nothing matches; it calls what was searched ``called``, or by
@@ -45,7 +47,8 @@ def choose(
     linear = {path: layer for path, layer in layers.items() if is_linear(layer)}
     if targets == "all-linear":
         head = getattr(model, "get_output_embeddings", lambda: None)()
-        chosen = [path for path, module in linear.items() if module is not head]
+        passed_over = never_called(model)
+        chosen = [p for p, layer in linear.items() if layer is not head and p not in passed_over]
     else:
         wanted = targets if isinstance(targets, str) else list(targets)
         config = LoraConfig(target_modules=wanted)

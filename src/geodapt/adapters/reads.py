@@ -1,0 +1,99 @@
+"""Layers whose weight a model reads without calling them: nothing can be added to their output.
+
+Mamba's ``dt_proj`` and WavLM's projections are such. Where a model's code says so, "all-linear"
+leaves them out; what its code does not say is seen when the model runs.
+"""
+
+import inspect
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from geodapt.adapters.torch_layers import HANDLED
+
+SETUP = {"__init__", "_init_weights", "reset_parameters", "_reset_parameters"}
+"""Methods that may read weights without computing an output."""
+ABOUT = "dtype|device|shape|requires_grad|data_ptr|numel|size|ndim|is_quantized"
+"""What says something about a weight, but not its numbers."""
+
+
+def never_called(model: nn.Module) -> set[str]:
+    """The paths of layers whose weight the code of their owner reads and does not call."""
+    found = set()
+    for path, owner in model.named_modules():
+        if isinstance(owner, HANDLED):
+            continue
+        for name, child in owner.named_children():
+            kind: Any = type(owner)
+            if isinstance(child, nn.Linear) and _reads(kind, name):
+                found.add(f"{path}.{name}".lstrip("."))
+    return found
+
+
+@cache
+def _reads(owner: Any, name: str) -> bool:
+    code = _code(owner)
+    read = re.search(rf"self\.{name}\.weight\b(?!\.({ABOUT})\b)", code)
+    if read is None:
+        return False
+    multiplied = re.search(rf"self\.{name}\.weight\s*@", code)
+    return multiplied is not None or re.search(rf"self\.{name}\(", code) is None
+
+
+@cache
+def _code(owner: Any) -> str:
+    """The source of a class's methods, without what sets it up or asks for types."""
+    parts = []
+    for kind in owner.__mro__:
+        if kind in (nn.Module, object):
+            continue
+        for name, method in vars(kind).items():
+            if name in SETUP or not inspect.isfunction(method):
+                continue
+            try:
+                parts.append(inspect.getsource(method))
+            except (OSError, TypeError):
+                continue
+    return re.sub(r"isinstance\([^)]*\)", "", "\n".join(parts))
+
+
+class Watch(TorchFunctionMode):
+    """Notes, while a model runs, whose weights are computed with, and which layers are called."""
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        owners = Counter(id(p) for module in model.modules() for p in module._parameters.values())
+        weights = {path: layer.weight for path, layer in layers.items()}
+        # A weight that modules share may be read by any of them.
+        self._paths = {id(w): path for path, w in weights.items() if owners[id(w)] == 1}
+        self._weights = weights  # kept, so that no other takes an id
+        self.called: set[str] = set()
+        self.read: set[str] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor | tuple | list):
+            for value in _flat((*args, *(kwargs or {}).values())):
+                path = self._paths.get(id(value))
+                if path is not None:
+                    self.read.add(path)
+        return result
+
+    @property
+    def passed_over(self) -> frozenset[str]:
+        """Layers that were not called although their weight was computed with."""
+        return frozenset(self.read - self.called)
+
+
+def _flat(values: Iterable[Any]) -> Iterable[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _flat(value)
+        elif isinstance(value, torch.Tensor):
+            yield value
