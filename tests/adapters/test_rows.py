@@ -229,6 +229,13 @@ def test_compiled_layers_with_the_tokens_first():
         check(bank, batch, Route(entries), entries)
         with bank.use(Route(entries)):
             torch.testing.assert_close(compiled(**batch), model(**batch))
+    again = TokensFirst()
+    again.load_state_dict(model.state_dict())
+    with bank.use(Route(ROWS)):
+        wanted = model(**batch)
+    again.forward = torch.compile(again.forward, backend="aot_eager")
+    with filled(again, "all-linear").use(Route(ROWS)):
+        torch.testing.assert_close(again(**batch), wanted)
     part = torch.compile(model.second, backend="aot_eager")
     with bank.use(Route(ROWS)), pytest.raises(InputError, match="compile the whole model"):
         part(torch.randn(2, 5, 8))

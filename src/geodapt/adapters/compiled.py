@@ -21,10 +21,13 @@ banks: "WeakValueDictionary[int, AdapterBank]" = WeakValueDictionary()
 @torch.library.custom_op("geodapt::add_update", mutates_args=("y",))
 def add_update(y: Tensor, x: Tensor, bank: int, path: str) -> None:
     """Add the active gate's update of ``x`` at a layer into the base's output ``y``."""
-    banks[bank].rows.called(path)
-    step = banks[bank].active_plan().step(path)
+    owner = banks[bank]
+    owner.rows.called(path)
+    plan = owner.active_plan()
+    plan.note(path, owner.site(path).module, x, y)
+    step = plan.step(path)
     if step is not None:
-        if step.tells_rows_apart and banks[bank].rows.call is None:
+        if step.tells_rows_apart and owner.rows.call is None:
             raise InputError(
                 f"layer {path} is in a part of the model that was compiled and called on its own, "
                 "where its rows are not known; compile the whole model, or run this part as it is"

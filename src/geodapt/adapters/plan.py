@@ -70,8 +70,11 @@ class Plan:
         step = self.step(path)
         return base(x) if step is None else step.run(layer, base, x)
 
+    def note(self, path: str, layer: nn.Module, x: Tensor, y: Tensor) -> None:
+        """Write down what a layer gets, where the plan :attr:`looks`."""
+
     def record(self, path: str, x: Tensor) -> None:
-        """Note what a layer gets, where the plan :attr:`looks`."""
+        """The same of any module."""
 
     def step(self, path: str) -> "Step | None":
         """What happens at a layer; None where no adapter acts."""

@@ -248,9 +248,13 @@ class Recorder(Plan):
 
     def run(self, path: str, layer: nn.Module, base: Callable[..., Tensor], x: Tensor) -> Tensor:
         y = base(x)
+        self.note(path, layer, x, y)
+        return y
+
+    def note(self, path: str, layer: nn.Module, x: Tensor, y: Tensor) -> None:
+        """Write down what a layer gets that gives ``y``."""
         lower = lowering_of(layer)
         self.record(path, x if lower is None else lower(x, y)[0])
-        return y
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -262,7 +266,7 @@ class Recorder(Plan):
             self.paused = before
 
     def record(self, path: str, x: Tensor) -> None:
-        """Write down what a layer gets."""
+        """Write down what something gets."""
         if not self.paused:
             self.seen.setdefault((path, x.ndim), []).append((sketch(x), rounding(x.dtype)))
 
