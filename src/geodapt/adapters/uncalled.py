@@ -65,7 +65,7 @@ class Uncalled:
             )
         self._outermost.set(module)
 
-    def _leave(self, module: nn.Module) -> None:
+    def _leave(self, module: nn.Module, done: bool) -> None:
         if self._outermost.get() is module:
             self._outermost.set(None)
 
