@@ -224,6 +224,22 @@ def test_a_towers_adapter_acts_on_that_tower_of_the_whole(tmp_path):
     with pytest.raises(InputError, match="trained on CLIPVisionModel, and this is CLIPTextModel"):
         other.load("pictures", tmp_path / "vision_model")
 
+    peft = trained(source_again(whole), tmp_path / "both", target_modules=["q_proj"])
+    for kind, part, left in (
+        ("CLIPTextModel", "text", "vision"),
+        ("CLIPVisionModel", "vision", "text"),
+    ):
+        model = build(kind, getattr(CLIP, f"{part}_config"))
+        model.load_state_dict(getattr(whole, f"{part}_model").state_dict())
+        bank = AdapterBank(model)
+        with pytest.warns(InputWarning, match=f"also changes {left}_model"):
+            bank.load("both", tmp_path / "both")
+        key = "input_ids" if part == "text" else "pixel_values"
+        with bank.use(Mix({"both": 1.0})), torch.no_grad():
+            found = bank(**{key: batch[key]}).last_hidden_state
+            wanted = peft(**batch)[f"{part}_model_output"].last_hidden_state
+        torch.testing.assert_close(found, wanted)
+
 
 def source_again(peft_or_model):
     """The model as it was before PEFT wrapped its layers."""

@@ -244,7 +244,8 @@ class AdapterBank(nn.Module):
         config.base_model_name_or_path = (
             getattr(self.model, "name_or_path", None) or config.base_model_name_or_path
         )
-        whole = len(fitted.paths) == len(adapter.factors)
+        # While adapters are merged, the weights are not the base's.
+        whole = len(fitted.paths) == len(adapter.factors) and not self._originals
         mark = fingerprint(self.model, fitted.paths) if whole else adapter.base_sha256
         made = fitted.made(adapter)
         replace(adapter, config=config, base_sha256=mark, made=made).save_pretrained(folder)

@@ -9,6 +9,7 @@ names, so that what is written loads there; a bank translates.
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from torch import nn
 
@@ -30,6 +31,8 @@ PART = re.compile(
     r"|image|audio|speech)(_|$)"
 )
 """Names of parts that say nothing about the family, so that a prefix of them may differ."""
+TOWERS = 8
+"""How many of an adapter's towers are looked for by their ending."""
 
 
 @dataclass(frozen=True)
@@ -161,11 +164,12 @@ def _by_ending(paths: Iterable[str], layers: Iterable[str]) -> Iterator[Naming]:
 
     They differ before the first number alone: a block has the same number in both.
     """
-    example = next((path for path in paths if tower(path)), None)
-    if example is None:
-        return
-    head, tail = example.split("."), _numbered(example)
-    for path in layers:
+    examples: dict[str, str] = {}
+    for path in paths:
+        if len(examples) < TOWERS and tower(path):
+            examples.setdefault(tower(path), path)
+    for example, path in product(examples.values(), layers):
+        head, tail = example.split("."), _numbered(example)
         if _numbered(path) != tail or path == example:
             continue
         other = path.split(".")
