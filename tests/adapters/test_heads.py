@@ -1,5 +1,6 @@
 """Adapters that bring modules trained in full (``modules_to_save``) act with them, row by row."""
 
+import accelerate
 import pytest
 import torch
 import transformers as T
@@ -492,3 +493,39 @@ def test_a_module_whose_weight_is_read_and_that_is_not_called(
     bank.add("b", bank["a"].without_heads())
     with bank.use(Mix({"b": 1.0})):
         assert (out(bank, batch) - base).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["llama classifier", "mistral's embedding and norms"])
+def test_heads_beside_offloaded_weights(name, tmp_path):
+    kind, config, _ = KINDS[name]
+    batch = batch_for(kind)
+    wanted = out(from_peft(name, tmp_path / "a"), batch)
+    base = out(build(kind, config), batch)
+    bank = AdapterBank(accelerate.cpu_offload(build(kind, config), execution_device="cpu"))
+    bank.load("a", tmp_path / "a")
+    for _ in range(2):
+        with bank.use(Mix({"a": 1.0})):
+            close(out(bank, batch), wanted)
+        with bank.use(Route(["a", None, None, "a"])):
+            close(out(bank, batch), torch.stack([wanted[0], base[1], base[2], wanted[3]]))
+
+
+def test_rows_generate_with_their_own_embeddings(tmp_path):
+    name = "mistral's embedding and norms"
+    kind, config, _ = KINDS[name]
+    ids = batch_for(kind)["input_ids"]
+    told = {
+        "attention_mask": torch.ones_like(ids),
+        "max_new_tokens": 5,
+        "do_sample": False,
+        "eos_token_id": None,
+        "pad_token_id": 0,
+    }
+    bank = AdapterBank(build(kind, config))
+    wanted = {}
+    for seed, adapter in enumerate("ab"):
+        wanted[adapter] = from_peft(name, tmp_path / adapter, seed).generate(input_ids=ids, **told)
+        bank.load(adapter, tmp_path / adapter)
+    with bank.use(Route(["a", "b", "b", "a"])):
+        found = bank.generate(ids, **told)
+    assert torch.equal(found, torch.stack([wanted[n][i] for i, n in enumerate("abba")]))

@@ -86,7 +86,8 @@ class Uncalled:
             id(parameter): path
             for path in heads
             for parameter in model.get_submodule(path).parameters()
-            if len(owners[id(parameter)]) == 1  # a tied one may be another module's
+            # A tied one may be another module's, and one that is offloaded is brought by a hook.
+            if len(owners[id(parameter)]) == 1 and parameter.device.type != "meta"
         }
         before = [(buffer, buffer.clone()) for buffer in model.buffers()]
         devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
