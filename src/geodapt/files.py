@@ -15,6 +15,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -233,6 +234,8 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(folder.name + ".lock")):
+        for left in folder.parent.glob(f".{escape(folder.name)}.*{UNFINISHED}"):  # by a kill
+            shutil.rmtree(left, ignore_errors=True)
         if not folder.is_dir():
             with atomic_folder(folder) as temporary:
                 make(temporary)

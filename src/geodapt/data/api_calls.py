@@ -110,7 +110,7 @@ def _cached(package: str) -> Path:
 def _mine_into(folder: Path, module: str, advance: Advance) -> None:
     def make(temporary: Path) -> None:
         failed = f"the package {module} could not be read; does `python -c 'import {module}'` work?"
-        mined = run_script(mining, module, failed=failed, advance=advance)
+        mined = run_script(mining, module, folder=temporary, failed=failed, advance=advance)
         with quiet_datasets():
             for name, rows in mined.items():
                 Dataset.from_list(rows).save_to_disk(str(temporary / name))

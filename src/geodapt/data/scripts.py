@@ -5,9 +5,8 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,42 +17,81 @@ from geodapt.progress import bar
 Advance = Callable[[], None]
 
 
+_OBEDIENT = """
+import os, runpy, sys, threading
+
+def end_with_parent():
+    while os.read(0, 1):  # nothing is ever written: it ends when the parent does
+        pass
+    os._exit(1)
+
+threading.Thread(target=end_with_parent, daemon=True).start()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a script that ends when the process that started it ends, however that ends."""
+
+_running: set[subprocess.Popen] = set()
+
+
 def side_by_side(
     label: str, sizes: Mapping[str, int], work: Callable[[str, Advance], None]
 ) -> None:
-    """``work(name, advance)`` for every name, the largest first, behind one progress bar."""
+    """``work(name, advance)`` for every name, the largest first, behind one progress bar.
+
+    Where one fails, or the process is told to stop, the others are ended too.
+    """
     with (
         bar(label, total=sum(sizes.values())) as progress,
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
         largest_first = sorted(sizes, key=lambda name: -sizes[name])
-        for job in [pool.submit(work, name, progress.advance) for name in largest_first]:
-            job.result()
+        jobs = [pool.submit(work, name, progress.advance) for name in largest_first]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(_running):
+                process.kill()
+            raise
 
 
-def run_script(script: ModuleType, *arguments: object, failed: str, advance: Advance) -> Any:
+def run_script(
+    script: ModuleType, *arguments: object, folder: Path, failed: str, advance: Advance
+) -> Any:
     """Run a module's file; what it wrote as JSON into the file named by its last argument.
 
-    A line ``done/total`` that it prints calls ``advance``. Raises :class:`InputError` with what
-    ``failed`` says, the exit status and the last other line.
+    That file lies in ``folder`` for a while. A line ``done/total`` that the script prints calls
+    ``advance``. Raises :class:`InputError` with what ``failed`` says, the exit status and the last
+    other line.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        out, last = Path(folder) / "found.json", ""
-        # -P: the script's own folder must not shadow modules that it imports.
-        command = [sys.executable, "-P", "-W", "ignore", str(script.__file__)]
-        with subprocess.Popen(
-            [*command, *map(str, arguments), str(out)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        ) as process:
-            assert process.stdout is not None
+    out, last = folder / "found.json", ""
+    # -P: the script's own folder must not shadow modules that it imports.
+    command = [sys.executable, "-P", "-W", "ignore", "-c", _OBEDIENT, str(script.__file__)]
+    with subprocess.Popen(
+        [*command, *map(str, arguments), str(out)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        _running.add(process)
+        try:
             for line in process.stdout:
                 if re.fullmatch(r"\d+/\d+\n", line):
                     advance()
                 else:
                     last = line.strip() or last
-        if process.returncode != 0:
-            raise InputError(f"{failed} (exit status {process.returncode}): {last}")
-        return json.loads(out.read_text())
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            _running.discard(process)
+    if process.returncode != 0:
+        raise InputError(f"{failed} (exit status {process.returncode}): {last}")
+    found = json.loads(out.read_text(encoding="utf-8"))
+    out.unlink()
+    return found

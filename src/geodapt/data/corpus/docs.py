@@ -10,7 +10,6 @@ import hashlib
 import importlib.metadata
 import json
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from importlib.metadata import Distribution
 from pathlib import Path
@@ -26,6 +25,7 @@ from geodapt.data.quiet import quiet_datasets
 from geodapt.data.scripts import Advance, run_script, side_by_side
 from geodapt.errors import InputError
 from geodapt.files import cache_folder, made_once
+from geodapt.paths import child
 
 EXTRACTION_VERSION = 1
 """Part of the cache's key: raised whenever the same files give other texts."""
@@ -170,12 +170,12 @@ def extract_packages(packages: Mapping[str, Distribution]) -> dict[str, Path]:
 
 
 def _cached(name: str, version: str) -> Path:
-    return cache_folder() / "docs" / f"{name}-{version}-read{EXTRACTION_VERSION}"
+    return child(cache_folder() / "docs", f"{name}-{version}-read{EXTRACTION_VERSION}")
 
 
 def _extract_into(folder: Path, paths: list[str], advance: Advance) -> None:
     def make(temporary: Path) -> None:
-        found = _run_extractor(paths, advance) if paths else []
+        found = _run_extractor(paths, temporary, advance) if paths else []
         found = found or [[]]  # Arrow data sets cannot be read back where they have no row
         with quiet_datasets():
             Dataset.from_dict({"texts": found}, FEATURES).save_to_disk(str(temporary))
@@ -183,12 +183,13 @@ def _extract_into(folder: Path, paths: list[str], advance: Advance) -> None:
     made_once(folder, make)
 
 
-def _run_extractor(paths: list[str], advance: Advance) -> list[list[str]]:
-    with tempfile.TemporaryDirectory() as folder:
-        asked = Path(folder) / "files.json"
-        asked.write_text(json.dumps(paths))
-        failed = (
-            f"the documentation in {Path(paths[0]).parent} could not be read; leave that package "
-            "out by naming the others in data.packages"
-        )
-        return run_script(extraction, asked, failed=failed, advance=advance)
+def _run_extractor(paths: list[str], folder: Path, advance: Advance) -> list[list[str]]:
+    asked = folder / "files.json"
+    asked.write_text(json.dumps(paths))
+    failed = (
+        f"the documentation in {Path(paths[0]).parent} could not be read; leave that package "
+        "out by naming the others in data.packages"
+    )
+    found = run_script(extraction, asked, folder=folder, failed=failed, advance=advance)
+    asked.unlink()
+    return found
