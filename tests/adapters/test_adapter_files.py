@@ -321,7 +321,7 @@ def test_a_route_of_the_wrong_length_is_refused(folder):
     bank = AdapterBank(seeded("llama"))
     bank.load("toys", folder)
     with (
-        pytest.raises(InputError, match="route has 3 entries, the batch 4 rows"),
+        pytest.raises(InputError, match=r"route has 3 entries, the batch of \w+ 4 rows"),
         bank.use(Route(["toys", None, "toys"])),
     ):
         bank(**inputs("llama", 4))

@@ -217,3 +217,20 @@ def test_a_rank_above_the_layers_width_is_right(saved):
     assert adapter.norm() == pytest.approx(wanted)
     merged = merge([adapter], "svd", rank=4)
     assert merged.factors[path].norm() == pytest.approx(wanted, rel=1e-4)  # float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("family", ["llama", "bert", "t5"])
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e6])
+def test_factors_that_a_narrow_base_cannot_hold_act_as_in_peft(saved, family, dtype, size):
+    def mutate(tensors):
+        return {k: t * size if "lora_A" in k else t / size for k, t in tensors.items()}
+
+    folder = saved(family, changing(mutate))
+    wanted = output(PeftModel.from_pretrained(seeded(family), folder).eval(), inputs(family, 2))
+    bank = AdapterBank(seeded(family).to(dtype))
+    bank.load("it", folder)
+    with bank.use(Mix({"it": 1.0})):
+        found = output(bank.model, inputs(family, 2)).float()
+    tolerance = 0.03 if dtype == torch.float16 else 0.1
+    assert (found - wanted).abs().max() < tolerance * wanted.abs().max()

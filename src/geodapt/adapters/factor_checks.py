@@ -17,6 +17,8 @@ PREFIX = "base_model.model."
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 LARGEST = 1e18
 """Squares of larger values overflow float32."""
+USUAL = 10
+"""Exponents of two of values that float16 holds with its products."""
 
 
 def check_header(source: Any, header: Header) -> None:
@@ -66,3 +68,16 @@ def largest(tensor: Tensor) -> float:
     """The largest magnitude, found without a copy; NaN if there is one."""
     low, high = (end.item() for end in torch.aminmax(tensor.detach()))
     return max(-low, high) if low <= high else math.nan
+
+
+def balanced(factors: "Factors") -> "Factors":
+    """The same update in factors of like size, where one is so large or small that float16 fails.
+
+    By a power of two, which changes no digit: a base in float16 computes the factors in it.
+    """
+    A, B, scale = factors
+    sizes = [math.frexp(value)[1] for value in (largest(A), largest(B) * abs(scale))]
+    if max(map(abs, sizes)) <= USUAL or not (A.any() and B.any()):
+        return factors
+    shift = (sizes[1] - sizes[0]) // 2
+    return factors._replace(A=A * 2.0**shift, B=B * 2.0**-shift)

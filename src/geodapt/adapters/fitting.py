@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from geodapt.adapters import model_class
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.conversion import current
+from geodapt.adapters.factor_checks import balanced
 from geodapt.adapters.heads import check_head, inside, named
 from geodapt.adapters.kinds import LINEAR, PARAMETER, describe, indexed
 from geodapt.adapters.lowering import check_lowering
@@ -100,7 +101,9 @@ def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
     _check_base(model, name, adapter, paths)
     # Two adapters that fit one model object belong to one base, named or not.
     source = replace(adapter, fits=_marks.setdefault(model, uuid.uuid4().hex))
-    return Fitted(source.under(paths, heads), source, paths, heads)
+    fitted = source.under(paths, heads)
+    factors = {path: balanced(value) for path, value in fitted.factors.items()}
+    return Fitted(replace(fitted, factors=factors), source, paths, heads)
 
 
 def _check_family(model: nn.Module, name: str, adapter: Adapter) -> None:
