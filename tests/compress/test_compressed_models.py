@@ -168,6 +168,16 @@ def test_merged_adapters_are_compressed_with_the_base():
     assert change > 4 * (output(merged, inputs("llama")) - wanted).abs().max()
 
 
+@pytest.mark.parametrize("method", ["int8", "int4", "svd"])
+def test_a_compressed_model_in_another_float_type(method):
+    model = seeded("bert")
+    compress(model, method, batches("bert"), **target(method))
+    wanted = output(model, inputs("bert"))
+    found = output(model.to(torch.bfloat16), inputs("bert"))
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), wanted, atol=0.05, rtol=0.05)
+
+
 def test_other_float_types():
     model = seeded("llama").to(torch.bfloat16)
     compress(model, "lowrank_plus_int4", batches("llama"), bits_per_weight=6)

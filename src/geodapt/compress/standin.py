@@ -56,9 +56,8 @@ class StandIn(torch.Tensor):
         if func in _COPIES:
             return args[0].mapped(lambda part: func(part))
         if func is aten._to_copy.default:
-            to = {key: kwargs[key] for key in ("device", "dtype") if kwargs.get(key) is not None}
-            # torchao's integers take a float type in `to`, though not in the operator itself.
-            return args[0].mapped(lambda part: part.to(**to))
+            device, dtype = kwargs.get("device"), kwargs.get("dtype")
+            return args[0].mapped(lambda part: moved(part, device, dtype))
         if func._schema.is_mutable and _written(func, args):
             raise NotImplementedError(
                 f"{func} would change a compressed weight in place; change the model that it was "
@@ -67,6 +66,18 @@ class StandIn(torch.Tensor):
         READS.get([]).append(func)
         args, kwargs = tree_map(_dense, (args, kwargs))
         return func(*args, **kwargs)
+
+
+def moved(part: Any, device: Any, dtype: Any) -> Any:
+    """A part on another device, or one that computes in another float type."""
+    part = part if device is None else part.to(device=device)
+    if dtype is None:
+        return part
+    if type(part).__name__ == "Int8Tensor":  # torchao's has no change of type of its own
+        return type(part)(
+            part.qdata, part.scale, part.block_size, dtype, zero_point=part.zero_point
+        )
+    return part.to(dtype=dtype)
 
 
 def _dense(value: Any) -> Any:
