@@ -240,6 +240,8 @@ BROKEN = {
     "other shape": (lambda c, w: first(w).update(shape=[8, 64]), "have it in another shape"),
     "shape without groups": (lambda c, w: first(w).update(shape=[8, 8]), "does not fit a matrix"),
     "shape of words": (lambda c, w: first(w).update(shape="big"), "compress the model again"),
+    "no float type": (lambda c, w: first(w).update(dtype="load"), "compress the model again"),
+    "too many experts": (lambda c, w: first(w).update(experts=10**9), "compress the model again"),
     "unknown form": (lambda c, w: first(w).update(form="zip"), "'zip' is no form"),
     "unknown key": (lambda c, w: first(w).update(more=1), "compress the model again"),
     "missing layer": (lambda c, w: w.popitem(), "has an unknown tensor"),

@@ -119,6 +119,24 @@ def test_what_save_pretrained_writes_is_the_same(family, tmp_path):
     assert torch.equal(found, output(model, inputs(family)))
 
 
+@pytest.mark.parametrize("method", ["int4", "lowrank_plus_int", "int8"])
+def test_a_model_in_several_float_types_and_one_that_was_converted(method, tmp_path):
+    model = seeded("t5").to(torch.bfloat16)
+    for block in model.encoder.block:
+        block.layer[-1].DenseReluDense.wo.float()
+    compress(model, method, batches("t5"), **target(method))
+    for number, change in enumerate((None, torch.float32, torch.bfloat16)):
+        if change:
+            model.to(change)
+        save(model, tmp_path / str(number))
+        loaded = load(tmp_path / str(number))
+        found, wanted = (output(each, inputs("t5")) for each in (loaded, model))
+        assert torch.equal(found, wanted)
+        assert {n: p.dtype for n, p in loaded.named_parameters()} == {
+            n: p.dtype for n, p in model.named_parameters()
+        }
+
+
 def test_load_takes_the_folder_of_the_run(tmp_path):
     model = seeded("llama")
     compress(model, "svd", rank=4)

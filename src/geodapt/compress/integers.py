@@ -55,7 +55,10 @@ def pack(weight: Tensor) -> dict[str, Tensor]:
     """The codes, packed, and the scales."""
     width = width_of(weight)
     codes = weight.qdata.to(torch.int16) + 2 ** (width - 1)  # type: ignore[attr-defined]
-    return {"codes": pack_bits(codes.to(torch.uint8), width), "scale": weight.scale}  # type: ignore[attr-defined]
+    scale: Tensor = weight.scale  # type: ignore[attr-defined]
+    if type(weight).__name__ != "Int8Tensor":  # whose scales are float32 in every model
+        scale = scale.to(narrow(weight.dtype))
+    return {"codes": pack_bits(codes.to(torch.uint8), width), "scale": scale}
 
 
 def unpack(

@@ -42,9 +42,11 @@ class Weight(Settings):
     """Outputs and inputs; of each expert, where there are several."""
     form: str | list[str]
     """As :class:`Form` writes it; of every expert, where they differ."""
-    experts: int | None = Field(default=None, ge=1)
+    experts: int | None = Field(default=None, ge=1, le=10_000)
     transposed: bool = False
     """Whether the model's stack of experts is ``(expert, in, out)``."""
+    dtype: str | None = None
+    """Float type in which it computes, where that is not the model's."""
 
     @property
     def forms(self) -> list[Form]:
@@ -61,9 +63,10 @@ class Weight(Settings):
     @classmethod
     def of(cls, weight: Compressed | Experts) -> "Weight":
         """The description of a compressed weight."""
+        dtype = str(weight.dtype).removeprefix("torch.")
         if not isinstance(weight, Experts):
             rows, columns = weight.shape
-            return cls(shape=(rows, columns), form=str(form_of(weight)))
+            return cls(shape=(rows, columns), form=str(form_of(weight)), dtype=dtype)
         forms = [str(form_of(each)) for each in weight.weights]
         rows, columns = weight.weights[0].shape
         return cls(
@@ -71,6 +74,7 @@ class Weight(Settings):
             form=forms[0] if len(set(forms)) == 1 else forms,
             experts=len(forms),
             transposed=weight.transposed,
+            dtype=dtype,
         )
 
 
@@ -96,10 +100,11 @@ class CompressionConfig(QuantizationConfigMixin):
     @classmethod
     def of(cls, model: nn.Module) -> "CompressionConfig":
         """The description of a model's compressed weights."""
-        weights = {
-            name: Weight.of(w).model_dump(exclude_defaults=True) for name, w in _found(model)
-        }
         dtype = str(model.dtype).removeprefix("torch.")
+        weights = {}
+        for name, weight in _found(model):
+            described = Weight.of(weight).model_dump(exclude_defaults=True)
+            weights[name] = {k: v for k, v in described.items() if (k, v) != ("dtype", dtype)}
         without = ["pooler"] if getattr(model, "pooler", model) is None else []
         return cls(dtype, weights, without)
 
@@ -109,8 +114,10 @@ class CompressionConfig(QuantizationConfigMixin):
             found = {name: Weight.model_validate(each) for name, each in self.weights.items()}
             for each in found.values():
                 _ = each.forms
+                if not getattr(torch, each.dtype or self.dtype).is_floating_point:
+                    raise InputError(f"{each.dtype or self.dtype} is no float type")
             return found
-        except (ValidationError, InputError) as error:
+        except (ValidationError, InputError, AttributeError, TypeError) as error:
             raise InputError(
                 "quantization_config in config.json is not one that this version writes "
                 f"({str(error).splitlines()[0]}); compress the model again"
@@ -135,19 +142,19 @@ class CompressionQuantizer(HfQuantizer):
             if hasattr(model, name):
                 setattr(model, name, None)
         self.weights = dict(_resolved(model, self.quantization_config.parsed()))
-        dtype = getattr(torch, self.quantization_config.dtype)
         for name, weight in self.weights.items():
             path, _, own = name.rpartition(".")
             module = as_linear(model, path)
             module._parameters[own] = _bytes_parameter(EMPTY)
-            for part, size in _sizes(weight, dtype).items():
+            for part, size in _sizes(weight, self._stored(weight)).items():
                 empty = torch.empty(size, dtype=torch.uint8, device="meta")
                 module.register_parameter(f"{own}_{part}", _bytes_parameter(empty))
 
     def _process_model_after_weight_loading(self, model: Any, **kwargs: Any) -> Any:
         """Replace the parts by the weights that they make."""
-        stored = getattr(torch, self.quantization_config.dtype)
         for name, weight in self.weights.items():
+            stored = self._stored(weight)
+            dtype = stored if weight.dtype else model.dtype
             path, _, own = name.rpartition(".")
             module = model.get_submodule(path)
             parts = {}
@@ -160,11 +167,15 @@ class CompressionQuantizer(HfQuantizer):
                         "it on one device"
                     )
                 parts[part] = loaded.data
-            made = _assembled(weight, parts, stored, model.dtype)
+            made = _assembled(weight, parts, stored, dtype)
             module._parameters[own] = nn.Parameter(made, requires_grad=False)
         return model
 
+    def _stored(self, weight: Weight) -> torch.dtype:
+        return getattr(torch, weight.dtype or self.quantization_config.dtype)
+
     def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
+        attach(model)  # anew: the model may be in another float type by now
         state: dict[str, Tensor] = {}
         for name, tensor in model.state_dict().items():
             if is_compressed(tensor):

@@ -18,6 +18,7 @@ from geodapt.compress.forms import Form
 from geodapt.compress.integers import narrow
 from geodapt.compress.standin import StandIn, aten
 from geodapt.compress.svd import Factors, Whitening, truncate
+from geodapt.errors import InputError
 
 ROUNDS = 4
 """How often integers and correction are fitted to what the other leaves."""
@@ -187,6 +188,12 @@ def take_apart(weight: Compressed) -> dict[str, Tensor]:
     parts = {} if weight.integers is None else integers.pack(weight.integers)
     if weight.A is not None and weight.B is not None:
         parts |= {name: weight.parts()[name].to(narrow(weight.dtype)) for name in ("A", "B")}
+    for name, part in parts.items():
+        if part.is_floating_point() and not torch.isfinite(part).all():
+            raise InputError(
+                f"a compressed weight cannot be stored: its {name} is not finite in {part.dtype}; "
+                "save the model in the float type in which it was compressed"
+            )
     return parts
 
 
