@@ -112,6 +112,24 @@ def test_json_that_is_not_there(tmp_path):
         read_json(tmp_path / "a.json")
 
 
+def test_equal_tensors_give_equal_bytes(tmp_path):
+    """In every process, whatever the order of a hash table there."""
+    tensors = {"ä": torch.arange(5), "b.c": torch.randn(3, 2)}
+    metadata = {str(number): "x" * number for number in range(9)}
+    contents = set()
+    for number in range(8):
+        path = tmp_path / f"{number}.safetensors"
+        order = dict(sorted(metadata.items(), key=lambda item: hash((number, item[0]))))
+        write_tensors(path, tensors, order)
+        contents.add(path.read_bytes())
+    (content,) = contents
+    assert (8 + int.from_bytes(content[:8], "little")) % 8 == 0
+    found = read_tensors(path)
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata() == {"format": "pt", **metadata}
+
+
 # Folders
 
 

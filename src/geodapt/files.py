@@ -123,7 +123,19 @@ def write_tensors(
     from safetensors.torch import save
 
     contents = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(contents, metadata={"format": "pt", **(metadata or {})}))
+    content = save(contents, metadata={"format": "pt", **(metadata or {})})
+    write_bytes(path, _ordered(content) if metadata else content)
+
+
+def _ordered(content: bytes) -> bytes:
+    """A safetensors file with its metadata in order, which the library writes in any: equal tensors
+    give equal bytes."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    metadata = dict(sorted(header.pop("__metadata__").items()))
+    text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def read_tensors(path: Path | str, header: "Header | None" = None) -> dict[str, "torch.Tensor"]:
