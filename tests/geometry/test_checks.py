@@ -6,10 +6,10 @@ import math
 import cases
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from geodapt.errors import InputError
 from geodapt.geometry import checked, cones, lorentz, manifold, poincare
+from tests.no_float64 import NoFloat64
 
 MODULES = {"lorentz": lorentz, "poincare": poincare, "cones": cones}
 FUNCTIONS = {
@@ -178,17 +178,6 @@ def test_steps_near_the_edge(dtype):
             # A rounding of the position is as much as eps / gap at the start, 1/8 at the end.
             allowed = 0.2 if abs(end) > far - 4 else 0.01 + 2 * eps / gap * moved + eps / gap
             assert abs(found - max(end, -far)) < allowed, (gap, step)
-
-
-class NoFloat64(TorchDispatchMode):
-    """A device without float64, as Apple's."""
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for tensor in torch.utils._pytree.tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and tensor.dtype == torch.float64:
-                raise AssertionError(f"{function} makes float64")
-        return out
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

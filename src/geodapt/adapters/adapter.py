@@ -37,7 +37,7 @@ class Factors(NamedTuple):
 
     def norm(self) -> float:
         """Frobenius norm of the update: ``s sqrt(tr((B^T B)(A A^T)))``, from r x r matrices."""
-        A, B = self.A.double(), self.B.double()
+        A, B = self.A.cpu().double(), self.B.cpu().double()
         if self.rank > min(A.shape[1], B.shape[0]):  # then the update itself is smaller
             return abs(self.scale) * torch.linalg.matrix_norm(B @ A).item()
         return abs(self.scale) * math.sqrt(max(((B.T @ B) * (A @ A.T)).sum().item(), 0.0))

@@ -85,7 +85,7 @@ def embed(model: Any, tokenizer: Any, texts: Sequence[str]) -> Float[Tensor, "te
 
 def centroid_accuracy(x: Float[Tensor, "rows width"], labels: Sequence[str]) -> float:
     """Share of rows nearest, by cosine, to the mean of their own label's other rows."""
-    x = torch.nn.functional.normalize(x.double(), dim=-1)
+    x = torch.nn.functional.normalize(x.cpu().double(), dim=-1)
     names = sorted(set(labels))
     own = torch.tensor([names.index(label) for label in labels], device=x.device)
     member = torch.nn.functional.one_hot(own, len(names)).to(x)

@@ -34,8 +34,8 @@ def overlap(one: Factors, two: Factors) -> Overlap:
 
     The inner product is ``s1 s2 tr((B1^T B2)(A2 A1^T))``. An all-zero update overlaps nothing.
     """
-    A1, B1, s1 = one.A.double(), one.B.double(), one.scale
-    A2, B2, s2 = two.A.double(), two.B.double(), two.scale
+    A1, B1, s1 = one.A.cpu().double(), one.B.cpu().double(), one.scale
+    A2, B2, s2 = two.A.cpu().double(), two.B.cpu().double(), two.scale
     inner = s1 * s2 * ((B1.T @ B2) * (A1 @ A2.T)).sum().item()
     norms = one.norm() * two.norm()
     cosines = torch.linalg.svdvals(_row_space(A1, B1).T @ _row_space(A2, B2)).clamp(max=1)

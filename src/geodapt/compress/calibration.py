@@ -108,7 +108,7 @@ class _Seen:
             if self.mask is not None and rows.shape[:-1] == self.mask.shape:
                 rows = rows[self.mask]
             rows = rows.reshape(-1, rows.shape[-1]).float()
-            self.product, self.count = (rows.T @ rows).double().cpu(), len(rows)
+            self.product, self.count = (rows.T @ rows).cpu().double(), len(rows)
             self.last = x
         if path in self.sums:
             self.sums[path] += self.product

@@ -18,18 +18,20 @@ from geodapt.geometry._sums import dot, finite, plus, square
 def chord(x: Tensor, y: Tensor, c: float | Tensor) -> Tensor:
     """``q = |x-y|^2 - (t(x) - t(y))^2``, the squared chord between two points.
 
-    With ``g = gamma(x) + gamma(y)`` and ``k = c (x-y).(x+y) / g^2``, so that
-    ``gamma(x) - gamma(y) = k g``, it is the sum of positive terms::
+    With ``n`` that of the two that is nearer to the origin, ``f`` the other, and
+    ``b = gamma(x) - gamma(y) = c (x-y).(x+y) / (gamma(x) + gamma(y))``, a sum of positive terms::
 
-        q = (g^2 / 4 |(x-y) - k (x+y)|^2 + k (x-y).(x+y)) / (gamma(x) gamma(y))
+        q = (gamma(n) |(x-y) - b / gamma(n) n|^2 + b^2 / (c gamma(n))) / gamma(f)
     """
-    difference, total = x - y, x + y
+    difference = x - y
     gamma_x, gamma_y = torch.sqrt(1 + c * square(x)), torch.sqrt(1 + c * square(y))
-    along = dot(difference, total)
-    g2, product = (gamma_x + gamma_y).square(), gamma_x * gamma_y
-    k = c * along / g2
-    rest = plus(difference, -k, total)
-    return finite(g2 / (4 * product) * square(rest) + k * (along / product))
+    b = c * dot(difference, x + y) / (gamma_x + gamma_y)
+    first = gamma_x <= gamma_y
+    near = torch.where(first.unsqueeze(-1), x, y)
+    of_near = torch.where(first, gamma_x, gamma_y)
+    of_far = torch.where(first, gamma_y, gamma_x)
+    rest = plus(difference, -b / of_near, near)
+    return finite(of_near / of_far * square(rest) + b / of_far * (b / of_near) / c)
 
 
 def chord_to_distance(q: Tensor, c: float | Tensor) -> Tensor:

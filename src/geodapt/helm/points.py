@@ -1,8 +1,8 @@
 """Points of hyperbolic space as a network uses them: formulas that lose nothing in float32.
 
-:mod:`geodapt.geometry.lorentz` computes in float64 and is the reference. A network cannot pay for
-that, so its formulas are written in the **time excess** of a point, ``u(x) = t(x) - 1/sqrt(c)``,
-in the form ``|x|^2 / (t(x) + 1/sqrt(c))``, which does not subtract. Where curvature is small or a
+:mod:`geodapt.geometry.lorentz` in float64 is the reference. A network computes in float32 or less,
+so its formulas are written in the **time excess** of a point, ``u(x) = t(x) - 1/sqrt(c)``, in the
+form ``|x|^2 / (t(x) + 1/sqrt(c))``, which does not subtract. Where curvature is small or a
 point near the origin, ``t`` is a large constant plus a small number, and only the small number
 says anything; in bfloat16 it would be lost.
 

@@ -32,7 +32,7 @@ def kendall(radii: Float[Tensor, "chains levels"]) -> Float[Tensor, "chains"]:
         raise InputError(f"chains have {levels} level; an order needs at least 2")
     general, specific = torch.triu_indices(levels, levels, offset=1, device=radii.device)
     in_order = radii[:, specific] >= radii[:, general]
-    return 2 * in_order.double().mean(-1) - 1
+    return 2 * in_order.cpu().double().mean(-1) - 1
 
 
 def tau_d(radii: Sequence[Float[Tensor, " levels"]] | Float[Tensor, "chains levels"]) -> float:
@@ -74,6 +74,8 @@ def retrieve_chains(
         )
     if similarity.shape[1] == 0:
         raise InputError("there are no candidates to retrieve")
+    if similarity.device.type == "mps":  # which has no float64
+        similarity, radii = similarity.cpu(), radii.cpu()
     found: list[list[int]] = []
     for start in range(0, len(similarity), QUERIES_AT_ONCE):
         part = slice(start, start + QUERIES_AT_ONCE)
@@ -158,7 +160,7 @@ def lexical_entailment(angles: Float[Tensor, " pairs"], scores: Float[Tensor, " 
     for name, values in (("angles", angles), ("scores", scores)):
         if bool((values == values[0]).all()):
             raise InputError(f"all {len(values)} {name} are {values[0].item():g}: no order in them")
-    return float(spearmanr(-angles.double().cpu().numpy(), scores.double().cpu().numpy()).statistic)
+    return float(spearmanr(-angles.cpu().double().numpy(), scores.cpu().double().numpy()).statistic)
 
 
 def _finite(values: Tensor, name: str) -> None:

@@ -22,12 +22,15 @@ class LanguageMetrics(Metric):
 
     full_state_update = False
     nats: Tensor
+    lost: Tensor
     tokens: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("nats", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("tokens", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        # A sum and what its rounding lost: as good as float64, which not every device has.
+        self.add_state("nats", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("lost", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("tokens", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(
         self, logits: Float[Tensor, "rows n vocabulary"], labels: Int[Tensor, "rows n"]
@@ -35,13 +38,16 @@ class LanguageMetrics(Metric):
         wide = torch.promote_types(logits.dtype, torch.float32)
         foreseen, targets = logits[:, :-1].flatten(0, 1).to(wide), labels[:, 1:].flatten()
         losses = F.cross_entropy(foreseen, targets, ignore_index=IGNORED, reduction="none")
-        self.nats += losses.double().sum()
+        more, before = losses.float().sum(), self.nats
+        self.nats = before + more
+        kept = self.nats - before
+        self.lost += (before - (self.nats - kept)) + (more - kept)
         self.tokens += (targets != IGNORED).sum()
 
     def compute(self) -> dict[str, float]:
         if not self.tokens:
             raise InputError("there are no tokens to measure perplexity on: the text is empty")
-        loss = (self.nats / self.tokens).item()
+        loss = (self.nats.item() + self.lost.item()) / self.tokens.item()
         return {"loss": loss, "perplexity": perplexity(loss)}
 
 

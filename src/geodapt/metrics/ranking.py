@@ -67,7 +67,7 @@ class RankingMetrics(Metric):
     def compute(self) -> dict[str, float]:
         if not self.ranks:
             raise InputError("there are no scores to rank: the data set is empty")
-        ranks = dim_zero_cat(self.ranks).double()
+        ranks = dim_zero_cat(self.ranks).cpu().double()
         gain = torch.where(ranks <= NDCG_AT, 1 / torch.log2(1 + ranks), 0.0)
         return {
             **{f"hit_at_{k}": (ranks <= k).double().mean().item() for k in HIT_AT},

@@ -35,4 +35,4 @@ def recall_at(
         raise InputError(f"query {query} has no relevant candidate; leave it out")
     best = scores.masked_fill(~relevant, -torch.inf).amax(1, keepdim=True)
     ranks = 1 + ((scores >= best) & ~relevant).sum(1)
-    return {f"recall_at_{k}": (ranks <= k).double().mean().item() for k in ks}
+    return {f"recall_at_{k}": (ranks <= k).cpu().double().mean().item() for k in ks}

@@ -39,7 +39,7 @@ def polar(
 
     Without one, the two directions in which the points differ most give the first angles.
     """
-    directions = nn.functional.normalize((vectors - roots).double(), dim=-1)
+    directions = nn.functional.normalize((vectors - roots).cpu().double(), dim=-1)
     cosine = (directions @ directions.T).clamp(-1, 1)
     true, weight = torch.arccos(cosine).fill_diagonal_(0), cosine.clamp_min(0) ** 4
     if start is None:
@@ -47,7 +47,7 @@ def polar(
         _, _, axes = torch.linalg.svd(centred, full_matrices=False)
         plane = centred @ axes[:2].T
         start = torch.atan2(plane[:, 1], plane[:, 0])
-    angles = start.detach().double().clone().requires_grad_(True)
+    angles = start.detach().cpu().double().clone().requires_grad_(True)
     optimizer = torch.optim.Adam([angles], lr=STEP)
     with torch.enable_grad():
         for _ in range(ROUNDS):
