@@ -28,7 +28,9 @@ def merge(
     density: Annotated[
         float | None, typer.Option(help="Share of entries or tiles that stay.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of what is drawn at random.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Of what is drawn at random.")
+    ] = None,
     out: Annotated[str | None, typer.Option(help="Folder for the merged adapter.")] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the adapter that is in that folder.")

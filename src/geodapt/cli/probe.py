@@ -49,7 +49,9 @@ def probe(
         ),
     ] = None,
     sample: Annotated[int, typer.Option(min=10, max=5000, help="Points to measure.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the sample and of the control.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the sample and of the control.")
+    ] = 0,
     json: Annotated[bool, typer.Option(help="Print the figures as JSON instead.")] = False,
 ) -> None:
     """Measure how hyperbolic a model's embeddings, a file of vectors or a graph are.
