@@ -52,7 +52,7 @@ def test_layers_that_are_never_called_are_refused_and_left_out_of_all_linear(nam
     check(bank, batch, Route(["toys", "books"]), ["toys", "books"])
     bank = filled(model, sorted(never))
     for _ in range(2):
-        with bank.use("toys"), pytest.raises(InputError, match="is not called: its weight is read"):
+        with bank.use("toys"), pytest.raises(InputError, match="is read without calling the layer"):
             model(**batch)
     with bank.use(Off()):
         model(**batch)
@@ -69,13 +69,30 @@ def test_an_adapter_that_changes_nothing_there_is_welcome():
         torch.testing.assert_close(output(model, batch), base)
 
 
+class Twice(nn.Module):
+    """Calls a layer and multiplies with its weight too, as a decoder that is its own encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.layer(x) @ self.layer.weight
+
+
+def test_a_weight_that_is_also_read_is_refused():
+    bank = filled(Twice(), ["layer"])
+    with bank.use("toys"), pytest.raises(InputError, match="layer is read without calling"):
+        bank(torch.randn(2, 4))
+
+
 @torch.no_grad()
 def test_what_is_compiled_is_refused_too():
     model, batch = falcon_mamba()
     bank = filled(model.eval(), ["dt_proj"])
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="eager")
-    with bank.use("toys"), pytest.raises(InputError, match="is not called"):
+    with bank.use("toys"), pytest.raises(InputError, match="is read without calling"):
         compiled(**batch)
 
 

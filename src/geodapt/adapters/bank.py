@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from geodapt.adapters import compiled
 from geodapt.adapters.adapter import Adapter, Factors
+from geodapt.adapters.calling import calling
 from geodapt.adapters.fitting import Fitted, fit
 from geodapt.adapters.folding import fold, unfold
 from geodapt.adapters.gates import Gate, Mix, Off, Terms, TopAtoms, as_gate, names_of, terms
@@ -571,8 +572,11 @@ class AdapterBank(nn.Module):
             base = partial(_with, base, args, kwargs)
         if torch.compiler.is_compiling():
             return self._run_compiled(path, layer, base, x)
-        self.rows.called(path)
-        return (self._active.get() or self._resting).run(path, layer, base, x)
+        plan = self._active.get() or self._resting
+        if not self.rows.watching:
+            return plan.run(path, layer, base, x)
+        with calling():
+            return plan.run(path, layer, base, x)
 
     def _run_owner(
         self, paths: Sequence[str], module: nn.Module, base: Callable, *args: Any, **kwargs: Any
@@ -582,7 +586,7 @@ class AdapterBank(nn.Module):
     def _run_compiled(self, path: str, layer: nn.Module, base: Callable, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():  # factors that train are no inputs of the graph
             torch._dynamo.graph_break()
-            self.rows.called(path)
+            self.rows.compiled(path)
             return self.active_plan().run(path, layer, base, x)
         y = base(x)
         torch.ops.geodapt.add_update(y, x, id(self), path)

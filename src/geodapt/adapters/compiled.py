@@ -22,7 +22,7 @@ banks: "WeakValueDictionary[int, AdapterBank]" = WeakValueDictionary()
 def add_update(y: Tensor, x: Tensor, bank: int, path: str) -> None:
     """Add the active gate's update of ``x`` at a layer into the base's output ``y``."""
     owner = banks[bank]
-    owner.rows.called(path)
+    owner.rows.compiled(path)
     plan = owner.active_plan()
     plan.note(path, owner.site(path).module, x, y)
     step = plan.step(path)

@@ -7,14 +7,13 @@ leaves them out; what its code does not say is seen when the model runs.
 import inspect
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
+from geodapt.adapters.calling import Reads
 from geodapt.adapters.torch_layers import HANDLED
 
 SETUP = {"__init__", "_init_weights", "reset_parameters", "_reset_parameters"}
@@ -63,37 +62,18 @@ def _code(owner: Any) -> str:
     return re.sub(r"isinstance\([^)]*\)", "", "\n".join(parts))
 
 
-class Watch(TorchFunctionMode):
-    """Notes, while a model runs, whose weights are computed with, and which layers are called."""
+class Watch(Reads):
+    """Notes, while a model runs, whose weights are read other than by calling the layer."""
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-        super().__init__()
         owners = Counter(id(p) for module in model.modules() for p in module._parameters.values())
-        weights = {path: layer.weight for path, layer in layers.items()}
+        self._weights = {path: layer.weight for path, layer in layers.items()}  # keeps the ids
         # A weight that modules share may be read by any of them.
-        self._paths = {id(w): path for path, w in weights.items() if owners[id(w)] == 1}
-        self._weights = weights  # kept, so that no other takes an id
-        self.called: set[str] = set()
-        self.read: set[str] = set()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor | tuple | list):
-            for value in _flat((*args, *(kwargs or {}).values())):
-                path = self._paths.get(id(value))
-                if path is not None:
-                    self.read.add(path)
-        return result
+        super().__init__({id(w): p for p, w in self._weights.items() if owners[id(w)] == 1})
+        self.compiled: set[str] = set()
+        """Layers whose call is a part of what was compiled, which may show as a reading."""
 
     @property
     def passed_over(self) -> frozenset[str]:
-        """Layers that were not called although their weight was computed with."""
-        return frozenset(self.read - self.called)
-
-
-def _flat(values: Iterable[Any]) -> Iterable[Any]:
-    for value in values:
-        if isinstance(value, list | tuple):
-            yield from _flat(value)
-        elif isinstance(value, torch.Tensor):
-            yield value
+        """Layers whose weight was read."""
+        return frozenset(self.found - self.compiled)

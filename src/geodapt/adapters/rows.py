@@ -81,11 +81,16 @@ class Rows:
         self._proven.clear()
         self._passed_over.clear()
 
-    def called(self, path: str) -> None:
-        """A layer is called."""
+    def compiled(self, path: str) -> None:
+        """A layer is called in what was compiled."""
         watch = self._watch.get()
         if watch is not None:
-            watch.called.add(path)
+            watch.compiled.add(path)
+
+    @property
+    def watching(self) -> bool:
+        """Whether it is seen whose weights the running call reads."""
+        return self._watch.get() is not None
 
     def place(self, path: str, x: Tensor, plan: Plan) -> tuple[Layout, int]:
         """Where a layer's input holds the rows, and how many there are.
@@ -169,13 +174,14 @@ class Rows:
         return (call.module, call.kind, call.single, grad, self._bank.wrapped())
 
     def _check_called(self, plan: Plan, sort: tuple) -> None:
-        """Raise where a gate changes layers that the model reads and does not call."""
+        """Raise where a gate changes layers whose weight the model reads by itself."""
         for path in sorted(self._passed_over[sort]):
             if self._bank.changes(plan, path):
                 raise InputError(
-                    f"layer {path} is not called: its weight is read by what holds it, or another "
-                    "library took the bank's wrapper off it, so that an adapter cannot act there; "
-                    "use one without this layer, merge it into the base, or make a new AdapterBank"
+                    f"the weight of layer {path} is read without calling the layer: by what holds "
+                    "it, or because another library took the bank's wrapper off; an adapter cannot "
+                    "act there. Use one without this layer, merge it into the base, or make a new "
+                    "AdapterBank"
                 )
 
     def _generate(self, model: Any, base: Callable, *args: Any, **kwargs: Any) -> Any:
