@@ -209,3 +209,12 @@ def test_a_shared_weight_that_is_read_elsewhere_is_no_fault():
         hidden = model.model(input_ids=ids).last_hidden_state
     delta = hidden @ factors["lm_head"].delta().T
     torch.testing.assert_close(found.logits, hidden @ model.lm_head.weight.T + delta)
+
+
+@torch.no_grad()
+def test_a_router_that_casts_its_layer_is_no_fault():
+    model, batch = zoo.switch()
+    bank = filled(model.eval(), ["classifier"])
+    base = output(model, batch)
+    with bank.use("toys"):
+        assert (output(model, batch) - base).abs().max() > 0

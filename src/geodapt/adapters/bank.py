@@ -575,6 +575,7 @@ class AdapterBank(nn.Module):
         plan = self._active.get() or self._resting
         if not self.rows.watching:
             return plan.run(path, layer, base, x)
+        self.rows.called(path)
         with calling():
             return plan.run(path, layer, base, x)
 

@@ -1,6 +1,6 @@
 """Weights that a model reads itself instead of calling the module that holds them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -26,19 +26,25 @@ def calling() -> Iterator[None]:
 class Reads(TorchFunctionMode):
     """Notes which watched tensors PyTorch's functions get outside of :func:`calling`."""
 
+    aside: Collection[str] = ()
+    """Functions whose readings are noted apart."""
+
     def __init__(self, watched: Mapping[int, str]) -> None:
         """``watched`` are names by the ``id`` of tensors that stay alive."""
         super().__init__()
         self.watched = watched
         self.found: set[str] = set()
+        self.set_aside: set[str] = set()
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        if not _calling.get() and getattr(func, "__name__", "") not in ASKING:
+        name = getattr(func, "__name__", "")
+        if not _calling.get() and name not in ASKING:
+            seen = self.set_aside if name in self.aside else self.found
             for value in _leaves((args, kwargs or {})):
                 if id(value) in self.watched:
-                    self.found.add(self.watched[id(value)])
+                    seen.add(self.watched[id(value)])
         return func(*args, **(kwargs or {}))
 
 

@@ -21,6 +21,12 @@ SETUP = {"__init__", "_init_weights", "reset_parameters", "_reset_parameters"}
 ABOUT = "dtype|device|shape|requires_grad|data_ptr|numel|size|ndim|is_quantized"
 """What says something about a weight, but not its numbers."""
 
+CASTS = {
+    *("to", "float", "half", "bfloat16", "double", "type", "type_as", "clone", "detach"),
+    *("_has_compatible_shallow_copy_type", "__set__", "requires_grad_"),  # of Module.to
+}
+"""Functions that make another tensor of a weight, before it is used or to replace it."""
+
 
 def never_called(model: nn.Module) -> set[str]:
     """The paths of layers whose weight the code of their owner reads and does not call."""
@@ -65,15 +71,18 @@ def _code(owner: Any) -> str:
 class Watch(Reads):
     """Notes, while a model runs, whose weights are read other than by calling the layer."""
 
+    aside = CASTS
+
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
         owners = Counter(id(p) for module in model.modules() for p in module._parameters.values())
         self._weights = {path: layer.weight for path, layer in layers.items()}  # keeps the ids
         # A weight that modules share may be read by any of them.
         super().__init__({id(w): p for p, w in self._weights.items() if owners[id(w)] == 1})
+        self.called: set[str] = set()
         self.compiled: set[str] = set()
         """Layers whose call is a part of what was compiled, which may show as a reading."""
 
     @property
     def passed_over(self) -> frozenset[str]:
-        """Layers whose weight was read."""
-        return frozenset(self.found - self.compiled)
+        """Layers whose weight was used; one that is called may also be cast."""
+        return frozenset((self.found | (self.set_aside - self.called)) - self.compiled)

@@ -81,6 +81,12 @@ class Rows:
         self._proven.clear()
         self._passed_over.clear()
 
+    def called(self, path: str) -> None:
+        """A layer is called."""
+        watch = self._watch.get()
+        if watch is not None:
+            watch.called.add(path)
+
     def compiled(self, path: str) -> None:
         """A layer is called in what was compiled."""
         watch = self._watch.get()
