@@ -1,7 +1,7 @@
 """Entailment: how far ``x`` turns away from the axis of the cone at ``apex``, and how wide it is.
 
 The exterior angle at an apex is the angle between the ray from the root through the apex, carried
-on, and the geodesic from the apex to ``x``: 0 straight behind the apex, pi back at the root. The
+on, and the geodesic from the apex to ``x``: 0 straight on beyond the apex, pi back at the root. The
 cone at the apex holds what has an exterior angle of at most its half aperture; apexes far from
 the root (specific concepts) have narrow cones. In hyperbolic space the root is the origin.
 
