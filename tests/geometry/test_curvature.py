@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodapt.errors import InputError
-from geodapt.geometry import curvature, graphs, lorentz
+from geodapt.geometry import curvature, graphs, lorentz, scaling
 
 
 def edges_of(graph):
@@ -197,3 +197,24 @@ def test_what_is_no_metric(change, message):
         curvature.delta_hyperbolicity(change(distances))
     with pytest.raises(InputError):
         curvature.embed(torch.zeros(3, 3))
+
+
+def test_numbers_that_do_not_fit_are_refused():
+    d = cloud(6, 2)
+    edges = torch.tensor([[0, 1], [1, 2]])
+    for wrong, message in (
+        (lambda: curvature.embed(d, 0), "dim is 0"),
+        (lambda: curvature.suggest_curvature(d, dim=-1), "dim is -1"),
+        (lambda: curvature.embed(d, 2, float("nan")), "c is nan"),
+        (lambda: curvature.embed(d, 2, steps=0), "steps is 0"),
+        (lambda: curvature.suggest_curvature(d, 2, reach=-1.0), "reach is"),
+        (lambda: curvature.delta_hyperbolicity(d, [9]), "bases are"),
+        (lambda: curvature.delta_hyperbolicity(d, []), "bases are"),
+        (lambda: curvature.average_delta(d, 0), "quadruples is 0"),
+        (lambda: curvature.ollivier_ricci(edges, idleness=2.0), "idleness is"),
+        (lambda: scaling.classical_scaling(d[:3], 2), "expected a square matrix"),
+        (lambda: scaling.hydra(d * float("nan"), 2), "expected a square matrix"),
+        (lambda: scaling.fan(d, 0), "dim is 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            wrong()

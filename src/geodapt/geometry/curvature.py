@@ -37,8 +37,8 @@ class Delta:
 
     @property
     def relative(self) -> float:
-        """``2 delta / diameter``: 0 for a tree, at most 1."""
-        return 2 * self.delta / self.diameter
+        """``2 delta / diameter``: 0 for a tree, at most 1; NaN where all points coincide."""
+        return 2 * self.delta / self.diameter if self.diameter else float("nan")
 
     @property
     def exact(self) -> bool:
@@ -75,6 +75,8 @@ def delta_hyperbolicity(
     diameter = d.max().item()
     everything = bases is None
     bases = range(len(d)) if bases is None else bases
+    if not len(bases) or not all(0 <= w < len(d) for w in bases):
+        raise InputError(f"bases are {list(bases)[:5]}; expected one or more of 0 to {len(d) - 1}")
     lower, upper = 0.0, float("inf")
     with bar("Gromov's delta", total=len(bases)) as progress:
         for w in bases:
@@ -94,6 +96,7 @@ def average_delta(
     largest. Unlike the maximum it does not hang on the worst four points. 0 for a tree.
     """
     check_distances(distances)
+    scaling.check_count("quadruples", quadruples)
     d, n = distances.double(), len(distances)
     generator = torch.Generator().manual_seed(seed)
     i, j, k, m = torch.randint(n, (4, quadruples), generator=generator)
@@ -135,6 +138,8 @@ def ollivier_ricci(
         import ot
     except ImportError as error:
         raise missing("Ollivier-Ricci curvature needs optimal transport", "probe") from error
+    if not 0 <= idleness < 1:
+        raise InputError(f"idleness is {idleness}; expected a share of 0 or more, below 1")
     n = int(edges.max()) + 1
     both = np.concatenate([edges.numpy(), edges.flip(1).numpy()])
     graph = csr_array((np.ones(len(both), dtype=np.int32), both.T), shape=(n, n))
@@ -239,6 +244,8 @@ def suggest_curvature(
     rim apart; points that are to be seen apart in a disk need about 10.
     """
     check_distances(distances)
+    if not 0 < reach < float("inf"):
+        raise InputError(f"reach is {reach}; expected a positive number of radii of curvature")
     most = (reach / distances.max().item()) ** 2 if distances.any() else 1.0
     tried: dict[float, float] = {}
     with bar("looking for the curvature") as progress:
@@ -257,6 +264,8 @@ def _embed(
 ) -> Embedding:
     if not 0 <= c < float("inf"):
         raise InputError(f"c is {c}; expected a number of 0 or more (the curvature is -c)")
+    scaling.check_count("dim", dim)
+    scaling.check_count("steps", steps)
     if not distances.any():
         raise InputError("all points coincide: there is no distance to keep")
     n = len(distances)

@@ -17,6 +17,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
+from geodapt.errors import InputError
 from geodapt.geometry import lorentz
 
 
@@ -25,6 +26,7 @@ def classical_scaling(distances: Float[Tensor, "n n"], dim: int) -> Float[Tensor
 
     Points beyond the rank of the data get zeros.
     """
+    _check(distances, dim)
     square = distances.double().square()
     gram = -(square - square.mean(0) - square.mean(1, keepdim=True) + square.mean()) / 2
     values, vectors = torch.linalg.eigh(gram)
@@ -38,6 +40,7 @@ def hydra(distances: Float[Tensor, "n n"], dim: int) -> Float[Tensor, "n dim"]:
 
     Its negative eigenvalues belong to the space components (Keller-Ressel & Nargang 2020, "Hydra").
     """
+    _check(distances, dim)
     values, vectors = torch.linalg.eigh(torch.cosh(distances.double()))
     points = vectors[:, :dim] * (-values[:dim]).clamp_min(0).sqrt()
     return _widened(lorentz.log0(points), dim)
@@ -49,6 +52,7 @@ def fan(distances: Float[Tensor, "n n"], dim: int) -> Float[Tensor, "n dim"]:
     Radii are the distances from the medoid. In the hyperbolic plane, whose circles grow
     exponentially, this is nearly the solution for a tree.
     """
+    _check(distances, dim)
     d = distances.double().numpy()
     root = int(np.square(d).sum(1).argmin())
     # A zero would mean no edge, and points may coincide.
@@ -131,6 +135,19 @@ def least_stress(
         callback=lambda _: each_step(),
     )
     return float(found.fun), torch.from_numpy(found.x.reshape(start.shape))
+
+
+def _check(distances: Tensor, dim: int) -> None:
+    shape = tuple(distances.shape)
+    if len(shape) != 2 or shape[0] != shape[1] or not torch.isfinite(distances).all():
+        raise InputError(f"distances of shape {shape}; expected a square matrix of finite numbers")
+    check_count("dim", dim)
+
+
+def check_count(name: str, value: int) -> None:
+    """Refuse a number of dimensions, steps or samples below 1."""
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} is {value!r}; expected a whole number of 1 or more")
 
 
 def _flat(result: tuple[float, np.ndarray]) -> tuple[float, np.ndarray]:
