@@ -9,7 +9,8 @@ FAMILIES = [
     *("vit", "switch_transformers", "t5", "xlnet"),
 ]
 REFUSED = {("switch_transformers", "route"): "depends in its shape on what the rows say"} | {
-    ("mamba", way): "dt_proj is not called" for way in ("one", "mix", "route", "atoms")
+    ("mamba", way): "dt_proj is read without calling the layer"
+    for way in ("one", "mix", "route", "atoms")
 }
 
 
