@@ -14,7 +14,7 @@ from geodapt.adapters.adapter import configure
 from geodapt.errors import InputError, InputWarning
 from geodapt.files import hash_tensors
 from tests.adapters.families import tiny_deberta
-from tests.adapters.test_paths import IDS, PICTURES, SMALL, T5, build
+from tests.adapters.test_adapter_paths import IDS, PICTURES, SMALL, T5, build
 
 LABELS = {"num_labels": 3}
 GPT2 = T.GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4, pad_token_id=0, **LABELS)

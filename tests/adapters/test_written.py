@@ -16,8 +16,8 @@ from peft import (
 from geodapt.adapters import Adapter, AdapterBank, Mix, merge
 from geodapt.errors import InputError
 from tests.adapters.families import tiny_deberta
+from tests.adapters.test_adapter_paths import CLIP, ENCODER_DECODER, PICTURES, SMALL, T5, build
 from tests.adapters.test_heads import KINDS, batch_for, changed, close, out
-from tests.adapters.test_paths import CLIP, ENCODER_DECODER, PICTURES, SMALL, T5, build
 
 # (class, configuration, what PEFT is told of one adapter, the targets of the other)
 FAMILIES = {
