@@ -299,7 +299,10 @@ class AdapterBank(nn.Module):
     # Training
 
     def parameters_of(self, name: str) -> list[nn.Parameter]:
-        """The float32 factors of one adapter, A and B layer by layer."""
+        """The float32 factors of one adapter, A and B layer by layer.
+
+        Changed by hand while they are frozen, they act from the next :meth:`use` or :meth:`set`.
+        """
         self._require([name])
         with self.lock:
             self._require_here([name])
@@ -315,14 +318,17 @@ class AdapterBank(nn.Module):
             changed = self.training_names.symmetric_difference(names)
             self.training_names = frozenset(names)
             for name in changed:
-                master = self._trainable(name).requires_grad_(name in names)
-                self._adapters[name] = master.snapshot()
-                self._residency.forget(name)
-                self._heads.forget(name)
-                if self._residency.held(name):  # freed inside of a gate that uses it
-                    self._residency.hold([name], self.training_names)
-                    self._residency.release([name])
-                self._renew_plans(name)
+                self._take_over_masters(name, self._trainable(name).requires_grad_(name in names))
+
+    def _take_over_masters(self, name: str, masters: Trainable) -> None:
+        """Let gates use an adapter as its masters are now."""
+        self._adapters[name] = masters.snapshot()
+        self._residency.forget(name)
+        self._heads.forget(name)
+        if self._residency.held(name):  # freed inside of a gate that uses it
+            self._residency.hold([name], self.training_names)
+            self._residency.release([name])
+        self._renew_plans(name)
 
     def train_adapters(self, mode: bool = True) -> None:
         """Let the adapters' dropout act, or not, whether or not the base's own does.
@@ -520,6 +526,12 @@ class AdapterBank(nn.Module):
         self._require(names)
         for row in dict.fromkeys(gate.entries):
             check_terms(self._adapters, row, self.training_names)
+        with self.lock:  # masters may have been changed by hand while they were frozen
+            for name in names - self.training_names:
+                if key_of(name) in self.masters:
+                    masters = self._trainable(name)
+                    if not masters.equals(self._adapters[name]):
+                        self._take_over_masters(name, masters)
         self._residency.hold(names, self.training_names, wait, beside)
         try:
             with self.lock:

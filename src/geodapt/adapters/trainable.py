@@ -62,6 +62,19 @@ class Trainable(nn.Module):
         scale = self.adapter.factors[path].scale
         return getattr(self, _key(path, "A")), getattr(self, _key(path, "B")), scale
 
+    def equals(self, adapter: Adapter) -> bool:
+        """Whether an adapter holds these very numbers."""
+        for path, (A, B, scale) in adapter.factors.items():
+            mine = self.factors(path)
+            same = scale == mine[2] and torch.equal(A, mine[0].detach().cpu())
+            if not same or not torch.equal(B, mine[1].detach().cpu()):
+                return False
+        return all(
+            torch.equal(tensor, self.head(path)[name].detach().cpu())
+            for path, head in adapter.heads.items()
+            for name, tensor in head.items()
+        )
+
     def snapshot(self) -> Adapter:
         """The adapter as it is now, on the CPU."""
         factors = {}
