@@ -159,6 +159,18 @@ def test_prompts_in_which_rows_are_hard_to_tell_apart(prompt):
             assert torch.equal(together[i], bank.model.generate(**row(batch, i), **options)[0])
 
 
+@pytest.mark.parametrize("family", ["DeiT", "DPT"])
+def test_inputs_of_a_common_seed_are_no_noise_of_ours(family):
+    config = getattr(T, f"{family}Config")(**zoo.VISION)  # no bias before the first norm
+    bank = filled(getattr(T, f"{family}Model")(config).eval(), r".*layer.*(query|q_proj)")
+    for seed in range(4):
+        noise = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+        bank.rows.forget()
+        check(bank, {"pixel_values": noise[:2]}, Route(ROWS), ROWS)
+        with bank.use(Route([*ROWS, None])):
+            bank.model(pixel_values=noise)
+
+
 def test_as_many_tokens_as_rows():
     for name in ("fsmt", "deepseek"):
         make, targets = RIGHT[name]
