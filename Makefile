@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # Exact versions of everything, so that next month's install is today's; see `make constraints`.
 PINNED := $(wildcard constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt)
+# As many processes as there are cores, up to four; a file's tests run in one of them, in order.
+CORES  := -n auto --maxprocesses 4 --dist loadfile
 # --no-compile: Python compiles what is imported, pip would compile everything, for a minute
 PIP    := -m pip --disable-pip-version-check install --quiet --no-compile
 
@@ -29,7 +31,7 @@ demo: $(STAMP)  ## serve a new domain with other domains' adapters, on built-in 
 	$(BIN)/geodapt run demo --out runs/demo --resume
 
 test: $(STAMP)  ## lint, types, floors and all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(CORES)
 
 TESTS ?= tests
 test-lowest: EDGE := -c constraints/lowest.txt
@@ -38,7 +40,7 @@ test-lowest test-newest: test-%:  ## the tests on the lowest, and on the newest 
 	@test -x build/$*/bin/python || $(PYTHON) -m venv build/$*
 	build/$*/bin/python $(PIP) $(EDGE) -e '.[all,dev]'
 	@build/$*/bin/python -m pip freeze | grep -E '^(torch|transformers|peft|datasets|accelerate|torchao|numpy)='
-	build/$*/bin/python -m pytest -rfE -m 'not house' $(TESTS); broken=$$?; \
+	OMP_NUM_THREADS=1 build/$*/bin/python -m pytest $(CORES) -rfE -m 'not house' $(TESTS); broken=$$?; \
 	build/$*/bin/python -m pytest -m house tests/test_house.py || echo "Style, types or floors differ with these versions, which does not count here."; \
 	exit $$broken
 
