@@ -16,7 +16,7 @@ from geodapt.cli.probe import probe as command
 from geodapt.errors import InputError
 from geodapt.geometry import curvature, scaling
 from geodapt.probe import figures as figures_module
-from geodapt.probe.page import as_json, table
+from geodapt.probe.summary import as_json, table
 
 NORMAL = np.random.default_rng(0).normal(size=(150, 4))
 
@@ -203,9 +203,12 @@ def test_page_and_command(tmp_path):
     assert "likely to pay" in run.output
     assert "Of 63 points" in run.stdout
     page = out.read_text()
-    assert page.count("</script>") == 2
+    assert "t<script>" not in page  # the file's name is text
+    assert "t&lt;script&gt;.tsv" in page
     assert "node_0" in page
-    assert "src=" not in page.split("<script>")[0]  # nothing is fetched
+    assert "src=" not in page  # nothing is fetched
+    assert "Content-Security-Policy" in page
+    assert "var(--paper)" in page  # the look of the reports
     run = CliRunner().invoke(application, [edges, "--out", str(out), "--json"])
     figures = json.loads(run.stdout)
     assert figures["verdict"] == "likely"

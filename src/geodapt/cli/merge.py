@@ -19,7 +19,7 @@ def merge(
     method: Annotated[str, typer.Option(help="A name that --list explains.")] = "svd",
     weights: Annotated[
         str | None,
-        typer.Option(help="One number an adapter: .5 .3 .2, or, with negative ones, =.5,-.3,.2"),
+        typer.Option(help="One number per adapter: .5 .3 .2, or, with negative ones, =.5,-.3,.2"),
     ] = None,
     rank: Annotated[int | None, typer.Option(help="Rank of the result.")] = None,
     energy: Annotated[

@@ -62,8 +62,10 @@ def probe(
     Example: geodapt probe minilm --out minilm.html
     """
     from geodapt import probe as system  # imported late: --help should be quick
-    from geodapt.probe.page import as_json, measured_on, table
+    from geodapt.files import write_text
+    from geodapt.probe.summary import as_json, measured_on, table
     from geodapt.progress import console
+    from geodapt.report.hyperbolicity import page
 
     system.require_transport()
     results = Console()
@@ -82,7 +84,7 @@ def probe(
         console.print(f"{read.name}: {note}", highlight=False, markup=False)
     figures = system.measure(read, seed)
     judged = system.verdict(figures)
-    system.write_page(figures, judged, out)
+    write_text(out, page(figures, judged))
     if json:
         typer.echo(as_json(figures, judged))
         return

@@ -49,14 +49,14 @@ def analyse_layer(
 
 
 def _best(path: str, W: Tensor, kind: str, whitening: Whitening, bits: float) -> Form:
-    """The form of a kind that loses least within so many bits a weight."""
+    """The form of a kind that loses least within so many bits per weight."""
     allowed = bits * W.numel() / 8
     fitting: list[Option] = [
         option for option in curve(W, Method.named(kind), whitening) if option.bytes <= allowed
     ]
     if not fitting:
         raise InputError(
-            f"layer {path} cannot be analysed at {bits:g} bits a weight, which is too few for "
+            f"layer {path} cannot be analysed at {bits:g} bits per weight, which is too few for "
             f"{KINDS[kind]}; give --bits-per-weight 3 or more"
         )
     return min(fitting, key=lambda option: option.error).form

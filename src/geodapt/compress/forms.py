@@ -88,9 +88,9 @@ class Method:
 
 
 METHODS = {
-    "svd": "two thin matrices a layer; their rank by a budget over all layers",
-    "int8": "8-bit integers, a scale a row (any width from int2 to int8)",
-    "int4": "4-bit integers, a scale a group of inputs",
+    "svd": "two thin matrices per layer; their rank by a budget over all layers",
+    "int8": "8-bit integers, one scale per row (any width from int2 to int8)",
+    "int4": "4-bit integers, one scale per group of inputs",
     "int": "integers, width and group of each layer by a budget over all layers",
     "lowrank_plus_int4": "4-bit integers and a low-rank correction of what they lose",
     "lowrank_plus_int": "the same, with the width of the integers by the budget, too",

@@ -57,7 +57,7 @@ METHODS: dict[str, Method] = {
     "mix": Method("Uniform mix", gate=mix),
     "svd": Method("Merged, SVD", gate=merged("svd")),
     "ties": Method("Merged, TIES", gate=merged("ties", density=0.5)),
-    "atoms": Method("Atoms, chosen a token", gate=atoms),
+    "atoms": Method("Atoms, chosen per token", gate=atoms),
     "head": Method("Uniform mix, head trained", trains=True, gate=mix),
     "lora": Method("Target LoRA", trains=True),
     "xcross": Method("X-Cross", trains=True, integrator={}),

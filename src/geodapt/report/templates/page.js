@@ -23,8 +23,8 @@ const plots = [...document.querySelectorAll(".plot")].map((element) => {
 function draw() {
   const style = getComputedStyle(document.documentElement);
   for (const { element, figure } of plots) {
-    const { data, layout } = resolve(figure, style);
-    Plotly.react(element, data, layout, { displayModeBar: false, responsive: true });
+    const { data, layout, config } = resolve(figure, style);
+    Plotly.react(element, data, layout, { displayModeBar: false, responsive: true, ...config });
   }
 }
 
