@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from geodapt.errors import InputError, visible
 from geodapt.files import atomic_folder, write_bytes
-from geodapt.paths import child, given, regular
+from geodapt.paths import child, given, page_to_write, regular
 
 HOSTILE = [
     "..", ".", "../../outside", "/etc", "/", "a/../../b", "a/b", "\\\\host\\share", "C:\\x", "C:",
@@ -148,3 +148,17 @@ def test_what_a_terminal_would_obey_is_written_out():
     assert visible("two\nlines\tof é 中 text") == "two\nlines\tof é 中 text"
     assert visible("\u202egnp.exe\ud800") == "\\u202egnp.exe\\ud800"
     assert str(InputError("unknown key 'x\x1b[2J'")) == "unknown key 'x\\x1b[2J'"
+
+
+def test_a_page_is_refused_before_the_work(tmp_path):
+    (tmp_path / "note.txt").write_text("")
+    assert page_to_write(tmp_path / "new" / "page.html") == tmp_path / "new" / "page.html"
+    assert page_to_write(tmp_path / "note.txt") == tmp_path / "note.txt"  # replaced
+    assert page_to_write(os.devnull) == Path(os.devnull)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(InputError, match=r"is a folder; give a file in it, such as .*page.html"):
+        page_to_write(tmp_path)
+    with pytest.raises(InputError, match=r"note.txt is a file; give another place"):
+        page_to_write(tmp_path / "note.txt" / "page.html")
+    with pytest.raises(InputError, match="no-such-user"):
+        page_to_write("~no-such-user/page.html")

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from geodapt.errors import InputError
 
@@ -62,6 +63,34 @@ def given(path: str | Path) -> Path:
         raise InputError(f"path '{shown}' cannot be used: {reason}; give another") from error
     if len(found.parts) > DEEPEST:
         raise InputError(f"path '{str(path)[:77]}...' is nested too deeply; give a shorter one")
+    return found
+
+
+def page_to_write(path: str | Path) -> Path:
+    """Where a page that a user asked for will be written, looked at before the work it shows.
+
+    A device or a pipe is written to as it is. Raises :class:`InputError` for a folder, and where
+    no file can be made.
+    """
+    found = given(path).absolute()
+    if found.is_dir():
+        raise InputError(
+            f"{path} is a folder; give a file in it, such as {Path(path) / 'page.html'}"
+        )
+    existing = found if os.path.lexists(found) else found.parent
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if existing == found:
+        return found
+    if not existing.is_dir():
+        raise InputError(f"{path} cannot be written: {existing} is a file; give another place")
+    try:
+        with TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{path}: nothing can be written in {existing} ({error.strerror}); give another place"
+        ) from error
     return found
 
 

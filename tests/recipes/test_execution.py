@@ -120,6 +120,14 @@ def test_resume_refuses_a_configuration_that_was_broken(tiny):
         execute(recipe(), "out", resume=True)
 
 
+def test_resume_refuses_the_run_of_another_recipe(tiny):
+    execute(recipe(), "out")
+    config = Path("out/config.yaml")
+    config.write_text("recipe: helm\nmodels: [llama]\n")
+    with pytest.raises(InputError, match=r"another recipe \(helm, not tiny\)"):
+        execute(recipe(), "out", resume=True)
+
+
 def test_resume_lets_the_title_change(tiny):
     execute(recipe(), "out")
     assert execute(recipe("title=A better title"), "out", resume=True)

@@ -34,18 +34,20 @@ def info(
     """
     from geodapt.adapters import Adapter
     from geodapt.console import Console
+    from geodapt.paths import page_to_write
 
+    target = page_to_write(picture) if picture is not None else None
     loaded = {_label(path, paths): Adapter.from_pretrained(path) for path in paths}
     console = Console(markup=False)
     for name, adapter in loaded.items():
         _describe(console, name, adapter, layers)
     if len(loaded) > 1:
         _compare(console, loaded, layers)
-    if picture is not None:
+    if target is not None:
         from geodapt.files import write_text
         from geodapt.report.overlaps import page
 
-        write_text(picture, page(loaded))
+        write_text(target, page(loaded))
         console.print(f"picture: {picture}")
 
 

@@ -26,13 +26,14 @@ def compare(
       geodapt compare runs/seed-* --out seeds.html
     """
     with quiet(debug):
-        from geodapt.paths import given
+        from geodapt.paths import given, page_to_write
         from geodapt.report import print_table
         from geodapt.report.compare import Compared
 
+        target = page_to_write(out)
         compared = Compared([given(folder) for folder in folders])
         results = compared.results()
-        page = compared.write_page(given(out))
+        page = compared.write_page(target)
         print_table(results)
         for key, values in compared.settings():
             typer.echo(f"{key}: {' | '.join(values)}")

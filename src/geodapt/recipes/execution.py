@@ -112,7 +112,14 @@ def config_text(recipe: Recipe) -> str:
 def _require_same(recipe: Recipe, config: Path) -> None:
     """Refuse to go on with the run of another configuration."""
     # Validated, so that a key that is newer than the run has its default there too.
-    there = validate(Document.read(config, str(config)), type(recipe))
+    document = Document.read(config, str(config))
+    kind = document.values.get("recipe")
+    if isinstance(kind, str) and kind != recipe.recipe:
+        raise InputError(
+            f"{config.parent} holds a run of another recipe ({kind}, not {recipe.recipe}); give "
+            "another folder with --out"
+        )
+    there = validate(document, type(recipe))
     before, now = (_flat(each.model_dump(mode="json")) for each in (there, recipe))
     changed = [
         f"  {key}: {before.get(key, 'absent')!s} there, {now.get(key, 'absent')!s} asked"

@@ -96,7 +96,7 @@ TRAINABLE = Column(
 COSTS = (
     TRAINABLE,
     Column("perplexity", "Perplexity", _seconds, cost=True),
-    Column("bits_per_byte", "Bits a byte", _score, cost=True),
+    Column("bits_per_byte", "Bits per byte", _score, cost=True),
     Column("tokens_per_second", "Speed", _count, "tokens/s"),
     Column("size_mb", "Size", _seconds, "MB", cost=True),
     Column("forward_ms", "Forward", _seconds, "ms", cost=True),

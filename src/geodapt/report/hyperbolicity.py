@@ -53,10 +53,10 @@ def _histograms(figures: Figures) -> dict[str, Any]:
     graph = "the graph of nearest neighbours"
     if figures.source.edges is not None:
         graph = "the graph itself, edges to leaves left out"
-    data, control = figures.data, figures.control
+    source, cloud = figures.data, figures.control
     charts = [
-        ("Radius", data.radii, control.radii, "distance from the centre"),
-        ("Curvature of edges", data.curvatures, control.curvatures, "curvature of an edge"),
+        ("Radius", source.radii, cloud.radii, "distance from the centre"),
+        ("Curvature of edges", source.curvatures, cloud.curvatures, "curvature of an edge"),
     ]
     return {
         "note": "Radius: distance from the central point over the mean distance between points. "
@@ -68,10 +68,10 @@ def _histograms(figures: Figures) -> dict[str, Any]:
         "figures": [
             {
                 "title": title,
-                "json": style(histogram(*values, axis), height=300, showlegend=False),
+                "json": style(histogram(data, control, axis), height=300, showlegend=False),
                 "label": f"{title}, of the source and of the control",
             }
-            for title, *values, axis in charts
+            for title, data, control, axis in charts
         ],
     }
 
