@@ -360,3 +360,40 @@ def test_frozen_factors_that_are_changed_by_hand_act(family):
     with again.use("toys"):
         torch.testing.assert_close(found, output(again.model, batch))
     assert (found - before).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", ["bert", "t5", "deberta"])
+@pytest.mark.parametrize("what", ["layer", "block"])
+@torch.no_grad()
+def test_a_layer_replaced_after_the_bank_was_made_is_refused(family, what):
+    model, batch = seeded(family), inputs(family, 2)
+    bank = filled(model, TARGETS[family]["toys"])
+    with bank.use("toys"):
+        output(model, batch)
+    path = next(iter(bank["toys"].factors))
+    if what == "block":
+        path = path.rpartition(".")[0]
+    parent, _, name = path.rpartition(".")
+    old = model.get_submodule(path)
+    new = copy.deepcopy(old)
+    for module in new.modules():
+        module.__dict__.pop("forward", None)
+    setattr(model.get_submodule(parent), name, new)
+    base = output(seeded(family), batch)
+    for gate in (Mix({"toys": 1.0}), Route(["toys", None])):
+        with bank.use(gate), pytest.raises(InputError, match=r"was replaced"):
+            output(model, batch)
+    with bank.use(Off()):
+        torch.testing.assert_close(output(model, batch), base)
+    setattr(model.get_submodule(parent), name, old)
+    with bank.use("toys"):
+        assert not torch.allclose(output(model, batch), base)
+
+
+@torch.no_grad()
+def test_a_head_replaced_after_the_bank_was_made_is_refused():
+    bank = AdapterBank(seeded("bert"))
+    bank.create("toys", targets=["query"], modules_to_save=["LayerNorm"])
+    bank.model.embeddings.LayerNorm = nn.LayerNorm(32)
+    with bank.use("toys"), pytest.raises(InputError, match=r"embeddings.LayerNorm.*was replaced"):
+        output(bank.model, inputs("bert", 2))

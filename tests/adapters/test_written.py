@@ -1,5 +1,8 @@
 """What is written loads in PEFT on the class that its configuration names, and acts there."""
 
+import copy
+import re
+
 import pytest
 import torch
 import transformers as T
@@ -12,6 +15,7 @@ from peft import (
     PeftModel,
     get_peft_model,
 )
+from safetensors.torch import load_file, save_file
 
 from geodapt.adapters import Adapter, AdapterBank, Mix, merge
 from geodapt.errors import InputError
@@ -92,6 +96,61 @@ def test_saved_and_merged_adapters_act_in_peft(family, tmp_path):
             close(out(again, batch), given)
         again = PeftModel.from_pretrained(build(kind, config), tmp_path / f"{place}-ba")
         close(out(again, batch), wanted["ab"])
+
+
+WRAPPERS = {
+    "compiled": lambda key: key.replace(".model.", ".model._orig_mod.", 1),
+    "compiled around PEFT": lambda key: f"_orig_mod.{key}",
+    "compiled and distributed": lambda key: f"module._orig_mod.{key}",
+    "distributed": lambda key: f"module.{key}",
+    "PEFT twice": lambda key: f"base_model.model.{key}",
+    "checkpointed blocks": lambda key: re.sub(
+        r"((layers|layer|h)\.\d+\.)", r"\1_checkpoint_wrapped_module.", key
+    ),
+    "sharded blocks": lambda key: re.sub(
+        r"((layers|layer|h)\.\d+\.)", r"\1_fsdp_wrapped_module.", key
+    ),
+}
+
+
+@pytest.mark.parametrize("how", WRAPPERS)
+@pytest.mark.parametrize("family", ["decoder classifier", "transposed", "seq2seq"])
+def test_names_that_training_wrapped_are_read_and_written_plain(how, family, tmp_path):
+    kind, config, options, _ = FAMILIES[family]
+    batch = batch_of(kind)
+    peft = changed(get_peft_model(build(kind, config), LoraConfig(r=2, **options)), 0)
+    peft.save_pretrained(tmp_path / "a")
+    file = tmp_path / "a" / "adapter_model.safetensors"
+    save_file({WRAPPERS[how](k): v for k, v in load_file(file).items()}, file)
+    bank = AdapterBank(build(kind, config))
+    bank.load("a", tmp_path / "a")
+    with bank.use("a"):
+        close(out(bank.model, batch), out(peft, batch))
+    bank.save("a", tmp_path / "b")
+    again = PeftModel.from_pretrained(build(kind, config), tmp_path / "b")
+    close(out(again, batch), out(peft, batch))
+
+
+@pytest.mark.parametrize("targets", [["q_proj"], "all-linear"])
+@pytest.mark.parametrize("wrapped", ["model", "block"])
+def test_a_bank_on_what_was_compiled_writes_plain_names(wrapped, targets, tmp_path):
+    torch.manual_seed(0)
+    plain = T.LlamaForCausalLM(T.LlamaConfig(**SMALL)).eval()
+    model = copy.deepcopy(plain)
+    if wrapped == "block":
+        for i, block in enumerate(model.model.layers):
+            model.model.layers[i] = torch.compile(block, backend="eager")
+    bank = AdapterBank(torch.compile(model, backend="eager") if wrapped == "model" else model)
+    bank.create("a", rank=2, targets=targets)
+    for parameter in bank.parameters_of("a"):
+        parameter.data.normal_(std=0.3)
+    bank.save("a", tmp_path)
+    ids = torch.arange(5, 13)[None]
+    with torch.no_grad(), bank.use("a"):
+        wanted = bank(input_ids=ids).logits
+        assert not torch.allclose(wanted, plain(input_ids=ids).logits)
+        again = PeftModel.from_pretrained(plain, tmp_path)
+        torch.testing.assert_close(again(input_ids=ids).logits, wanted, atol=1e-5, rtol=1e-4)
 
 
 CLASSES = {

@@ -29,6 +29,7 @@ from geodapt.adapters.kinds import PARAMETER
 from geodapt.adapters.lowering import multiplier
 from geodapt.adapters.parameters import run_owner
 from geodapt.adapters.plan import Plan
+from geodapt.adapters.replaced import Replaced
 from geodapt.adapters.residency import Residency
 from geodapt.adapters.rows import Rows
 from geodapt.adapters.shared_inputs import run_by_rows, shares_input
@@ -102,6 +103,7 @@ class AdapterBank(nn.Module):
         self._resting = Plan(self, Off())
         self._originals: dict[str, Tensor] = {}
         self._handles = [bind_checkpointing(model, self.bind)]
+        self.replaced = Replaced(self)
         self.rows = Rows(self)
         self.uncalled = Uncalled(self)
         compiled.banks[id(self)] = self
@@ -466,6 +468,17 @@ class AdapterBank(nn.Module):
     def wrapped(self) -> frozenset[str]:
         """The adapted layers around which another library lies, or that it took from the bank."""
         return frozenset(p for p, each in list(self._attached.items()) if not each.outermost)
+
+    def adapted_modules(self) -> dict[str, nn.Module]:
+        """The modules that adapters change or bring, by path."""
+        return {p: each.module for p, each in [*self._attached.items(), *self._heads.attached()]}
+
+    def acts_at(self, plan: Plan, path: str) -> bool:
+        """Whether a gate changes a module, one of its parameters, or puts a head there."""
+        touched = {p for name in plan.names for p in self._adapters[name].factors}
+        return any(path in self.heads_of(name) for name in plan.names) or any(
+            self.changes(plan, p) for p in touched if path in (p, parent_of(p))
+        )
 
     def changes(self, plan: Plan, path: str) -> bool:
         """Whether a gate changes a layer: an adapter acts there that trains or is not zero."""

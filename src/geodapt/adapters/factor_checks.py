@@ -1,6 +1,7 @@
 """Can these factors be computed with? Types, names and sizes of their values."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,34 @@ if TYPE_CHECKING:
     from geodapt.adapters.adapter import Factors
 
 PREFIX = "base_model.model."
+WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile, FSDP and checkpointing put into the names of what they wrap."""
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 LARGEST = 1e18
 """Squares of larger values overflow float32."""
 USUAL = 10
 """Exponents of two of values that float16 holds with its products."""
+
+
+def unwrapped(value: Any) -> Any:
+    """A path, or what holds paths, without what wrappers put there."""
+    if isinstance(value, str):
+        return WRAPPERS.sub("", value)
+    if isinstance(value, list):
+        return [unwrapped(each) for each in value]
+    if isinstance(value, dict):
+        return {unwrapped(key): unwrapped(each) for key, each in value.items()}
+    return value
+
+
+def plain(name: str) -> str:
+    """A tensor's name in a file without PEFT's prefix and what training's wrappers put there."""
+    key = unwrapped(name)
+    if key.startswith(f"module.{PREFIX}"):  # of DistributedDataParallel
+        key = key.removeprefix("module.")
+    while key.startswith(PREFIX):
+        key = key.removeprefix(PREFIX)
+    return key
 
 
 def check_header(source: Any, header: Header) -> None:
@@ -29,7 +53,7 @@ def check_header(source: Any, header: Header) -> None:
     """
     names: dict[str, str] = {}
     for name, (dtype, shape) in header.tensors.items():
-        key = name.removeprefix(PREFIX)
+        key = plain(name)
         if ".lora_" not in key:
             continue
         if dtype not in FLOATS:

@@ -164,6 +164,10 @@ class Heads:
         for key in [key for key in self._copies if key[0] not in adapters]:
             self._copies.pop(key, None)
 
+    def attached(self) -> list[tuple[str, Attachment]]:
+        """The modules that adapters bring, by path."""
+        return list(self._attached.items())
+
     def forget(self, name: str | None = None) -> None:
         """Drop the copies of one adapter's modules, or all."""
         for key in [key for key in self._copies if name in (None, key[0])]:

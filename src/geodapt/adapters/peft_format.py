@@ -14,7 +14,7 @@ from peft import LoraConfig
 from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.factor_checks import check_header, check_values
+from geodapt.adapters.factor_checks import check_header, check_values, unwrapped
 from geodapt.adapters.field_types import check_types, shown
 from geodapt.adapters.fields import READ, check_fields
 from geodapt.adapters.heads import group
@@ -132,7 +132,7 @@ def _write_files(adapter: Adapter, folder: Path, name: str) -> None:
         for key, value in _complete(adapter).to_dict().items()
     }
     write_tensors(folder / WEIGHTS, serialise(adapter), metadata)
-    write_json(folder / CONFIG, settings | {"inference_mode": True})
+    write_json(folder / CONFIG, unwrapped(settings) | {"inference_mode": True})
     _write_card(adapter, folder, name)
 
 
@@ -191,7 +191,7 @@ def _config(path: Path) -> LoraConfig:
     content = read_json(path)
     check_types(path, content)
     check_fields(path.parent, content)
-    values = {key: value for key, value in content.items() if key in KEPT}
+    values = unwrapped({key: value for key, value in content.items() if key in KEPT})
     for key in ("rank_pattern", "alpha_pattern"):
         values[key] = values.get(key) or {}
     try:

@@ -11,7 +11,7 @@ from peft import LoraConfig
 from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter, Factors
-from geodapt.adapters.factor_checks import PREFIX
+from geodapt.adapters.factor_checks import PREFIX, plain, unwrapped
 from geodapt.adapters.kinds import EMBEDDING, LINEAR, PARAMETER, Kind, indexed
 from geodapt.adapters.layer_rules import LayerRules
 from geodapt.errors import InputError
@@ -55,7 +55,7 @@ def parse(
     rules = LayerRules(config, f"adapter '{source}'")
     pairs: dict[tuple[str, Kind], dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        key = name.removeprefix(PREFIX)
+        key = plain(name)
         if match := LORA.match(key):
             pairs.setdefault((match[1], LINEAR), {})[match[2]] = tensor
         elif match := LORA_EMBEDDING.match(key):
@@ -148,7 +148,7 @@ def serialise(adapter: Adapter) -> dict[str, Tensor]:
         tensors |= {f"{path}.{name}": tensor for name, tensor in head.items()}
     for path, tensor in adapter.copies.items():
         tensors[f"{_copy_key(adapter, path)}"] = tensor
-    return {PREFIX + key: tensor for key, tensor in tensors.items()}
+    return {PREFIX + unwrapped(key): tensor for key, tensor in tensors.items()}
 
 
 def _half(source: Any, path: str, pair: Mapping[str, Tensor], side: str, kind: Kind) -> Tensor:

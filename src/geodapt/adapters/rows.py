@@ -132,6 +132,7 @@ class Rows:
         plan = self._bank.active_plan()
         if self.call is not None or not plan.names:
             return
+        self._bank.replaced.check(plan)
         call = call_of(module, args, kwargs)
         if call.rows is not None:
             check_rows(plan, call.rows, f"of {call.name}", self._runs.get())

@@ -1,0 +1,58 @@
+"""Layers that somebody put others in the place of after a bank was made: nothing acts there."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from geodapt.adapters.plan import Plan
+from geodapt.errors import InputError
+
+if TYPE_CHECKING:
+    from geodapt.adapters.bank import AdapterBank
+
+
+class Replaced:
+    """Which of the modules that a bank adapts are no longer in its model.
+
+    Tools that quantize by exchanging layers do that, and so does code that sets a new head. One
+    that another library has put its own layer around, as PEFT does, is still there.
+    """
+
+    def __init__(self, bank: "AdapterBank") -> None:
+        self._bank = bank
+        self._seen: dict[str, nn.Module] = {}
+        self._ways: list[tuple[dict[str, Any], str, nn.Module]] = []
+        """Each parent's children, a child's name and the child, from the model to the modules."""
+        self._gone: frozenset[str] = frozenset()
+
+    def check(self, plan: Plan) -> None:
+        """Raise :class:`InputError` where a gate changes a module that is no longer there."""
+        modules = self._bank.adapted_modules()
+        if (
+            self._gone
+            or modules.keys() != self._seen.keys()
+            or any(children.get(name) is not child for children, name, child in self._ways)
+        ):
+            self._look(modules)
+        for path in sorted(self._gone):
+            if self._bank.acts_at(plan, path):
+                raise InputError(
+                    f"{path} of {type(self._bank.model).__name__} was replaced after the bank was "
+                    "made, so that an adapter would not act there; change and quantize the model "
+                    "first and make a new AdapterBank"
+                )
+
+    def _look(self, modules: dict[str, nn.Module]) -> None:
+        model = self._bank.model
+        paths = {id(module): path for path, module in model.named_modules()}
+        ways = {}
+        for module in modules.values():
+            parent = model
+            for name in paths.get(id(module), "").split("."):
+                if name:
+                    child = parent._modules[name]
+                    assert child is not None
+                    ways[id(parent), name] = (parent._modules, name, child)
+                    parent = child
+        self._seen, self._ways = modules, list(ways.values())
+        self._gone = frozenset(p for p, module in modules.items() if id(module) not in paths)
