@@ -46,3 +46,10 @@ def test_a_run_from_python_is_the_command_lines(tiny):
 def test_what_the_command_line_refuses_python_refuses(tiny):
     with pytest.raises(InputError, match="did you mean 'training'"):
         geodapt.run("tiny.yaml", "trainng.epochs=2")
+
+
+def test_a_smoke_test_says_that_it_is_one(tiny):
+    run = geodapt.run("tiny.yaml", out="out", smoke=True)
+    assert "A tiny recipe (smoke test)" in run.page.read_text()
+    again = geodapt.run("tiny.yaml", out="out", smoke=True, resume=True)
+    assert again.results == run.results

@@ -72,4 +72,6 @@ def prepare(recipe: str, overrides: "tuple[str, ...] | list[str]", smoke: bool) 
     loaded = load(recipe, overrides)
     if not smoke:
         return loaded
-    return Loaded(f"{loaded.name}-smoke", loaded.recipe.small())
+    small = loaded.recipe.small()
+    small.title = f"{small.title or loaded.name} (smoke test)"  # its figures mean nothing
+    return Loaded(f"{loaded.name}-smoke", small)
