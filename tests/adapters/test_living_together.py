@@ -8,6 +8,7 @@ import accelerate
 import pytest
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Off, Route, TopAtoms, merge
@@ -397,3 +398,12 @@ def test_a_head_replaced_after_the_bank_was_made_is_refused():
     bank.model.embeddings.LayerNorm = nn.LayerNorm(32)
     with bank.use("toys"), pytest.raises(InputError, match=r"embeddings.LayerNorm.*was replaced"):
         output(bank.model, inputs("bert", 2))
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_model_that_peft_has_wrapped_is_refused_with_the_reason(family):
+    adapter = filled(seeded(family), TARGETS[family]["toys"])["toys"]
+    model = get_peft_model(seeded(family), LoraConfig(target_modules=TARGETS[family]["toys"]))
+    for place in (model, model.base_model.model):
+        with pytest.raises(InputError, match="PEFT has put its own layer"):
+            AdapterBank(place).add("toys", adapter)

@@ -8,6 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -133,6 +134,12 @@ def _check_lacking(
     if wrong is None and not any(tower(path) for path in found):
         wrong = lacking[0]
     if wrong is not None:
+        if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+            raise InputError(
+                f"adapter '{name}' targets {wrong}, around which PEFT has put its own layer; take "
+                "PEFT's adapters off first (unload() or merge_and_unload()) and load them into "
+                "the bank, or make the bank before PEFT's model"
+            )
         raise InputError(
             f"adapter '{name}' targets {wrong}, which {type(model).__name__} does not "
             "have as a linear layer; was it trained on another model?"
