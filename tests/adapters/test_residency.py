@@ -120,7 +120,7 @@ def test_loading_in_the_background(tmp_path):
     bank.load("broken", tmp_path / "absent", background=True)
     assert len(bank) == 4
     assert answer(bank, 1, 2) == [1, 2]
-    with pytest.raises(InputError, match="absent"), bank.use(Mix({"broken": 1.0})):
+    with pytest.raises(InputError, match="is not a folder"), bank.use(Mix({"broken": 1.0})):
         pass
     assert "broken" not in bank
 

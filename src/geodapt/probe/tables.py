@@ -249,16 +249,16 @@ def _beginning(path: Path) -> tuple[list[int], str | None, list[tuple[int, list[
                     first.append((number, line))
     text = "".join(line for _, line in first)
     delimiter = next((mark for mark in ("\t", ",", ";") if mark in text), None)
-    rows = [(number, _fields(line, delimiter)) for number, line in first]
+    rows = [(number, _fields(line, delimiter, path)) for number, line in first]
     return comments, delimiter, rows, total
 
 
-def _fields(line: str, delimiter: str | None) -> list[str]:
+def _fields(line: str, delimiter: str | None, path: Path) -> list[str]:
     try:
         return next(csv.reader([line], delimiter=delimiter)) if delimiter else line.split()
     except csv.Error as error:
         raise InputError(
-            f"a line that begins with {line[:40]!r} cannot be read: {error}"
+            f"{path}: a line that begins with {line[:40]!r} cannot be read: {error}"
         ) from error
 
 
@@ -275,7 +275,7 @@ def _explain(
         for number, line in enumerate(file, 1):
             if not line.strip() or number in skipped:
                 continue
-            row = _fields(line, delimiter)
+            row = _fields(line, delimiter, path)
             if len(row) != width:
                 wanted = "an edge has two nodes" if edges else f"the first row has {width}"
                 raise InputError(f"{path}, line {number}: {len(row)} fields; {wanted}")
