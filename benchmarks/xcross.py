@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from geodapt.adapters import AdapterBank
 from geodapt.memory import peak_memory
-from geodapt.models import blocks, load_base
+from geodapt.models import load_base, transformer_blocks
 from geodapt.progress import track
 from geodapt.runs import device_name
 from geodapt.xcross.encoders import XCrossEncoder
@@ -62,7 +62,7 @@ class Separate(nn.Module):
         hidden = base.embeddings(input_ids)
         mask = (1 - attention_mask[:, None, None].to(hidden.dtype)) * torch.finfo(hidden.dtype).min
         streams = [hidden for _ in self.names]
-        for block, integrator in zip(blocks(base), self.exchange, strict=True):
+        for block, integrator in zip(transformer_blocks(base), self.exchange, strict=True):
             for number, name in enumerate(self.names):
                 self.model.base_model.set_adapter(name, inference_mode=True)
                 streams[number] = block(streams[number], mask)
@@ -146,7 +146,7 @@ def multiply_adds(encoder: XCrossEncoder, rows: int, backward: bool) -> float:
     The last block goes on from its attention with the summary token alone. Nothing in the first
     block is trained, so no gradient goes back through it.
     """
-    d, layers = encoder.width, len(blocks(encoder.base))
+    d, layers = encoder.width, len(transformer_blocks(encoder.base))
     attention = 3 * d * d + 2 * TOKENS * d + RANK * 3 * 2 * d
     rest = 9 * d * d + RANK * (2 * d + 2 * 5 * d)
     token = layers * attention + (layers - 1) * rest

@@ -23,7 +23,7 @@ import geodapt
 from geodapt.clip import load_clip
 from geodapt.data.corpus.tokens import load_tokenizer
 from geodapt.errors import InputError
-from geodapt.models import load_base, load_weights, loading, model_class
+from geodapt.models import as_input_errors, load_base, load_weights, model_class
 from geodapt.probe.sources import model_embeddings
 
 SOURCE = Path(geodapt.__file__).parent
@@ -95,7 +95,7 @@ def test_a_folders_own_code_never_runs(trapped, model_type):
         lambda: model_embeddings(folder),
         lambda: model_embeddings(folder, "classes"),
     ):
-        with pytest.raises(InputError), loading(folder):
+        with pytest.raises(InputError), as_input_errors(folder):
             read()
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from geodapt.adapters import Adapter
-from geodapt.models import blocks
+from geodapt.models import transformer_blocks
 from geodapt.xcross.settings import IntegratorSettings
 
 
@@ -57,7 +57,7 @@ def _calls(model: PreTrainedModel, batch: Mapping[str, Tensor]) -> list[tuple[tu
         block.register_forward_pre_hook(
             lambda block, args, kwargs: calls.append((args, kwargs)), with_kwargs=True
         )
-        for block in blocks(model)
+        for block in transformer_blocks(model)
     ]
     model(**batch)
     for hook in hooks:
@@ -81,7 +81,7 @@ def _tail(model: PreTrainedModel, hidden: Tensor, batch: Mapping[str, Tensor]) -
     def replace(block: nn.Module, args: Any, output: Any) -> Any:
         return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
-    hook = blocks(model)[-1].register_forward_hook(replace)
+    hook = transformer_blocks(model)[-1].register_forward_hook(replace)
     last = model(**batch).last_hidden_state
     hook.remove()
     return last
@@ -102,7 +102,7 @@ def last_states(
     ]  # the first block's inputs
     for layer in range(len(calls[0])):
         for m, model in enumerate(models):
-            streams[m] = _run_block(blocks(model)[layer], streams[m], calls[m][layer])
+            streams[m] = _run_block(transformer_blocks(model)[layer], streams[m], calls[m][layer])
         if layer in weights:
             streams = [*integrate(torch.stack(streams), weights[layer], settings)]
     return [_tail(model, hidden, batch) for model, hidden in zip(models, streams, strict=True)]

@@ -313,7 +313,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def _base(loaded: list[Any], base: str | None, causal: bool) -> tuple[Any, Any]:
     """The base that the adapters name, or the one given, with a language-model head if needed."""
-    from geodapt.models import load_base, load_weights, loading, locate
+    from geodapt.models import as_input_errors, load_base, load_weights, locate_base
 
     name = base or loaded[0].config.base_model_name_or_path
     if not name:
@@ -322,9 +322,9 @@ def _base(loaded: list[Any], base: str | None, causal: bool) -> tuple[Any, Any]:
     if causal:
         from transformers import AutoModelForCausalLM
 
-        with loading(name):
+        with as_input_errors(name):
             try:
-                model = load_weights(name, locate(name), kind=AutoModelForCausalLM)
+                model = load_weights(name, locate_base(name), kind=AutoModelForCausalLM)
             except ValueError as error:
                 raise InputError(
                     f"base '{name}' is no causal language model, which the metric needs; "

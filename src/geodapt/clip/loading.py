@@ -11,7 +11,7 @@ from transformers import AutoProcessor
 
 from geodapt.errors import InputError
 from geodapt.extras import require
-from geodapt.models import load_weights, loading, locate, pretrained
+from geodapt.models import as_input_errors, load_weights, locate_base, pretrained
 from geodapt.progress import track
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def load_clip(name: str, dtype: torch.dtype = torch.float32) -> Clip:
     or not those of the configuration, or when the model has no two towers.
     """
     require("PIL", "pictures are read with Pillow, which is not installed", "glyphs")
-    location = _trained() if name == GLYPHS else locate(name)
-    with loading(name):
+    location = _trained() if name == GLYPHS else locate_base(name)
+    with as_input_errors(name):
         model = load_weights(name, location, dtype)
         processor = pretrained(AutoProcessor, location)
     if not all(hasattr(model, part) for part in ("get_text_features", "get_image_features")):

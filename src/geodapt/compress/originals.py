@@ -10,7 +10,7 @@ from safetensors import safe_open
 from geodapt.adapters import AdapterBank
 from geodapt.errors import InputError
 from geodapt.files import read_json
-from geodapt.models import load_base, locate
+from geodapt.models import load_base, locate_base
 
 SINGLE = "model.safetensors"
 
@@ -26,7 +26,7 @@ def load_original(name: str, dtype: torch.dtype, adapter: str | None = None) -> 
             f"{name} names the model class {named[0]!r} in its config.json, which transformers "
             "does not have, so that its head would be lost; name its class under 'architectures'"
         )
-    if getattr(model, "pooler", None) is not None and not _has_pooler(locate(name)):
+    if getattr(model, "pooler", None) is not None and not _has_pooler(locate_base(name)):
         model.pooler = None  # transformers would have drawn it at random
     if adapter is not None:
         bank = AdapterBank(model)
@@ -50,7 +50,7 @@ def _keys(file: Path) -> list[str]:
 
 
 def _require_dense(name: str) -> None:
-    folder = Path(locate(name))
+    folder = Path(locate_base(name))
     config = folder / "config.json"
     if config.is_file() and read_json(config, finite=False).get("quantization_config"):
         raise InputError(

@@ -22,7 +22,7 @@ from geodapt.compress import torchao_format
 from geodapt.compress.quantizer import METHOD, CompressionQuantizer, attach
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, read_json
-from geodapt.models import loading, model_class, pretrained
+from geodapt.models import as_input_errors, model_class, pretrained
 
 FORMATS = (CompressionQuantizer, torchao_format.Quantizer)
 OURS = ("geodapt.helm",)  # register their configurations with transformers when imported
@@ -81,7 +81,7 @@ def load(folder: Path | str) -> PreTrainedModel:
             f"{folder / 'config.json'} describes no compressed weights: it is no compressed model; "
             "load it with from_pretrained"
         )
-    with loading(str(folder)):
+    with as_input_errors(str(folder)):
         model, info = pretrained(
             _class(folder),
             str(folder),

@@ -15,7 +15,7 @@ from geodapt.errors import InputError
 from geodapt.helm.harness import answers, require_harness
 from geodapt.lm.settings import EvaluationSettings
 from geodapt.metrics.language import IGNORED, LanguageMetrics
-from geodapt.models import default_dtype, load_weights, loading, locate
+from geodapt.models import as_input_errors, default_dtype, load_weights, locate_base
 from geodapt.progress import bar, schedule
 from geodapt.runs import RunFolder
 
@@ -61,9 +61,9 @@ def load(settings: EvaluationSettings) -> tuple[PreTrainedModel, PreTrainedToken
     Raises :class:`InputError` for what is no causal language model, a missing tokenizer, one with
     more tokens than the model, and a length that is more than the model takes.
     """
-    location = locate(settings.model)
+    location = locate_base(settings.model)
     dtype = {"auto": default_dtype(), "float32": torch.float32, "bfloat16": torch.bfloat16}
-    with loading(settings.model):
+    with as_input_errors(settings.model):
         model = load_weights(
             settings.model, location, dtype[settings.precision], AutoModelForCausalLM
         )

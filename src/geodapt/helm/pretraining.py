@@ -18,7 +18,7 @@ from geodapt.data.corpus.packing import collate
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.experts import HelmMoE, HelmRouter, load
 from geodapt.metrics.language import LanguageMetrics, perplexity
-from geodapt.models import blocks
+from geodapt.models import transformer_blocks
 from geodapt.processes import process_number, processes, several_processes
 from geodapt.progress import track
 from geodapt.training import TrainingSettings, fit, parameter_groups
@@ -109,13 +109,13 @@ class _TrainingLog:
         self.curvatures: dict[str, Tensor] = {}
 
     def __enter__(self) -> "_TrainingLog":
-        self._hooks = [blocks(self.model)[-1].register_forward_hook(self._see_states)]
+        self._hooks = [transformer_blocks(self.model)[-1].register_forward_hook(self._see_states)]
         config = self.model.config
         if isinstance(config, HelmConfig) and config.learn_curvature:
             scalar = self.model.model.curvature
             self._hooks.append(scalar.register_forward_hook(self._see_curvature))
         if isinstance(config, HelmConfig) and config.learn_expert_curvatures:
-            for index, block in enumerate(blocks(self.model)):
+            for index, block in enumerate(transformer_blocks(self.model)):
                 if isinstance(block.mlp, HelmMoE):
                     see = partial(self._see_experts, f"layer_{index}_expert")
                     self._hooks.append(block.mlp.register_forward_hook(see))

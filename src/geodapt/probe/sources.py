@@ -210,10 +210,10 @@ def model_embeddings(base: str, tensor: str | None = None) -> tuple[np.ndarray, 
 def _class_embeddings(base: str) -> tuple[np.ndarray, list[str]]:
     from transformers import AutoConfig
 
-    from geodapt.models import load_weights, loading, locate, model_class, pretrained
+    from geodapt.models import as_input_errors, load_weights, locate_base, model_class, pretrained
 
-    location = locate(base)
-    with loading(base):
+    location = locate_base(base)
+    with as_input_errors(base):
         config = pretrained(AutoConfig, location)
         names = [config.id2label[i] for i in range(config.num_labels)]
         architecture = model_class((config.architectures or ["none"])[0])

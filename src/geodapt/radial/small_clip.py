@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from geodapt.models import locate
+from geodapt.models import locate_base
 
 SMALL_CLIP = "clip-glyphs"
 
@@ -16,9 +16,9 @@ SMALL_CLIP = "clip-glyphs"
 def located(base: str) -> str:
     """The folder or hub name behind a base's name; the small CLIP is trained where it is missing.
 
-    Raises :class:`InputError` as :func:`geodapt.models.locate` does.
+    Raises :class:`InputError` as :func:`geodapt.models.locate_base` does.
     """
-    return train() if base == SMALL_CLIP else locate(base)
+    return train() if base == SMALL_CLIP else locate_base(base)
 
 
 def is_missing(base: str) -> bool:

@@ -16,7 +16,7 @@ from geodapt.adapters.targets import choose
 from geodapt.data import load_domains
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder
-from geodapt.models import blocks, default_dtype, fingerprint, load_base
+from geodapt.models import default_dtype, fingerprint, load_base, transformer_blocks
 from geodapt.paths import child, given
 from geodapt.processes import is_main_process
 from geodapt.progress import schedule
@@ -61,8 +61,8 @@ class Comparison:
     def _refuse_misfits(self) -> None:
         """What the base cannot do is said before anything is trained."""
         recipe, config = self.recipe, self.base.config.get_text_config()
-        choose(self.base, recipe.lora.targets, blocks(self.base))
-        exchange_layers(recipe.integrator.layers, len(blocks(self.base)))
+        choose(self.base, recipe.lora.targets, transformer_blocks(self.base))
+        exchange_layers(recipe.integrator.layers, len(transformer_blocks(self.base)))
         longest = getattr(config, "max_position_embeddings", None)
         if longest is not None and recipe.prompt.max_tokens > longest:
             raise InputError(
@@ -248,7 +248,7 @@ class Comparison:
         lora = self.recipe.lora
         torch.manual_seed(self.recipe.seed)
         # A pooler behind the blocks takes no part in any method.
-        targets = choose(self.base, lora.targets, blocks(self.base))
+        targets = choose(self.base, lora.targets, transformer_blocks(self.base))
         self.bank.create(name, lora.rank, lora.alpha, targets, lora.dropout, lora.rslora)
         try:
             self.bank.train_only(name)

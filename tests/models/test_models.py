@@ -8,7 +8,14 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from geodapt.errors import InputError
-from geodapt.models import OFFLINE, blocks, default_dtype, is_decoder, load_base, locate
+from geodapt.models import (
+    OFFLINE,
+    default_dtype,
+    is_decoder,
+    load_base,
+    locate_base,
+    transformer_blocks,
+)
 
 WIDTH, HEADS, INNER = 32, 4, 64
 COMMON = {
@@ -78,7 +85,7 @@ def tiny(family: str, **changes):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_blocks_are_found_in_every_family(family):
     model = tiny(family)
-    found = blocks(model)
+    found = transformer_blocks(model)
     assert len(found) == 3
     assert {type(block).__name__ for block in found} == {FAMILIES[family][1]}
 
@@ -133,7 +140,7 @@ def test_models_without_blocks_are_refused():
     )
     for model in (resnet, albert, torch.nn.Linear(2, 2)):
         with pytest.raises(InputError, match=f"base {type(model).__name__} has no list of"):
-            blocks(model)
+            transformer_blocks(model)
 
 
 # Loading
@@ -174,7 +181,7 @@ def test_loading_leaves_the_verbosity_as_it_was(saved, tmp_path):
 
 def test_the_offline_base_embeds_text():
     model, tokenizer = load_base(OFFLINE)
-    assert (len(blocks(model)), model.config.hidden_size) == (6, 384)
+    assert (len(transformer_blocks(model)), model.config.hidden_size) == (6, 384)
     texts = ["a cat sits", "a kitten is sitting", "stock prices fell"]
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     with torch.no_grad():
@@ -199,7 +206,7 @@ def test_names_that_lead_nowhere(tmp_path):
         assert refused(name) == f"base '{name}' does not exist"
     (tmp_path / "empty").mkdir()
     assert "is a folder without config.json" in refused(tmp_path / "empty")
-    assert locate("some-org/some-model") == "some-org/some-model"
+    assert locate_base("some-org/some-model") == "some-org/some-model"
     assert "a hub name that is reachable, or 'minilm'" in refused("some-org/some-model")
 
 

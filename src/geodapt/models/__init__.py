@@ -1,0 +1,8 @@
+"""Base models: loading them, their blocks, and what they say of texts.
+
+Loading by name: the offline one, a folder, or a hub name.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,12 @@
+from .batches import text_batches as text_batches
+from .blocks import is_decoder as is_decoder
+from .blocks import transformer_blocks as transformer_blocks
+from .loading import OFFLINE as OFFLINE
+from .loading import as_input_errors as as_input_errors
+from .loading import default_dtype as default_dtype
+from .loading import fingerprint as fingerprint
+from .loading import load_base as load_base
+from .loading import load_weights as load_weights
+from .loading import locate_base as locate_base
+from .loading import model_class as model_class
+from .loading import pretrained as pretrained

@@ -1,0 +1,29 @@
+"""Texts as a model takes them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jaxtyping import Shaped
+from torch import Tensor
+from transformers import PreTrainedModel
+
+
+def text_batches(
+    tokenizer: Any,
+    texts: Sequence[str],
+    model: PreTrainedModel,
+    max_tokens: int = 512,
+) -> Iterator[dict[str, Shaped[Tensor, "rows tokens"]]]:
+    """Texts as a model takes them, 16 rows at a time: padded, and cut to ``max_tokens``."""
+    for start in range(0, len(texts), 16):
+        batch = tokenizer(
+            list(texts[start : start + 16]),
+            padding=True,
+            truncation=True,
+            max_length=max_tokens,
+            return_tensors="pt",
+        ).to(model.device)
+        batch.pop("token_type_ids", None)  # all zero, and unknown to some models
+        if model.config.is_encoder_decoder:
+            batch["decoder_input_ids"] = batch["input_ids"]
+        yield dict(batch)
