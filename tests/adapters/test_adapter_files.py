@@ -8,8 +8,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaModel
 
-from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Route, peft_format
+from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Route
 from geodapt.adapters.adapter import configure
+from geodapt.adapters.peft_files import peft_format
 from geodapt.errors import InputError
 from geodapt.files import hash_tensors
 from tests.adapters.families import inputs, output, peft_model, randomise, seeded

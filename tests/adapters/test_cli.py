@@ -9,7 +9,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedTokenizerFast
 
-from geodapt.adapters import METHODS, Adapter, merge, peft_format
+from geodapt.adapters import METHODS, Adapter, merge
+from geodapt.adapters.peft_files import peft_format
 from tests.adapters.families import randomise, seeded
 from tests.commands import call
 

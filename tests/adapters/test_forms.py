@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Route, TopAtoms, products
+from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Route, TopAtoms
 from geodapt.adapters.adapter import configure
-from geodapt.adapters.forms import Form, Source
+from geodapt.adapters.execution import lora_matmul
+from geodapt.adapters.execution.strategy import Form, Source
 from geodapt.errors import InputError
 from tests.adapters.families import seeded
 
@@ -298,8 +299,8 @@ def test_few_atoms_are_read_one_by_one_with_the_same_result_and_gradient(dtype):
     x = torch.randn(3, 4, 12).to(dtype).requires_grad_()
     y = torch.randn(3, 4, 9).to(dtype)
     A, B = torch.randn(16, 12).to(dtype), torch.randn(16, 9).to(dtype)
-    gate = products.weigh(torch.rand(3, 16).to(dtype))
-    out = products.few(x, y, A, B, gate, 3, 2)
+    gate = lora_matmul.weigh(torch.rand(3, 16).to(dtype))
+    out = lora_matmul.few(x, y, A, B, gate, 3, 2)
     (gradient,) = torch.autograd.grad(out.square().sum(), x)
     h = gate((x.view(-1, 12) @ A.T).view(3, -1, 16)).view(-1, 16)
     best = h.detach().abs().topk(2, dim=-1).indices

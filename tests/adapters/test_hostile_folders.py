@@ -12,7 +12,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 
-from geodapt.adapters import Adapter, AdapterBank, Mix, merge, safe_regex
+from geodapt.adapters import Adapter, AdapterBank, Mix, merge
+from geodapt.adapters.peft_files import safe_regex
 from geodapt.errors import InputError
 from tests.adapters import mutations
 from tests.adapters.families import inputs, output, randomise, seeded

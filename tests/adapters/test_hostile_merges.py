@@ -11,7 +11,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from geodapt.adapters import METHODS, Adapter, merge, safe_regex
+from geodapt.adapters import METHODS, Adapter, merge
+from geodapt.adapters.peft_files import safe_regex
 from geodapt.errors import InputError
 from tests.adapters import mutations
 from tests.adapters.families import randomise, seeded

@@ -9,7 +9,7 @@ from peft import LoraConfig
 from safetensors.torch import load_file
 
 from geodapt.adapters import Adapter, merge
-from geodapt.adapters.fields import NO_EFFECT, READ, REFUSED, check_fields
+from geodapt.adapters.peft_files.fields import NO_EFFECT, READ, REFUSED, check_fields
 from geodapt.errors import InputError
 from tests.adapters.kinds import EXPERTS, KINDS, gpt_oss, llama, mixtral, qwen, saved, tuned
 

@@ -12,9 +12,9 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 
-from geodapt.adapters import safe_regex
-from geodapt.adapters.layer_rules import LayerRules
-from geodapt.adapters.safe_regex import Budget, SafeRegex
+from geodapt.adapters.peft_files import safe_regex
+from geodapt.adapters.peft_files.layer_rules import LayerRules
+from geodapt.adapters.peft_files.safe_regex import Budget, SafeRegex
 from geodapt.errors import InputError
 from tests.adapters.mutations import PATTERNS
 

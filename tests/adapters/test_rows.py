@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from geodapt.adapters import AdapterBank, Mix, Route, TopAtoms
-from geodapt.adapters.layouts import Layout, both, locate, splits
+from geodapt.adapters.execution.row_layout import Layout, both, locate, splits
 from geodapt.errors import InputError
 from tests.adapters import zoo
 from tests.adapters.families import inputs, seeded

@@ -13,10 +13,10 @@ from jaxtyping import Float
 from peft import LoraConfig
 from torch import Tensor
 
-from geodapt.adapters.heads import Head
-from geodapt.adapters.kinds import LINEAR, Kind, indexed
-from geodapt.adapters.layer_rules import LayerRules
-from geodapt.adapters.model_class import PEFT_HEADS
+from geodapt.adapters.execution.heads import Head
+from geodapt.adapters.peft_files.kinds import LINEAR, Kind, indexed
+from geodapt.adapters.peft_files.layer_rules import LayerRules
+from geodapt.adapters.peft_files.model_class import PEFT_HEADS
 from geodapt.files import hash_tensors
 
 
@@ -49,7 +49,7 @@ class Adapter:
 
     The paths are those of the model class that the configuration names: what is written loads
     there. A bank on another class of the same base translates them (see
-    :mod:`geodapt.adapters.paths`).
+    :mod:`geodapt.adapters.base_model.naming`).
     """
 
     factors: Mapping[str, Factors]
@@ -83,13 +83,13 @@ class Adapter:
         Raises :class:`InputError` when it is not a plain LoRA adapter (the reason is named),
         holds a pickle, lacks a tensor, or holds NaN.
         """
-        from geodapt.adapters.peft_format import read
+        from geodapt.adapters.peft_files.peft_format import read
 
         return read(source)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that PEFT, and every server that takes PEFT adapters, loads."""
-        from geodapt.adapters.peft_format import write
+        from geodapt.adapters.peft_files.peft_format import write
 
         write(self, folder)
 

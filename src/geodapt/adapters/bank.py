@@ -17,28 +17,28 @@ from weakref import WeakKeyDictionary, WeakSet, finalize
 import torch
 from torch import Tensor, nn
 
-from geodapt.adapters import compiled
 from geodapt.adapters.adapter import Adapter, Factors
-from geodapt.adapters.calling import calling
-from geodapt.adapters.fitting import Fitted, fit
-from geodapt.adapters.folding import fold, unfold
+from geodapt.adapters.base_model.calling import calling
+from geodapt.adapters.base_model.compatibility import Fitted, fit
+from geodapt.adapters.base_model.lowering import multiplier
+from geodapt.adapters.base_model.sites import Site, matrices, sites
+from geodapt.adapters.base_model.targets import fingerprint
+from geodapt.adapters.execution import compiled
+from geodapt.adapters.execution.deberta import run_by_rows, shares_input
+from geodapt.adapters.execution.heads import Head, Heads, check_terms, inside
+from geodapt.adapters.execution.hooks import Attachment, bind_checkpointing, strip
+from geodapt.adapters.execution.parameters import run_owner
+from geodapt.adapters.execution.replaced import Replaced
+from geodapt.adapters.execution.resolved_gate import Plan
+from geodapt.adapters.execution.row_tracking import Rows
+from geodapt.adapters.execution.torch_layers import HANDLED, run_handled
+from geodapt.adapters.execution.uncalled import Uncalled
 from geodapt.adapters.gates import Gate, Mix, Off, Terms, TopAtoms, as_gate, names_of, terms
-from geodapt.adapters.heads import Head, Heads, check_terms, inside
-from geodapt.adapters.hooks import Attachment, bind_checkpointing, strip
-from geodapt.adapters.kinds import PARAMETER
-from geodapt.adapters.lowering import multiplier
-from geodapt.adapters.parameters import run_owner
-from geodapt.adapters.plan import Plan
-from geodapt.adapters.replaced import Replaced
-from geodapt.adapters.residency import Residency
-from geodapt.adapters.rows import Rows
-from geodapt.adapters.shared_inputs import run_by_rows, shares_input
-from geodapt.adapters.sites import Site, matrices, sites
-from geodapt.adapters.stack import LayerStacks, Stack
-from geodapt.adapters.targets import fingerprint
-from geodapt.adapters.torch_layers import HANDLED, run_handled
-from geodapt.adapters.trainable import Trainable, fresh, key_of
-from geodapt.adapters.uncalled import Uncalled
+from geodapt.adapters.peft_files.kinds import PARAMETER
+from geodapt.adapters.store.device_cache import Residency
+from geodapt.adapters.store.factors import LayerStacks, Stack
+from geodapt.adapters.store.folding import fold, unfold
+from geodapt.adapters.store.masters import Trainable, fresh, key_of
 from geodapt.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -197,9 +197,9 @@ class AdapterBank(nn.Module):
     ) -> None:
         """Add a new adapter that changes nothing yet (``B = 0``), ready for :meth:`train_only`.
 
-        ``targets`` as in :func:`geodapt.adapters.targets.choose`. ``modules_to_save`` are names
-        in which the paths of modules end that train in full; by default those that a classifier
-        has beside its base model, as in PEFT.
+        ``targets`` as in :func:`geodapt.adapters.base_model.targets.choose`. ``modules_to_save``
+        are names in which the paths of modules end that train in full; by default those that a
+        classifier has beside its base model, as in PEFT.
         """
         self._require_new(name)
         self.add(name, fresh(self.model, rank, alpha, targets, dropout, rslora, modules_to_save))

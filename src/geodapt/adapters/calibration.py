@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geodapt.adapters.paths import localise
-from geodapt.adapters.sites import is_linear
+from geodapt.adapters.base_model.naming import localise
+from geodapt.adapters.base_model.sites import is_linear
 from geodapt.progress import track
 
 

@@ -126,7 +126,7 @@ def _checked(out: str, force: bool, going_on: bool) -> Path:
     import os
     import tempfile
 
-    from geodapt.adapters.peft_format import CONFIG
+    from geodapt.adapters.peft_files.peft_format import CONFIG
     from geodapt.paths import LONGEST, given
 
     folder = given(out).resolve()

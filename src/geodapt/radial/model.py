@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from geodapt.adapters import AdapterBank, Mix
+from geodapt.adapters.base_model.targets import choose
 from geodapt.adapters.settings import LoraSettings
-from geodapt.adapters.targets import choose
 from geodapt.cards import write_card
 from geodapt.errors import InputError
 from geodapt.files import read_json, read_tensors, write_json, write_tensors

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from geodapt.adapters import AdapterBank, Gate, Mix
-from geodapt.adapters.targets import choose
+from geodapt.adapters.base_model.targets import choose
 from geodapt.data import load_domains
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder

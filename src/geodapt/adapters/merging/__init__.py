@@ -15,8 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter, Factors, configure
-from geodapt.adapters.factor_checks import check_values
-from geodapt.adapters.kinds import level
+from geodapt.adapters.base_model.naming import aligned
 from geodapt.adapters.merging import (  # noqa: F401 - importing a method registers it
     atoms,
     cat,
@@ -34,7 +33,8 @@ from geodapt.adapters.merging.layers import each
 from geodapt.adapters.merging.registry import METHODS, LowRank, Method
 from geodapt.adapters.merging.scaling import as_it_is, normalise, scaled
 from geodapt.adapters.merging.truncation import Truncated, relative, truncate
-from geodapt.adapters.paths import aligned
+from geodapt.adapters.peft_files.factor_checks import check_values
+from geodapt.adapters.peft_files.kinds import level
 from geodapt.errors import InputError
 
 __all__ = ["METHODS", "Method", "merge"]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.field_types import shown
-from geodapt.adapters.kinds import LINEAR, Kind, describe
-from geodapt.adapters.model_class import trained_on
+from geodapt.adapters.peft_files.field_types import shown
+from geodapt.adapters.peft_files.kinds import LINEAR, Kind, describe
+from geodapt.adapters.peft_files.model_class import trained_on
 from geodapt.errors import InputError
 
 SAY_SO = "say that their base is the same (same_base=True, --same-base)"

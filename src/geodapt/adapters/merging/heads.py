@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.heads import Head, inside, same
+from geodapt.adapters.execution.heads import Head, inside, same
 from geodapt.errors import InputError
 
 REMEDY = (

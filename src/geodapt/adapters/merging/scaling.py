@@ -11,9 +11,9 @@ from functools import reduce
 import torch
 
 from geodapt.adapters.adapter import Factors
-from geodapt.adapters.factor_checks import largest
 from geodapt.adapters.merging.registry import LowRank, Part
 from geodapt.adapters.merging.truncation import Truncated
+from geodapt.adapters.peft_files.factor_checks import largest
 
 
 def normalise(touching: Sequence[tuple[Factors, float]]) -> tuple[list[Part], int]:

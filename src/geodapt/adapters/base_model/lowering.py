@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers.pytorch_utils import Conv1D
 
-from geodapt.adapters.sites import CONVOLUTIONS
+from geodapt.adapters.base_model.sites import CONVOLUTIONS
 from geodapt.errors import InputError
 
 Lowering = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]]

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from geodapt.adapters.execution.resolved_gate import Plan
+from geodapt.adapters.execution.row_tracking import Recorder
 from geodapt.adapters.gates import Mix, TopAtoms
-from geodapt.adapters.plan import Plan
-from geodapt.adapters.rows import Recorder
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:

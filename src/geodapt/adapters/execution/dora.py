@@ -15,13 +15,13 @@ from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
 from geodapt.adapters.adapter import Factors
+from geodapt.adapters.base_model.sites import Site
 from geodapt.adapters.gates import Terms, TopAtoms
-from geodapt.adapters.sites import Site
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:
     from geodapt.adapters.bank import AdapterBank
-    from geodapt.adapters.plan import Plan
+    from geodapt.adapters.execution.resolved_gate import Plan
 
 CHUNK = 1 << 24
 """How many numbers of ``W0 + s B A`` are formed at a time."""

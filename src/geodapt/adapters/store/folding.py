@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.dora import row_scale
-from geodapt.adapters.kinds import PARAMETER, indexed
-from geodapt.adapters.lowering import acts_plainly
-from geodapt.adapters.sites import Site, sites
+from geodapt.adapters.base_model.lowering import acts_plainly
+from geodapt.adapters.base_model.sites import Site, sites
+from geodapt.adapters.execution.dora import row_scale
+from geodapt.adapters.peft_files.kinds import PARAMETER, indexed
 from geodapt.errors import InputError
 
 

@@ -11,9 +11,9 @@ from peft import LoraConfig
 from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter, Factors
-from geodapt.adapters.factor_checks import PREFIX, plain, unwrapped
-from geodapt.adapters.kinds import EMBEDDING, LINEAR, PARAMETER, Kind, indexed
-from geodapt.adapters.layer_rules import LayerRules
+from geodapt.adapters.peft_files.factor_checks import PREFIX, plain, unwrapped
+from geodapt.adapters.peft_files.kinds import EMBEDDING, LINEAR, PARAMETER, Kind, indexed
+from geodapt.adapters.peft_files.layer_rules import LayerRules
 from geodapt.errors import InputError
 
 LORA = re.compile(r"^(.+)\.lora_([AB])(?:\.default)?\.weight$")

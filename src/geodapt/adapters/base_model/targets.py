@@ -11,9 +11,9 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
 from geodapt.adapters.adapter import named_parameter
-from geodapt.adapters.kinds import PARAMETER, indexed
-from geodapt.adapters.reads import never_called
-from geodapt.adapters.sites import Site, is_linear, site_of, sites
+from geodapt.adapters.base_model.reads import never_called
+from geodapt.adapters.base_model.sites import Site, is_linear, site_of, sites
+from geodapt.adapters.peft_files.kinds import PARAMETER, indexed
 from geodapt.errors import InputError, InputWarning
 from geodapt.files import hash_tensors
 
@@ -34,7 +34,7 @@ def choose(
 
     A list holds layer names or path endings, a string is a regular expression over whole paths,
     and ``"all-linear"`` means every linear layer but the output embedding and those that the model
-    does not call (see :mod:`geodapt.adapters.reads`). With ``inside`` only
+    does not call (see :mod:`geodapt.adapters.base_model.reads`). With ``inside`` only
     layers within those modules count.
 
     Raises :class:`InputError` when nothing matches; it calls what was searched ``called``, or by

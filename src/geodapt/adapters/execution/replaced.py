@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from geodapt.adapters.plan import Plan
+from geodapt.adapters.execution.resolved_gate import Plan
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from peft import LoraConfig
 from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.factor_checks import check_header, check_values, unwrapped
-from geodapt.adapters.field_types import check_types, shown
-from geodapt.adapters.fields import READ, check_fields
-from geodapt.adapters.heads import group
-from geodapt.adapters.model_class import PEFT_HEADS
-from geodapt.adapters.peft_tensors import Contents, parse, serialise
+from geodapt.adapters.execution.heads import group
+from geodapt.adapters.peft_files.factor_checks import check_header, check_values, unwrapped
+from geodapt.adapters.peft_files.field_types import check_types, shown
+from geodapt.adapters.peft_files.fields import READ, check_fields
+from geodapt.adapters.peft_files.model_class import PEFT_HEADS
+from geodapt.adapters.peft_files.peft_tensors import Contents, parse, serialise
 from geodapt.cards import plain, short, write_card
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, read_json, read_tensors, write_json, write_tensors

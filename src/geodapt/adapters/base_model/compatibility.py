@@ -12,16 +12,16 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from geodapt.adapters import model_class
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.conversion import current
-from geodapt.adapters.factor_checks import balanced
-from geodapt.adapters.heads import check_head, inside, named
-from geodapt.adapters.kinds import LINEAR, PARAMETER, describe, indexed
-from geodapt.adapters.lowering import check_lowering
-from geodapt.adapters.paths import Naming, absent_parts, find, tower
-from geodapt.adapters.sites import Site, matrices, sites
-from geodapt.adapters.targets import fingerprint
+from geodapt.adapters.base_model.conversion import current
+from geodapt.adapters.base_model.lowering import check_lowering
+from geodapt.adapters.base_model.naming import Naming, absent_parts, find, tower
+from geodapt.adapters.base_model.sites import Site, matrices, sites
+from geodapt.adapters.base_model.targets import fingerprint
+from geodapt.adapters.execution.heads import check_head, inside, named
+from geodapt.adapters.peft_files import model_class
+from geodapt.adapters.peft_files.factor_checks import balanced
+from geodapt.adapters.peft_files.kinds import LINEAR, PARAMETER, describe, indexed
 from geodapt.errors import InputError, InputWarning
 
 _marks: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from geodapt.adapters.safe_regex import SPECIAL
+from geodapt.adapters.peft_files.safe_regex import SPECIAL
 from geodapt.errors import InputError
 
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from geodapt.adapters.calls import holds_rows, main_input, named, tensors_of
+from geodapt.adapters.execution.calls import holds_rows, main_input, named, tensors_of
 
 SPECIAL = re.compile(r"tok(en)?_?(id|index|idx)s?$")
 """Configuration keys that hold the ids of special tokens."""

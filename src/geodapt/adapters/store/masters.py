@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from geodapt.adapters.adapter import Adapter, Factors
-from geodapt.adapters.heads import inside, named
-from geodapt.adapters.kinds import EMBEDDING, LINEAR
-from geodapt.adapters.layer_rules import LayerRules
-from geodapt.adapters.model_class import class_of, task_heads
-from geodapt.adapters.sites import Site, matrices, sites
-from geodapt.adapters.targets import choose, choose_parameters
+from geodapt.adapters.base_model.sites import Site, matrices, sites
+from geodapt.adapters.base_model.targets import choose, choose_parameters
+from geodapt.adapters.execution.heads import inside, named
+from geodapt.adapters.peft_files.kinds import EMBEDDING, LINEAR
+from geodapt.adapters.peft_files.layer_rules import LayerRules
+from geodapt.adapters.peft_files.model_class import class_of, task_heads
 from geodapt.errors import InputError
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodapt.adapters import products
+from geodapt.adapters.execution import lora_matmul
 from geodapt.adapters.gates import Terms, TopAtoms
 
 if TYPE_CHECKING:
@@ -143,9 +143,9 @@ def _stacked(source: Source, entries: list[Terms], top: TopAtoms | None) -> Call
         keep = max(keeps)
         if len(keeps) == 1 and FEW * keep <= A.shape[0]:
             weigh = _gate(source, every, entries, A.shape[0], None)
-            return lambda x, y: products.few(x, y, A, B, weigh(x), n, keep)
+            return lambda x, y: lora_matmul.few(x, y, A, B, weigh(x), n, keep)
     gate = _gate(source, every, entries, A.shape[0], top)
-    return lambda x, y: products.stacked(x, y, A, B, gate(x), n)
+    return lambda x, y: lora_matmul.stacked(x, y, A, B, gate(x), n)
 
 
 def _blocks(source: Source, entries: list[Terms], top: TopAtoms | None) -> Callable:
@@ -153,7 +153,7 @@ def _blocks(source: Source, entries: list[Terms], top: TopAtoms | None) -> Calla
     runs = _equal_runs(entries)
     A, B = source.blocks([[name for name, _ in terms] for terms in runs])
     gate = _gate(source, runs, runs, A.shape[1], top)
-    return lambda x, y: products.blocks(x, y, A, B, gate(x))
+    return lambda x, y: lora_matmul.blocks(x, y, A, B, gate(x))
 
 
 def _grouped(source: Source, entries: list[Terms], top: TopAtoms | None) -> Callable:
@@ -171,8 +171,8 @@ def _grouped(source: Source, entries: list[Terms], top: TopAtoms | None) -> Call
 
     def apply(x: Tensor, y: Tensor) -> Tensor:
         each = x.shape[0] // n if x.ndim > 2 else 1  # sequences that an entry holds
-        groups = [products.Group(A, B, gate(x, size * each), size) for A, B, gate, size in parts]
-        return products.grouped(x, y, groups, order, n)
+        groups = [lora_matmul.Group(A, B, gate(x, size * each), size) for A, B, gate, size in parts]
+        return lora_matmul.grouped(x, y, groups, order, n)
 
     return apply
 
@@ -183,27 +183,27 @@ def _gate(
     chosen: list[Terms],
     rank: int,
     top: TopAtoms | None,
-) -> Callable[..., products.GateFunction | None]:
+) -> Callable[..., lora_matmul.GateFunction | None]:
     """What happens to ``h = A x``, given x: weights where they are not all one, then selection.
 
     ``weighed`` names a weight for every row of A in order; ``chosen`` are the same entries
     without those of weight zero.
     """
     rows = [source.weights(terms) for terms in weighed]
-    weigh: products.GateFunction | None = None
+    weigh: lora_matmul.GateFunction | None = None
     if any(weight != 1 for row in rows for weight in row):
         g = source.like.new_tensor([row + [0.0] * (rank - len(row)) for row in rows])
-        weigh = products.weigh(g)
+        weigh = lora_matmul.weigh(g)
     if top is None:
         return lambda x, sequences=None: weigh
     keep = [source.keep(top, terms) for terms in chosen]
 
-    def select(x: Tensor, sequences: int | None = None) -> products.GateFunction:
+    def select(x: Tensor, sequences: int | None = None) -> lora_matmul.GateFunction:
         if top.per == "token":
             sequences = None
         elif sequences is None:
             sequences = x.shape[0] if x.ndim > 2 else len(keep)
-        return lambda h: products.keep_top(h if weigh is None else weigh(h), keep, sequences)
+        return lambda h: lora_matmul.keep_top(h if weigh is None else weigh(h), keep, sequences)
 
     return select
 

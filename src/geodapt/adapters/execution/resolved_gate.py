@@ -9,11 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
-from geodapt.adapters.dora import RowScales, check_gate
-from geodapt.adapters.forms import Form, Source
+from geodapt.adapters.base_model.lowering import lowering_of
+from geodapt.adapters.execution.dora import RowScales, check_gate
+from geodapt.adapters.execution.parameters import ParameterStep
+from geodapt.adapters.execution.strategy import Form, Source
 from geodapt.adapters.gates import Gate, Mix, Route, Terms, TopAtoms, names_of
-from geodapt.adapters.lowering import lowering_of
-from geodapt.adapters.parameters import ParameterStep
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:

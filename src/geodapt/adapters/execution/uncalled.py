@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from geodapt.adapters.altered import altered
-from geodapt.adapters.calling import Reads
-from geodapt.adapters.calls import Call, call_of, on_calls
-from geodapt.adapters.rows import Recorder
+from geodapt.adapters.base_model.calling import Reads
+from geodapt.adapters.execution.altered_inputs import altered
+from geodapt.adapters.execution.calls import Call, call_of, on_calls
+from geodapt.adapters.execution.row_tracking import Recorder
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:

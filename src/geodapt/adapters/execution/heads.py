@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from geodapt.adapters.calling import calling
+from geodapt.adapters.base_model.calling import calling
+from geodapt.adapters.execution.hooks import Attachment
 from geodapt.adapters.gates import Terms
-from geodapt.adapters.hooks import Attachment
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import Any
 from torch import nn
 
 from geodapt.adapters.adapter import Adapter, Factors, configure
-from geodapt.adapters.kinds import LINEAR, PARAMETER, indexed
-from geodapt.adapters.peft_tensors import parse, serialise
-from geodapt.adapters.sites import Site, is_linear, sites
+from geodapt.adapters.base_model.sites import Site, is_linear, sites
+from geodapt.adapters.peft_files.kinds import LINEAR, PARAMETER, indexed
+from geodapt.adapters.peft_files.peft_tensors import parse, serialise
 from geodapt.errors import InputError
 
 

@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
 )
 
-from geodapt.adapters.heads import inside, named
+from geodapt.adapters.execution.heads import inside, named
 
 TASKS = {
     "CAUSAL_LM": set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()),

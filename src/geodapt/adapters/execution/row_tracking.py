@@ -15,14 +15,22 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from geodapt.adapters.altered import altered
-from geodapt.adapters.calls import Call, call_of, compiling, expansion, on_calls
+from geodapt.adapters.base_model.lowering import lowering_of
+from geodapt.adapters.base_model.reads import Watch
+from geodapt.adapters.execution.altered_inputs import altered
+from geodapt.adapters.execution.calls import Call, call_of, compiling, expansion, on_calls
+from geodapt.adapters.execution.hooks import Attachment
+from geodapt.adapters.execution.resolved_gate import Plan
+from geodapt.adapters.execution.row_layout import (
+    Layout,
+    both,
+    differs,
+    locate,
+    rounding,
+    sketch,
+    splits,
+)
 from geodapt.adapters.gates import Off
-from geodapt.adapters.hooks import Attachment
-from geodapt.adapters.layouts import Layout, both, differs, locate, rounding, sketch, splits
-from geodapt.adapters.lowering import lowering_of
-from geodapt.adapters.plan import Plan
-from geodapt.adapters.reads import Watch
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 
 from peft import LoraConfig
 
-from geodapt.adapters.field_types import shown
+from geodapt.adapters.peft_files.field_types import shown
 from geodapt.errors import InputError
 
 READ = frozenset(

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from geodapt.adapters.forms import Source
+from geodapt.adapters.base_model.sites import Site
+from geodapt.adapters.execution.strategy import Source
 from geodapt.adapters.gates import Terms, TopAtoms
-from geodapt.adapters.sites import Site
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:
-    from geodapt.adapters.plan import Plan
+    from geodapt.adapters.execution.resolved_gate import Plan
 
 
 class ParameterStep:

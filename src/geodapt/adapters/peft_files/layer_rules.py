@@ -12,7 +12,7 @@ from typing import Any
 
 from peft import LoraConfig
 
-from geodapt.adapters.safe_regex import SPECIAL, Budget, SafeRegex
+from geodapt.adapters.peft_files.safe_regex import SPECIAL, Budget, SafeRegex
 
 
 class LayerRules:

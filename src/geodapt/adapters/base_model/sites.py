@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from geodapt.adapters.kinds import EMBEDDING, LINEAR, PARAMETER, Kind
+from geodapt.adapters.peft_files.kinds import EMBEDDING, LINEAR, PARAMETER, Kind
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

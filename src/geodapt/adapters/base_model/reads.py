@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import nn
 
-from geodapt.adapters.calling import Reads
-from geodapt.adapters.torch_layers import HANDLED
+from geodapt.adapters.base_model.calling import Reads
+from geodapt.adapters.execution.torch_layers import HANDLED
 
 SETUP = {"__init__", "_init_weights", "reset_parameters", "_reset_parameters"}
 """Methods that may read weights without computing an output."""

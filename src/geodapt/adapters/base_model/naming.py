@@ -13,9 +13,9 @@ from itertools import product
 
 from torch import nn
 
-from geodapt.adapters import model_class
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.sites import matrices, sites
+from geodapt.adapters.base_model.sites import matrices, sites
+from geodapt.adapters.peft_files import model_class
 from geodapt.errors import InputError
 
 Shape = tuple[int, int]

@@ -1,0 +1,1 @@
+"""Where in a base model an adapter acts, and whether it belongs there."""

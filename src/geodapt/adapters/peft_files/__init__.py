@@ -1,0 +1,1 @@
+"""PEFT's adapter files: what is read, checked and written."""
