@@ -20,11 +20,11 @@ from transformers import (
 )
 
 import geodapt
-from geodapt.clip import load_clip
 from geodapt.data.corpus.tokens import load_tokenizer
 from geodapt.errors import InputError
 from geodapt.models import as_input_errors, load_base, load_weights, model_class
 from geodapt.probe.sources import model_embeddings
+from geodapt.vision import load_clip
 
 SOURCE = Path(geodapt.__file__).parent
 TRAP = """

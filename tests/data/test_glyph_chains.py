@@ -9,7 +9,7 @@ from geodapt.data.glyph_chains import GlyphChainSettings
 from geodapt.data.glyphs import GlyphSettings, load_glyphs
 from geodapt.data.hierarchies import load_hierarchy
 from geodapt.errors import InputError
-from tests.clip.small import SMALL
+from tests.tinyclip.small import SMALL
 
 GREEK = {**SMALL["data"], "new": 0.4}
 

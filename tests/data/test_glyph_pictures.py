@@ -16,7 +16,16 @@ from PIL import Image
 from pydantic import ValidationError
 
 from geodapt.data.glyphs import GlyphSettings, load_glyphs, store
-from geodapt.data.glyphs.drawing import BASELINE, EM, SHIFT, SUPERSAMPLED, TURN, ZOOM, Pen, draw
+from geodapt.data.glyphs.drawing import (
+    BASELINE,
+    EM,
+    SHIFT,
+    SUPERSAMPLED,
+    TURN,
+    ZOOM,
+    Pen,
+    draw_glyph,
+)
 from geodapt.data.glyphs.splits import new_classes
 from geodapt.errors import InputError
 
@@ -86,13 +95,16 @@ def naive(ink, size, jitter):
 def test_a_view_equals_the_naive_one(character, jitter):
     size = 16
     ink = Pen(Path(SANS), round(EM * SUPERSAMPLED * size)).ink(character, 30)
-    found = np.asarray(draw(ink, size, jitter)).astype(float)
+    found = np.asarray(draw_glyph(ink, size, jitter)).astype(float)
     assert np.abs(found - naive(ink, size, jitter)).max() <= 2  # two roundings to whole greys
 
 
 def test_letters_stand_on_one_line_and_keep_their_sizes():
     pen = Pen(Path(SANS), round(EM * 64))
-    rows = {c: np.flatnonzero((np.asarray(draw(pen.ink(c, 60), 32)) < 128).any(1)) for c in "oOx,'"}
+    rows = {
+        c: np.flatnonzero((np.asarray(draw_glyph(pen.ink(c, 60), 32)) < 128).any(1))
+        for c in "oOx,'"
+    }
     assert rows["o"][-1] == rows["O"][-1] == pytest.approx(rows["x"][-1], abs=1)
     assert rows["O"][0] < rows["o"][0] - 3
     assert rows["'"][-1] < rows[","][0]

@@ -17,7 +17,7 @@ from geodapt.radial import (
     radial_loss,
     radial_terms,
 )
-from geodapt.radial.roots import Roots, nearest, spread
+from geodapt.radial.roots import Roots, initial_roots, nearest_root
 
 DIMENSION = 5
 
@@ -118,7 +118,7 @@ def test_going_on_outwards_is_entailed():
 @given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 10_000))
 def test_the_nearest_root(count, rows, seed):
     points, e = unit(count + rows, seed).split([count, rows])
-    for index, vector in zip(nearest(points, e).tolist(), e.tolist(), strict=True):
+    for index, vector in zip(nearest_root(points, e).tolist(), e.tolist(), strict=True):
         distances = [math.dist(vector, point) for point in points.tolist()]
         assert distances[index] == pytest.approx(min(distances), abs=1e-9)
 
@@ -142,13 +142,13 @@ def test_several_roots_start_between_the_empty_text_and_clusters():
         centres.repeat(20, 1) + 0.05 * torch.randn(60, 8, generator=generator), dim=-1
     )
     empty = torch.eye(8)[7]
-    points = spread(empty, general, 3, seed=0)
+    points = initial_roots(empty, general, 3, seed=0)
     assert points.shape == (3, 8)
     assert points.norm(dim=-1).tolist() == pytest.approx([1, 1, 1], abs=1e-6)
     assert sorted((points @ centres.T).argmax(1).tolist()) == [0, 1, 2]
     assert torch.allclose(points @ empty, (points @ centres.T).amax(1), atol=0.05)
-    assert torch.equal(spread(empty, general, 1, seed=0), empty[None])
-    assert len(spread(empty, general[:2], 5, seed=0)) == 2  # no more than there are texts
+    assert torch.equal(initial_roots(empty, general, 1, seed=0), empty[None])
+    assert len(initial_roots(empty, general[:2], 5, seed=0)) == 2  # no more than there are texts
 
 
 def test_several_roots_cannot_be_one_text():

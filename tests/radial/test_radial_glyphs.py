@@ -8,9 +8,6 @@ import torch
 from datasets import Dataset, Features, Image
 from PIL import Image as Pillow
 
-import geodapt.clip
-from geodapt.clip import ClipSettings, cache, load_clip
-from geodapt.clip.fitting import save_clip, train_clip
 from geodapt.data.chains import Pictures
 from geodapt.data.glyphs import load_glyphs
 from geodapt.data.hierarchies import load_hierarchy
@@ -23,8 +20,11 @@ from geodapt.radial.recipe import RadialRecipe
 from geodapt.recipes.execution import execute
 from geodapt.recipes.loading import load
 from geodapt.report import write_report
-from tests.clip.small import SMALL
+from geodapt.tinyclip import TinyClipSettings, base, cache
+from geodapt.tinyclip.fitting import save_clip, train_clip
+from geodapt.vision import load_clip
 from tests.radial.small import save_bert
+from tests.tinyclip.small import SMALL
 
 FIGURES = {
     *("tau_d", "precision", "recall", "zero_shot_known", "zero_shot_new"),
@@ -36,8 +36,8 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
-def settings() -> ClipSettings:
-    return ClipSettings.model_validate({**SMALL, "data": {**SMALL["data"], "new": 0.4}})
+def settings() -> TinyClipSettings:
+    return TinyClipSettings.model_validate({**SMALL, "data": {**SMALL["data"], "new": 0.4}})
 
 
 @pytest.fixture(scope="module")
@@ -197,8 +197,8 @@ def bare(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("GEODAPT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "glyphs").symlink_to(place / "glyphs")
-    for module in (cache, geodapt.clip):
-        monkeypatch.setattr(module, "ClipSettings", lambda: settings)
+    for module in (cache, base):
+        monkeypatch.setattr(module, "TinyClipSettings", lambda: settings)
     return tmp_path
 
 
@@ -241,4 +241,4 @@ def test_the_packaged_recipe():
     found = load("radial-glyphs").recipe
     assert found.base == "clip-glyphs"
     assert found.methods == ["radial", "cone", "roots"]
-    assert found.data.glyphs == ClipSettings().data
+    assert found.data.glyphs == TinyClipSettings().data

@@ -102,7 +102,7 @@ def test_the_model_it_leaves_is_the_one_that_was_measured(ran, world):
     assert len(model.root_points()) == 2
     recipe = load(str(ran / "config.yaml")).recipe
     from geodapt.data.hierarchies import load_hierarchy
-    from geodapt.radial.measuring import Measurer
+    from geodapt.radial.evaluation import Measurer
 
     recipe.data.path = str(world / recipe.data.path)
     figures = Measurer(model, load_hierarchy(recipe.data)).figures()

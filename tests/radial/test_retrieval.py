@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from geodapt.errors import InputError
 from geodapt.radial import RadialModel, RootSettings, TextEncoder
 from geodapt.radial.images import embed_images, image_files
-from geodapt.radial.picture import polar
+from geodapt.radial.polar_layout import polar
 from tests.radial.small import CHAINS, save_bert, save_dual, save_images
 
 CANDIDATES = sorted({text for row in CHAINS for text in row["texts"]})

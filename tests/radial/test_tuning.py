@@ -17,9 +17,9 @@ from geodapt.radial import (
     cone_loss,
     radial_loss,
 )
-from geodapt.radial.batches import Collator
+from geodapt.radial.collator import ChainCollator
+from geodapt.radial.evaluation import Measurer
 from geodapt.radial.images import Images
-from geodapt.radial.measuring import Measurer
 from geodapt.radial.tuning import Tuner
 from geodapt.training import TrainingSettings, fit
 from tests.radial.small import save_bert, save_chains
@@ -60,7 +60,7 @@ def tuner(folder, settings, root=None, lora=None, shake=0.02, loss="radial"):
 def test_the_loss_is_the_definition_text_by_text(folder, chains, kind, lora, root):
     settings = LossSettings(weight=0.7, anchoring=3.0, eps=0.3)
     made = tuner(folder, settings, root, lora, loss=kind)
-    batch = Collator(made.model.encoder, root.text)(chains[::5])
+    batch = ChainCollator(made.model.encoder, root.text)(chains[::5])
 
     now, pretrained = made.model, TextEncoder.load(str(folder / "bert"))
     roots = now.root_points()
@@ -88,7 +88,7 @@ def test_the_loss_is_the_definition_text_by_text(folder, chains, kind, lora, roo
 def test_while_an_adapter_trains_its_own_dropout_acts_alone(folder, chains, dropout):
     made = tuner(folder, LossSettings(), lora=LoraSettings(rank=2, dropout=dropout)).train()
     assert made.model.encoder.model.config.hidden_dropout_prob > 0  # which must not act
-    batch = Collator(made.model.encoder, "")(chains[:4])
+    batch = ChainCollator(made.model.encoder, "")(chains[:4])
     losses = {made(**batch)["loss"].item() for _ in range(3)}
     assert len(losses) == (3 if dropout else 1)
     assert len({made.eval()(**batch)["loss"].item() for _ in range(3)}) == 1
@@ -96,7 +96,7 @@ def test_while_an_adapter_trains_its_own_dropout_acts_alone(folder, chains, drop
 
 def test_texts_that_chains_share_are_encoded_once(folder, chains):
     encoder = TextEncoder.load(str(folder / "bert"))
-    batch = Collator(encoder, "")(chains)
+    batch = ChainCollator(encoder, "")(chains)
     different = {""} | {t for c in chains for t in (*c.texts, *c.negatives)}
     assert len(batch["input_ids"]) == len(different)
     assert batch["triples"].shape == (2 * len(chains), 4)
@@ -110,7 +110,7 @@ def test_texts_that_chains_share_are_encoded_once(folder, chains):
 
 def test_chains_without_negatives_are_refused(folder):
     with pytest.raises(InputError, match="has 0 negatives for 2 levels"):
-        Collator(TextEncoder.load(str(folder / "bert")), "")([Chain(("animal", "bird"))])
+        ChainCollator(TextEncoder.load(str(folder / "bert")), "")([Chain(("animal", "bird"))])
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["full", "lora"])
@@ -126,7 +126,7 @@ def test_training_orders_radii_and_keeps_what_was(folder, chains, lora, tmp_path
         chains,
         TrainingSettings(steps=40, batch_size=8, learning_rate=rate, tensorboard=False),
         work=tmp_path,
-        collate=Collator(made.model.encoder, ""),
+        collate=ChainCollator(made.model.encoder, ""),
     )
     after = Measurer(made.model, hierarchy).figures()
     assert after["tau_d"] > max(0.9, before["tau_d"])
@@ -143,7 +143,7 @@ def test_a_learned_root_moves_and_a_fixed_one_does_not(folder, chains, tmp_path)
             chains,
             TrainingSettings(steps=3, learning_rate=1e-3, tensorboard=False),
             work=tmp_path / kind,
-            collate=Collator(made.model.encoder, ""),
+            collate=ChainCollator(made.model.encoder, ""),
         )
         moved = (made.model.root_points() - before).norm().item()
         assert (moved > 1e-4) == (kind == "learned")

@@ -16,7 +16,7 @@ from geodapt.errors import InputError
 from geodapt.models import is_decoder, load_base
 from geodapt.progress import bar
 from geodapt.radial.pooling import Pooling, declared, pool
-from geodapt.radial.small_clip import located
+from geodapt.tinyclip.base import resolve_base
 
 TEXTS_AT_ONCE = 16
 """Texts that pass the model together: of similar lengths, so that little of it is padding."""
@@ -57,7 +57,7 @@ class TextEncoder(nn.Module):
         Raises :class:`InputError` for what is no encoder, and as
         :func:`geodapt.models.load_base` does.
         """
-        location = located(base)
+        location = resolve_base(base)
         model, tokenizer = load_base(location)
         if model.config.is_encoder_decoder and not hasattr(model, "get_text_features"):
             model = model.get_encoder()

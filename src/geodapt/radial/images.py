@@ -17,7 +17,7 @@ from geodapt.models import pretrained
 from geodapt.paths import given
 from geodapt.progress import bar
 from geodapt.radial.encoders import TextEncoder
-from geodapt.radial.small_clip import located
+from geodapt.tinyclip.base import resolve_base
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -80,7 +80,7 @@ def embed_images(encoder: TextEncoder, pictures: Pictures) -> Images:
         raise InputError(
             f"encoder '{encoder.name}' embeds texts only; images need a CLIP or a SigLIP"
         )
-    processor = pretrained(AutoImageProcessor, located(encoder.name), use_fast=False)
+    processor = pretrained(AutoImageProcessor, resolve_base(encoder.name), use_fast=False)
     vectors: list[Tensor] = []
     read: list[str] = []
     skipped: list[tuple[str, str]] = []

@@ -21,10 +21,10 @@ from geodapt.metrics import retrieve_chains
 from geodapt.metrics.hierarchy import STEPS
 from geodapt.paths import given
 from geodapt.radial.encoders import TextEncoder
-from geodapt.radial.roots import Roots, generality, nearest, spread
+from geodapt.radial.roots import Roots, generality, initial_roots, nearest_root
 from geodapt.radial.settings import RootSettings
-from geodapt.radial.small_clip import located
 from geodapt.settings import Settings
+from geodapt.tinyclip.base import resolve_base
 
 CONFIG, ROOTS, ADAPTER = "radial.json", "roots.safetensors", "adapter"
 NAME = "radial"  # of the adapter in its bank
@@ -52,7 +52,7 @@ class Index:
 
 
 @dataclass(frozen=True)
-class Step:
+class RetrievalStep:
     """One candidate on the way from the root to a query."""
 
     text: str
@@ -113,7 +113,7 @@ class RadialModel(nn.Module):
         settings = self.roots.settings
         if settings.count > 1:
             vectors = self.encoder.embed(general, "embedding general texts")
-            self.roots = Roots(settings, spread(self.empty, vectors, settings.count, seed))
+            self.roots = Roots(settings, initial_roots(self.empty, vectors, settings.count, seed))
 
     # Using
 
@@ -140,7 +140,7 @@ class RadialModel(nn.Module):
         queries: Sequence[str] | Float[Tensor, "queries d"],
         index: Index,
         steps: int = STEPS,
-    ) -> list[list[Step]]:
+    ) -> list[list[RetrievalStep]]:
         """For each query its chain of candidates from general to specific.
 
         A query is a text, or an embedded image (:func:`geodapt.radial.images.embed_images`). Of
@@ -149,11 +149,14 @@ class RadialModel(nn.Module):
         vectors = queries if isinstance(queries, Tensor) else self.embed(queries)
         if len(vectors) == 0:
             return []
-        own = index.radii[nearest(self.root_points(), vectors)]
+        own = index.radii[nearest_root(self.root_points(), vectors)]
         similarity = vectors @ index.vectors.T
         chains = retrieve_chains(similarity, own, steps)
         return [
-            [Step(index.texts[i], own[q, i].item(), similarity[q, i].item()) for i in chain]
+            [
+                RetrievalStep(index.texts[i], own[q, i].item(), similarity[q, i].item())
+                for i in chain
+            ]
             for q, chain in enumerate(chains)
         ]
 
@@ -166,7 +169,7 @@ class RadialModel(nn.Module):
         does), an adapter in PEFT, and both by :meth:`load`.
         """
         base = self.encoder.name
-        location = Path(located(base))
+        location = Path(resolve_base(base))
         lasting = str(location.absolute()) if given(base).is_dir() else base
         tune: Literal["full", "lora"] = "full" if self.bank is None else "lora"
         saved = SavedRadial(base=lasting, tune=tune, root=self.roots.settings)

@@ -32,7 +32,9 @@ class Roots(nn.Module):
         return nn.functional.normalize(self.points, dim=-1)
 
 
-def nearest(roots: Float[Tensor, "roots d"], specific: Float[Tensor, "n d"]) -> Int[Tensor, "n"]:
+def nearest_root(
+    roots: Float[Tensor, "roots d"], specific: Float[Tensor, "n d"]
+) -> Int[Tensor, "n"]:
     """The root that each most specific member belongs to."""
     return (specific @ roots.T).argmax(-1)  # of unit vectors, the nearest is the most similar
 
@@ -44,7 +46,7 @@ def generality(
     return torch.linalg.vector_norm(embeddings - root, dim=-1)
 
 
-def spread(
+def initial_roots(
     empty: Float[Tensor, "d"], general: Float[Tensor, "n d"], count: int, seed: int
 ) -> Float[Tensor, "roots d"]:
     """Points for ``count`` roots: the empty text's, or halfway from it to clusters of ``general``.
@@ -58,7 +60,7 @@ def spread(
     count = min(count, len(general))
     centres = general[torch.randperm(len(general), generator=generator)[:count]]
     for _ in range(ROUNDS):
-        owner = nearest(centres, general)
+        owner = nearest_root(centres, general)
         sums = torch.zeros_like(centres).index_add_(0, owner, general)
         centres = nn.functional.normalize(torch.where(sums.any(1, True), sums, centres), dim=-1)
     return nn.functional.normalize((1 - HALF) * empty + HALF * centres, dim=-1)

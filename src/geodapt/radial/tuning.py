@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from geodapt.adapters import Off
 from geodapt.radial.losses import Loss, anchoring_loss, cone_loss, radial_loss
 from geodapt.radial.model import RadialModel
-from geodapt.radial.roots import nearest
+from geodapt.radial.roots import nearest_root
 from geodapt.radial.settings import LossSettings
 
 
@@ -29,12 +29,12 @@ class Tuner(nn.Module):
     def forward(
         self, triples: Int[Tensor, "triples 4"], **tokens: Int[Tensor, "texts tokens"]
     ) -> dict[str, Float[Tensor, ""]]:
-        """The total loss of a batch of :class:`geodapt.radial.batches.Collator`."""
+        """The total loss of a batch of :class:`geodapt.radial.collator.ChainCollator`."""
         settings = self.settings
         vectors = self.model.encoder(**tokens)
         roots = self.model.roots(vectors[0])
         general, entailed, contradicting, specific = vectors[triples].unbind(1)
-        root = roots[nearest(roots, specific)]
+        root = roots[nearest_root(roots, specific)]
         if self.loss == "radial":
             loss = radial_loss(general, entailed, contradicting, root)
         else:

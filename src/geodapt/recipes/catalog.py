@@ -10,7 +10,7 @@ from geodapt.paths import given
 from geodapt.recipes.document import Document
 
 SYSTEMS = {
-    "clip": "geodapt.clip.recipe:ClipRecipe",
+    "clip": "geodapt.tinyclip.recipe:ClipRecipe",
     "xcross": "geodapt.xcross.recipe:XCrossRecipe",
     "radial": "geodapt.radial.recipe:RadialRecipe",
     "radial-query": "geodapt.radial.query:RadialQueryRecipe",

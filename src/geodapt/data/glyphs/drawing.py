@@ -64,7 +64,7 @@ class Pen:
         return Ink(picture, x, y)
 
 
-def draw(ink: Ink, size: int, jitter: Sequence[float] = (0, 0, 0, 0, -1, 1)) -> Image.Image:
+def draw_glyph(ink: Ink, size: int, jitter: Sequence[float] = (0, 0, 0, 0, -1, 1)) -> Image.Image:
     """A grey picture of ink on paper; ``jitter`` holds six numbers in [-1, 1].
 
     They turn, zoom and move it (x, y) and grey its ink and its paper; by default it is black on

@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from PIL import features as pillow_features
 
 from geodapt.data.glyph_settings import GlyphSettings
-from geodapt.data.glyphs.drawing import EM, MARGIN, SUPERSAMPLED, Ink, Pen, draw
+from geodapt.data.glyphs.drawing import EM, MARGIN, SUPERSAMPLED, Ink, Pen, draw_glyph
 from geodapt.data.glyphs.fonts import Font
 from geodapt.data.quiet import quiet_datasets
 from geodapt.errors import InputError
@@ -120,5 +120,5 @@ def _views(
     jitter = random.uniform(-1, 1, (len(characters), settings.views, 6))
     for character, of_views in zip(characters, jitter, strict=True):
         ink = pen.ink(character, largest)
-        views = [] if ink is None else [draw(ink, settings.size, one) for one in of_views]
+        views = [] if ink is None else [draw_glyph(ink, settings.size, one) for one in of_views]
         yield character, ink, views

@@ -20,7 +20,7 @@ from geodapt.metrics import (
 from geodapt.metrics.hierarchy import STEPS
 from geodapt.radial.images import Images
 from geodapt.radial.model import RadialModel
-from geodapt.radial.roots import generality, nearest
+from geodapt.radial.roots import generality, nearest_root
 
 
 class Measurer:
@@ -76,7 +76,7 @@ class Measurer:
 
     def root_of(self, chain: Chain) -> Float[Tensor, " d"]:
         """The root that a chain belongs to: the nearest to its most specific text."""
-        return self.roots[nearest(self.roots, self.at(chain.texts[-1:]))[0]]
+        return self.roots[nearest_root(self.roots, self.at(chain.texts[-1:]))[0]]
 
     def radii(self) -> list[Float[Tensor, " levels"]]:
         """Distances from the root along each chain."""
@@ -85,7 +85,7 @@ class Measurer:
     def hierarchical_retrieval(self) -> dict[str, float]:
         """Precision and recall of the chains retrieved over 50 radii, among all held-out texts."""
         radii = generality(self.vectors[None], self.roots[:, None])
-        own = radii[0] if len(self.roots) == 1 else radii[nearest(self.roots, self.queries)]
+        own = radii[0] if len(self.roots) == 1 else radii[nearest_root(self.roots, self.queries)]
         retrieved = retrieve_chains(self.queries @ self.vectors.T, own, STEPS)
         references = {
             group: [[self.place[text] for text in chain.texts] for chain in chains]
@@ -164,6 +164,6 @@ class Measurer:
         """Spearman's correlation of scores with exterior angles at the general words."""
         general = self.model.embed([pair.general for pair in pairs], "embedding words")
         specific = self.model.embed([pair.specific for pair in pairs], "embedding words")
-        root = self.roots[nearest(self.roots, specific)]
+        root = self.roots[nearest_root(self.roots, specific)]
         angles = cones.exterior_angle(general, specific, root)
         return lexical_entailment(angles, torch.tensor([pair.score for pair in pairs]))

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geodapt.radial.measuring import Measurer
+from geodapt.radial.evaluation import Measurer
 from geodapt.radial.roots import generality
 
 CHAINS = 40  # drawn

@@ -12,7 +12,9 @@ from geodapt.data.byte_pairs import byte_pairs
 START, END, PAD = SPECIAL = "<|startoftext|>", "<|endoftext|>", "<|pad|>"
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int, longest: int) -> PreTrainedTokenizerFast:
+def train_caption_tokenizer(
+    texts: Iterable[str], vocabulary: int, longest: int
+) -> PreTrainedTokenizerFast:
     """Byte-pair encoding of lower-cased words, between start and end as CLIP has them.
 
     Bytes are its alphabet, so that it takes any text. ``longest`` is the most tokens of a text,

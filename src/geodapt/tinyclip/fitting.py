@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import CLIPModel, CLIPProcessor, set_seed
 
-from geodapt.clip.model import new_clip
-from geodapt.clip.pairs import Pairs, pixels
-from geodapt.clip.settings import ClipSettings
 from geodapt.files import atomic_folder
 from geodapt.processes import is_main_process
+from geodapt.tinyclip.model import new_clip
+from geodapt.tinyclip.pairs import Pairs, pixels
+from geodapt.tinyclip.settings import TinyClipSettings
 from geodapt.training import fit, parameter_groups
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def train_clip(
-    settings: ClipSettings, glyphs: "Glyphs", work: Path, **watched: Any
+    settings: TinyClipSettings, glyphs: "Glyphs", work: Path, **watched: Any
 ) -> tuple[CLIPModel, CLIPProcessor]:
     """A CLIP of these settings, trained on the ``train`` split by transformers' contrastive loss.
 
@@ -43,7 +43,7 @@ def train_clip(
     return model.eval(), processor
 
 
-def untrained_clip(settings: ClipSettings, glyphs: "Glyphs") -> tuple[CLIPModel, CLIPProcessor]:
+def untrained_clip(settings: TinyClipSettings, glyphs: "Glyphs") -> tuple[CLIPModel, CLIPProcessor]:
     """What training starts from, by the seed; its tokenizer learns from the known captions."""
     chains = zip(glyphs.classes["captions"], glyphs.classes["new"], strict=True)
     captions = [caption for chain, new in chains if not new for caption in chain]

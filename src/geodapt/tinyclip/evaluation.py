@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from geodapt.clip.loading import Clip
-from geodapt.clip.zero_shot import by_level, zero_shot
+from geodapt.tinyclip.zero_shot import by_level, zero_shot
+from geodapt.vision.clip import Clip
 
 if TYPE_CHECKING:
     from geodapt.data.glyphs import Glyphs
@@ -18,7 +18,7 @@ TESTS = {
 """The splits that the model is asked about, among all characters."""
 
 
-def evaluate(clip: Clip, glyphs: "Glyphs") -> dict[str, Any]:
+def evaluate_tinyclip(clip: Clip, glyphs: "Glyphs") -> dict[str, Any]:
     """Zero-shot figures of each test split among all names, and of the new among themselves.
 
     ``levels`` are the accuracies at each level of the captions, from general to specific.

@@ -36,7 +36,7 @@ class ModelSettings(Settings):
     """The most tokens of a text."""
 
 
-class ClipSettings(Settings):
+class TinyClipSettings(Settings):
     """A CLIP, its data and its training; the defaults are those of the recipe `clip-glyphs`."""
 
     data: GlyphSettings = GlyphSettings()
@@ -51,7 +51,7 @@ class ClipSettings(Settings):
     """Seed of everything random; the same seed gives the same model."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> "ClipSettings":
+    def _consistent(self) -> "TinyClipSettings":
         if self.data.size % self.model.patch:
             raise ValueError(
                 f"data.size {self.data.size} does not divide into patches of {self.model.patch}"

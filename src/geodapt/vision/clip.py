@@ -1,4 +1,4 @@
-"""A CLIP by name: the one that trains here, a folder, or a hub name."""
+"""Any CLIP or SigLIP of transformers, from a folder or the hub, with its processor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,6 @@ from geodapt.progress import track
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-GLYPHS = "clip-glyphs"
-"""Names the CLIP that the recipe of this name trains."""
 
 AT_ONCE = 256
 
@@ -71,26 +68,23 @@ class Clip:
 def load_clip(name: str, dtype: torch.dtype = torch.float32) -> Clip:
     """A CLIP or SigLIP, frozen and in eval mode, with its processor.
 
-    ``clip-glyphs`` is the small one, which is trained now where the cache does not hold it.
-
     Raises :class:`InputError` when the name leads nowhere, when the weights are pickled, cut short
     or not those of the configuration, or when the model has no two towers.
     """
     require("PIL", "pictures are read with Pillow, which is not installed", "glyphs")
-    location = _trained() if name == GLYPHS else locate_base(name)
+    if name == "clip-glyphs":  # a base of recipes, which a floor above trains
+        raise InputError(
+            "'clip-glyphs' is trained on this machine; load it by "
+            "geodapt.tinyclip.load_tinyclip(), which trains it first where that is needed"
+        )
+    location = locate_base(name)
     with as_input_errors(name):
         model = load_weights(name, location, dtype)
         processor = pretrained(AutoProcessor, location)
     if not all(hasattr(model, part) for part in ("get_text_features", "get_image_features")):
         raise InputError(
             f"model '{name}' is a {type(model).__name__}, which does not embed both pictures and "
-            f"texts; give a CLIP or SigLIP, or '{GLYPHS}', which needs no network"
+            "texts; give a CLIP or SigLIP, such as openai/clip-vit-base-patch32"
         )
     model.requires_grad_(False).eval()
     return Clip(model, processor)
-
-
-def _trained() -> str:
-    from geodapt.clip.cache import checkpoint  # draws characters, which needs more packages
-
-    return str(checkpoint())

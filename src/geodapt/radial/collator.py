@@ -10,7 +10,7 @@ from geodapt.errors import InputError
 from geodapt.radial.encoders import TextEncoder
 
 
-class Collator:
+class ChainCollator:
     """Turns chains with negatives into what :class:`geodapt.radial.tuning.Tuner` takes.
 
     ``triples`` is (t, 4): the rows of a general text, of the text that entails it (the next of its

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from geodapt.clip.fitting import save_clip, train_clip
-from geodapt.clip.settings import ClipSettings
 from geodapt.files import atomic_folder, cache_folder
 from geodapt.processes import from_main_process, several_processes, wait_for_everyone
+from geodapt.tinyclip.fitting import save_clip, train_clip
+from geodapt.tinyclip.settings import TinyClipSettings
 
 if TYPE_CHECKING:
     from geodapt.data.glyphs import Font, Glyphs
 
 
-def checkpoint(settings: ClipSettings | None = None, **watched: Any) -> Path:
+def checkpoint(settings: TinyClipSettings | None = None, **watched: Any) -> Path:
     """The folder of the CLIP that these settings give, trained now where the cache has none.
 
     A training that was cut short goes on where it was; ``watched`` goes to
@@ -27,7 +27,7 @@ def checkpoint(settings: ClipSettings | None = None, **watched: Any) -> Path:
     """
     from geodapt.data.glyphs import load_glyphs
 
-    settings = settings or ClipSettings()
+    settings = settings or TinyClipSettings()
     folder = cached(settings, _fonts(settings))
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Another command may want the same model: it waits, then finds it. Processes that a launcher
@@ -42,19 +42,19 @@ def checkpoint(settings: ClipSettings | None = None, **watched: Any) -> Path:
     return folder
 
 
-def is_cached(settings: ClipSettings | None = None) -> bool:
+def is_cached(settings: TinyClipSettings | None = None) -> bool:
     """Whether :func:`checkpoint` would find the CLIP of these settings."""
-    settings = settings or ClipSettings()
+    settings = settings or TinyClipSettings()
     return cached(settings, _fonts(settings)).is_dir()
 
 
-def keep(trained: Path, settings: ClipSettings, glyphs: "Glyphs") -> None:
+def keep(trained: Path, settings: TinyClipSettings, glyphs: "Glyphs") -> None:
     """Put a trained model into the cache, in place of one of the same settings."""
     with atomic_folder(cached(settings, glyphs.fonts)) as temporary:
         shutil.copytree(trained, temporary, dirs_exist_ok=True)
 
 
-def cached(settings: ClipSettings, fonts: "Sequence[Font]") -> Path:
+def cached(settings: TinyClipSettings, fonts: "Sequence[Font]") -> Path:
     """Where the cache has the model of these settings and of these very fonts."""
     from geodapt.data.glyphs.store import drawn_with
 
@@ -63,7 +63,7 @@ def cached(settings: ClipSettings, fonts: "Sequence[Font]") -> Path:
     return cache_folder() / "clip" / f"glyphs-{key}"
 
 
-def _fonts(settings: ClipSettings) -> "Sequence[Font]":
+def _fonts(settings: TinyClipSettings) -> "Sequence[Font]":
     from geodapt.data.glyphs.fonts import find_fonts
 
     return find_fonts(settings.data.fonts)

@@ -8,7 +8,7 @@ backward, AdamW. They take turns in one process; figures are medians over the ro
 Drawing: pictures a second of the whole data set into Arrow, and the floor of Pillow drawing the
 same characters once and encoding them as PNG. Prints JSON.
 
-    python benchmarks/clip.py [--quick]
+    python benchmarks/tinyclip.py [--quick]
 """
 
 import argparse
@@ -25,20 +25,20 @@ from PIL import Image, ImageDraw, ImageFont
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from geodapt.clip import ClipSettings
-from geodapt.clip.model import new_clip
-from geodapt.clip.pairs import Pairs, pixels
 from geodapt.data.glyphs import Glyphs, load_glyphs
 from geodapt.data.glyphs.drawing import EM, SUPERSAMPLED
 from geodapt.data.glyphs.store import png
 from geodapt.progress import console
 from geodapt.runs import device_name
+from geodapt.tinyclip import TinyClipSettings
+from geodapt.tinyclip.model import new_clip
+from geodapt.tinyclip.pairs import Pairs, pixels
 from geodapt.training import TrainingSettings, fit, parameter_groups
 
 KEYS = ("input_ids", "attention_mask")
 
 
-def drawing(settings: ClipSettings) -> tuple[Glyphs, dict[str, float]]:
+def drawing(settings: TinyClipSettings) -> tuple[Glyphs, dict[str, float]]:
     """The data set drawn into an empty cache, and its pace beside Pillow's alone."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GEODAPT_CACHE"] = folder
@@ -78,7 +78,7 @@ def drawing(settings: ClipSettings) -> tuple[Glyphs, dict[str, float]]:
 class Sides:
     """Steps of one training, in three ways."""
 
-    def __init__(self, settings: ClipSettings, glyphs: Glyphs, steps: int) -> None:
+    def __init__(self, settings: TinyClipSettings, glyphs: Glyphs, steps: int) -> None:
         self.settings, self.steps = settings, steps
         self.rows = glyphs.splits["train"]
         chains = glyphs.classes["captions"][:]
@@ -159,7 +159,7 @@ class Sides:
         return (time.perf_counter() - begun) / self.steps
 
 
-def training(settings: ClipSettings, glyphs: Glyphs, rounds: int, steps: int) -> dict[str, Any]:
+def training(settings: TinyClipSettings, glyphs: Glyphs, rounds: int, steps: int) -> dict[str, Any]:
     """Seconds a step of each side, and geodapt's over the others."""
     sides = Sides(settings, glyphs, steps)
     names = ("ours", "theirs", "floor")
@@ -186,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="little data, few steps: does it run?")
     quick = parser.parse_args().quick
-    settings = ClipSettings()
+    settings = TinyClipSettings()
     if quick:
         settings.data.scripts = ["Greek"]
         settings.training.batch_size = 16

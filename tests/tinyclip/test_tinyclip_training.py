@@ -19,21 +19,22 @@ from transformers import (
     SiglipProcessor,
 )
 
-from geodapt.clip import Clip, ClipSettings, cache, checkpoint, load_clip
-from geodapt.clip.evaluation import evaluate
-from geodapt.clip.fitting import save_clip, train_clip
-from geodapt.clip.model import new_clip
-from geodapt.clip.pairs import Pairs, normalised, pixels
-from geodapt.clip.recipe import ClipRecipe
-from geodapt.clip.settings import ModelSettings
-from geodapt.clip.zero_shot import by_level, zero_shot
 from geodapt.data.glyphs import load_glyphs
 from geodapt.errors import InputError
 from geodapt.recipes.catalog import FOLDER
 from geodapt.recipes.execution import execute
 from geodapt.recipes.loading import load
+from geodapt.tinyclip import TinyClipSettings, cache, checkpoint, load_tinyclip
+from geodapt.tinyclip.evaluation import evaluate_tinyclip
+from geodapt.tinyclip.fitting import save_clip, train_clip
+from geodapt.tinyclip.model import new_clip
+from geodapt.tinyclip.pairs import Pairs, normalised, pixels
+from geodapt.tinyclip.recipe import ClipRecipe
+from geodapt.tinyclip.settings import ModelSettings
+from geodapt.tinyclip.zero_shot import by_level, zero_shot
 from geodapt.training import parameter_groups
-from tests.clip.small import SMALL
+from geodapt.vision import Clip, load_clip
+from tests.tinyclip.small import SMALL
 
 TOWER = {
     "hidden_size": 32,
@@ -47,8 +48,8 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
-def small() -> ClipSettings:
-    return ClipSettings.model_validate(SMALL)
+def small() -> TinyClipSettings:
+    return TinyClipSettings.model_validate(SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -200,10 +201,10 @@ def test_the_same_seed_gives_the_same_model(small, glyphs, trained, tmp_path):
 def test_it_learns(glyphs, small, tmp_path):
     longer = {**SMALL, "training": {"steps": 150, "batch_size": 64, "learning_rate": 3e-3}}
     longer["data"] = {**SMALL["data"], "new": 0.0}
-    settings = ClipSettings.model_validate(longer)
+    settings = TinyClipSettings.model_validate(longer)
     known = load_glyphs(settings.data)
     model, processor = train_clip(settings, known, tmp_path)
-    found = evaluate(Clip(model, processor), known)
+    found = evaluate_tinyclip(Clip(model, processor), known)
     chance = 10 / len(known.classes)
     assert found["rows"][0]["hit_at_10"] > 3 * chance
 
@@ -262,15 +263,15 @@ def test_the_run_leaves_a_model_that_other_recipes_find(small, trained, tmp_path
 
 def test_the_checkpoint_is_trained_where_the_cache_has_none(small, trained, tmp_path, monkeypatch):
     monkeypatch.setenv("GEODAPT_CACHE", str(tmp_path))
-    monkeypatch.setattr(cache, "ClipSettings", lambda: small)
-    clip = load_clip("clip-glyphs")
+    monkeypatch.setattr(cache, "TinyClipSettings", lambda: small)
+    clip = load_tinyclip()
     assert same(tensors(clip.model), tensors(trained[0]))
     assert not list((tmp_path / "clip").glob("*.work"))
 
 
 def test_the_packaged_recipe_is_the_default():
     recipe = load("clip-glyphs").recipe
-    default = ClipSettings().model_dump()
+    default = TinyClipSettings().model_dump()
     assert recipe.model_dump(include=set(default)) == default
     shown = yaml.safe_load((FOLDER / "clip-glyphs.yaml").read_text())
     assert shown["needs"]
@@ -292,7 +293,7 @@ def test_the_packaged_recipe_is_the_default():
 )
 def test_settings_that_do_not_fit(changes, expected):
     with pytest.raises(ValidationError, match=expected):
-        ClipSettings.model_validate(changes)
+        TinyClipSettings.model_validate(changes)
 
 
 def test_what_is_refused_leaves_nothing(tmp_path, monkeypatch):
@@ -314,6 +315,8 @@ def test_models_that_are_no_clip(bert, tmp_path, fresh):
         load_clip(str(tmp_path / "bert"))
     with pytest.raises(InputError, match="nowhere' does not exist"):
         load_clip("./nowhere")
+    with pytest.raises(InputError, match="is trained on this machine"):
+        load_clip("clip-glyphs")
     fresh.model.save_pretrained(tmp_path / "alone")
     with pytest.raises(InputError, match="alone' could not be loaded"):
         load_clip(str(tmp_path / "alone"))

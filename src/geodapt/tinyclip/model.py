@@ -9,8 +9,8 @@ from transformers import (
     CLIPProcessor,
 )
 
-from geodapt.clip.settings import ModelSettings, TowerSettings
-from geodapt.clip.tokenizer import train_tokenizer
+from geodapt.tinyclip.settings import ModelSettings, TowerSettings
+from geodapt.tinyclip.tokenizer import train_caption_tokenizer
 
 MEAN = STD = (0.5, 0.5, 0.5)
 """Pixels in [0, 1] become numbers in [-1, 1]."""
@@ -20,7 +20,7 @@ def new_clip(
     settings: ModelSettings, image_size: int, captions: Iterable[str]
 ) -> tuple[CLIPModel, CLIPProcessor]:
     """An untrained model by torch's seed, and a processor whose tokenizer knows the captions."""
-    tokenizer = train_tokenizer(captions, settings.vocabulary, settings.max_tokens)
+    tokenizer = train_caption_tokenizer(captions, settings.vocabulary, settings.max_tokens)
     config = CLIPConfig(
         text_config={
             **_tower(settings.text),

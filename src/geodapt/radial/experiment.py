@@ -1,10 +1,8 @@
-"""Measures an encoder, tunes it by each method of a recipe, and measures it again, in stages."""
-
-from __future__ import annotations
+"""Measures an encoder, tunes it by each method, and measures it again, in stages."""
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -17,53 +15,51 @@ from geodapt.errors import InputError
 from geodapt.files import atomic_folder
 from geodapt.processes import is_main_process
 from geodapt.progress import schedule
-from geodapt.radial.batches import Collator
+from geodapt.radial.collator import ChainCollator
 from geodapt.radial.encoders import TextEncoder
+from geodapt.radial.evaluation import Measurer
 from geodapt.radial.images import Images, embed_images, image_files
-from geodapt.radial.measuring import Measurer
 from geodapt.radial.model import RadialModel
-from geodapt.radial.picture import picture
-from geodapt.radial.settings import METHODS, RootSettings
-from geodapt.radial.small_clip import SMALL_CLIP, is_missing, train, untrained
+from geodapt.radial.polar_layout import picture
+from geodapt.radial.settings import METHODS, RadialSettings, RootSettings
 from geodapt.radial.tuning import Tuner
 from geodapt.runs import RunFolder
+from geodapt.tinyclip.base import TINYCLIP, must_be_trained, untrained_base
+from geodapt.tinyclip.cache import checkpoint
 from geodapt.training import fit, trainable_parameters
-
-if TYPE_CHECKING:
-    from geodapt.radial.recipe import RadialRecipe
 
 UNTUNED = "untuned"
 
 
-class Study:
+class RadialExperiment:
     """One encoder, one hierarchy, and the methods that tune the one on the other."""
 
-    def __init__(self, recipe: RadialRecipe, folder: RunFolder) -> None:
-        self.recipe, self.folder = recipe, folder
-        self.lexical = load_lexical(recipe.lexical) if recipe.lexical else None
-        self.hierarchy = load_hierarchy(recipe.data)
+    def __init__(self, settings: RadialSettings, folder: RunFolder) -> None:
+        self.settings, self.folder = settings, folder
+        self.lexical = load_lexical(settings.lexical) if settings.lexical else None
+        self.hierarchy = load_hierarchy(settings.data)
         self.notes = list(self.hierarchy.notes)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.root = recipe.root.text
+        self.root = settings.root.text
         self.images: Images | None = None
         # What does not fit is said before anything is measured or trained.
-        base = recipe.base
-        encoder = TextEncoder(*untrained(), base) if is_missing(base) else self._encoder()
+        base = settings.base
+        encoder = TextEncoder(*untrained_base(), base) if must_be_trained(base) else self._encoder()
         RadialModel(encoder, RootSettings(text=self.root)).train_text_side(self._lora())
         self.pictures = self._pictures(encoder.dual)
 
     def _pictures(self, dual: bool) -> Pictures | None:
         """What the test chains' images are: files in the folder of images, or the data's own."""
-        given, own = self.recipe.images, self.hierarchy.pictures
+        given, own = self.settings.images, self.hierarchy.pictures
         if given is None:
             if own is None or dual:
                 return own
-            told = f"'{self.recipe.base}' embeds texts only: names stand for their pictures"
+            told = f"'{self.settings.base}' embeds texts only: names stand for their pictures"
             self.notes.append(told)
             return None
         if not dual:
             raise InputError(
-                f"images are given, but encoder '{self.recipe.base}' embeds texts only; "
+                f"images are given, but encoder '{self.settings.base}' embeds texts only; "
                 "give a CLIP or a SigLIP, or leave images out"
             )
         if own is not None:
@@ -82,21 +78,27 @@ class Study:
 
     # Rows
 
+    def run(self) -> dict[str, Any]:
+        """Measure, tune and measure again; returns what goes into ``results.json``."""
+        self.schedule()
+        before = self.before()
+        return self.results(before, [self.method(name, before) for name in self.settings.methods])
+
     def schedule(self) -> None:
         """Announce the stages; measuring costs about a fifth of a training."""
-        first = {SMALL_CLIP: 5.0} if is_missing(self.recipe.base) else {}
-        tuned = {f"method-{name}": 1.0 for name in self.recipe.methods}
+        first = {TINYCLIP: 5.0} if must_be_trained(self.settings.base) else {}
+        tuned = {f"method-{name}": 1.0 for name in self.settings.methods}
         schedule({**first, UNTUNED: 0.2, **tuned})
 
     def before(self) -> dict[str, Any]:
         """The row of the encoder as it is; the small CLIP is trained first, where it is missing."""
-        if is_missing(self.recipe.base):
-            self.folder.measured(SMALL_CLIP, self._train_base)
+        if must_be_trained(self.settings.base):
+            self.folder.measured(TINYCLIP, self._train_base)
         found = self.folder.measured(UNTUNED, lambda work: self._before())
         return {"method": UNTUNED, "label": "Untuned", **found}
 
     def _train_base(self, work: Path) -> dict[str, Any]:
-        train(**self.folder.watch(SMALL_CLIP))
+        checkpoint(**self.folder.watch(TINYCLIP))
         return {}
 
     def _before(self) -> dict[str, Any]:
@@ -118,16 +120,16 @@ class Study:
         return {"method": name, "label": METHODS[name], **found}
 
     def _tuned(self, name: str, start: list[float], work: Path) -> dict[str, Any]:
-        recipe = self.recipe
-        root = recipe.root
+        settings = self.settings
+        root = settings.root
         if name == "roots":
             kind = root.kind if root.kind != "encoder" else "learned"
-            root = RootSettings(text=root.text, kind=kind, count=recipe.several_roots)
-        torch.manual_seed(recipe.seed)
+            root = RootSettings(text=root.text, kind=kind, count=settings.several_roots)
+        torch.manual_seed(settings.seed)
         model = RadialModel(self._encoder(), root)
-        model.spread_roots([chain.texts[0] for chain in self.hierarchy.train], recipe.seed)
+        model.spread_roots([chain.texts[0] for chain in self.hierarchy.train], settings.seed)
         model.train_text_side(self._lora())
-        tuner = Tuner(model, recipe.loss, "cone" if name == "cone" else "radial")
+        tuner = Tuner(model, settings.loss, "cone" if name == "cone" else "radial")
         points = [p for p in model.roots.parameters() if p.requires_grad]
         own = {id(point) for point in points}
         rest = [p for p in tuner.parameters() if p.requires_grad and id(p) not in own]
@@ -135,11 +137,11 @@ class Study:
         fit(
             tuner,
             self.hierarchy.train,
-            recipe.training,
+            settings.training,
             work=work,
-            collate=Collator(model.encoder, root.text),
-            groups=[{"params": rest}, {"params": points, "lr": recipe.root_learning_rate}],
-            seed=recipe.seed,
+            collate=ChainCollator(model.encoder, root.text),
+            groups=[{"params": rest}, {"params": points, "lr": settings.root_learning_rate}],
+            seed=settings.seed,
             label=stage,
             **self.folder.watch(stage),
         )
@@ -157,15 +159,15 @@ class Study:
 
     def _model_folder(self, name: str) -> str:
         """``model`` for the run's first method, ``models/NAME`` for the others."""
-        return "model" if name == self.recipe.methods[0] else f"models/{name}"
+        return "model" if name == self.settings.methods[0] else f"models/{name}"
 
     # What methods share
 
     def _encoder(self) -> TextEncoder:
-        return TextEncoder.load(self.recipe.base).to(self.device)
+        return TextEncoder.load(self.settings.base).to(self.device)
 
     def _lora(self) -> LoraSettings | None:
-        return self.recipe.lora if self.recipe.tune == "lora" else None
+        return self.settings.lora if self.settings.tune == "lora" else None
 
     def _images(self, encoder: TextEncoder) -> Images | None:
         """The pictures, embedded once: their tower does not train."""
@@ -184,10 +186,8 @@ class Study:
             return {key: value for key, value in row.items() if key not in costs}
 
         return {
-            "recipe": self.recipe.recipe,
-            "title": self.recipe.title,
             "task": "hierarchy",
-            "base": self.recipe.base,
+            "base": self.settings.base,
             "before": figures(before),
             "after": figures(rows[0]) if rows else figures(before),
             "rows": [before, *rows],

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from geodapt.clip.model import MEAN, STD
 from geodapt.progress import bar
+from geodapt.tinyclip.model import MEAN, STD
 
 READ_AT_ONCE = 1000
 
@@ -33,7 +33,7 @@ def pixels(images: Dataset) -> UInt8[Tensor, "rows height width"]:
 
 
 def normalised(grey: UInt8[Tensor, "rows height width"]) -> Float[Tensor, "rows 3 height width"]:
-    """What the processor of :func:`~geodapt.clip.model.new_clip` makes of pictures that fit."""
+    """What the processor of :func:`~geodapt.tinyclip.model.new_clip` makes of pictures that fit."""
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (MEAN, STD))
     return (grey.unsqueeze(1).float() / 255 - mean) / std
 

@@ -1,0 +1,58 @@
+"""The small CLIP as a base for other systems, under the name of its recipe, ``clip-glyphs``.
+
+Everything that draws characters is imported where it is needed, so that other bases work without
+the packages for drawing.
+"""
+
+from typing import TYPE_CHECKING
+
+from transformers import PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from geodapt.models import locate_base
+from geodapt.tinyclip.settings import TinyClipSettings
+
+if TYPE_CHECKING:
+    from geodapt.vision.clip import Clip
+
+TINYCLIP = "clip-glyphs"
+"""What recipes call it; the recipe of this name trains it."""
+
+
+def resolve_base(base: str) -> str:
+    """The folder or hub name that a base's name stands for.
+
+    The small CLIP is trained now if the cache does not have it. Raises :class:`InputError` as
+    :func:`geodapt.models.locate_base` does.
+    """
+    if base != TINYCLIP:
+        return locate_base(base)
+    from geodapt.tinyclip.cache import checkpoint
+
+    return str(checkpoint())
+
+
+def must_be_trained(base: str) -> bool:
+    """Whether a base is the small CLIP and the cache does not have it yet."""
+    if base != TINYCLIP:
+        return False
+    from geodapt.tinyclip.cache import is_cached
+
+    return not is_cached()
+
+
+def untrained_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The small CLIP before its training, with its tokenizer: enough to check what would fit it."""
+    from geodapt.data.glyphs import load_glyphs
+    from geodapt.tinyclip.fitting import untrained_clip
+
+    settings = TinyClipSettings()
+    model, processor = untrained_clip(settings, load_glyphs(settings.data))
+    return model, processor.tokenizer
+
+
+def load_tinyclip() -> "Clip":
+    """The small CLIP of the recipe ``clip-glyphs``, trained now if the cache does not have it."""
+    from geodapt.vision.clip import load_clip
+
+    return load_clip(resolve_base(TINYCLIP))
