@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from geodapt.adapters import Adapter
 from tests.adapters.families import FAMILIES
+from tests.adapters.merges import PATHS, adapter
 
 
 @pytest.fixture(params=FAMILIES)
@@ -22,3 +24,10 @@ def peft_folder(tmp_path: Path):
         return lambda name: tmp_path / "peft" / name
 
     return save
+
+
+@pytest.fixture
+def three() -> list[Adapter]:
+    """Different ranks, scales and targets."""
+    some = {path: PATHS[path] for path in ("layers.0.q", "layers.0.v")}
+    return [adapter(0, 2), adapter(1, 4, some, scale=2.0), adapter(2, 3, scale=-1.0)]

@@ -12,7 +12,7 @@ from geodapt.adapters.base_model.reads import never_called
 from geodapt.errors import InputError
 from tests.adapters import zoo
 from tests.adapters.families import inputs, output, seeded
-from tests.adapters.test_living_together import filled
+from tests.adapters.filled import filled
 from tests.adapters.test_rows import check
 
 

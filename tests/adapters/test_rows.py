@@ -11,7 +11,7 @@ from geodapt.adapters.execution.row_layout import Layout, both, locate, splits
 from geodapt.errors import InputError
 from tests.adapters import zoo
 from tests.adapters.families import inputs, seeded
-from tests.adapters.test_living_together import filled
+from tests.adapters.filled import filled
 
 ROWS = ("toys", "books")
 

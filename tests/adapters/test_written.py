@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from geodapt.adapters import Adapter, AdapterBank, Mix, merge
 from geodapt.errors import InputError
 from tests.adapters.families import tiny_deberta
+from tests.adapters.heads import KINDS, batch_for, changed, close, out
 from tests.adapters.test_adapter_paths import CLIP, ENCODER_DECODER, PICTURES, SMALL, T5, build
-from tests.adapters.test_heads import KINDS, batch_for, changed, close, out
 
 # (class, configuration, what PEFT is told of one adapter, the targets of the other)
 FAMILIES = {
