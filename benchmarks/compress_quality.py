@@ -38,6 +38,7 @@ from geodapt.compress.texts import calibration_texts, measured_texts
 from geodapt.data.corpus import ApiTextsSettings, CorpusSettings, DocsSettings
 from geodapt.errors import InputError
 from geodapt.models import load_base, text_batches
+from geodapt.models.perplexity import language_loss, perplexity
 from geodapt.progress import console
 from geodapt.runs import RunFolder, device_name
 
@@ -74,7 +75,7 @@ class World:
 
     def figures(self, model: Any) -> dict[str, float]:
         if self.causal:
-            return {"perplexity": measures.perplexity(model, self.tokenizer, self.held_out)}
+            return {"perplexity": perplexity(language_loss(model, self.tokenizer, self.held_out))}
         queries, documents = (
             measures.embeddings(model, self.tokenizer, half)
             for half in measures.halves(self.held_out)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from geodapt.adapters import Mix, Off, Route, TopAtoms
-from geodapt.metrics.language import LanguageMetrics
+from geodapt.models.perplexity import LanguageMetrics
 from geodapt.radial import losses
 from tests.helm import small as helms
 from tests.no_float64 import NoFloat64

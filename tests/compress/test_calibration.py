@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from geodapt.compress.calibration import calibrate, passes, second_moments
+from geodapt.compress.calibration import calibrate, passes
 from geodapt.compress.layers import compressible
 from geodapt.errors import InputError
+from geodapt.models.layer_inputs import second_moments
 from tests.compress import small
 from tests.compress.small import batches, seeded
 

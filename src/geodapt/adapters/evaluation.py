@@ -1,6 +1,5 @@
 """What an adapter is worth on a little data: the values that a search compares."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +11,8 @@ from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.bank import AdapterBank
 from geodapt.adapters.gates import Mix
 from geodapt.errors import InputError
-from geodapt.models import text_batches
+from geodapt.models.perplexity import language_loss, perplexity
+from geodapt.models.text_encoder import mean_pooled
 
 METRICS = {"loss": False, "perplexity": False, "accuracy": True}
 """By name, whether more is better."""
@@ -47,40 +47,13 @@ def evaluator(
         try:
             with bank.use(Mix({"candidate": 1.0})), torch.no_grad():
                 if metric == "accuracy":
-                    return centroid_accuracy(embed(bank.model, tokenizer, texts), labels)
+                    return centroid_accuracy(mean_pooled(bank.model, tokenizer, texts), labels)
                 loss = language_loss(bank.model, tokenizer, texts)
-                if metric == "loss":
-                    return loss
-                return math.exp(loss) if loss < 700 else math.inf  # or NaN
+                return loss if metric == "loss" else perplexity(loss)
         finally:
             bank.remove("candidate")
 
     return value
-
-
-def language_loss(model: Any, tokenizer: Any, texts: Sequence[str]) -> float:
-    """Mean negative log likelihood of a token given those before it, over all texts."""
-    total, count = 0.0, 0
-    for batch in text_batches(tokenizer, texts, model):
-        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-        logits = model(**batch).logits[:, :-1].float()
-        loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
-        )
-        total, count = total + loss.item(), count + int((labels[:, 1:] != -100).sum())
-    if not count:
-        raise InputError("the search data holds no text of two tokens or more")
-    return total / count
-
-
-def embed(model: Any, tokenizer: Any, texts: Sequence[str]) -> Float[Tensor, "texts width"]:
-    """Mean of the last hidden states over a text's tokens."""
-    found = []
-    for batch in text_batches(tokenizer, texts, model):
-        states = model(**batch, output_hidden_states=True).hidden_states[-1].float()
-        mask = batch["attention_mask"][..., None]
-        found.append((states * mask).sum(1) / mask.sum(1))
-    return torch.cat(found)
 
 
 def centroid_accuracy(x: Float[Tensor, "rows width"], labels: Sequence[str]) -> float:

@@ -18,7 +18,7 @@ from geodapt.cards import short
 from geodapt.compress import measures
 from geodapt.compress.analysis import analyse_layer
 from geodapt.compress.budget import Option
-from geodapt.compress.calibration import check_size, observable, passes, second_moments
+from geodapt.compress.calibration import check_size, observable, passes
 from geodapt.compress.compression import (
     by_stack,
     check_fits,
@@ -40,6 +40,8 @@ from geodapt.compress.verdict import verdict
 from geodapt.compress.weights import Compressed, put_together, take_apart
 from geodapt.files import read_tensors, write_tensors
 from geodapt.models import text_batches
+from geodapt.models.layer_inputs import second_moments
+from geodapt.models.perplexity import language_loss, perplexity
 from geodapt.progress import track
 from geodapt.runs import RunFolder
 
@@ -175,7 +177,7 @@ class Job:
         batch = self._batches(texts[:TIMED])[0]
         found = {"forward_ms": 1e3 * measures.seconds_a_forward(model, batch)}
         if self._causal:
-            return {**found, "perplexity": measures.perplexity(model, tokenizer, texts)}
+            return {**found, "perplexity": perplexity(language_loss(model, tokenizer, texts))}
         queries, documents = (
             measures.embeddings(model, tokenizer, half) for half in measures.halves(texts)
         )

@@ -1,6 +1,5 @@
 """What a model is worth and how long it takes: the figures before and after."""
 
-import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -11,23 +10,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics.functional import spearman_corrcoef
 
-from geodapt.adapters.evaluation import embed, language_loss
 from geodapt.errors import InputError
 from geodapt.metrics import ranking_metrics
+from geodapt.models.text_encoder import mean_pooled
 
 TURNS = 7
 
 
 @torch.no_grad()
-def perplexity(model: Any, tokenizer: Any, texts: Sequence[str]) -> float:
-    """``exp`` of the mean negative log likelihood of a token given those before it."""
-    return math.exp(language_loss(model, tokenizer, texts))
-
-
-@torch.no_grad()
 def embeddings(model: Any, tokenizer: Any, texts: Sequence[str]) -> Float[Tensor, "n width"]:
     """Unit vectors: the mean of a text's last hidden states, normalised."""
-    return torch.nn.functional.normalize(embed(model, tokenizer, texts), dim=-1)
+    return torch.nn.functional.normalize(mean_pooled(model, tokenizer, texts), dim=-1)
 
 
 def cosine_agreement(one: Float[Tensor, "n width"], two: Float[Tensor, "n width"]) -> float:

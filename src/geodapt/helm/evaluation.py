@@ -14,8 +14,8 @@ from geodapt.data.corpus.tokens import load_tokenizer
 from geodapt.errors import InputError
 from geodapt.helm.harness import answers, require_harness
 from geodapt.lm.settings import EvaluationSettings
-from geodapt.metrics.language import IGNORED, LanguageMetrics
 from geodapt.models import as_input_errors, default_dtype, load_weights, locate_base
+from geodapt.models.perplexity import IGNORED, LanguageMetrics
 from geodapt.progress import bar, schedule
 from geodapt.runs import RunFolder
 

@@ -17,8 +17,8 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkR
 from geodapt.data.corpus.packing import collate
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.experts import HelmMoE, HelmRouter, load
-from geodapt.metrics.language import LanguageMetrics, perplexity
 from geodapt.models import transformer_blocks
+from geodapt.models.perplexity import LanguageMetrics, perplexity
 from geodapt.processes import process_number, processes, several_processes
 from geodapt.progress import track
 from geodapt.training import TrainingSettings, fit, parameter_groups

@@ -1,6 +1,9 @@
 from .batches import text_batches as text_batches
 from .blocks import is_decoder as is_decoder
 from .blocks import transformer_blocks as transformer_blocks
+from .hub import find_folder as find_folder
+from .layer_inputs import sample_inputs as sample_inputs
+from .layer_inputs import second_moments as second_moments
 from .loading import OFFLINE as OFFLINE
 from .loading import as_input_errors as as_input_errors
 from .loading import default_dtype as default_dtype
@@ -10,3 +13,6 @@ from .loading import load_weights as load_weights
 from .loading import locate_base as locate_base
 from .loading import model_class as model_class
 from .loading import pretrained as pretrained
+from .perplexity import LanguageMetrics as LanguageMetrics
+from .perplexity import language_loss as language_loss
+from .text_encoder import TextEncoder as TextEncoder

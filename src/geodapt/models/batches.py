@@ -14,11 +14,16 @@ def text_batches(
     model: PreTrainedModel,
     max_tokens: int = 512,
 ) -> Iterator[dict[str, Shaped[Tensor, "rows tokens"]]]:
-    """Texts as a model takes them, 16 rows at a time: padded, and cut to ``max_tokens``."""
+    """Token batches of 16 texts, cut to ``max_tokens`` and padded on the right.
+
+    Padding on the right leaves a causal model's predictions and absolute positions as they are
+    without padding.
+    """
     for start in range(0, len(texts), 16):
         batch = tokenizer(
             list(texts[start : start + 16]),
             padding=True,
+            padding_side="right",
             truncation=True,
             max_length=max_tokens,
             return_tensors="pt",

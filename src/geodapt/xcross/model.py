@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import ModelHubMixin, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import ModelHubMixin
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -21,7 +20,8 @@ from geodapt.cards import write_card
 from geodapt.errors import InputError
 from geodapt.files import PICKLES, read_json, read_tensors, write_json, write_tensors
 from geodapt.models import fingerprint, load_base
-from geodapt.paths import child, given
+from geodapt.models.hub import find_folder
+from geodapt.paths import child
 from geodapt.settings import Settings
 from geodapt.xcross.encoders import XCrossEncoder
 from geodapt.xcross.head import Head
@@ -166,7 +166,7 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt"):
         is already in memory. Raises :class:`InputError` for what is missing, corrupt or pickled,
         and for a base or an adapter other than those that it was trained with.
         """
-        folder = _find(source, hub)
+        folder = find_folder(source, "model", "one saved by save_pretrained", **hub)
         config = _read_config(folder / "config.json")
         _refuse_pickles(folder)
         tensors = read_tensors(folder / WEIGHTS)
@@ -216,22 +216,6 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt"):
             self.encoder.weights.copy_(tensors["weights"])
             for layer, integrator in self.encoder.integrators.items():
                 integrator.weight.copy_(tensors[f"integrators.{layer}"])
-
-
-def _find(source: str | Path, hub: dict[str, Any]) -> Path:
-    """The folder of a saved model, downloaded first when ``source`` is a hub name."""
-    folder, name = given(source), str(source)
-    if folder.is_dir():
-        return folder
-    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise InputError(f"model '{name}' is not a folder; give one saved by save_pretrained")
-    try:
-        return Path(snapshot_download(name, **hub))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        raise InputError(
-            f"model '{name}' is neither a folder nor a hub name that is reachable: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
 
 
 def _read_config(path: Path) -> XCrossConfig:

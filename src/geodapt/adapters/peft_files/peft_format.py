@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import HfHubHTTPError, LocalEntryNotFoundError
 from peft import LoraConfig
 from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.execution.heads import group
 from geodapt.adapters.peft_files.factor_checks import check_header, check_values, unwrapped
-from geodapt.adapters.peft_files.field_types import check_types, shown
+from geodapt.adapters.peft_files.field_types import check_types
 from geodapt.adapters.peft_files.fields import READ, check_fields
 from geodapt.adapters.peft_files.model_class import PEFT_HEADS
 from geodapt.adapters.peft_files.peft_tensors import Contents, parse, serialise
@@ -24,6 +21,7 @@ from geodapt.cards import plain, short, write_card
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
 from geodapt.headers import read_header
+from geodapt.models.hub import find_folder
 from geodapt.paths import given
 
 LARGEST_CONFIG = 16_000_000
@@ -39,7 +37,12 @@ model = PeftModel.from_pretrained(base, "this folder, or its name on the hub")
 
 def read(source: str | Path) -> Adapter:
     """Read an adapter folder or hub name; see :meth:`Adapter.from_pretrained`."""
-    folder = find(source)
+    folder = find_folder(
+        source,
+        "adapter",
+        f"a folder with {CONFIG} and {WEIGHTS}",
+        allow_patterns=[CONFIG, WEIGHTS, PICKLE],
+    )
     config = _config(folder / CONFIG)
     weights = folder / WEIGHTS
     if not weights.is_file():
@@ -97,30 +100,6 @@ def _link(source: str, target: str) -> None:
         os.link(source, target, follow_symlinks=False)
     except OSError:
         shutil.copy2(source, target, follow_symlinks=False)
-
-
-def find(source: str | Path) -> Path:
-    """The local folder of an adapter, downloaded first when ``source`` is a hub name."""
-    name = str(source)
-    try:
-        path = Path(source).expanduser()
-        if name and path.is_dir():
-            return path
-        local = path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
-    except (OSError, RuntimeError, ValueError):  # too long, an unknown user's home, a NUL
-        local = True
-    if local or not name:
-        raise InputError(
-            f"adapter {shown(name)} is not a folder; give a folder with {CONFIG} and {WEIGHTS}, "
-            "or a hub name"
-        )
-    try:
-        return Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS, PICKLE]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
-        raise InputError(
-            f"adapter '{source}' is neither a folder nor a hub name that is reachable: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
 
 
 def _write_files(adapter: Adapter, folder: Path, name: str) -> None:

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 from torchmetrics.text import Perplexity
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from geodapt.errors import InputError
-from geodapt.metrics.language import LanguageMetrics, perplexity
+from geodapt.models.perplexity import LanguageMetrics, language_loss, perplexity
+from tests.radial.small import words
 
 
 def test_it_agrees_with_torchmetrics_on_what_counts():
@@ -35,3 +37,26 @@ def test_unlikely_tokens_are_counted_in_full():
 def test_without_tokens():
     with pytest.raises(InputError, match="the text is empty"):
         LanguageMetrics().compute()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_texts_of_all_lengths_equal_a_float64_loop_over_each_alone(side):
+    tokenizer = words()
+    tokenizer.padding_side = side
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    model = LlamaForCausalLM(
+        LlamaConfig(vocab_size=len(tokenizer), num_attention_heads=2, **sizes)
+    ).eval()
+    texts = ["car", *(" ".join(["a small red bird sings"] * n)[: 9 * n] for n in range(1, 21))]
+    nats, count = 0.0, 0
+    for text in texts:
+        tokens = tokenizer(text, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            chances = model(tokens).logits[0].double().log_softmax(-1)
+        for place in range(1, tokens.shape[1]):
+            nats -= chances[place - 1, tokens[0, place]].item()
+            count += 1
+    assert language_loss(model, tokenizer, texts) == pytest.approx(nats / count, rel=1e-6)
+    with pytest.raises(InputError, match="no text has two tokens"):
+        language_loss(model, tokenizer, [])
