@@ -8,7 +8,7 @@ from torch import nn
 
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Off, Route
 from geodapt.adapters.adapter import configure
-from geodapt.adapters.base_model.reads import never_called
+from geodapt.adapters.base_model.uncalled import never_called
 from geodapt.errors import InputError
 from tests.adapters import zoo
 from tests.adapters.families import inputs, output, seeded

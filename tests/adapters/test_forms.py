@@ -11,7 +11,7 @@ from torch import nn
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Route, TopAtoms
 from geodapt.adapters.adapter import configure
 from geodapt.adapters.execution import lora_matmul
-from geodapt.adapters.execution.strategy import Form, Source
+from geodapt.adapters.execution.strategy import LayerFactors, Strategy
 from geodapt.errors import InputError
 from tests.adapters.families import seeded
 
@@ -104,10 +104,10 @@ def test_all_forms_agree_forward_and_backward(entries, training):
         step = bank.active_plan().step("first")
         if step is None:
             return
-        source = Source(bank, "first", step.training, y, atoms=False)
+        source = LayerFactors(bank, "first", step.training, y, atoms=False)
         results = {}
-        for name in Form.costs(source, step.entries, 3):
-            out = Form.make(name, source, step.entries)(x, y)
+        for name in Strategy.costs(source, step.entries, 3):
+            out = Strategy.make(name, source, step.entries)(x, y)
             wanted = torch.autograd.grad(out.square().sum(), [x], allow_unused=True)[0]
             results[name] = (out.detach(), wanted)
     for (out, grad), (other, other_grad) in itertools.pairwise(results.values()):
@@ -118,11 +118,11 @@ def test_all_forms_agree_forward_and_backward(entries, training):
 @pytest.mark.parametrize(
     ("entries", "rows", "tokens", "form"),
     [
-        (["toys"], 4, 8, "stacked"),
-        (["toys"] * 8 + ["books"] * 8 + ["tools"] * 8, 24, 8, "blocks"),
-        ([f"n{i}" for i in range(16)], 16, 1, "blocks"),
-        ([f"n{i % 2}" for i in range(64)], 64, 1, "stacked"),
-        ([f"n{i % 16}" for i in range(256)], 256, 1, "grouped"),
+        (["toys"], 4, 8, "masked"),
+        (["toys"] * 8 + ["books"] * 8 + ["tools"] * 8, 24, 8, "batched"),
+        ([f"n{i}" for i in range(16)], 16, 1, "batched"),
+        ([f"n{i % 2}" for i in range(64)], 64, 1, "masked"),
+        ([f"n{i % 16}" for i in range(256)], 256, 1, "segmented"),
     ],
 )
 def test_the_form_follows_the_shapes(entries, rows, tokens, form):
@@ -266,10 +266,10 @@ def test_forms_agree_on_atoms(route, per):
     y = torch.zeros(6, 3, 9, dtype=torch.float64)
     with bank.use(gate), torch.no_grad():
         step = bank.active_plan().step("first")
-        source = Source(bank, "first", frozenset(), y, atoms=True)
+        source = LayerFactors(bank, "first", frozenset(), y, atoms=True)
         results = [
-            Form.make(name, source, step.entries, gate)(x, y.clone())
-            for name in Form.costs(source, step.entries, 18)
+            Strategy.make(name, source, step.entries, gate)(x, y.clone())
+            for name in Strategy.costs(source, step.entries, 18)
         ]
     for a, b in itertools.pairwise(results):
         torch.testing.assert_close(a, b)
@@ -300,7 +300,7 @@ def test_few_atoms_are_read_one_by_one_with_the_same_result_and_gradient(dtype):
     y = torch.randn(3, 4, 9).to(dtype)
     A, B = torch.randn(16, 12).to(dtype), torch.randn(16, 9).to(dtype)
     gate = lora_matmul.weigh(torch.rand(3, 16).to(dtype))
-    out = lora_matmul.few(x, y, A, B, gate, 3, 2)
+    out = lora_matmul.gathered(x, y, A, B, gate, 3, 2)
     (gradient,) = torch.autograd.grad(out.square().sum(), x)
     h = gate((x.view(-1, 12) @ A.T).view(3, -1, 16)).view(-1, 16)
     best = h.detach().abs().topk(2, dim=-1).indices

@@ -14,7 +14,7 @@ from peft.utils.other import get_pattern_key
 
 from geodapt.adapters.peft_files import safe_regex
 from geodapt.adapters.peft_files.layer_rules import LayerRules
-from geodapt.adapters.peft_files.safe_regex import Budget, SafeRegex
+from geodapt.adapters.peft_files.safe_regex import SafeRegex, TimeBudget
 from geodapt.errors import InputError
 from tests.adapters.mutations import PATTERNS
 
@@ -106,7 +106,7 @@ def test_what_is_wrong_with_a_pattern_is_said():
         (".*" * 300 + "q", "takes too long"),
     ]:
         with pytest.raises(InputError, match=message):
-            SafeRegex(pattern, "toys", Budget(0.2)).fullmatch("layers." * 100 + "q_proj")
+            SafeRegex(pattern, "toys", TimeBudget(0.2)).fullmatch("layers." * 100 + "q_proj")
 
 
 def test_many_layers_with_a_pattern_each():

@@ -10,7 +10,7 @@ from peft import PeftModel
 from peft.utils import merge_utils
 
 from geodapt.adapters import METHODS, Adapter, AdapterBank, Mix, merge
-from geodapt.adapters.merging.layers import each
+from geodapt.adapters.merging.layers import each_layer
 from geodapt.adapters.merging.registry import Part
 from tests.adapters.families import inputs, output, peft_model, seeded
 from tests.adapters.merges import PATHS, PEERS, WEIGHTS, adapter, cut
@@ -154,9 +154,9 @@ def test_layers_beside_each_other_give_what_one_after_the_other_gives():
         torch.set_num_threads(2)
         beside = merge(some, "ties")
         assert torch.get_num_threads() == 2
-        assert list(each(lambda x: x * x, range(100))) == [x * x for x in range(100)]
+        assert list(each_layer(lambda x: x * x, range(100))) == [x * x for x in range(100)]
         with pytest.raises(ZeroDivisionError):
-            list(each(lambda x: 1 / x, [1, 0, 2]))
+            list(each_layer(lambda x: 1 / x, [1, 0, 2]))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)

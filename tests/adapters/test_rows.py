@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from geodapt.adapters import AdapterBank, Mix, Route, TopAtoms
-from geodapt.adapters.execution.row_layout import Layout, both, locate, splits
+from geodapt.adapters.execution.row_layout import Layout, combine_layouts, locate_rows, splits
 from geodapt.errors import InputError
 from tests.adapters import zoo
 from tests.adapters.families import inputs, seeded
@@ -298,15 +298,15 @@ def test_a_layout_is_located_and_undone(rows, k):
                 other = first.clone()
                 other[chosen] += 1
                 changes.append(((layout.put_back(other, x) != x).any(-1), chosen))
-            assert locate(changes, rows) == layout
+            assert locate_rows(changes, rows) == layout
 
 
 def test_what_two_calls_show_together():
     runs, tiles, one = Layout(0, False, {2}), Layout(0, True, {3}), Layout(0, False, {1})
-    assert both(one, tiles) == Layout(0, True, frozenset({1, 3}))
-    assert isinstance(both(runs, tiles), str)
-    assert isinstance(both(runs, Layout(1)), str)
-    assert both("why", runs) == "why"
+    assert combine_layouts(one, tiles) == Layout(0, True, frozenset({1, 3}))
+    assert isinstance(combine_layouts(runs, tiles), str)
+    assert isinstance(combine_layouts(runs, Layout(1)), str)
+    assert combine_layouts("why", runs) == "why"
     x = torch.zeros(6, 4, 8)
     assert not one.fits(x, 2, {4})
     assert runs.fits(x, 2, {4})

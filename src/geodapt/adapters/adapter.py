@@ -13,10 +13,10 @@ from jaxtyping import Float
 from peft import LoraConfig
 from torch import Tensor
 
-from geodapt.adapters.execution.heads import Head
-from geodapt.adapters.peft_files.kinds import LINEAR, Kind, indexed
+from geodapt.adapters.peft_files.kinds import LINEAR, LayerKind, indexed
 from geodapt.adapters.peft_files.layer_rules import LayerRules
 from geodapt.adapters.peft_files.model_class import PEFT_HEADS
+from geodapt.adapters.peft_files.saved_modules import Head
 from geodapt.files import hash_tensors
 
 
@@ -59,7 +59,7 @@ class Adapter:
     heads: Mapping[str, Head] = field(default_factory=dict)
     """Modules that were trained in full beside the factors (``modules_to_save``), by path: each
     module's tensors by their names in it."""
-    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    kinds: Mapping[str, LayerKind] = field(default_factory=dict)
     """By layer, what the factors belong to, where that is not a linear layer."""
     magnitudes: Mapping[str, Tensor] = field(default_factory=dict)
     """By layer, DoRA's magnitude vector (Liu et al. 2024), ``(out,)``."""
@@ -83,15 +83,15 @@ class Adapter:
         Raises :class:`InputError` when it is not a plain LoRA adapter (the reason is named),
         holds a pickle, lacks a tensor, or holds NaN.
         """
-        from geodapt.adapters.peft_files.peft_format import read
+        from geodapt.adapters.peft_files.peft_format import read_adapter
 
-        return read(source)
+        return read_adapter(source)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that PEFT, and every server that takes PEFT adapters, loads."""
-        from geodapt.adapters.peft_files.peft_format import write
+        from geodapt.adapters.peft_files.peft_format import write_adapter
 
-        write(self, folder)
+        write_adapter(self, folder)
 
     def __repr__(self) -> str:
         base = self.config.base_model_name_or_path
@@ -185,7 +185,7 @@ def named_parameter(path: str, names: Iterable[str]) -> bool:
 def configure(
     factors: Mapping[str, Factors],
     like: Adapter | None = None,
-    kinds: Mapping[str, Kind] | None = None,
+    kinds: Mapping[str, LayerKind] | None = None,
 ) -> LoraConfig:
     """The PEFT configuration that gives these factors their ranks and scales.
 

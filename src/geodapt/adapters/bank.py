@@ -18,27 +18,28 @@ import torch
 from torch import Tensor, nn
 
 from geodapt.adapters.adapter import Adapter, Factors
-from geodapt.adapters.base_model.calling import calling
-from geodapt.adapters.base_model.compatibility import Fitted, fit
+from geodapt.adapters.base_model.compatibility import Fitted, fit_adapter
 from geodapt.adapters.base_model.lowering import multiplier
 from geodapt.adapters.base_model.sites import Site, matrices, sites
-from geodapt.adapters.base_model.targets import fingerprint
+from geodapt.adapters.base_model.targets import fingerprint_layers
+from geodapt.adapters.base_model.uncalled import HANDLED, calling
 from geodapt.adapters.execution import compiled
 from geodapt.adapters.execution.deberta import run_by_rows, shares_input
-from geodapt.adapters.execution.heads import Head, Heads, check_terms, inside
+from geodapt.adapters.execution.heads import Heads, check_terms
 from geodapt.adapters.execution.hooks import Attachment, bind_checkpointing, strip
 from geodapt.adapters.execution.parameters import run_owner
-from geodapt.adapters.execution.replaced import Replaced
-from geodapt.adapters.execution.resolved_gate import Plan
-from geodapt.adapters.execution.row_tracking import Rows
-from geodapt.adapters.execution.torch_layers import HANDLED, run_handled
-from geodapt.adapters.execution.uncalled import Uncalled
+from geodapt.adapters.execution.replaced import ReplacedModules
+from geodapt.adapters.execution.resolved_gate import ResolvedGate
+from geodapt.adapters.execution.row_tracking import RowTracker
+from geodapt.adapters.execution.torch_layers import run_handled
+from geodapt.adapters.execution.uncalled import UncalledHeads
 from geodapt.adapters.gates import Gate, Mix, Off, Terms, TopAtoms, as_gate, names_of, terms
 from geodapt.adapters.peft_files.kinds import PARAMETER
-from geodapt.adapters.store.device_cache import Residency
-from geodapt.adapters.store.factors import LayerStacks, Stack
+from geodapt.adapters.peft_files.saved_modules import Head, holder_of
+from geodapt.adapters.store.device_cache import DeviceCache
+from geodapt.adapters.store.factors import Stack, StackedLayer
 from geodapt.adapters.store.folding import fold, unfold
-from geodapt.adapters.store.masters import Trainable, fresh, key_of
+from geodapt.adapters.store.masters import Masters, key_of, new_adapter
 from geodapt.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -91,21 +92,21 @@ class AdapterBank(nn.Module):
         self._layers: dict[str, Site] = matrices(places)
         self._owned = {p: site for p, site in places.items() if site.kind == PARAMETER}
         self._row_scales: WeakKeyDictionary[Adapter, dict] = WeakKeyDictionary()
-        self._stacks: dict[str, LayerStacks] = {}
+        self._stacks: dict[str, StackedLayer] = {}
         self._attached: dict[str, Attachment] = {}
-        self._residency = Residency(
+        self._residency = DeviceCache(
             capacity, self._stack_up, self._unstack, self.lock, self._require_here
         )
         self._heads = Heads(self)
-        self._plans: dict[Gate, Plan] = {}
-        self._alive: WeakSet[Plan] = WeakSet()
-        self._active: ContextVar[Plan | None] = ContextVar("gate", default=None)
-        self._resting = Plan(self, Off())
+        self._plans: dict[Gate, ResolvedGate] = {}
+        self._alive: WeakSet[ResolvedGate] = WeakSet()
+        self._active: ContextVar[ResolvedGate | None] = ContextVar("gate", default=None)
+        self._resting = ResolvedGate(self, Off())
         self._originals: dict[str, Tensor] = {}
         self._handles = [bind_checkpointing(model, self.bind)]
-        self.replaced = Replaced(self)
-        self.rows = Rows(self)
-        self.uncalled = Uncalled(self)
+        self.replaced = ReplacedModules(self)
+        self.rows = RowTracker(self)
+        self.uncalled = UncalledHeads(self)
         compiled.banks[id(self)] = self
         # Trainer reads the signature, to know which columns the model takes.
         self.forward = wraps(model.forward)(partial(self.forward))  # type: ignore[method-assign]
@@ -166,7 +167,7 @@ class AdapterBank(nn.Module):
             return
 
         def work() -> None:
-            fitted = fit(self.model, name, Adapter.from_pretrained(source))
+            fitted = fit_adapter(self.model, name, Adapter.from_pretrained(source))
             with self.lock:
                 self._admit(name, fitted)
 
@@ -197,12 +198,14 @@ class AdapterBank(nn.Module):
     ) -> None:
         """Add a new adapter that changes nothing yet (``B = 0``), ready for :meth:`train_only`.
 
-        ``targets`` as in :func:`geodapt.adapters.base_model.targets.choose`. ``modules_to_save``
-        are names in which the paths of modules end that train in full; by default those that a
-        classifier has beside its base model, as in PEFT.
+        ``targets`` as in :func:`geodapt.adapters.base_model.targets.choose_layers`.
+        ``modules_to_save`` are names in which the paths of modules end that train in full; by
+        default those that a classifier has beside its base model, as in PEFT.
         """
         self._require_new(name)
-        self.add(name, fresh(self.model, rank, alpha, targets, dropout, rslora, modules_to_save))
+        self.add(
+            name, new_adapter(self.model, rank, alpha, targets, dropout, rslora, modules_to_save)
+        )
 
     def add(self, name: str, adapter: Adapter) -> None:
         """Add an adapter under a name.
@@ -211,7 +214,7 @@ class AdapterBank(nn.Module):
         base: other layers, other widths, or other weights than those that it was trained on.
         """
         self._require_new(name)
-        fitted = fit(self.model, name, adapter)
+        fitted = fit_adapter(self.model, name, adapter)
         with self.lock:
             self._require_new(name)
             self._admit(name, fitted)
@@ -249,7 +252,7 @@ class AdapterBank(nn.Module):
         )
         # While adapters are merged, the weights are not the base's.
         whole = len(fitted.paths) == len(adapter.factors) and not self._originals
-        mark = fingerprint(self.model, fitted.paths) if whole else adapter.base_sha256
+        mark = fingerprint_layers(self.model, fitted.paths) if whole else adapter.base_sha256
         made = fitted.made(adapter)
         replace(adapter, config=config, base_sha256=mark, made=made).save_pretrained(folder)
 
@@ -289,7 +292,7 @@ class AdapterBank(nn.Module):
             if self._active.get() is not None or self._residency.others_hold(self._resting.names):
                 raise InputError("a gate of this bank is running; end it first")
             self._residency.release(self._resting.names)
-            self._resting, self.closed = Plan(self, Off()), True
+            self._resting, self.closed = ResolvedGate(self, Off()), True
             self._heads.keep({})
             for attachment in self._attached.values():
                 attachment.detach()
@@ -322,7 +325,7 @@ class AdapterBank(nn.Module):
             for name in changed:
                 self._take_over_masters(name, self._trainable(name).requires_grad_(name in names))
 
-    def _take_over_masters(self, name: str, masters: Trainable) -> None:
+    def _take_over_masters(self, name: str, masters: Masters) -> None:
         """Let gates use an adapter as its masters are now."""
         self._adapters[name] = masters.snapshot()
         self._residency.forget(name)
@@ -397,7 +400,7 @@ class AdapterBank(nn.Module):
         return bound  # type: ignore[return-value]
 
     @contextmanager
-    def under(self, plan: Plan) -> Iterator[None]:
+    def under(self, plan: ResolvedGate) -> Iterator[None]:
         """Make a plan the active one in this thread, for the ``with`` block."""
         token = self._active.set(plan)
         try:
@@ -405,7 +408,7 @@ class AdapterBank(nn.Module):
         finally:
             self._active.reset(token)
 
-    def active_plan(self) -> Plan:
+    def active_plan(self) -> ResolvedGate:
         """The gate that is active in this thread, resolved."""
         return self._active.get() or self._resting
 
@@ -461,9 +464,9 @@ class AdapterBank(nn.Module):
 
     def layers_in(self, module: nn.Module) -> dict[str, nn.Module]:
         """The adapted layers that a module holds."""
-        inside = set(module.modules())
+        parts = set(module.modules())
         found = {path: self._layers[path].module for path in self._watched()}
-        return {path: layer for path, layer in found.items() if layer in inside}
+        return {path: layer for path, layer in found.items() if layer in parts}
 
     def wrapped(self) -> frozenset[str]:
         """The adapted layers around which another library lies, or that it took from the bank."""
@@ -473,21 +476,21 @@ class AdapterBank(nn.Module):
         """The modules that adapters change or bring, by path."""
         return {p: each.module for p, each in [*self._attached.items(), *self._heads.attached()]}
 
-    def acts_at(self, plan: Plan, path: str) -> bool:
+    def acts_at(self, plan: ResolvedGate, path: str) -> bool:
         """Whether a gate changes a module, one of its parameters, or puts a head there."""
         touched = {p for name in plan.names for p in self._adapters[name].factors}
         return any(path in self.heads_of(name) for name in plan.names) or any(
             self.changes(plan, p) for p in touched if path in (p, parent_of(p))
         )
 
-    def changes(self, plan: Plan, path: str) -> bool:
+    def changes(self, plan: ResolvedGate, path: str) -> bool:
         """Whether a gate changes a layer: an adapter acts there that trains or is not zero."""
         names = {n for row in self.restrict(plan.gate.entries, path) for n, _ in row}
         return any(n in self.training_names or self.factors_of(n, path).B.any() for n in names)
 
     def touches(self, path: str) -> bool:
         """Whether adapters change something inside of a module."""
-        return any(inside(p, [path]) for p in self._attached) or self._heads.within(path)
+        return any(holder_of(p, [path]) for p in self._attached) or self._heads.within(path)
 
     def masters_of(self, name: str, path: str) -> tuple[Tensor, Tensor, float]:
         A, B, scale = self._trainable(name).factors(path)
@@ -531,7 +534,7 @@ class AdapterBank(nn.Module):
 
     # Inside
 
-    def _hold(self, gate: Gate, wait: bool, beside: frozenset[str] = frozenset()) -> Plan:
+    def _hold(self, gate: Gate, wait: bool, beside: frozenset[str] = frozenset()) -> ResolvedGate:
         """The gate's plan, its adapters on the device."""
         if isinstance(gate, TopAtoms) and gate.of is None:
             gate = TopAtoms(gate.keep, Mix(dict.fromkeys(self.names, 1.0)), gate.per)
@@ -548,7 +551,7 @@ class AdapterBank(nn.Module):
         self._residency.hold(names, self.training_names, wait, beside)
         try:
             with self.lock:
-                plan = self._plans.pop(gate, None) or Plan(self, gate)
+                plan = self._plans.pop(gate, None) or ResolvedGate(self, gate)
                 self._plans[gate] = plan  # most recently used last
                 self._alive.add(plan)
                 while len(self._plans) > PLANS:
@@ -618,7 +621,7 @@ class AdapterBank(nn.Module):
         torch.ops.geodapt.add_update(y, x, id(self), path)
         return y
 
-    def _trainable(self, name: str) -> Trainable:
+    def _trainable(self, name: str) -> Masters:
         key = key_of(name)
         if key not in self.masters:
             adapter = self._adapters[name]
@@ -629,7 +632,7 @@ class AdapterBank(nn.Module):
                 )
             devices = {path: device_of(self._layers[path]) for path in adapter.factors}
             places = {path: self.model.get_submodule(path) for path in adapter.heads}
-            self.masters[key] = Trainable(adapter, devices, places).requires_grad_(False)
+            self.masters[key] = Masters(adapter, devices, places).requires_grad_(False)
         return self.masters[key]  # type: ignore[return-value]
 
     @torch.inference_mode(False)  # what is stacked for one pass serves all, training among them
@@ -640,7 +643,7 @@ class AdapterBank(nn.Module):
                 # What computes in a wider type than its weight's is seen when it is first used.
                 plain = site.weight.is_floating_point() and site.weight.dtype.itemsize > 1
                 dtype = site.weight.dtype if plain else torch.bfloat16
-                self._stacks[path] = LayerStacks(*self.widths(path), dtype, device_of(site))
+                self._stacks[path] = StackedLayer(*self.widths(path), dtype, device_of(site))
             self._stacks[path].put(name, self._scaled(name, path))
         self._renew_plans(name)
 

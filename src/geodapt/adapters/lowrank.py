@@ -29,7 +29,7 @@ def svd_of_product(B: Float[Tensor, "out r"], A: Float[Tensor, "r in"]) -> SVD:
     return SVD(Qb @ U, d, Vt @ Qa.T)
 
 
-def atoms(
+def rank_one_terms(
     B: Float[Tensor, "out r"], A: Float[Tensor, "r in"]
 ) -> tuple[Float[Tensor, "k in"], Float[Tensor, "k out"]]:
     """The rank-one terms of ``B A``: ``A' = diag(d) V^T`` and, a row a term, ``B' = U^T``.

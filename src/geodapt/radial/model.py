@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from geodapt.adapters import AdapterBank, Mix
-from geodapt.adapters.base_model.targets import choose
+from geodapt.adapters.base_model.targets import choose_layers
 from geodapt.adapters.settings import LoraSettings
 from geodapt.cards import write_card
 from geodapt.errors import InputError
@@ -102,7 +102,7 @@ class RadialModel(nn.Module):
                 parameter.requires_grad_(True)
             return
         model = self.encoder.model
-        targets = choose(model, lora.targets, self.encoder.text_modules(), "the text side")
+        targets = choose_layers(model, lora.targets, self.encoder.text_modules(), "the text side")
         self.bank = AdapterBank(model)
         self.bank.create(NAME, lora.rank, lora.alpha, targets, lora.dropout, lora.rslora)
         self.bank.train_only(NAME)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from geodapt.adapters import AdapterBank, Gate, Mix
-from geodapt.adapters.base_model.targets import choose
+from geodapt.adapters.base_model.targets import choose_layers
 from geodapt.data import load_domains
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder
@@ -61,7 +61,7 @@ class Comparison:
     def _refuse_misfits(self) -> None:
         """What the base cannot do is said before anything is trained."""
         recipe, config = self.recipe, self.base.config.get_text_config()
-        choose(self.base, recipe.lora.targets, transformer_blocks(self.base))
+        choose_layers(self.base, recipe.lora.targets, transformer_blocks(self.base))
         exchange_layers(recipe.integrator.layers, len(transformer_blocks(self.base)))
         longest = getattr(config, "max_position_embeddings", None)
         if longest is not None and recipe.prompt.max_tokens > longest:
@@ -248,7 +248,7 @@ class Comparison:
         lora = self.recipe.lora
         torch.manual_seed(self.recipe.seed)
         # A pooler behind the blocks takes no part in any method.
-        targets = choose(self.base, lora.targets, transformer_blocks(self.base))
+        targets = choose_layers(self.base, lora.targets, transformer_blocks(self.base))
         self.bank.create(name, lora.rank, lora.alpha, targets, lora.dropout, lora.rslora)
         try:
             self.bank.train_only(name)

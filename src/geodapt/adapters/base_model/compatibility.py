@@ -1,7 +1,6 @@
 """Does an adapter belong on this base?"""
 
 import uuid
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,15 +13,21 @@ from transformers import PreTrainedModel
 
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.conversion import current
+from geodapt.adapters.base_model.head_compatibility import fit_heads
 from geodapt.adapters.base_model.lowering import check_lowering
-from geodapt.adapters.base_model.naming import Naming, absent_parts, find, tower
+from geodapt.adapters.base_model.naming import (
+    Naming,
+    absent_parts,
+    find_naming,
+    tower,
+    warn_left_out,
+)
 from geodapt.adapters.base_model.sites import Site, matrices, sites
-from geodapt.adapters.base_model.targets import fingerprint
-from geodapt.adapters.execution.heads import check_head, inside, named
+from geodapt.adapters.base_model.targets import fingerprint_layers
 from geodapt.adapters.peft_files import model_class
-from geodapt.adapters.peft_files.factor_checks import balanced
-from geodapt.adapters.peft_files.kinds import LINEAR, PARAMETER, describe, indexed
-from geodapt.errors import InputError, InputWarning
+from geodapt.adapters.peft_files.factor_checks import balance_factors
+from geodapt.adapters.peft_files.kinds import LINEAR, PARAMETER, indexed
+from geodapt.errors import InputError
 
 _marks: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
@@ -65,7 +70,7 @@ class Fitted:
         }
 
 
-def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
+def fit_adapter(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
     """The adapter under this model's layer paths.
 
     What the adapter has for a part that the model is without (a decoder, a pooler, a head) is
@@ -79,7 +84,7 @@ def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
     _check_family(model, name, adapter)
     layers = matrices(sites(model))
     shapes = {path: (f.A.shape[1], f.B.shape[0]) for path, f in adapter.factors.items()}
-    naming = find(model, shapes, model_class.trained_on(adapter.config), f"adapter '{name}'")
+    naming = find_naming(model, shapes, model_class.trained_on(adapter.config), f"adapter '{name}'")
     here = {path: naming.to_model(path) for path in adapter.factors}
     paths = {path: local for path, local in here.items() if local in layers}
     _check_lacking(model, name, [path for path in here if path not in paths], paths, naming)
@@ -98,12 +103,12 @@ def fit(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
                 )
     _check_kinds(name, adapter, {path: layers[local] for path, local in paths.items()})
     _check_complete(model, name, adapter, naming)
-    heads = _fit_heads(model, name, adapter, naming)
+    heads = fit_heads(model, name, adapter, naming)
     _check_base(model, name, adapter, paths)
     # Two adapters that fit one model object belong to one base, named or not.
     source = replace(adapter, fits=_marks.setdefault(model, uuid.uuid4().hex))
     fitted = source.under(paths, heads)
-    factors = {path: balanced(value) for path, value in fitted.factors.items()}
+    factors = {path: balance_factors(value) for path, value in fitted.factors.items()}
     return Fitted(replace(fitted, factors=factors), source, paths, heads)
 
 
@@ -144,16 +149,7 @@ def _check_lacking(
             f"adapter '{name}' targets {wrong}, which {type(model).__name__} does not "
             "have as a linear layer; was it trained on another model?"
         )
-    _say_left_out(model, name, parts.values())
-
-
-def _say_left_out(model: nn.Module, name: str, parts: Iterable[str | None]) -> None:
-    warnings.warn(
-        f"adapter '{name}' also changes {', '.join(map(str, dict.fromkeys(parts)))}, which this "
-        f"{type(model).__name__} is without; the rest is used",
-        InputWarning,
-        stacklevel=4,
-    )
+    warn_left_out(model, name, parts.values())
 
 
 def _check_kinds(name: str, adapter: Adapter, places: Mapping[str, Site]) -> None:
@@ -212,9 +208,9 @@ def _check_complete(model: nn.Module, name: str, adapter: Adapter, naming: Namin
     decoder where the adapter has an encoder's factors alone, or a pooler, which even a model of
     one class may have or not.
     """
-    named = {naming.to_adapter(path): site.kind for path, site in sites(model).items()}
-    layers = [path for path, kind in named.items() if kind != PARAMETER]
-    parameters = [path for path, kind in named.items() if kind == PARAMETER]
+    kinds = {naming.to_adapter(path): site.kind for path, site in sites(model).items()}
+    layers = [path for path, kind in kinds.items() if kind != PARAMETER]
+    parameters = [path for path, kind in kinds.items() if kind == PARAMETER]
     known = {indexed(path)[0] for path in adapter.factors}
     missing = [path for path in adapter.targeted(layers, parameters) if path not in known]
     if not model_class.has_task(adapter.config, model):
@@ -229,48 +225,13 @@ def _check_complete(model: nn.Module, name: str, adapter: Adapter, naming: Namin
         )
 
 
-def _fit_heads(model: nn.Module, name: str, adapter: Adapter, naming: Naming) -> dict[str, str]:
-    """The model's path of each module that the adapter brings trained in full."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    here = {head: naming.to_model(head) for head in adapter.heads}
-    lacking = [head for head, path in here.items() if path not in modules]
-    parts = absent_parts(model, [here[head] for head in lacking])
-    for head in lacking:
-        if parts[here[head]] is None:
-            raise InputError(
-                f"adapter '{name}' brings its own {head} (modules_to_save), which "
-                f"{type(model).__name__} does not have; was it trained on another model?"
-            )
-    if lacking:
-        _say_left_out(model, name, parts.values())
-    heads = {head: path for head, path in here.items() if head not in lacking}
-    for head, path in heads.items():
-        check_head(name, head, modules[path], adapter.heads[head])
-        touched = next((own for own in adapter.factors if inside(own, [head])), None)
-        if touched:
-            raise InputError(
-                f"adapter '{name}' brings {head} trained in full (modules_to_save) and factors for "
-                f"{touched} beside it; train one of them, not both"
-            )
-    wanted = named(model, adapter.config.modules_to_save or (), naming.to_adapter)
-    missing = [path for path in wanted if not inside(path, adapter.heads)]
-    if not model_class.has_task(adapter.config, model):
-        missing = [path for path in missing if tower(path)]
-    if missing and adapter.config.modules_to_save:
-        raise InputError(
-            f"adapter '{name}' has no tensors for {missing[0]}, which its configuration says was "
-            "trained in full (modules_to_save); save or download it again"
-        )
-    return heads
-
-
 def _check_base(model: nn.Module, name: str, adapter: Adapter, paths: dict[str, str]) -> None:
     """A different name alone is fine; refuse only if the weights differ too."""
     ours, theirs = getattr(model, "name_or_path", ""), adapter.config.base_model_name_or_path
     if not adapter.base_sha256 or len(paths) < len(adapter.factors) or (ours and ours == theirs):
         return
     for headless in (True, False):  # by the names that the layers had where it was saved
-        mark = fingerprint(model, paths, headless)
+        mark = fingerprint_layers(model, paths, headless)
         if mark is None or mark == adapter.base_sha256:
             return
     raise InputError(

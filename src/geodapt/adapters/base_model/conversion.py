@@ -15,7 +15,7 @@ from torch import nn
 from geodapt.adapters.adapter import Adapter, Factors, configure
 from geodapt.adapters.base_model.sites import Site, is_linear, sites
 from geodapt.adapters.peft_files.kinds import LINEAR, PARAMETER, indexed
-from geodapt.adapters.peft_files.peft_tensors import parse, serialise
+from geodapt.adapters.peft_files.peft_tensors import parse_tensors, serialise_tensors
 from geodapt.errors import InputError
 
 
@@ -57,14 +57,14 @@ def _converted(
     config = copy.deepcopy(adapter.config)
     try:
         convert_config(config, model, None)
-        tensors = convert_tensors(model, config, serialise(adapter))
+        tensors = convert_tensors(model, config, serialise_tensors(adapter))
     except (ValueError, RuntimeError, KeyError) as error:
         raise InputError(
             f"adapter '{name}' has factors for each expert by itself, which this transformers "
             f"keeps in one parameter, and PEFT cannot convert them: {error}"
         ) from error
     layers = [path for path, site in places.items() if site.kind != PARAMETER]
-    found = parse(name, config, tensors, layers)
+    found = parse_tensors(name, config, tensors, layers)
     settings = configure(found.factors, adapter, found.kinds)
     return replace(adapter, factors=found.factors, kinds=found.kinds, config=settings)
 

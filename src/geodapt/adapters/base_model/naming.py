@@ -7,6 +7,7 @@ names, so that what is written loads there; a bank translates.
 """
 
 import re
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -16,7 +17,7 @@ from torch import nn
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.sites import matrices, sites
 from geodapt.adapters.peft_files import model_class
-from geodapt.errors import InputError
+from geodapt.errors import InputError, InputWarning
 
 Shape = tuple[int, int]
 """``(in_features, out_features)``."""
@@ -59,12 +60,12 @@ class Naming:
 def localise(model: nn.Module, paths: Iterable[str]) -> dict[str, str]:
     """Each adapter path's path in this model; what the model lacks is left out."""
     wanted: dict[str, Shape | None] = dict.fromkeys(paths)
-    naming, layers = find(model, wanted), matrices(sites(model))
+    naming, layers = find_naming(model, wanted), matrices(sites(model))
     found = {path: naming.to_model(path) for path in wanted}
     return {path: here for path, here in found.items() if here in layers}
 
 
-def find(
+def find_naming(
     model: nn.Module,
     shapes: Mapping[str, Shape | None],
     trained_on: str | None = None,
@@ -203,6 +204,15 @@ def absent_parts(model: nn.Module, paths: Iterable[str]) -> dict[str, str | None
     """
     names = {path.rpartition(".")[2] for path, _ in model.named_modules()}
     return {path: _absent_part(model, path, names) for path in paths}
+
+
+def warn_left_out(model: nn.Module, name: str, parts: Iterable[str | None]) -> None:
+    warnings.warn(
+        f"adapter '{name}' also changes {', '.join(map(str, dict.fromkeys(parts)))}, which this "
+        f"{type(model).__name__} is without; the rest is used",
+        InputWarning,
+        stacklevel=4,
+    )
 
 
 def _absent_part(model: nn.Module, path: str, names: Collection[str]) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from geodapt.adapters.peft_files.kinds import EMBEDDING, LINEAR, PARAMETER, Kind
+from geodapt.adapters.peft_files.kinds import EMBEDDING, LINEAR, PARAMETER, LayerKind
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -17,7 +17,7 @@ class Site:
     """One weight of a model, as the matrices ``(out, in)`` that updates are added to."""
 
     module: nn.Module
-    kind: Kind
+    kind: LayerKind
     in_features: int
     out_features: int
     parameter: str = "weight"
@@ -62,7 +62,7 @@ def site_of(module: nn.Module) -> Site | None:
         kernel = tuple(module.kernel_size)
         return Site(
             module,
-            Kind("convolution", kernel),
+            LayerKind("convolution", kernel),
             module.in_channels * prod(kernel),
             module.out_channels,
         )

@@ -11,8 +11,8 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
 from geodapt.adapters.adapter import named_parameter
-from geodapt.adapters.base_model.reads import never_called
 from geodapt.adapters.base_model.sites import Site, is_linear, site_of, sites
+from geodapt.adapters.base_model.uncalled import never_called
 from geodapt.adapters.peft_files.kinds import PARAMETER, indexed
 from geodapt.errors import InputError, InputWarning
 from geodapt.files import hash_tensors
@@ -24,7 +24,7 @@ def adaptable(model: nn.Module) -> dict[str, nn.Module]:
     return {path: module for path, module in layers if site_of(module)}
 
 
-def choose(
+def choose_layers(
     model: nn.Module,
     targets: str | Iterable[str],
     inside: Iterable[nn.Module] | None = None,
@@ -34,7 +34,7 @@ def choose(
 
     A list holds layer names or path endings, a string is a regular expression over whole paths,
     and ``"all-linear"`` means every linear layer but the output embedding and those that the model
-    does not call (see :mod:`geodapt.adapters.base_model.reads`). With ``inside`` only
+    does not call (see :mod:`geodapt.adapters.base_model.uncalled`). With ``inside`` only
     layers within those modules count.
 
     Raises :class:`InputError` when nothing matches; it calls what was searched ``called``, or by
@@ -74,9 +74,9 @@ def choose_parameters(model: nn.Module, config: LoraConfig) -> list[str]:
     places = {path: site for path, site in found.items() if site.kind == PARAMETER}
     wanted = config.target_modules
     if wanted == "all-linear":
-        every, names = choose(model, wanted), _were_linear(model, config)
+        every, names = choose_layers(model, wanted), _were_linear(model, config)
         if names and config.target_modules != wanted:
-            here = choose(model, config.target_modules or [])
+            here = choose_layers(model, config.target_modules or [])
             _say_left_out(model, places, names, {path: found[path] for path in every}, here)
             return [path for path in places if named_parameter(path, names)]
         _say_left_out(model, places, (), {}, ())
@@ -127,7 +127,9 @@ def _say_left_out(
     )
 
 
-def fingerprint(model: nn.Module, paths: Mapping[str, str], headless: bool = True) -> str | None:
+def fingerprint_layers(
+    model: nn.Module, paths: Mapping[str, str], headless: bool = True
+) -> str | None:
     """SHA-256 of some layers' weights, the same whatever the folder or the float type.
 
     ``paths`` are the model's by the names that the layers are hashed under; with ``headless``

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from geodapt.adapters.execution.calls import holds_rows, main_input, named, tensors_of
+from geodapt.adapters.execution.calls import holds_rows, main_input, named_arguments, tensors_of
 
 SPECIAL = re.compile(r"tok(en)?_?(id|index|idx)s?$")
 """Configuration keys that hold the ids of special tokens."""
@@ -63,7 +63,7 @@ def altered(
             return _refilled(value, lambda key, part: change(f"{name}.{key}", part))
         return value if isinstance(value, nn.Module | type) or callable(value) else _copied(value)
 
-    values = dict(named(module, args, kwargs))
+    values = dict(named_arguments(module, args, kwargs))
     new = {name: change(name, value) for name, value in values.items()}
     positional = [new.pop(name) for name in list(new)[: len(args)]]
     return positional, new

@@ -62,7 +62,7 @@ def tensors_of(
     module: nn.Module, args: tuple, kwargs: Mapping[str, Any]
 ) -> Iterator[tuple[str, Tensor]]:
     """The tensors among a call's arguments by name; ``name.key`` for those in a container."""
-    for name, value in named(module, args, kwargs):
+    for name, value in named_arguments(module, args, kwargs):
         if isinstance(value, Tensor):
             if value.ndim:
                 yield name, value
@@ -73,7 +73,9 @@ def tensors_of(
                     yield f"{name}.{key}", part
 
 
-def named(module: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def named_arguments(
+    module: nn.Module, args: tuple, kwargs: Mapping[str, Any]
+) -> Iterator[tuple[str, Any]]:
     """A call's arguments by name."""
     yield from zip(names_of_arguments(module, len(args)), args, strict=True)
     yield from kwargs.items()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from geodapt.adapters.execution.resolved_gate import Plan
+from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.adapters.execution.row_tracking import Recorder
 from geodapt.adapters.gates import Mix, TopAtoms
 from geodapt.errors import InputError
@@ -77,7 +77,7 @@ def run_by_rows(
     )
 
 
-def parts_of(plan: Plan) -> list[tuple[Plan, int]]:
+def parts_of(plan: ResolvedGate) -> list[tuple[ResolvedGate, int]]:
     """One plan for every run of equal entries of a route, with the length of the run."""
     if plan.parts is None:
         parts = []
@@ -85,6 +85,6 @@ def parts_of(plan: Plan) -> list[tuple[Plan, int]]:
             mix = Mix(dict(terms))
             top = plan.gate
             gate = TopAtoms(top.keep, mix, top.per) if isinstance(top, TopAtoms) else mix
-            parts.append((Plan(plan.bank, gate), len(list(run))))
+            parts.append((ResolvedGate(plan.bank, gate), len(list(run))))
         plan.parts = parts if plan.routes else [(plan, 1)]
     return plan.parts

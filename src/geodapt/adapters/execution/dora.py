@@ -21,7 +21,6 @@ from geodapt.errors import InputError
 
 if TYPE_CHECKING:
     from geodapt.adapters.bank import AdapterBank
-    from geodapt.adapters.execution.resolved_gate import Plan
 
 CHUNK = 1 << 24
 """How many numbers of ``W0 + s B A`` are formed at a time."""
@@ -42,7 +41,7 @@ def row_scale(
     return magnitude.to(matrix.device, wide) / torch.cat(norms)
 
 
-def rescale(
+def rescale_rows(
     y: Float[Tensor, "*rows out"], scales: Float[Tensor, "n out"], bias: Tensor | None
 ) -> Float[Tensor, "*rows out"]:
     """Every run of rows of ``W0 x + s B A x + b`` with its own scale, which spares the bias."""
@@ -81,7 +80,7 @@ class RowScales:
         one = y.new_ones(site.out_features)
         scales = [self._of(name, site, weight) for name in self.names]
         rows = torch.stack([one if s is None else s.to(y) for s in scales])
-        return rescale(y, rows, getattr(site.module, "bias", None))
+        return rescale_rows(y, rows, getattr(site.module, "bias", None))
 
     def _of(self, name: str | None, site: Site, weight: Tensor) -> Tensor | None:
         magnitude = self.bank.magnitudes_of(name).get(self.path) if name else None

@@ -6,7 +6,7 @@ the adapters bring.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import combinations
@@ -16,79 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from geodapt.adapters.base_model.calling import calling
+from geodapt.adapters.base_model.uncalled import calling
 from geodapt.adapters.execution.hooks import Attachment
 from geodapt.adapters.gates import Terms
+from geodapt.adapters.peft_files.saved_modules import Head, holder_of, same_head
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:
     from geodapt.adapters.adapter import Adapter
     from geodapt.adapters.bank import AdapterBank
-
-Head = Mapping[str, Tensor]
-"""A module's parameters and buffers by their names in it."""
-
-
-def group(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, dict[str, Tensor]]:
-    """A file's tensors by the module that ``modules_to_save`` names, as PEFT finds it.
-
-    What belongs to no such module stands under an empty path.
-    """
-    endings = tuple(names)
-    heads: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        parts = key.split(".")
-        paths = (".".join(parts[:i]) for i in range(1, len(parts)))
-        path = next((path for path in paths if path.endswith(endings)), "") if endings else ""
-        heads.setdefault(path, {})[key.removeprefix(f"{path}.") if path else key] = tensor
-    return heads
-
-
-def named(model: nn.Module, names: Iterable[str], called: Callable[[str], str] = str) -> list[str]:
-    """The modules of a model that ``modules_to_save`` names, as PEFT finds them: by their endings.
-
-    Only the outermost of nested ones, and only those that hold something. By the names that
-    ``called`` gives the model's paths.
-    """
-    endings = tuple(names)
-    found: list[str] = []
-    for path, module in model.named_modules(remove_duplicate=False):
-        name = called(path)
-        ends = bool(endings and path and name.endswith(endings))
-        if ends and not inside(name, found) and module.state_dict():
-            found.append(name)
-    return found
-
-
-def inside(path: str, modules: Iterable[str]) -> str | None:
-    """The one of some modules that is, or holds, what a path names."""
-    return next((m for m in modules if path == m or path.startswith(f"{m}.")), None)
-
-
-def check_head(name: str, path: str, module: nn.Module, head: Head) -> None:
-    """Raises :class:`InputError` when a head is not one for a module."""
-    ours = module.state_dict()
-    if ours.keys() != head.keys():
-        key = min(ours.keys() ^ head.keys())
-        raise InputError(
-            f"adapter '{name}' brings its own {path} (modules_to_save) "
-            + (f"without {key}, which the base's" if key in ours else f"with {key}, which no")
-            + f" {type(module).__name__} has; was it trained on another model?"
-        )
-    for key, tensor in head.items():
-        if ours[key].shape != tensor.shape:
-            raise InputError(
-                f"adapter '{name}' brings its own {path} (modules_to_save) with a {key} of shape "
-                f"{tuple(tensor.shape)}, the base's is {tuple(ours[key].shape)}; load the base "
-                "with as many labels or tokens as the adapter was trained with"
-            )
-        if type(ours[key]) is not Tensor or ours[key].is_floating_point() != (
-            tensor.is_floating_point()
-        ):
-            raise InputError(
-                f"adapter '{name}' brings its own {path} (modules_to_save), and the base's is "
-                "quantized; load the base with that module as it is (modules_to_not_convert)"
-            )
 
 
 def check_terms(
@@ -105,10 +41,10 @@ def check_terms(
     for one, other in combinations(bringing, 2):
         ours, theirs = bringing[one], bringing[other]
         for path in theirs:
-            mine = inside(path, ours) or next((p for p in ours if inside(p, [path])), None)
+            mine = holder_of(path, ours) or next((p for p in ours if holder_of(p, [path])), None)
             if mine is None:
                 continue
-            alike = mine == path and same(ours[path], theirs[path])
+            alike = mine == path and same_head(ours[path], theirs[path])
             if not alike or {one, other} & set(training):
                 raise InputError(
                     f"adapters '{one}' and '{other}' each bring their own {path}, and heads cannot "
@@ -123,17 +59,12 @@ def check_terms(
                 f"has weight {weight:g}; give it weight 1" + remedy
             )
         for owner, heads in bringing.items():
-            changed = next((p for p in adapters[name].factors if inside(p, heads)), None)
+            changed = next((p for p in adapters[name].factors if holder_of(p, heads)), None)
             if changed is not None:
                 raise InputError(
                     f"adapter '{name}' changes {changed}, which adapter '{owner}' brings trained "
                     "in full; give each row one of them" + remedy
                 )
-
-
-def same(one: Head, other: Head) -> bool:
-    """Whether two heads are one."""
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 class Heads:
@@ -175,7 +106,7 @@ class Heads:
 
     def within(self, path: str) -> bool:
         """Whether an adapter brings a part of a module."""
-        return any(other != path and inside(other, [path]) for other in self._attached)
+        return any(other != path and holder_of(other, [path]) for other in self._attached)
 
     @contextmanager
     def merged(self, adapters: Iterable["Adapter"]) -> Iterator[None]:

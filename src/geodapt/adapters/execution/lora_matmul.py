@@ -1,7 +1,7 @@
 """The low-rank products ``y + B gate(A x)``, in the forms that a gate can take.
 
 All take ``x`` with any leading dimensions (or row numbers of an embedding, see
-:func:`project`), the base layer's output ``y``, and stacked factors
+:func:`shrink`), the base layer's output ``y``, and stacked factors
 whose ``B`` holds one column of the update a row. ``gate`` works on ``h = A x``, seen as
 ``(n, m, rank)``: n equal runs of consecutive rows. Without gradients they add into ``y``: the
 last matrix product accumulates onto the base's output, so that the output is written once.
@@ -20,7 +20,7 @@ Output = Float[Tensor, "*rows out_features"]
 GateFunction = Callable[[Float[Tensor, "n m rank"]], Float[Tensor, "n m rank"]]
 
 
-def stacked(
+def masked(
     x: Input,
     y: Output,
     A: Float[Tensor, "rank in_features"],
@@ -29,7 +29,7 @@ def stacked(
     n: int = 1,
 ) -> Output:
     """The same factors for every row."""
-    h = project(x.reshape(-1, x.shape[-1]), A)
+    h = shrink(x.reshape(-1, x.shape[-1]), A)
     if gate is not None:
         h = gate(h.view(n, -1, h.shape[-1])).view(-1, h.shape[-1])
     if _in_place(y, h):
@@ -38,7 +38,7 @@ def stacked(
     return torch.addmm(y.reshape(-1, y.shape[-1]), h, B).view(y.shape)
 
 
-def blocks(
+def batched(
     x: Input,
     y: Output,
     A: Float[Tensor, "n rank in_features"],
@@ -47,7 +47,7 @@ def blocks(
 ) -> Output:
     """``n`` equal runs of consecutive rows, each with its own factors."""
     n = A.shape[0]
-    h = project(x.reshape(n, -1, x.shape[-1]), A)
+    h = shrink(x.reshape(n, -1, x.shape[-1]), A)
     if gate is not None:
         h = gate(h)
     if _in_place(y, h):
@@ -56,7 +56,7 @@ def blocks(
     return torch.baddbmm(y.reshape(n, -1, y.shape[-1]), h, B).view(y.shape)
 
 
-class Group(NamedTuple):
+class Segment(NamedTuple):
     """The entries of a route that share their factors."""
 
     A: Float[Tensor, "rank in_features"]
@@ -65,8 +65,8 @@ class Group(NamedTuple):
     size: int
 
 
-def grouped(
-    x: Input, y: Output, groups: Sequence[Group], order: Int[Tensor, "routed"], n: int
+def segmented(
+    x: Input, y: Output, groups: Sequence[Segment], order: Int[Tensor, "routed"], n: int
 ) -> Output:
     """Rows sorted by their factors, one product a group.
 
@@ -78,7 +78,7 @@ def grouped(
     for (A, B, gate, _), part in zip(
         groups, runs.split([group.size for group in groups]), strict=True
     ):
-        h = project(part.reshape(-1, part.shape[-1]), A)
+        h = shrink(part.reshape(-1, part.shape[-1]), A)
         if gate is not None:
             h = gate(h.view(1, -1, h.shape[-1])).view(h.shape)
         updates.append(h @ B)
@@ -89,7 +89,7 @@ def grouped(
     return y.reshape(n, -1, y.shape[-1]).index_add(0, order, update).view(y.shape)
 
 
-def few(
+def gathered(
     x: Input,
     y: Output,
     A: Float[Tensor, "rank in_features"],
@@ -103,7 +103,7 @@ def few(
     Reads the chosen rows of B for each row of x, which for few of them is less work than the
     whole product with most of h zero.
     """
-    h = project(x.reshape(-1, x.shape[-1]), A)
+    h = shrink(x.reshape(-1, x.shape[-1]), A)
     if gate is not None:
         h = gate(h.view(n, -1, h.shape[-1])).view(-1, h.shape[-1])
     chosen = h.detach().abs().topk(keep, dim=-1, sorted=False).indices
@@ -111,7 +111,7 @@ def few(
     return y.add_(update.view(y.shape)) if _in_place(y, update) else y + update.view(y.shape)
 
 
-def project(x: Float[Tensor, "*n m in"], A: Float[Tensor, "*n rank in"]) -> Tensor:
+def shrink(x: Float[Tensor, "*n m in"], A: Float[Tensor, "*n rank in"]) -> Tensor:
     """``A x`` for every row; whole numbers ``(*n, m, 1)`` stand for one-hot vectors."""
     if x.is_floating_point():
         return x @ A.mT

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from geodapt.adapters.base_model.sites import Site
-from geodapt.adapters.execution.strategy import Source
+from geodapt.adapters.execution.strategy import LayerFactors
 from geodapt.adapters.gates import Terms, TopAtoms
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:
-    from geodapt.adapters.execution.resolved_gate import Plan
+    pass
 
 
-class ParameterStep:
+class ParameterUpdate:
     """One parameter under a plan."""
 
     def __init__(self, plan: "Plan", path: str, site: Site) -> None:
@@ -64,7 +64,7 @@ class ParameterStep:
         names = [name for name, _ in self.terms]
         As, Bs = [], []
         for part in self.parts:
-            source = Source(self.bank, part, self.training, like, atoms=False)
+            source = LayerFactors(self.bank, part, self.training, like, atoms=False)
             A, B = source.stacked(names)
             As.append(A)
             Bs.append(B * like.new_tensor(source.weights(self.terms))[:, None])

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from geodapt.adapters.execution.resolved_gate import Plan
+from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:
     from geodapt.adapters.bank import AdapterBank
 
 
-class Replaced:
+class ReplacedModules:
     """Which of the modules that a bank adapts are no longer in its model.
 
     Tools that quantize by exchanging layers do that, and so does code that sets a new head. One
@@ -25,7 +25,7 @@ class Replaced:
         """Each parent's children, a child's name and the child, from the model to the modules."""
         self._gone: frozenset[str] = frozenset()
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: ResolvedGate) -> None:
         """Raise :class:`InputError` where a gate changes a module that is no longer there."""
         modules = self._bank.adapted_modules()
         if (

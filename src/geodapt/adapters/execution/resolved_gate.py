@@ -11,8 +11,8 @@ from torch.nn.functional import dropout, linear
 
 from geodapt.adapters.base_model.lowering import lowering_of
 from geodapt.adapters.execution.dora import RowScales, check_gate
-from geodapt.adapters.execution.parameters import ParameterStep
-from geodapt.adapters.execution.strategy import Form, Source
+from geodapt.adapters.execution.parameters import ParameterUpdate
+from geodapt.adapters.execution.strategy import LayerFactors, Strategy
 from geodapt.adapters.gates import Gate, Mix, Route, Terms, TopAtoms, names_of
 from geodapt.errors import InputError
 
@@ -25,7 +25,7 @@ Product = Callable[[Tensor, Tensor], Tensor]
 """``(x, y) -> y + update``."""
 
 
-class Plan:
+class ResolvedGate:
     """What a gate does at every layer. Prepared at the first use of a layer and then kept."""
 
     looks = False
@@ -44,11 +44,11 @@ class Plan:
     def reset(self) -> None:
         """Forget what was prepared: an adapter changed, or the model moved."""
         self.training = self.names & self.bank.training_names
-        self._steps: dict[str, Step | None] = {}
-        self._parameters: dict[str, ParameterStep] = {}
+        self._steps: dict[str, LayerUpdate | None] = {}
+        self._parameters: dict[str, ParameterUpdate] = {}
         check_gate(self)
-        self.parts: list[tuple[Plan, int]] | None = None  # made where rows must run apart
-        self._alone: dict[Terms, Plan] = {}
+        self.parts: list[tuple[ResolvedGate, int]] | None = None  # made where rows must run apart
+        self._alone: dict[Terms, ResolvedGate] = {}
         if self.training and isinstance(self.gate, TopAtoms):
             raise InputError(
                 f"TopAtoms acts on frozen adapters, and '{min(self.training)}' is training; "
@@ -60,7 +60,7 @@ class Plan:
         if terms not in self._alone:
             mix, top = Mix(dict(terms)), self.gate
             gate = TopAtoms(top.keep, mix, top.per) if isinstance(top, TopAtoms) else mix
-            self._alone[terms] = Plan(self.bank, gate)
+            self._alone[terms] = ResolvedGate(self.bank, gate)
         return self._alone[terms]
 
     def run(
@@ -82,29 +82,29 @@ class Plan:
             return self._steps[path]
         except KeyError:
             entries = self.bank.restrict(self.gate.entries, path)
-            step = Step(self, path, entries) if any(entries) else None
+            step = LayerUpdate(self, path, entries) if any(entries) else None
             self._steps[path] = step
             return step
 
-    def parameter(self, path: str) -> ParameterStep:
+    def parameter(self, path: str) -> ParameterUpdate:
         """What happens to a parameter that its module uses by itself."""
         if path not in self._parameters:
-            self._parameters[path] = ParameterStep(self, path, self.bank.parameter(path))
+            self._parameters[path] = ParameterUpdate(self, path, self.bank.parameter(path))
         return self._parameters[path]
 
 
-class Step:
+class LayerUpdate:
     """One layer of a plan."""
 
-    def __init__(self, plan: Plan, path: str, entries: list[Terms]) -> None:
+    def __init__(self, plan: ResolvedGate, path: str, entries: list[Terms]) -> None:
         self.bank, self.gate, self.path, self.entries = plan.bank, plan.gate, path, entries
         self.plan = plan
         self.tells_rows_apart = len(set(entries)) > 1 or plan.per_sequence
         names = {name for terms in entries for name, _ in terms}
         self.training = names & plan.training
         self.dropouts = {name: self.bank.dropout_of(name) for name in self.training}
-        self._forms: dict[tuple[torch.dtype, torch.device, int], Form] = {}  # by sort of input
-        self._made: dict[tuple[torch.dtype, torch.device, str], Form] = {}
+        self._forms: dict[tuple[torch.dtype, torch.device, int], Strategy] = {}  # by sort of input
+        self._made: dict[tuple[torch.dtype, torch.device, str], Strategy] = {}
         self._lower = lowering_of(self.bank.site(path).module)
         self._scales = RowScales.of(self.bank, path, entries)
         self._tokens = 0  # rows that a sum of many adapters was computed for in factors
@@ -151,15 +151,19 @@ class Step:
                 form = self._forms[key] = self._form(self.entries, x, y, self._made)
         return form(x, y)
 
-    def _form(self, entries: list[Terms], x: Tensor, y: Tensor, made: dict | None = None) -> Form:
-        source = Source(self.bank, self.path, self.training, y, isinstance(self.gate, TopAtoms))
+    def _form(
+        self, entries: list[Terms], x: Tensor, y: Tensor, made: dict | None = None
+    ) -> Strategy:
+        source = LayerFactors(
+            self.bank, self.path, self.training, y, isinstance(self.gate, TopAtoms)
+        )
         top = self.gate if isinstance(self.gate, TopAtoms) else None
-        name = Form.cheapest(source, entries, x.numel() // x.shape[-1])
+        name = Strategy.cheapest(source, entries, x.numel() // x.shape[-1])
         if made is None:
-            return Form.make(name, source, entries, top)
+            return Strategy.make(name, source, entries, top)
         key = (y.dtype, y.device, name)
         if key not in made:
-            made[key] = Form.make(name, source, entries, top)
+            made[key] = Strategy.make(name, source, entries, top)
         return made[key]
 
     def _add_with_dropout(self, x: Tensor, y: Tensor) -> Tensor:
@@ -212,7 +216,7 @@ class Step:
         if self._tokens * (width + out) < width * out:
             return None
         with self.bank.lock, torch.inference_mode(False), torch.no_grad():
-            source = Source(self.bank, self.path, frozenset(), weight, atoms=False)
+            source = LayerFactors(self.bank, self.path, frozenset(), weight, atoms=False)
             A, B = source.stacked([name for name, _ in self.entries[0]])
             g = weight.new_tensor(source.weights(self.entries[0]))
             merged = torch.addmm(weight, (B * g[:, None]).T, A)

@@ -43,7 +43,7 @@ class Layout:
         return y.reshape(shape).movedim(0, self.dim).contiguous()
 
 
-def locate(
+def locate_rows(
     changes: Sequence[tuple[Bool[Tensor, "*leading"], Sequence[int]]], rows: int
 ) -> Layout | str:
     """The layout in which exactly the rows that were changed changed, else why there is none.
@@ -64,7 +64,7 @@ def locate(
     return "does not keep the rows apart, or orders them by what they say"
 
 
-def both(one: "Layout | str", other: "Layout | str") -> "Layout | str":
+def combine_layouts(one: "Layout | str", other: "Layout | str") -> "Layout | str":
     """What two calls of a layer show together."""
     if isinstance(one, str) or isinstance(other, str):
         return one if isinstance(one, str) else other

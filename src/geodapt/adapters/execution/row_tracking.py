@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from geodapt.adapters.base_model.lowering import lowering_of
-from geodapt.adapters.base_model.reads import Watch
+from geodapt.adapters.base_model.uncalled import WeightReads
 from geodapt.adapters.execution.altered_inputs import altered
 from geodapt.adapters.execution.calls import Call, call_of, compiling, expansion, on_calls
 from geodapt.adapters.execution.hooks import Attachment
-from geodapt.adapters.execution.resolved_gate import Plan
+from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.adapters.execution.row_layout import (
     Layout,
-    both,
+    combine_layouts,
     differs,
-    locate,
+    locate_rows,
     rounding,
     sketch,
     splits,
@@ -43,7 +43,7 @@ LARGE = 2**20
 """Buffers of more numbers than this are not kept: no running statistic is so large."""
 
 
-class Rows:
+class RowTracker:
     """What a bank knows about the rows of the running call, and of layers in past ones."""
 
     def __init__(self, bank: "AdapterBank") -> None:
@@ -53,7 +53,7 @@ class Rows:
         self._layouts: dict[tuple[nn.Module, str, int], Layout | str] = {}
         self._proven: set[tuple] = set()
         self._failed: dict[nn.Module, str] = {}
-        self._watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+        self._watch: ContextVar[WeightReads | None] = ContextVar("watch", default=None)
         self._passed_over: dict[tuple, frozenset[str]] = {}
         self.handles: list[Any] = []
         whole = [m for m in bank.model.modules() if isinstance(m, PreTrainedModel)]
@@ -106,7 +106,7 @@ class Rows:
         """Whether it is seen whose weights the running call reads."""
         return self._watch.get() is not None
 
-    def place(self, path: str, x: Tensor, plan: Plan) -> tuple[Layout, int]:
+    def place(self, path: str, x: Tensor, plan: ResolvedGate) -> tuple[Layout, int]:
         """Where a layer's input holds the rows, and how many there are.
 
         Raises :class:`InputError` where that is not known.
@@ -150,13 +150,13 @@ class Rows:
         if sort in self._passed_over:
             self._check_called(plan, sort)
         elif compiling():  # what is compiled is not looked into
-            watch = Watch(module, self._bank.layers_in(module))
+            watch = WeightReads(module, self._bank.layers_in(module))
             with self._watching(watch):
                 self._seen(call, *altered(module, args, kwargs, [], 0, self._bank.model))
             self._passed_over[sort] = watch.passed_over
             self._check_called(plan, sort)
         else:
-            watch = Watch(module, self._bank.layers_in(module))
+            watch = WeightReads(module, self._bank.layers_in(module))
             watch.__enter__()
             self._watch.set(watch)
         self._call.set(call)
@@ -175,7 +175,7 @@ class Rows:
                 self._check_called(self._bank.active_plan(), sort)
 
     @contextmanager
-    def _watching(self, watch: Watch) -> Iterator[None]:
+    def _watching(self, watch: WeightReads) -> Iterator[None]:
         token = self._watch.set(watch)
         try:
             with watch, torch.no_grad():
@@ -188,7 +188,7 @@ class Rows:
         grad = torch.is_grad_enabled()
         return (call.module, call.kind, call.single, grad, self._bank.wrapped())
 
-    def _check_called(self, plan: Plan, sort: tuple) -> None:
+    def _check_called(self, plan: ResolvedGate, sort: tuple) -> None:
         """Raise where a gate changes layers whose weight the model reads by itself."""
         for path in sorted(self._passed_over[sort]):
             if self._bank.changes(plan, path):
@@ -239,7 +239,7 @@ class Rows:
         for key in dict.fromkeys(key for run in runs for key in run):
             layout = _found([run.get(key, []) for run in runs], chosen, call.rows)
             at = (call.module, *key)
-            self._layouts[at] = both(self._layouts.get(at, layout), layout)
+            self._layouts[at] = combine_layouts(self._layouts.get(at, layout), layout)
         self._proven.add((call.module, call.kind, call.single))
 
     def _seen(
@@ -257,7 +257,7 @@ class Rows:
         return recorder.seen
 
 
-class Recorder(Plan):
+class Recorder(ResolvedGate):
     """No adapter acts; what the layers get is written down, as a sketch."""
 
     looks = True
@@ -292,7 +292,7 @@ class Recorder(Plan):
             self.seen.setdefault((path, x.ndim), []).append((sketch(x), rounding(x.dtype)))
 
 
-def check_rows(plan: Plan, rows: int, where: str, runs: int = 1) -> None:
+def check_rows(plan: ResolvedGate, rows: int, where: str, runs: int = 1) -> None:
     """Raise where a route does not have an entry for each row."""
     if not plan.routes:
         return
@@ -320,6 +320,6 @@ def _found(
             (differs(before, record[i][0], tolerance), split)
             for record, split in zip(changed, chosen, strict=True)
         ]
-        layout = locate(places, rows)
-        found = layout if found is None else both(found, layout)
+        layout = locate_rows(places, rows)
+        found = layout if found is None else combine_layouts(found, layout)
     return found if found is not None else "was not there when the rows were looked for"

@@ -23,7 +23,7 @@ FEW = 4
 
 
 @dataclass(frozen=True)
-class Source:
+class LayerFactors:
     """The factors of the adapters at one layer, in the type and on the device of ``like``."""
 
     bank: "AdapterBank"
@@ -77,7 +77,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Form:
+class Strategy:
     """One way to compute a layer's update."""
 
     name: str
@@ -87,7 +87,7 @@ class Form:
         return self.apply(x, y)
 
     @classmethod
-    def cheapest(cls, source: Source, entries: list[Terms], tokens: int) -> str:
+    def cheapest(cls, source: LayerFactors, entries: list[Terms], tokens: int) -> str:
         """The name of the form with the least work for these entries; all agree to rounding.
 
         ``tokens`` is the number of rows of ``x`` that the entries share.
@@ -96,41 +96,41 @@ class Form:
         return min(costs, key=lambda form: costs[form])
 
     @staticmethod
-    def costs(source: Source, entries: list[Terms], tokens: int) -> dict[str, int]:
+    def costs(source: LayerFactors, entries: list[Terms], tokens: int) -> dict[str, int]:
         """What every form that can compute the entries costs, in multiply-adds."""
         distinct = [terms for terms in dict.fromkeys(entries) if terms]
         names = {name: None for terms in distinct for name, _ in terms}
         width = sum(source.bank.widths(source.path))
         total = source.rank(tuple((name, 1.0) for name in names))
-        stacked = tokens * total * width + READ * total * width
+        masked = tokens * total * width + READ * total * width
         if len(set(entries)) == 1:
-            return {"stacked": stacked}
+            return {"masked": masked}
         largest = max(source.rank(terms) for terms in distinct)
         routed = tokens * sum(map(bool, entries)) // len(entries)
         costs = {
-            "stacked": stacked,
-            "grouped": routed * (largest + COPY) * width
+            "masked": masked,
+            "segmented": routed * (largest + COPY) * width
             + READ * sum(source.rank(terms) for terms in distinct) * width
             + START * len(distinct),
         }
         if runs := _equal_runs(entries):
-            costs["blocks"] = (tokens + READ * len(runs)) * largest * width
+            costs["batched"] = (tokens + READ * len(runs)) * largest * width
         return costs
 
     @classmethod
     def make(
-        cls, name: str, source: Source, entries: list[Terms], top: TopAtoms | None = None
+        cls, name: str, source: LayerFactors, entries: list[Terms], top: TopAtoms | None = None
     ) -> "Form":
         """The named form."""
         return cls(
             name,
-            {"stacked": _stacked, "blocks": _blocks, "grouped": _grouped}[name](
+            {"masked": _masked, "batched": _batched, "segmented": _segmented}[name](
                 source, entries, top
             ),
         )
 
 
-def _stacked(source: Source, entries: list[Terms], top: TopAtoms | None) -> Callable:
+def _masked(source: LayerFactors, entries: list[Terms], top: TopAtoms | None) -> Callable:
     """All adapters for all rows, and the gate zero where a row does not want one."""
     if len(set(entries)) == 1:
         entries = entries[:1]
@@ -143,20 +143,20 @@ def _stacked(source: Source, entries: list[Terms], top: TopAtoms | None) -> Call
         keep = max(keeps)
         if len(keeps) == 1 and FEW * keep <= A.shape[0]:
             weigh = _gate(source, every, entries, A.shape[0], None)
-            return lambda x, y: lora_matmul.few(x, y, A, B, weigh(x), n, keep)
+            return lambda x, y: lora_matmul.gathered(x, y, A, B, weigh(x), n, keep)
     gate = _gate(source, every, entries, A.shape[0], top)
-    return lambda x, y: lora_matmul.stacked(x, y, A, B, gate(x), n)
+    return lambda x, y: lora_matmul.masked(x, y, A, B, gate(x), n)
 
 
-def _blocks(source: Source, entries: list[Terms], top: TopAtoms | None) -> Callable:
+def _batched(source: LayerFactors, entries: list[Terms], top: TopAtoms | None) -> Callable:
     """A batched product over equal runs of rows."""
     runs = _equal_runs(entries)
     A, B = source.blocks([[name for name, _ in terms] for terms in runs])
     gate = _gate(source, runs, runs, A.shape[1], top)
-    return lambda x, y: lora_matmul.blocks(x, y, A, B, gate(x))
+    return lambda x, y: lora_matmul.batched(x, y, A, B, gate(x))
 
 
-def _grouped(source: Source, entries: list[Terms], top: TopAtoms | None) -> Callable:
+def _segmented(source: LayerFactors, entries: list[Terms], top: TopAtoms | None) -> Callable:
     """Rows sorted by entry, one product for each."""
     where: dict[Terms, list[int]] = {}
     for i, terms in enumerate(entries):
@@ -171,14 +171,16 @@ def _grouped(source: Source, entries: list[Terms], top: TopAtoms | None) -> Call
 
     def apply(x: Tensor, y: Tensor) -> Tensor:
         each = x.shape[0] // n if x.ndim > 2 else 1  # sequences that an entry holds
-        groups = [lora_matmul.Group(A, B, gate(x, size * each), size) for A, B, gate, size in parts]
-        return lora_matmul.grouped(x, y, groups, order, n)
+        groups = [
+            lora_matmul.Segment(A, B, gate(x, size * each), size) for A, B, gate, size in parts
+        ]
+        return lora_matmul.segmented(x, y, groups, order, n)
 
     return apply
 
 
 def _gate(
-    source: Source,
+    source: LayerFactors,
     weighed: list[Terms],
     chosen: list[Terms],
     rank: int,

@@ -16,10 +16,6 @@ from torch.overrides import TorchFunctionMode
 if TYPE_CHECKING:
     from geodapt.adapters.bank import AdapterBank
 
-ENCODERS = (nn.TransformerEncoder, nn.TransformerEncoderLayer)
-HANDLED = (nn.MultiheadAttention, *ENCODERS)
-"""Classes whose adapted layers act although they are not called."""
-
 
 def run_handled(
     bank: "AdapterBank", path: str, module: nn.Module, base: Callable, *args: Any, **kwargs: Any

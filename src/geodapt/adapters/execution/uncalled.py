@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from geodapt.adapters.base_model.calling import Reads
+from geodapt.adapters.base_model.uncalled import Reads
 from geodapt.adapters.execution.altered_inputs import altered
 from geodapt.adapters.execution.calls import Call, call_of, on_calls
 from geodapt.adapters.execution.row_tracking import Recorder
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from geodapt.adapters.bank import AdapterBank
 
 
-class Uncalled:
+class UncalledHeads:
     """What a bank knows about the heads that its model does not call."""
 
     def __init__(self, bank: "AdapterBank") -> None:

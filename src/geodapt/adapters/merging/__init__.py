@@ -29,10 +29,10 @@ from geodapt.adapters.merging import (  # noqa: F401 - importing a method regist
 )
 from geodapt.adapters.merging.compatible import check_compatible
 from geodapt.adapters.merging.heads import carried
-from geodapt.adapters.merging.layers import each
-from geodapt.adapters.merging.registry import METHODS, LowRank, Method
-from geodapt.adapters.merging.scaling import as_it_is, normalise, scaled
-from geodapt.adapters.merging.truncation import Truncated, relative, truncate
+from geodapt.adapters.merging.layers import each_layer
+from geodapt.adapters.merging.registry import METHODS, LowRank, MergeMethod
+from geodapt.adapters.merging.scaling import as_it_is, normalise, restore_scale
+from geodapt.adapters.merging.truncation import Truncated, cut_to_rank, relative
 from geodapt.adapters.peft_files.factor_checks import check_values
 from geodapt.adapters.peft_files.kinds import level
 from geodapt.errors import InputError
@@ -106,7 +106,7 @@ def merge(
     layer = partial(_layer, adapters, chosen, shares, rank, energy, options)
     factors, errors = {}, {}
     lost, whole = [0.0], [0.0]
-    for path, result in zip(paths, each(layer, paths), strict=True):
+    for path, result in zip(paths, each_layer(layer, paths), strict=True):
         factors[path] = Factors(result.A.contiguous(), result.B.contiguous(), 1.0)
         errors[path] = relative(result.lost, result.whole)
         lost.append(result.lost)
@@ -151,7 +151,7 @@ def _made(
 
 def _layer(
     adapters: Sequence[Adapter],
-    method: Method,
+    method: MergeMethod,
     weights: Sequence[float],
     rank: int,
     energy: float | None,
@@ -176,10 +176,10 @@ def _layer(
         if isinstance(merged, LowRank) and not method.truncates:
             cut = as_it_is(merged, cat.cat(parts), method.exact)
         else:
-            cut = truncate(merged, rank, energy, near=cat.cat(parts))
+            cut = cut_to_rank(merged, rank, energy, near=cat.cat(parts))
     except torch.linalg.LinAlgError as error:
         raise InputError(f"layer {path} cannot be merged: {str(error)[:200]}") from error
-    cut = scaled(cut, size)
+    cut = restore_scale(cut, size)
     check_values("the merged adapter", {path: Factors(cut.A, cut.B)})
     return cut
 
@@ -189,7 +189,7 @@ def layer_seed(path: str, seed: int = 0) -> int:
     return seed + zlib.crc32(path.encode())
 
 
-def _weights(method: Method, count: int, weights: Sequence[float] | None) -> list[float]:
+def _weights(method: MergeMethod, count: int, weights: Sequence[float] | None) -> list[float]:
     if weights is None:
         return [1.0 if method.averages else 1 / count] * count
     if len(weights) != count:
@@ -206,7 +206,7 @@ def _weights(method: Method, count: int, weights: Sequence[float] | None) -> lis
 
 
 def _check_options(
-    method: Method, options: Mapping[str, Any], rank: int | None, energy: float | None
+    method: MergeMethod, options: Mapping[str, Any], rank: int | None, energy: float | None
 ) -> None:
     for key in options:
         if key not in method.options:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.peft_files.field_types import shown
-from geodapt.adapters.peft_files.kinds import LINEAR, Kind, describe
+from geodapt.adapters.peft_files.kinds import LINEAR, LayerKind
 from geodapt.adapters.peft_files.model_class import trained_on
 from geodapt.errors import InputError
 
@@ -92,7 +92,7 @@ def _check_base(one: Adapter, other: Adapter, same_base: bool) -> None:
 
 
 def _check_kinds(adapters: Sequence[Adapter]) -> None:
-    kinds: dict[str, Kind] = {}
+    kinds: dict[str, LayerKind] = {}
     copies: dict[str, Tensor] = {}
     for adapter in adapters:
         for path in adapter.factors:

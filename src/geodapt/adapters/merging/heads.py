@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.execution.heads import Head, inside, same
+from geodapt.adapters.peft_files.saved_modules import Head, holder_of, same_head
 from geodapt.errors import InputError
 
 REMEDY = (
@@ -21,15 +21,15 @@ def carried(adapters: Sequence[Adapter]) -> dict[str, Head]:
     heads: dict[str, Head] = {}
     for place, adapter in enumerate(adapters, 1):
         for path, head in adapter.heads.items():
-            other = inside(path, heads) or next((p for p in heads if inside(p, [path])), None)
-            if other is not None and not (other == path and same(heads[path], head)):
+            other = holder_of(path, heads) or next((p for p in heads if holder_of(p, [path])), None)
+            if other is not None and not (other == path and same_head(heads[path], head)):
                 raise InputError(
                     f"adapter {place} of {len(adapters)} and one before it each bring their own "
                     f"{path} (modules_to_save), and heads cannot be merged; {REMEDY}"
                 )
             heads[path] = head
     for place, adapter in enumerate(adapters, 1):
-        touched = next((path for path in adapter.factors if inside(path, heads)), None)
+        touched = next((path for path in adapter.factors if holder_of(path, heads)), None)
         if touched is not None:
             raise InputError(
                 f"adapter {place} of {len(adapters)} changes {touched}, which another one brings "

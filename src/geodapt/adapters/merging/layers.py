@@ -11,7 +11,7 @@ Layer = TypeVar("Layer")
 Result = TypeVar("Result")
 
 
-def each(work: Callable[[Layer], Result], layers: Sequence[Layer]) -> Iterator[Result]:
+def each_layer(work: Callable[[Layer], Result], layers: Sequence[Layer]) -> Iterator[Result]:
     """Results in the layers' order, by as many threads as PyTorch may use.
 
     A layer alone would keep few of them busy: its steps are many, and each is short.

@@ -33,7 +33,7 @@ Function = TypeVar("Function", bound=Callable[..., Merged])
 
 
 @dataclass(frozen=True)
-class Method:
+class MergeMethod:
     """A way to merge adapters."""
 
     name: str
@@ -59,7 +59,7 @@ class Method:
         return self.function(parts, **options)
 
 
-METHODS: dict[str, Method] = {}
+METHODS: dict[str, MergeMethod] = {}
 
 
 def register(
@@ -76,13 +76,13 @@ def register(
     """
 
     def add(function: Function) -> Function:
-        METHODS[name] = Method(name, line, source, function, averages, truncates, exact)
+        METHODS[name] = MergeMethod(name, line, source, function, averages, truncates, exact)
         return function
 
     return add
 
 
-def method(name: str) -> Method:
+def method(name: str) -> MergeMethod:
     """A method by name; raises :class:`InputError` for an unknown one."""
     try:
         return METHODS[name]

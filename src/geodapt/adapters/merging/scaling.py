@@ -38,7 +38,7 @@ def normalise(touching: Sequence[tuple[Factors, float]]) -> tuple[list[Part], in
     return parts, update + weight
 
 
-def scaled(cut: Truncated, power: int) -> Truncated:
+def restore_scale(cut: Truncated, power: int) -> Truncated:
     """``2^power`` times a merged update."""
     half = power // 2
     return cut._replace(

@@ -29,7 +29,7 @@ def relative(lost: float, whole: float) -> float:
     return lost / whole if whole else math.inf if lost else 0.0
 
 
-def truncate(merged: Merged, rank: int, energy: float | None, near: LowRank) -> Truncated:
+def cut_to_rank(merged: Merged, rank: int, energy: float | None, near: LowRank) -> Truncated:
     """The closest update with at most ``rank`` terms, or the fewest that hold an energy share.
 
     Factors are cut exactly. A full matrix is cut by subspace iteration from the column space of

@@ -35,7 +35,7 @@ def unwrapped(value: Any) -> Any:
     return value
 
 
-def plain(name: str) -> str:
+def tensor_key(name: str) -> str:
     """A tensor's name in a file without PEFT's prefix and what training's wrappers put there."""
     key = unwrapped(name)
     if key.startswith(f"module.{PREFIX}"):  # of DistributedDataParallel
@@ -53,7 +53,7 @@ def check_header(source: Any, header: Header) -> None:
     """
     names: dict[str, str] = {}
     for name, (dtype, shape) in header.tensors.items():
-        key = plain(name)
+        key = tensor_key(name)
         if ".lora_" not in key:
             continue
         if dtype not in FLOATS:
@@ -94,7 +94,7 @@ def largest(tensor: Tensor) -> float:
     return max(-low, high) if low <= high else math.nan
 
 
-def balanced(factors: "Factors") -> "Factors":
+def balance_factors(factors: "Factors") -> "Factors":
     """The same update in factors of like size, where one is so large or small that float16 fails.
 
     By a power of two, which changes no digit: a base in float16 computes the factors in it.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 INDEXED = re.compile(r"^(.+)\[(\d+)\]$")
 
 
-class Kind(NamedTuple):
+class LayerKind(NamedTuple):
     """What a pair of factors belongs to."""
 
     name: Literal["linear", "embedding", "convolution", "parameter"] = "linear"
@@ -30,7 +30,7 @@ class Kind(NamedTuple):
     """Of a convolution, the size of its kernel."""
 
 
-LINEAR, EMBEDDING, PARAMETER = Kind(), Kind("embedding"), Kind("parameter")
+LINEAR, EMBEDDING, PARAMETER = LayerKind(), LayerKind("embedding"), LayerKind("parameter")
 
 
 def indexed(path: str) -> tuple[str, int | None]:
@@ -39,12 +39,12 @@ def indexed(path: str) -> tuple[str, int | None]:
     return (match[1], int(match[2])) if match else (path, None)
 
 
-def module_of(path: str, kind: Kind) -> str:
+def module_of(path: str, kind: LayerKind) -> str:
     """The module that owns what a path names: the layer itself, or the parameter's owner."""
     return indexed(path)[0].rpartition(".")[0] if kind.name == "parameter" else path
 
 
-def describe(kind: Kind) -> str:
+def describe_kind(kind: LayerKind) -> str:
     """A kind in words, with its article."""
     if kind == LINEAR:
         return "a linear layer"
@@ -53,7 +53,7 @@ def describe(kind: Kind) -> str:
     return "an embedding" if kind == EMBEDDING else "a parameter"
 
 
-def level(factors: Mapping[str, "Factors"], kinds: Mapping[str, Kind]) -> dict[str, "Factors"]:
+def level(factors: Mapping[str, "Factors"], kinds: Mapping[str, LayerKind]) -> dict[str, "Factors"]:
     """The same updates, with one rank and one scale for all matrices of a parameter.
 
     PEFT's files have no room for more. Lower ranks are filled up with zeros, and the scale goes

@@ -12,7 +12,7 @@ from typing import Any
 
 from peft import LoraConfig
 
-from geodapt.adapters.peft_files.safe_regex import SPECIAL, Budget, SafeRegex
+from geodapt.adapters.peft_files.safe_regex import SPECIAL, SafeRegex, TimeBudget
 
 
 class LayerRules:
@@ -24,7 +24,7 @@ class LayerRules:
     """
 
     def __init__(self, config: LoraConfig, where: str = "the adapter's configuration") -> None:
-        budget = Budget()
+        budget = TimeBudget()
         self._config = config
         self._ranks = _Patterns(config.rank_pattern, f"{where}, rank_pattern", budget)
         self._alphas = _Patterns(config.alpha_pattern, f"{where}, alpha_pattern", budget)
@@ -81,7 +81,7 @@ class _Patterns:
     character there.
     """
 
-    def __init__(self, patterns: Mapping[str, Any] | None, where: str, budget: Budget) -> None:
+    def __init__(self, patterns: Mapping[str, Any] | None, where: str, budget: TimeBudget) -> None:
         self.values, self.where, self.budget = list((patterns or {}).values()), where, budget
         self.tables: dict[tuple[int, tuple[int, ...], bool], dict[str, int]] = {}
         self.regexes: list[tuple[int, SafeRegex]] = []

@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
 )
 
-from geodapt.adapters.execution.heads import inside, named
+from geodapt.adapters.peft_files.saved_modules import find_modules, holder_of
 
 TASKS = {
     "CAUSAL_LM": set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()),
@@ -41,8 +41,8 @@ def class_of(model: nn.Module, heads: Collection[str] = ()) -> dict[str, Any]:
     """
     name = type(model).__name__
     for task, names in TASKS.items():
-        expected = named(model, PEFT_HEADS.get(task, ()))
-        if name in names and all(inside(path, heads) for path in expected):
+        expected = find_modules(model, PEFT_HEADS.get(task, ()))
+        if name in names and all(holder_of(path, heads) for path in expected):
             return {"task_type": task}
     return {"auto_mapping": {"base_model_class": name, "parent_library": type(model).__module__}}
 
@@ -59,7 +59,7 @@ def task_heads(model: nn.Module) -> list[str]:
         return []
     base, parts = getattr(model, "base_model_prefix", ""), dict(model.named_children())
     if base not in parts:
-        return named(model, [name for names in PEFT_HEADS.values() for name in names])
+        return find_modules(model, [name for names in PEFT_HEADS.values() for name in names])
     return [name for name, part in parts.items() if name != base and part.state_dict()]
 
 

@@ -11,12 +11,12 @@ from peft import LoraConfig
 from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.execution.heads import group
 from geodapt.adapters.peft_files.factor_checks import check_header, check_values, unwrapped
 from geodapt.adapters.peft_files.field_types import check_types
 from geodapt.adapters.peft_files.fields import READ, check_fields
 from geodapt.adapters.peft_files.model_class import PEFT_HEADS
-from geodapt.adapters.peft_files.peft_tensors import Contents, parse, serialise
+from geodapt.adapters.peft_files.peft_tensors import Contents, parse_tensors, serialise_tensors
+from geodapt.adapters.peft_files.saved_modules import group_heads
 from geodapt.cards import plain, short, write_card
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
@@ -35,7 +35,7 @@ model = PeftModel.from_pretrained(base, "this folder, or its name on the hub")
 """
 
 
-def read(source: str | Path) -> Adapter:
+def read_adapter(source: str | Path) -> Adapter:
     """Read an adapter folder or hub name; see :meth:`Adapter.from_pretrained`."""
     folder = find_folder(
         source,
@@ -51,7 +51,7 @@ def read(source: str | Path) -> Adapter:
         raise InputError(f"{folder} has no {WEIGHTS}; save the adapter again with PEFT")
     header = read_header(weights)
     check_header(folder, header)
-    found = parse(folder, config, read_tensors(weights, header))
+    found = parse_tensors(folder, config, read_tensors(weights, header))
     if not found.factors:
         raise InputError(f"adapter '{folder}' holds no LoRA factors")
     check_values(f"adapter '{folder}'", found.factors)
@@ -68,7 +68,7 @@ def read(source: str | Path) -> Adapter:
     )
 
 
-def write(adapter: Adapter, folder: str | Path) -> None:
+def write_adapter(adapter: Adapter, folder: str | Path) -> None:
     """Write an adapter folder; see :meth:`Adapter.save_pretrained`."""
     folder = Path(os.path.realpath(given(folder)))
     if os.path.lexists(folder) and not folder.is_dir():
@@ -110,7 +110,7 @@ def _write_files(adapter: Adapter, folder: Path, name: str) -> None:
         key: sorted(value) if isinstance(value, set) else value
         for key, value in _complete(adapter).to_dict().items()
     }
-    write_tensors(folder / WEIGHTS, serialise(adapter), metadata)
+    write_tensors(folder / WEIGHTS, serialise_tensors(adapter), metadata)
     write_json(folder / CONFIG, unwrapped(settings) | {"inference_mode": True})
     _write_card(adapter, folder, name)
 
@@ -185,7 +185,7 @@ def _heads(folder: Path, config: LoraConfig, found: Contents) -> dict[str, dict[
     With ``ensure_weight_tying`` a copy of an embedding that was trained in full is the layer
     that is tied to it.
     """
-    heads = group(found.rest, config.modules_to_save or ())
+    heads = group_heads(found.rest, config.modules_to_save or ())
     if "" in heads:
         raise InputError(
             f"adapter '{folder}' holds '{next(iter(heads['']))}', which is no LoRA factor of a "

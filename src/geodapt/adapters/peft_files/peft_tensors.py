@@ -11,8 +11,8 @@ from peft import LoraConfig
 from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter, Factors
-from geodapt.adapters.peft_files.factor_checks import PREFIX, plain, unwrapped
-from geodapt.adapters.peft_files.kinds import EMBEDDING, LINEAR, PARAMETER, Kind, indexed
+from geodapt.adapters.peft_files.factor_checks import PREFIX, tensor_key, unwrapped
+from geodapt.adapters.peft_files.kinds import EMBEDDING, LINEAR, PARAMETER, LayerKind, indexed
 from geodapt.adapters.peft_files.layer_rules import LayerRules
 from geodapt.errors import InputError
 
@@ -34,14 +34,14 @@ class Contents:
     """An adapter file taken apart."""
 
     factors: dict[str, Factors] = field(default_factory=dict)
-    kinds: dict[str, Kind] = field(default_factory=dict)
+    kinds: dict[str, LayerKind] = field(default_factory=dict)
     magnitudes: dict[str, Tensor] = field(default_factory=dict)
     copies: dict[str, Tensor] = field(default_factory=dict)
     rest: dict[str, Tensor] = field(default_factory=dict)
     """What is none of these, by its name without PEFT's prefix."""
 
 
-def parse(
+def parse_tensors(
     source: Any, config: LoraConfig, tensors: Mapping[str, Tensor], layers: Collection[str] = ()
 ) -> Contents:
     """Sort an adapter file's tensors; ``source`` is what errors call the adapter.
@@ -53,9 +53,9 @@ def parse(
     """
     found = Contents()
     rules = LayerRules(config, f"adapter '{source}'")
-    pairs: dict[tuple[str, Kind], dict[str, Tensor]] = {}
+    pairs: dict[tuple[str, LayerKind], dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        key = plain(name)
+        key = tensor_key(name)
         if match := LORA.match(key):
             pairs.setdefault((match[1], LINEAR), {})[match[2]] = tensor
         elif match := LORA_EMBEDDING.match(key):
@@ -93,7 +93,7 @@ def parse(
                 + f", and its adapter_config.json says use_dora={config.use_dora}; save it again"
             )
         if kind == LINEAR and A.ndim > 2 and B.ndim == A.ndim and set(B.shape[2:]) == {1}:
-            kind = Kind("convolution", tuple(A.shape[2:]))
+            kind = LayerKind("convolution", tuple(A.shape[2:]))
             A, B = A.flatten(1), B.flatten(1)
         if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1]:
             raise InputError(
@@ -115,7 +115,7 @@ def parse(
     return found
 
 
-def serialise(adapter: Adapter) -> dict[str, Tensor]:
+def serialise_tensors(adapter: Adapter) -> dict[str, Tensor]:
     """An adapter's tensors under the names that PEFT gives them."""
     tensors: dict[str, Tensor] = {}
     matrices: dict[str, list[Factors]] = {}
@@ -151,7 +151,7 @@ def serialise(adapter: Adapter) -> dict[str, Tensor]:
     return {PREFIX + unwrapped(key): tensor for key, tensor in tensors.items()}
 
 
-def _half(source: Any, path: str, pair: Mapping[str, Tensor], side: str, kind: Kind) -> Tensor:
+def _half(source: Any, path: str, pair: Mapping[str, Tensor], side: str, kind: LayerKind) -> Tensor:
     if side not in pair:
         name = f"lora_embedding_{side}" if kind == EMBEDDING else f"lora_{side}.weight"
         raise InputError(

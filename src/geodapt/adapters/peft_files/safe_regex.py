@@ -24,7 +24,7 @@ SPECIAL = frozenset("\\^$|?*+()[]{}")
 
 
 @dataclass
-class Budget:
+class TimeBudget:
     """Seconds of processor time that are left for one configuration's patterns."""
 
     seconds: float = field(default_factory=lambda: SECONDS)
@@ -49,7 +49,7 @@ class SafeRegex:
     take more than what is left of the budget.
     """
 
-    def __init__(self, pattern: str, where: str, budget: Budget) -> None:
+    def __init__(self, pattern: str, where: str, budget: TimeBudget) -> None:
         shown = pattern if len(pattern) <= 80 else pattern[:77] + "..."
         self.name, self.budget = f"{where}: the regular expression {shown!r}", budget
         if _size(pattern) > LARGEST:

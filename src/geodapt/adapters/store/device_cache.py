@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from geodapt.errors import InputError
 
 
-class Residency:
+class DeviceCache:
     """Counts who uses what, and calls ``put`` and ``drop`` as adapters come and go.
 
     ``check`` raises for names that are not there (any more).

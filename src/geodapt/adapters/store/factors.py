@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from geodapt.adapters.adapter import Factors
-from geodapt.adapters.lowrank import atoms
+from geodapt.adapters.lowrank import rank_one_terms
 
 
 class Stack:
@@ -109,7 +109,7 @@ class Stack:
         return self._allocate(rank)
 
 
-class LayerStacks:
+class StackedLayer:
     """A layer's adapters stacked as factors, and as atoms once somebody asks for them."""
 
     def __init__(
@@ -143,7 +143,7 @@ class LayerStacks:
         the factors are stacked anew from what was loaded.
         """
         if like.device.type == "meta":  # for shapes; what lies on a device stays there
-            shapes = LayerStacks(*self._sizes, like.dtype, like.device)
+            shapes = StackedLayer(*self._sizes, like.dtype, like.device)
             for name, factors in self._factors.items():
                 shapes.put(name, factors)
             return shapes._plain
@@ -158,7 +158,7 @@ class LayerStacks:
                 if name not in stack.spans:
                     A, B, scale = self._factors[name]
                     wide = torch.promote_types(stack.A.dtype, torch.float32)
-                    terms = atoms(B.to(wide) * scale, A.to(wide))
+                    terms = rank_one_terms(B.to(wide) * scale, A.to(wide))
                     stack.put(name, *_padded(*terms, rank=A.shape[0]))
         return stack
 

@@ -11,15 +11,15 @@ from transformers.pytorch_utils import Conv1D
 
 from geodapt.adapters.adapter import Adapter, Factors
 from geodapt.adapters.base_model.sites import Site, matrices, sites
-from geodapt.adapters.base_model.targets import choose, choose_parameters
-from geodapt.adapters.execution.heads import inside, named
+from geodapt.adapters.base_model.targets import choose_layers, choose_parameters
 from geodapt.adapters.peft_files.kinds import EMBEDDING, LINEAR
 from geodapt.adapters.peft_files.layer_rules import LayerRules
 from geodapt.adapters.peft_files.model_class import class_of, task_heads
+from geodapt.adapters.peft_files.saved_modules import find_modules, holder_of
 from geodapt.errors import InputError
 
 
-class Trainable(nn.Module):
+class Masters(nn.Module):
     """An adapter's factors and heads as float32 parameters, on the devices of their layers."""
 
     def __init__(
@@ -88,7 +88,7 @@ class Trainable(nn.Module):
         return replace(self.adapter, factors=factors, heads=heads)
 
 
-def fresh(
+def new_adapter(
     model: nn.Module,
     rank: int,
     alpha: float,
@@ -112,7 +112,7 @@ def fresh(
         raise InputError(f"dropout {dropout} is out of range; give 0 or more, below 1")
     wanted = targets if isinstance(targets, str) else list(targets)
     saved = task_heads(model) if modules_to_save is None else list(modules_to_save)
-    heads = {path: _head(model, path) for path in named(model, saved)}
+    heads = {path: _head(model, path) for path in find_modules(model, saved)}
     if saved and not heads:
         raise InputError(f"modules_to_save {saved} match no module of {type(model).__name__}")
     config = LoraConfig(
@@ -126,8 +126,8 @@ def fresh(
     )
     paths = choose_parameters(model, config)
     if config.target_modules:
-        layers = choose(model, config.target_modules)
-        layers = [path for path in layers if not inside(path, heads)]
+        layers = choose_layers(model, config.target_modules)
+        layers = [path for path in layers if not holder_of(path, heads)]
         if wanted == "all-linear":
             config.target_modules = layers
         paths = layers + paths

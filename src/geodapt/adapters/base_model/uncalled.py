@@ -1,31 +1,37 @@
-"""Layers whose weight a model reads without calling them: nothing can be added to their output.
+"""Weights that a model reads itself instead of calling the module that holds them.
 
-Mamba's ``dt_proj`` and WavLM's projections are such. Where a model's code says so, "all-linear"
-leaves them out; what its code does not say is seen when the model runs.
+Nothing can be added to the output of such a layer: Mamba's ``dt_proj`` and WavLM's projections
+are some. Where a model's code says so (:func:`never_called`), "all-linear" leaves them out; what
+its code does not say is seen when the model runs (:class:`WeightReads`).
 """
 
 import inspect
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from geodapt.adapters.base_model.calling import Reads
-from geodapt.adapters.execution.torch_layers import HANDLED
-
+ENCODERS = (nn.TransformerEncoder, nn.TransformerEncoderLayer)
+HANDLED = (nn.MultiheadAttention, *ENCODERS)
+"""Classes whose adapted layers act although they are not called (``execution.torch_layers``)."""
 SETUP = {"__init__", "_init_weights", "reset_parameters", "_reset_parameters"}
 """Methods that may read weights without computing an output."""
 ABOUT = "dtype|device|shape|requires_grad|data_ptr|numel|size|ndim|is_quantized"
 """What says something about a weight, but not its numbers."""
-
+ASKING = {"__get__", "size", "dim", "numel", "stride", "is_floating_point", "is_complex"}
+"""Functions that ask about a tensor and do not use its numbers."""
 CASTS = {
     *("to", "float", "half", "bfloat16", "double", "type", "type_as", "clone", "detach"),
     *("_has_compatible_shallow_copy_type", "__set__", "requires_grad_"),  # of Module.to
 }
 """Functions that make another tensor of a weight, before it is used or to replace it."""
+_calling: ContextVar[int] = ContextVar("calling", default=0)
 
 
 def never_called(model: nn.Module) -> set[str]:
@@ -68,7 +74,42 @@ def _code(owner: Any) -> str:
     return re.sub(r"isinstance\([^)]*\)", "", "\n".join(parts))
 
 
-class Watch(Reads):
+@contextmanager
+def calling() -> Iterator[None]:
+    """Inside of the block a module that holds watched weights is called, and may read them."""
+    token = _calling.set(_calling.get() + 1)
+    try:
+        yield
+    finally:
+        _calling.reset(token)
+
+
+class Reads(TorchFunctionMode):
+    """Notes which watched tensors PyTorch's functions get outside of :func:`calling`."""
+
+    aside: Collection[str] = ()
+    """Functions whose readings are noted apart."""
+
+    def __init__(self, watched: Mapping[int, str]) -> None:
+        """``watched`` are names by the ``id`` of tensors that stay alive."""
+        super().__init__()
+        self.watched = watched
+        self.found: set[str] = set()
+        self.set_aside: set[str] = set()
+
+    def __torch_function__(
+        self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        name = getattr(func, "__name__", "")
+        if not _calling.get() and name not in ASKING:
+            seen = self.set_aside if name in self.aside else self.found
+            for value in _leaves((args, kwargs or {})):
+                if id(value) in self.watched:
+                    seen.add(self.watched[id(value)])
+        return func(*args, **(kwargs or {}))
+
+
+class WeightReads(Reads):
     """Notes, while a model runs, whose weights are read other than by calling the layer."""
 
     aside = CASTS
@@ -86,3 +127,13 @@ class Watch(Reads):
     def passed_over(self) -> frozenset[str]:
         """Layers whose weight was used; one that is called may also be cast."""
         return frozenset((self.found | (self.set_aside - self.called)) - self.compiled)
+
+
+def _leaves(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _leaves(part)
+    elif isinstance(value, dict):
+        yield from _leaves(list(value.values()))
