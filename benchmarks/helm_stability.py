@@ -18,7 +18,7 @@ from typing import Any
 
 from geodapt.errors import InputError
 from geodapt.recipes.execution import execute
-from geodapt.recipes.loading import load
+from geodapt.recipes.loading import load_recipe
 from geodapt.runs import RunFolder, device_name
 
 SMALL = {
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--times", nargs="+", type=float, default=TIMES)
     parser.add_argument("--out", type=Path, default=Path("runs/stability"))
     args = parser.parse_args()
-    usual = load("helm-tiny", []).recipe.training.learning_rate
+    usual = load_recipe("helm-tiny", []).recipe.training.learning_rate
     rows = []
     for model in args.models:
         for precision in args.precisions:
@@ -74,7 +74,7 @@ def trained(given: list[str], folder: Path) -> dict[str, Any]:
     """One run: how it ended, and the range of what it logged."""
     found: dict[str, Any] = {}
     try:
-        row = execute(load("helm-tiny", given).recipe, folder, resume=True)["rows"][0]
+        row = execute(load_recipe("helm-tiny", given).recipe, folder, resume=True)["rows"][0]
         found["perplexity"] = row["perplexity"]
     except InputError as error:
         found["stopped"] = str(error)

@@ -18,7 +18,7 @@ from typing import Any
 from _measuring import spread
 
 from geodapt.recipes.execution import execute
-from geodapt.recipes.loading import load
+from geodapt.recipes.loading import load_recipe
 from geodapt.report import write_report
 
 
@@ -36,7 +36,7 @@ def main() -> None:
         drawn = [] if args.same_data else [f"data.seed={seed}"]
         given = [*args.overrides, f"seed={seed}", *drawn]
         folder = args.out / f"{args.recipe}-{seed}"
-        runs.append(execute(load(args.recipe, given).recipe, folder, resume=True))
+        runs.append(execute(load_recipe(args.recipe, given).recipe, folder, resume=True))
         write_report(folder)
     about = {key: runs[0][key] for key in ("base", "device", "versions") if key in runs[0]}
     data = [run["data"] for run in runs]

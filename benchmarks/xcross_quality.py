@@ -17,7 +17,7 @@ from typing import Any
 from _measuring import spread
 
 from geodapt.recipes.execution import execute
-from geodapt.recipes.loading import load
+from geodapt.recipes.loading import load_recipe
 from geodapt.report import write_report
 
 METRICS = ("hit_at_1", "mrr", "ndcg_at_10", "trainable_parameters", "seconds", "peak_memory_mb")
@@ -51,14 +51,14 @@ def main() -> None:
 def run(recipe: str, target: str, seed: int, out: Path, overrides: list[str]) -> dict[str, Any]:
     """One run of the recipe, with the seed's source adapters where another target trained them."""
     given = [*overrides, f"target={target}", f"seed={seed}", f"data.seed={seed}"]
-    sources = load(recipe, given).recipe.sources
+    sources = load_recipe(recipe, given).recipe.sources
     shared = out / f"sources-{seed}"
     trained = {name: str((shared / name).resolve()) for name in sources if (shared / name).is_dir()}
     folder = out / f"{target}-{seed}"
     begun = folder / "config.yaml"
-    adapters = load(str(begun), []).recipe.adapters if begun.is_file() else trained
+    adapters = load_recipe(str(begun), []).recipe.adapters if begun.is_file() else trained
     given.append(f"adapters={json.dumps(adapters)}")
-    results = execute(load(recipe, given).recipe, folder, resume=True)
+    results = execute(load_recipe(recipe, given).recipe, folder, resume=True)
     write_report(folder)
     for source in sources:
         if source not in trained:

@@ -27,7 +27,7 @@ from geodapt.errors import InputError
 from geodapt.probe import tables
 from geodapt.recipes.catalog import packaged
 from geodapt.recipes.document import Document, dump
-from geodapt.recipes.loading import load
+from geodapt.recipes.loading import load_recipe
 
 TRIALS = 25 * int(os.environ.get("GEODAPT_FUZZ", "1"))
 SLOWEST = 5.0
@@ -89,7 +89,7 @@ def test_recipes(name, tmp_path):
         path.write_text(changed_text(whole, chance))
 
         def read():
-            text = dump(load(str(path)).recipe.model_dump(mode="json"))
+            text = dump(load_recipe(str(path)).recipe.model_dump(mode="json"))
             assert Document.parse(text, "again").values  # what a run keeps can be read
 
         found.append(read_or_refused(read))
@@ -103,7 +103,7 @@ def test_overrides(name):
     for _ in range(TRIALS // 2):
         key = ".".join(map(str, chance.choice(keys)))
         value = "".join(chance.choices(TOKENS, k=chance.randint(1, 3)))
-        read_or_refused(lambda: load(name, [changed_text(f"{key}={value}", chance)]))  # noqa: B023
+        read_or_refused(lambda: load_recipe(name, [changed_text(f"{key}={value}", chance)]))  # noqa: B023
 
 
 ROWS = [

@@ -15,9 +15,9 @@ import torch
 from pydantic import Field, field_validator
 
 from geodapt.errors import InputError
-from geodapt.recipes.catalog import SYSTEMS
 from geodapt.runs import Recipe, RunFolder
 from geodapt.settings import Settings
+from geodapt.systems import SYSTEMS
 
 YAML = """\
 # A recipe with every kind of value.
@@ -97,7 +97,7 @@ class TinyRecipe(Recipe):
 @pytest.fixture
 def tiny(tmp_path, monkeypatch) -> Path:
     """A recipe file of the tiny system, in an empty working folder."""
-    monkeypatch.setitem(SYSTEMS, "tiny", "tiny:TinyRecipe")
+    monkeypatch.setitem(SYSTEMS, "tiny", "tiny_system")
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(YAML)
     return tmp_path / "tiny.yaml"
@@ -106,5 +106,5 @@ def tiny(tmp_path, monkeypatch) -> Path:
 if __name__ == "__main__":
     from geodapt.cli import main
 
-    SYSTEMS["tiny"] = "tiny:TinyRecipe"
+    SYSTEMS["tiny"] = "tiny_system"
     main()

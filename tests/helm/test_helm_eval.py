@@ -11,8 +11,8 @@ from geodapt.errors import InputError
 from geodapt.helm import HelmForCausalLM
 from geodapt.helm.evaluation import load, text_perplexity, windows
 from geodapt.helm.harness import figures
+from geodapt.helm.recipe import HelmEvalRecipe
 from geodapt.recipes.execution import execute
-from geodapt.recipes.helm import HelmEvalRecipe
 from tests.helm.small import MICE, config
 
 TEXTS = ["The red bird runs here.", "A goat sleeps. The fish, too.", "x", "naïve 中文"]

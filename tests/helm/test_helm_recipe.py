@@ -13,7 +13,7 @@ from geodapt.data.corpus.packing import packed
 from geodapt.helm.lineup import CONTENDERS, configuration, parameters
 from geodapt.helm.pretraining import measure
 from geodapt.recipes.catalog import packaged
-from geodapt.recipes.loading import load
+from geodapt.recipes.loading import load_recipe
 from tests.commands import start
 from tests.helm.runs import SMALL, lines, results, write
 
@@ -133,7 +133,7 @@ def test_the_packaged_recipes():
     sizes = {}
     for name, entry in packaged().items():
         if entry.system == "helm":
-            recipe = load(name).recipe
+            recipe = load_recipe(name).recipe
             for model in recipe.models:
                 config = configuration(model, recipe.size, recipe.config, Tokens())
                 assert recipe.length <= config.max_position_embeddings
@@ -143,7 +143,7 @@ def test_the_packaged_recipes():
         sizes["helm-mice-100m", "helm-mice"], rel=0.005
     )
     assert {"helm-tiny", "helm-mice-1b"} <= {name for name, _ in sizes}
-    assert load("helm-eval").recipe.tasks
+    assert load_recipe("helm-eval").recipe.tasks
 
 
 # --- going on ----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from geodapt.radial.images import embed_images
 from geodapt.radial.query import RadialQueryRecipe
 from geodapt.radial.recipe import RadialRecipe
 from geodapt.recipes.execution import execute
-from geodapt.recipes.loading import load
+from geodapt.recipes.loading import load_recipe
 from geodapt.report import write_report
 from geodapt.tinyclip import TinyClipSettings, base, cache
 from geodapt.tinyclip.fitting import save_clip, train_clip
@@ -238,7 +238,7 @@ def test_a_misfit_is_refused_before_anything_is_trained(bare, settings, changes,
 
 
 def test_the_packaged_recipe():
-    found = load("radial-glyphs").recipe
+    found = load_recipe("radial-glyphs").recipe
     assert found.base == "clip-glyphs"
     assert found.methods == ["radial", "cone", "roots"]
     assert found.data.glyphs == TinyClipSettings().data

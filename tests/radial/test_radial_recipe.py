@@ -10,7 +10,7 @@ import yaml
 
 from geodapt.radial import RadialModel
 from geodapt.recipes.catalog import packaged
-from geodapt.recipes.loading import load
+from geodapt.recipes.loading import load_recipe
 from tests.commands import call
 from tests.radial.small import (
     CHAINS,
@@ -100,7 +100,7 @@ def test_the_model_it_leaves_is_the_one_that_was_measured(ran, world):
     found = results(ran)
     model = RadialModel.load(str(ran / "models" / "roots"))
     assert len(model.root_points()) == 2
-    recipe = load(str(ran / "config.yaml")).recipe
+    recipe = load_recipe(str(ran / "config.yaml")).recipe
     from geodapt.data.hierarchies import load_hierarchy
     from geodapt.radial.evaluation import Measurer
 
@@ -258,4 +258,4 @@ def test_the_recipes_that_come_with_it_are_valid():
     names = [name for name, entry in packaged().items() if entry.system.startswith("radial")]
     assert {"radial-text", "radial-hierarcaps", "radial-clip", "radial-query"} <= set(names)
     for name in names:
-        assert load(name).recipe.title
+        assert load_recipe(name).recipe.title

@@ -9,12 +9,12 @@ from geodapt.errors import InputError
 from geodapt.files import read_json
 from geodapt.locks import only_user
 from geodapt.recipes.execution import execute
-from geodapt.recipes.loading import load
+from geodapt.recipes.loading import load_recipe
 from geodapt.runs import RunFolder
 
 
 def recipe(*overrides):
-    return load("tiny.yaml", overrides).recipe
+    return load_recipe("tiny.yaml", overrides).recipe
 
 
 def everything_in(folder: Path) -> set[str]:
@@ -37,7 +37,7 @@ def test_a_run_leaves_its_figures_and_how_to_repeat_it(tiny):
     assert results["peak_memory_mb"] > 0
     assert set(results["versions"]) >= {"torch", "transformers"}
 
-    again = load("out/config.yaml").recipe
+    again = load_recipe("out/config.yaml").recipe
     assert again == recipe("training.epochs=4")
     assert execute(again, "out2")["rows"] == results["rows"]
     assert Path("out2/config.yaml").read_bytes() == Path("out/config.yaml").read_bytes()

@@ -9,12 +9,12 @@ from tiny import TinyRecipe
 
 from geodapt.errors import InputError
 from geodapt.recipes import catalog
-from geodapt.recipes.loading import load
+from geodapt.recipes.loading import load_recipe
 
 
 def message(name, *overrides) -> str:
     with pytest.raises(InputError) as caught:
-        load(name if isinstance(name, str) else name.name, overrides)
+        load_recipe(name if isinstance(name, str) else name.name, overrides)
     return str(caught.value)
 
 
@@ -25,7 +25,7 @@ def with_lines(tiny: Path, *lines: str) -> Path:
 
 
 def test_a_file_becomes_its_systems_recipe(tiny):
-    loaded = load(str(tiny))
+    loaded = load_recipe(str(tiny))
     assert loaded.name == "tiny"
     assert isinstance(loaded.recipe, TinyRecipe)
     assert loaded.recipe.training.learning_rate == 0.01
@@ -33,7 +33,7 @@ def test_a_file_becomes_its_systems_recipe(tiny):
 
 
 def test_overrides_win_and_are_validated(tiny):
-    recipe = load(
+    recipe = load_recipe(
         "tiny.yaml", ["training.epochs=7", "sources=[pandas]", "data={kind: hub, name: 5-core}"]
     ).recipe
     assert recipe.training.epochs == 7
@@ -119,7 +119,7 @@ def test_an_unknown_system(tiny):
 
 def test_an_unknown_recipe_tells_the_nearest(tiny, monkeypatch):
     monkeypatch.setattr(catalog, "FOLDER", tiny.parent)
-    assert load("tiny").name == "tiny"
+    assert load_recipe("tiny").name == "tiny"
     assert message("tinny") == (
         "there is no recipe 'tinny'; did you mean 'tiny'? ('geodapt ls' lists them all)"
     )
@@ -138,7 +138,7 @@ def test_a_file_that_is_not_there(tiny):
 def test_every_ready_made_recipe_is_valid_and_described():
     for name, entry in catalog.packaged().items():
         assert entry.title, name
-        assert load(name).recipe.recipe == entry.system
+        assert load_recipe(name).recipe.recipe == entry.system
 
 
 def test_recipes_are_checked_before_anything_heavy_is_imported():
@@ -148,9 +148,9 @@ import sys
 for name in ("torch", "transformers", "datasets", "peft", "pandas"):
     sys.modules[name] = None  # an import of it raises
 from geodapt.recipes.catalog import packaged
-from geodapt.recipes.loading import load
-for name in packaged().keys() - {"compress"}:
-    load(name)
+from geodapt.recipes.loading import load_recipe
+for name in packaged():
+    load_recipe(name)
 print(len(packaged()))
 """
     done = subprocess.run(
@@ -161,10 +161,10 @@ print(len(packaged()))
 
 
 def test_another_kind_by_override_leaves_the_old_kinds_keys_behind(tiny):
-    recipe = load("tiny.yaml", ["data.kind=hub", "data.name=5-core"]).recipe
+    recipe = load_recipe("tiny.yaml", ["data.kind=hub", "data.name=5-core"]).recipe
     assert recipe.data.name == "5-core"
     with pytest.raises(InputError, match=r"unknown key 'path' in 'data' of kind hub \(folder has"):
-        load("tiny.yaml", ["data.kind=hub", "data.name=x", "data.path=y"])
+        load_recipe("tiny.yaml", ["data.kind=hub", "data.name=x", "data.path=y"])
 
 
 def test_a_key_of_another_kind_is_told_as_that():
@@ -174,7 +174,7 @@ def test_a_key_of_another_kind_is_told_as_that():
 
 
 def test_own_sequences_take_one_step(tmp_path):
-    recipe = load(
+    recipe = load_recipe(
         "xcross", ["data.kind=csv", f"data.path={tmp_path}/a.csv", "sources=[a, b]", "target=c"]
     ).recipe
     assert (recipe.data.kind, recipe.data.user) == ("csv", "user")

@@ -7,7 +7,7 @@ import pytest
 import geodapt
 from geodapt.errors import InputError
 from geodapt.recipes.catalog import packaged
-from geodapt.recipes.loading import load
+from geodapt.recipes.loading import load_recipe
 from geodapt.settings import Settings
 from geodapt.training.settings import TrainingSettings
 
@@ -21,7 +21,7 @@ def settings_within(settings: Settings):
 
 @pytest.mark.parametrize("name", packaged())
 def test_the_smallest_version_is_a_valid_recipe_with_short_trainings(name):
-    recipe = load(name).recipe
+    recipe = load_recipe(name).recipe
     small = recipe.small()
     again = type(recipe).model_validate(json.loads(small.model_dump_json()))
     assert again == small
@@ -30,7 +30,7 @@ def test_the_smallest_version_is_a_valid_recipe_with_short_trainings(name):
     # What is measured stays: the same methods, models and queries.
     for field in ("methods", "models", "queries"):
         assert getattr(small, field, None) == getattr(recipe, field, None)
-    assert load(name).recipe == recipe, "the recipe itself is as it was"
+    assert load_recipe(name).recipe == recipe, "the recipe itself is as it was"
 
 
 def test_a_run_from_python_is_the_command_lines(tiny):

@@ -6,9 +6,9 @@ import pytest
 from html_page import read_html
 
 from geodapt.errors import InputError
+from geodapt.pages.section import RunRecord
 from geodapt.report import print_table
 from geodapt.report.page import render
-from geodapt.report.section import Run
 
 PICTURE = {
     "texts": ["animal", "goat", "a goat <b>eats</b>", "car"],
@@ -47,7 +47,7 @@ CHAINS = {
 
 
 def page(results):
-    return read_html(render(Run(results, [], "")))
+    return read_html(render(RunRecord(results, [], "")))
 
 
 def test_pictures_stand_side_by_side():
@@ -124,4 +124,4 @@ def test_retrieved_chains_in_the_terminal(capsys):
 )
 def test_results_that_were_edited(results, said):
     with pytest.raises(InputError, match=said):
-        render(Run(results, [], ""))
+        render(RunRecord(results, [], ""))

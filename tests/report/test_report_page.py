@@ -11,9 +11,9 @@ from html_page import read_html
 from invented_run import CONFIG, classification_results, log_lines, ranking_results, write_run
 
 from geodapt.errors import InputError
+from geodapt.pages.section import RunRecord
 from geodapt.report import write_report
 from geodapt.report.page import render
-from geodapt.report.section import Run
 
 ALL = [
     "Comparison",
@@ -77,7 +77,7 @@ def test_plotly_is_inside_once_and_whole(page):
 def test_a_page_without_figures_is_small():
     chain = {"query": "a goat", "steps": [{"text": "animal", "radius": 0.1, "similarity": 0.5}]}
     results = {"recipe": "radial-query", "title": "Asked", "chains": [chain]}
-    html = render(Run(results, [], ""))
+    html = render(RunRecord(results, [], ""))
     assert len(html) < 500_000
     assert "plotly" not in html.lower()
 
@@ -113,7 +113,7 @@ def test_a_part_that_the_run_lacks_is_left_out(missing, left_out, empty):
         results[missing] = type(results[missing])()
     else:
         del results[missing]
-    page = read_html(render(Run(results, log_lines(), CONFIG)))
+    page = read_html(render(RunRecord(results, log_lines(), CONFIG)))
     assert titles(page) == [title for title in ALL if title != left_out]
 
 
@@ -126,7 +126,7 @@ def test_a_bare_run_still_has_a_page(tmp_path):
 
 
 def test_classification_has_its_own_metrics():
-    page = read_html(render(Run(classification_results(), [], "")))
+    page = read_html(render(RunRecord(classification_results(), [], "")))
     assert page.section("Comparison").table == [
         ["Method", "Accuracy %", "Macro F1 %"],
         ["LoRA", "81.0", "80.0"],
@@ -213,7 +213,7 @@ class TestErrors:
         results = ranking_results()
         results["contributions"]["streams"] = ["sympy", "pandas"]
         with pytest.raises(InputError, match="6 layers x 2 receivers x 2 givers"):
-            render(Run(results, [], ""))
+            render(RunRecord(results, [], ""))
 
     def test_an_example_that_does_not_fit_the_streams(self):
         results = ranking_results(layers=6)
@@ -221,4 +221,4 @@ class TestErrors:
             "interaction"
         ]
         with pytest.raises(InputError, match="'interaction' is not 6 layers"):
-            render(Run(results, [], ""))
+            render(RunRecord(results, [], ""))

@@ -10,13 +10,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from invented_run import log_lines, ranking_results
 
-import geodapt.report
-from geodapt.report import predictions
-from geodapt.report.page import render, templates
-from geodapt.report.section import Run
+import geodapt.pages
+from geodapt.pages.rendering import templates
+from geodapt.pages.section import RunRecord
+from geodapt.report.page import render
+from geodapt.xcross.report.predictions import predictions_section
 
 HOSTILE = "</script><script>alert('x')</script> & <b>\"bold\"</b> {{ 7 * 7 }} <!--"
-CSS = (Path(geodapt.report.__file__).parent / "templates" / "style.css").read_text()
+CSS = (Path(geodapt.pages.__file__).parent / "templates" / "style.css").read_text()
 
 
 def test_hostile_names_everywhere_stay_text():
@@ -29,7 +30,7 @@ def test_hostile_names_everywhere_stay_text():
     results["examples"][0]["candidates"][0]["name"] = HOSTILE
     results |= {"device": HOSTILE, "versions": {HOSTILE: HOSTILE}}
     lines = [{**line, "stage": HOSTILE, f"validation_{HOSTILE}": 1.0} for line in log_lines()]
-    page = read_html(render(Run(results, lines, f"title: {HOSTILE}\n")))
+    page = read_html(render(RunRecord(results, lines, f"title: {HOSTILE}\n")))
     shown = " ".join(HOSTILE.split())
 
     assert page.all("h1")[0].text == page.all("title")[0].text == shown
@@ -78,7 +79,7 @@ def test_any_name_comes_back_as_it_was(names):
             }
         ]
     }
-    section = predictions.section(Run(results, [], ""))
+    section = predictions_section(RunRecord(results, [], ""))
     page = read_html(templates.get_template(section.template).render(part=section.context))
     # A parser reads NUL and carriage returns in its own way; the text is otherwise the same.
     expected = [" ".join(re.sub("[\0\r]", " ", name).split()) for name in names]
@@ -137,7 +138,7 @@ def test_numbers_on_a_heat_table_are_readable_at_every_strength():
 
 
 def test_every_colour_in_a_figure_is_one_of_the_page():
-    page = render(Run(ranking_results(), log_lines(), ""))
+    page = render(RunRecord(ranking_results(), log_lines(), ""))
     figures = "".join(str(figure) for figure in read_html(page).figures)
     names = set(re.findall(r"var\((--[\w-]+)\)", figures))
     assert names

@@ -8,24 +8,34 @@ from hypothesis import given as samples
 from hypothesis import strategies as st
 from invented_run import METHODS, SOURCES, log_lines, ranking_results
 
-from geodapt.report import comparison, contributions, curves, efficiency, predictions
-from geodapt.report.columns import COSTS, METRICS
-from geodapt.report.page import render, templates
-from geodapt.report.predictions import Candidate, rank_of_target
-from geodapt.report.rows import read_rows
-from geodapt.report.section import Run
-from geodapt.report.words import decimals, duration, listed, percent
+from geodapt.pages.columns import TRAINABLE
+from geodapt.pages.formatting import decimals, duration, listed, percent
+from geodapt.pages.rendering import templates
+from geodapt.pages.results import read_rows
+from geodapt.pages.section import RunRecord
+from geodapt.report.comparison import comparison_section, comparison_sentence
+from geodapt.report.curves import curves_section
+from geodapt.report.page import render
+from geodapt.xcross.report import PAGE
+from geodapt.xcross.report.contributions import contributions_section
+from geodapt.xcross.report.efficiency import efficiency_section
+from geodapt.xcross.report.predictions import Candidate, predictions_section, rank_of_target
 
 
 def built(section, results=None, metrics=()):
     """A section of the invented run, as HTML."""
-    made = section(Run(ranking_results() if results is None else results, list(metrics), ""))
+    made = section(RunRecord(ranking_results() if results is None else results, list(metrics), ""))
     return read_html(templates.get_template(made.template).render(part=made.context))
+
+
+def with_page(section):
+    """A section that needs the columns of the run's system."""
+    return lambda run: section(run, PAGE)
 
 
 class TestComparison:
     def test_table(self):
-        table = built(comparison.section).table
+        table = built(with_page(comparison_section)).table
         assert table[0] == [
             "Method",
             *("Hit@1 %", "Hit@3 %", "Hit@5 %", "Hit@10 %", "MRR", "NDCG@10"),
@@ -38,7 +48,7 @@ class TestComparison:
         ]
 
     def test_best_of_each_column_is_bold(self):
-        page = built(comparison.section)
+        page = built(with_page(comparison_section))
         bold = {}
         for row in page.all("tbody")[0].all("tr"):
             bold[row.all("th")[0].text] = [cell.text for cell in row.all("strong")]
@@ -52,12 +62,12 @@ class TestComparison:
         results = ranking_results()
         results["rows"][0]["mrr"] = None
         del results["rows"][1]["seconds"]
-        table = built(comparison.section, results).table
+        table = built(with_page(comparison_section), results).table
         assert table[1][5] == "–"
         assert table[2][8] == "–"
 
     def test_bars(self):
-        (figure,) = built(comparison.section).figures
+        (figure,) = built(with_page(comparison_section)).figures
         (bars,) = figure["data"]
         assert bars["x"] == [pytest.approx(100 * method[2]) for method in METHODS]
         assert figure["layout"]["yaxis"]["ticktext"][-1] == "X-Cross"
@@ -87,10 +97,10 @@ class TestComparison:
                 ]
             }
         )
-        assert comparison.verdict(rows, METRICS[0], "xcross").replace("\xa0", " ") == said
+        assert comparison_sentence(rows, PAGE.metrics[0], "xcross").replace("\xa0", " ") == said
 
     def test_sentence_compares_sizes_and_says_how_coarse_the_test_is(self):
-        assert built(comparison.section).all("p")[0].text == (
+        assert built(with_page(comparison_section)).all("p")[0].text == (
             "Highest Hit@1: LoRA trained on scikit-learn, 55.4 %; X-Cross has 52.2 %, "
             "3.3 points less. X-Cross has 157,313 trainable parameters, 23.3 % of the 676,352 of "
             "LoRA trained on scikit-learn. Of the 92 test cases, one more or less is 1.1 points."
@@ -99,7 +109,7 @@ class TestComparison:
 
 @samples(
     st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=8),
-    st.sampled_from(METRICS),
+    st.sampled_from(PAGE.metrics),
 )
 def test_best_metric_is_the_largest_as_shown(values, column):
     marked = [column.is_best(value, values) for value in values]
@@ -111,7 +121,7 @@ def test_best_metric_is_the_largest_as_shown(values, column):
 
 @samples(st.lists(st.integers(0, 10**7), min_size=1, max_size=8))
 def test_best_cost_is_the_smallest_above_zero(values):
-    marked = [COSTS[0].is_best(value, values) for value in values]
+    marked = [TRAINABLE.is_best(value, values) for value in values]
     smallest = min((value for value in values if value), default=None)
     several = len({value for value in values if value}) > 1
     assert marked == [value == smallest and several for value in values]
@@ -119,7 +129,7 @@ def test_best_cost_is_the_smallest_above_zero(values):
 
 class TestEfficiency:
     def test_curve_has_the_runs_figures(self):
-        page = built(efficiency.section)
+        page = built(efficiency_section)
         xcross, lora = page.figures[0]["data"]
         assert xcross["name"] == "X-Cross"
         assert xcross["x"] == lora["x"] == [10, 25, 50, 75, 100]
@@ -129,7 +139,7 @@ class TestEfficiency:
         assert page.table[6][:3] == ["LoRA trained on scikit-learn", "10 %", "35.9"]
 
     def test_the_sentence_says_what_the_test_cases_can_tell(self):
-        assert built(efficiency.section).all("p")[0].text == (
+        assert built(efficiency_section).all("p")[0].text == (
             "With 10 % of the target's training data, X-Cross reaches 40.2 % and LoRA trained on "
             "scikit-learn reaches 35.9 %. X-Cross is ahead of LoRA trained on scikit-learn by 4.3 "
             "points (95 % interval -9.7 to +18.4 points, which 92 test cases cannot tell from "
@@ -139,18 +149,18 @@ class TestEfficiency:
     def test_a_difference_that_the_cases_can_tell(self):
         results = ranking_results()
         results["data"]["test"] = 5000
-        text = built(efficiency.section, results).all("p")[0].text
+        text = built(efficiency_section, results).all("p")[0].text
         assert text.endswith("(95 % interval +2.4 to +6.3 points).")
 
     def test_without_the_number_of_cases_nothing_is_claimed(self):
         results = ranking_results()
         del results["data"]["test"]
-        page = built(efficiency.section, results)
+        page = built(efficiency_section, results)
         assert "ahead" not in page.all("p")[0].text
         assert "error_y" not in page.figures[0]["data"][0]
 
     def test_whiskers_are_standard_errors(self):
-        xcross, _ = built(efficiency.section).figures[0]["data"]
+        xcross, _ = built(efficiency_section).figures[0]["data"]
         assert xcross["error_y"]["array"][0] == pytest.approx(
             100 * math.sqrt(0.4022 * 0.5978 / 92), rel=1e-3
         )
@@ -158,13 +168,13 @@ class TestEfficiency:
     def test_order_of_points_does_not_matter(self):
         results = ranking_results()
         results["curve"].reverse()
-        assert built(efficiency.section, results).figures == built(efficiency.section).figures
+        assert built(efficiency_section, results).figures == built(efficiency_section).figures
 
 
 class TestContributions:
     @pytest.mark.parametrize(("index", "kind"), [(0, "direct"), (1, "interaction")])
     def test_a_cell_sums_what_a_source_gave_to_all_others(self, index, kind):
-        figure = built(contributions.section).figures[index]
+        figure = built(contributions_section).figures[index]
         exchange = ranking_results()["contributions"][kind]
         for giver in range(3):
             for layer in range(6):
@@ -176,12 +186,12 @@ class TestContributions:
         assert figure["layout"]["xaxis"]["ticktext"] == [str(layer) for layer in range(6)]
 
     def test_both_pictures_share_a_scale(self):
-        direct, interaction = (figure["data"][0] for figure in built(contributions.section).figures)
+        direct, interaction = (figure["data"][0] for figure in built(contributions_section).figures)
         assert direct["zmax"] == interaction["zmax"] == max(max(row) for row in direct["z"])
 
     def test_totals_shares_and_weights(self):
         found = ranking_results()["contributions"]
-        table = built(contributions.section).table
+        table = built(contributions_section).table
         amounts = []
         for giver in range(3):
             direct = sum(row[giver] for layer in found["direct"] for row in layer)
@@ -194,7 +204,7 @@ class TestContributions:
 
     def test_layers_show_receiver_and_giver(self):
         found = ranking_results()["contributions"]
-        heats = built(contributions.section).all("table", class_="heat")
+        heats = built(contributions_section).all("table", class_="heat")
         assert len(heats) == 12
         assert heats[4].all("caption")[0].text == "Layer 2, direct"
         cells = [[cell.text for cell in row.all("td")] for row in heats[4].all("tr")[1:]]
@@ -206,24 +216,24 @@ class TestContributions:
     def test_without_weights(self):
         results = ranking_results()
         del results["contributions"]["weights"]
-        assert built(contributions.section, results).table[0][-1] == "Share of both"
+        assert built(contributions_section, results).table[0][-1] == "Share of both"
 
     def test_nothing_given_is_drawn_without_dividing_by_zero(self):
         results = ranking_results(layers=2)
         nothing = [[[0.0] * 3] * 3] * 2
         results["contributions"] |= {"direct": nothing, "interaction": nothing}
-        page = built(contributions.section, results)
+        page = built(contributions_section, results)
         assert [row[3] for row in page.table[1:]] == ["0 %"] * 3
 
 
 class TestPredictions:
     def test_hit_and_miss(self):
-        cases = built(predictions.section).all("article")
+        cases = built(predictions_section).all("article")
         assert cases[0].all("h3")[0].text == "Case 1 hit"
         assert cases[1].all("h3")[0].text == "Case 2 miss target ranked 8 of 30"
 
     def test_candidates_by_score_and_the_target_always_in_the_open(self):
-        case = built(predictions.section).all("article")[1]
+        case = built(predictions_section).all("article")[1]
         shown, folded = case.all("ul", class_="candidates")
         ranks = [int(item.all("span", class_="rank")[0].text) for item in shown.all("li")]
         assert ranks == [1, 2, 3, 4, 5, 8]
@@ -235,14 +245,14 @@ class TestPredictions:
         assert widths[0] == "--width: 1.0"
 
     def test_history_in_order(self):
-        case = built(predictions.section).all("article")[0]
+        case = built(predictions_section).all("article")[0]
         assert [item.text for item in case.all("ol")[0].all("li")] == (
             ranking_results()["examples"][0]["history"]
         )
 
     def test_what_each_source_gave_to_this_prediction(self):
         example = ranking_results()["examples"][0]
-        heat = built(predictions.section).all("article")[0].all("table", class_="heat")[0]
+        heat = built(predictions_section).all("article")[0].all("table", class_="heat")[0]
         for giver, row in enumerate(heat.all("tr")[1:]):
             expected = [sum(receiver[giver] for receiver in layer) for layer in example["direct"]]
             assert [float(cell.text) for cell in row.all("td")] == pytest.approx(
@@ -252,7 +262,7 @@ class TestPredictions:
     def test_without_contributions(self):
         results = ranking_results()
         del results["contributions"]
-        assert not built(predictions.section, results).all("table")
+        assert not built(predictions_section, results).all("table")
 
     @samples(st.lists(st.integers(-3, 3), min_size=1, max_size=12), st.data())
     def test_rank_counts_ties_against_the_target(self, scores, data):
@@ -268,7 +278,7 @@ class TestPredictions:
 
 class TestCurves:
     def test_one_chart_a_quantity_with_all_stages_in_it(self):
-        page = built(curves.section, metrics=log_lines())
+        page = built(with_page(curves_section), metrics=log_lines())
         heads = [head.text for head in page.all("h3")]
         assert heads[0] == "loss"
         assert sorted(heads) == sorted(["loss", "learning rate", "Hit@1", "MRR"])
@@ -284,7 +294,7 @@ class TestCurves:
         lines = [
             {"stage": "a", "step": 1, "loss": 2.0, "validation_loss": 1.0, "validation_mrr": 0.5}
         ]
-        loss, mrr = built(curves.section, metrics=lines).figures
+        loss, mrr = built(with_page(curves_section), metrics=lines).figures
         assert [trace["line"]["dash"] for trace in loss["data"]] == ["solid", "dash"]
         assert [trace["line"]["dash"] for trace in mrr["data"]] == ["dash"]
 
@@ -292,7 +302,7 @@ class TestCurves:
         """Curvatures of experts: twenty curves leave the plot its room."""
         curvatures = {f"layer_0_expert_{n}_curvature": 1 + n / 10 for n in range(20)}
         lines = [{"stage": "helm", "step": step, **curvatures} for step in (1, 2)]
-        page = built(curves.section, metrics=lines)
+        page = built(with_page(curves_section), metrics=lines)
         (figure,) = page.figures
         assert len(figure["data"]) == 20
         assert not figure["layout"]["showlegend"]
@@ -306,7 +316,7 @@ class TestCurves:
             {"stage": "b", "step": 1, "note": "text only"},
             ["not a line"],
         ]
-        page = built(curves.section, metrics=lines)
+        page = built(with_page(curves_section), metrics=lines)
         (figure,) = page.figures
         assert [(trace["x"], trace["y"]) for trace in figure["data"]] == [([1, 3], [2.0, 1.0])]
 
@@ -325,7 +335,7 @@ def test_words():
 
 
 def test_a_model_of_many_layers_fits(tmp_path):
-    page = read_html(render(Run(ranking_results(layers=24), [], "")))
+    page = read_html(render(RunRecord(ranking_results(layers=24), [], "")))
     heat = page.section("What each source domain gave").figures[0]
     assert len(heat["data"][0]["z"][0]) == 24
     assert heat["layout"]["xaxis"]["ticktext"] == [str(layer) for layer in range(0, 24, 2)]

@@ -7,7 +7,7 @@ from invented_run import METHODS, classification_results, ranking_results
 
 from geodapt.errors import InputError
 from geodapt.report import print_table
-from geodapt.report.columns import METRICS
+from geodapt.systems import page_of
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_fits_80_columns_with_every_figure_whole(printed):
 
 
 def test_more_than_ten_columns_stand_in_several_tables(printed):
-    keys = [column.key for column in METRICS[:11]]
+    keys = [column.key for column in page_of("radial").metrics[:11]]
     row = {"method": "a", "label": "Radial, several roots", "seconds": 61.2}
     lines = plain(printed({"title": "Many", "rows": [row | dict.fromkeys(keys, 0.5)]})).splitlines()
     assert max(map(len, lines)) <= 80

@@ -23,7 +23,7 @@ from geodapt.data.glyphs import load_glyphs
 from geodapt.errors import InputError
 from geodapt.recipes.catalog import FOLDER
 from geodapt.recipes.execution import execute
-from geodapt.recipes.loading import load
+from geodapt.recipes.loading import load_recipe
 from geodapt.tinyclip import TinyClipSettings, cache, checkpoint, load_tinyclip
 from geodapt.tinyclip.evaluation import evaluate_tinyclip
 from geodapt.tinyclip.fitting import save_clip, train_clip
@@ -270,7 +270,7 @@ def test_the_checkpoint_is_trained_where_the_cache_has_none(small, trained, tmp_
 
 
 def test_the_packaged_recipe_is_the_default():
-    recipe = load("clip-glyphs").recipe
+    recipe = load_recipe("clip-glyphs").recipe
     default = TinyClipSettings().model_dump()
     assert recipe.model_dump(include=set(default)) == default
     shown = yaml.safe_load((FOLDER / "clip-glyphs.yaml").read_text())

@@ -44,10 +44,10 @@ def info(
     if len(loaded) > 1:
         _compare(console, loaded, layers)
     if target is not None:
+        from geodapt.adapters.report import overlap_page
         from geodapt.files import write_text
-        from geodapt.report.overlaps import page
 
-        write_text(target, page(loaded))
+        write_text(target, overlap_page(loaded))
         console.print(f"picture: {picture}")
 
 

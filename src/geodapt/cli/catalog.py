@@ -41,13 +41,13 @@ def cp(
       geodapt run my.yaml training.steps=500
     """
     from geodapt.files import write_bytes
-    from geodapt.recipes.catalog import find
+    from geodapt.recipes.catalog import find_recipe
 
     if file.is_dir():
         file = file / f"{Path(name).stem}.yaml"
     if file.exists() and not force:
         raise InputError(f"{file} exists; choose another name, or replace it with --force")
-    content = find(name).read_bytes()
+    content = find_recipe(name).read_bytes()
     try:
         write_bytes(file, content)
     except OSError as error:

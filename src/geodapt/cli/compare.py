@@ -34,7 +34,7 @@ def compare(
         compared = Compared([given(folder) for folder in folders])
         results = compared.results()
         page = compared.write_page(target)
-        print_table(results)
+        print_table(results, compared.system_page)
         for key, values in compared.settings():
             typer.echo(f"{key}: {' | '.join(values)}")
         typer.echo(f"\n{page}")

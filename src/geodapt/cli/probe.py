@@ -64,9 +64,9 @@ def probe(
     from geodapt import probe as system  # imported late: --help should be quick
     from geodapt.files import write_text
     from geodapt.paths import page_to_write
+    from geodapt.probe.report import probe_page
     from geodapt.probe.summary import as_json, measured_on, table
     from geodapt.progress import console
-    from geodapt.report.hyperbolicity import page
 
     system.require_transport()
     target = page_to_write(out)
@@ -86,7 +86,7 @@ def probe(
         console.print(f"{read.name}: {note}", highlight=False, markup=False)
     figures = system.measure(read, seed)
     judged = system.verdict(figures)
-    write_text(target, page(figures, judged))
+    write_text(target, probe_page(figures, judged))
     if json:
         typer.echo(as_json(figures, judged))
         return

@@ -54,9 +54,9 @@ def run(
       accelerate launch -m geodapt run my.yaml  (on several devices)
     """
     with quiet(debug):
-        from geodapt.recipes.running import prepare
+        from geodapt.recipes.running import prepare_recipe
 
-        loaded = prepare(recipe, overrides or [], smoke)
+        loaded = prepare_recipe(recipe, overrides or [], smoke)
         with bar("starting"):  # torch and transformers take their seconds to import
             from geodapt.recipes.execution import execute
 

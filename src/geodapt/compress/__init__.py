@@ -12,8 +12,9 @@ Importing it registers the format of such folders with transformers, whose ``fro
 pipelines then load them, too.
 """
 
-from geodapt.compress.compression import LayerReport, Report, Target, compress
-from geodapt.compress.forms import METHODS, Form
-from geodapt.compress.storage import load, save
+import lazy_loader
 
-__all__ = ["METHODS", "Form", "LayerReport", "Report", "Target", "compress", "load", "save"]
+from geodapt.registration import register_formats
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+register_formats("geodapt.compress.quantizer")

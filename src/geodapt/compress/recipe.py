@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from geodapt.compress.compression import Target
 from geodapt.compress.forms import Method
+from geodapt.compress.target import Target
 from geodapt.data.corpus.sources import TextSource
 from geodapt.errors import InputError
 from geodapt.runs import Recipe, RunFolder
@@ -65,3 +65,6 @@ class CompressRecipe(Recipe):
         from geodapt.compress.job import Job
 
         return Job(self, folder).run()
+
+
+RECIPES = (CompressRecipe,)

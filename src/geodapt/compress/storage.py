@@ -25,7 +25,7 @@ from geodapt.files import atomic_folder, read_json
 from geodapt.models import as_input_errors, model_class, pretrained
 
 FORMATS = (CompressionQuantizer, torchao_format.Quantizer)
-OURS = ("geodapt.helm",)  # register their configurations with transformers when imported
+OURS = ("geodapt.helm.registered",)  # register their configurations with transformers when imported
 
 
 def save(

@@ -8,32 +8,9 @@
 Source: "HELM: Hyperbolic Large Language Models via Mixture-of-Curvature Experts" (2025).
 """
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-)
+import lazy_loader
 
-from geodapt.helm.config import HelmConfig
-from geodapt.helm.model import (
-    HelmForCausalLM,
-    HelmForSequenceClassification,
-    HelmModel,
-    HelmPreTrainedModel,
-)
+from geodapt.registration import register_formats
 
-AutoConfig.register("helm", HelmConfig, exist_ok=True)
-AutoModel.register(HelmConfig, HelmModel, exist_ok=True)
-AutoModelForCausalLM.register(HelmConfig, HelmForCausalLM, exist_ok=True)
-AutoModelForSequenceClassification.register(
-    HelmConfig, HelmForSequenceClassification, exist_ok=True
-)
-
-__all__ = [
-    "HelmConfig",
-    "HelmForCausalLM",
-    "HelmForSequenceClassification",
-    "HelmModel",
-    "HelmPreTrainedModel",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+register_formats("geodapt.helm.registered")

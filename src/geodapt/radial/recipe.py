@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+from geodapt.radial.query import RadialQueryRecipe
 from geodapt.radial.settings import RadialSettings
 from geodapt.runs import Recipe, RunFolder
 
@@ -17,3 +18,6 @@ class RadialRecipe(RadialSettings, Recipe):
 
         found = RadialExperiment(self, folder).run()
         return {"recipe": self.recipe, "title": self.title, **found}
+
+
+RECIPES = (RadialRecipe, RadialQueryRecipe)

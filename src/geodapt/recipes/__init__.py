@@ -6,9 +6,9 @@ are the ready-made ones, which ``geodapt ls`` lists and ``geodapt cp`` copies.
 ::
 
     from geodapt.recipes.execution import execute
-    from geodapt.recipes.loading import load
+    from geodapt.recipes.loading import load_recipe
 
-    results = execute(load("demo", ["training.steps=10"]).recipe, "runs/demo")
+    results = execute(load_recipe("demo", ["training.steps=10"]).recipe, "runs/demo")
 
 Nothing is imported here, so that listing recipes does not wait for torch.
 """

@@ -1,6 +1,5 @@
-"""Which systems and which ready-made recipes there are."""
+"""Which ready-made recipes there are."""
 
-import importlib
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -9,22 +8,11 @@ from geodapt.errors import InputError
 from geodapt.paths import given
 from geodapt.recipes.document import Document
 
-SYSTEMS = {
-    "clip": "geodapt.tinyclip.recipe:ClipRecipe",
-    "xcross": "geodapt.xcross.recipe:XCrossRecipe",
-    "radial": "geodapt.radial.recipe:RadialRecipe",
-    "radial-query": "geodapt.radial.query:RadialQueryRecipe",
-    "compress": "geodapt.compress.recipe:CompressRecipe",
-    "helm": "geodapt.recipes.helm:HelmRecipe",
-    "helm-eval": "geodapt.recipes.helm:HelmEvalRecipe",
-}
-"""System name -> ``module:class`` of its recipe, imported only when it is run."""
-
 FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
-class Entry:
+class PackagedRecipe:
     """A ready-made recipe, as ``geodapt ls`` shows it."""
 
     name: str
@@ -34,18 +22,18 @@ class Entry:
     needs: str
 
 
-def packaged() -> dict[str, Entry]:
+def packaged() -> dict[str, PackagedRecipe]:
     """The ready-made recipes by name, in alphabetical order."""
     entries = {}
     for path in sorted(FOLDER.glob("*.yaml")):
         values = Document.read(path, path.name).values
-        entries[path.stem] = Entry(
+        entries[path.stem] = PackagedRecipe(
             path.stem, path, *(str(values.get(key, "")) for key in ("recipe", "title", "needs"))
         )
     return entries
 
 
-def find(name: str) -> Path:
+def find_recipe(name: str) -> Path:
     """The file behind a ready-made recipe's name or a path.
 
     Raises :class:`InputError` that tells the nearest name when there is neither.
@@ -61,17 +49,11 @@ def find(name: str) -> Path:
             f"recipe file '{name}' does not exist; copy a ready-made one with: geodapt cp NAME FILE"
         )
     raise InputError(
-        f"there is no recipe '{name}'{nearest(name, entries)} ('geodapt ls' lists them all)"
+        f"there is no recipe '{name}'{suggestion(name, entries)} ('geodapt ls' lists them all)"
     )
 
 
-def system_class(system: str):
-    """The :class:`~geodapt.runs.Recipe` class of a system in :data:`SYSTEMS`."""
-    module, _, attribute = SYSTEMS[system].partition(":")
-    return getattr(importlib.import_module(module), attribute)
-
-
-def nearest(name: str, valid) -> str:
+def suggestion(name: str, valid) -> str:
     """``; did you mean 'x'?`` for the closest valid name, or nothing when none is close."""
     close = get_close_matches(name, [str(item) for item in valid], n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""

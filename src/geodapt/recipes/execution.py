@@ -6,7 +6,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import geodapt.helm  # noqa: F401 - registers its model type, which any recipe may name
+import geodapt.compress.quantizer
+import geodapt.helm.registered  # noqa: F401 - model formats which any recipe may name
 from geodapt import __version__
 from geodapt.errors import InputError
 from geodapt.files import sweep, write_text

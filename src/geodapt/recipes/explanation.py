@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from geodapt.recipes.catalog import nearest
+from geodapt.recipes.catalog import suggestion
 from geodapt.recipes.document import Document, Keys
 
 _EXPECTED = "Input should be "
@@ -26,7 +26,7 @@ class _Location:
         return ".".join(map(str, self.keys))
 
 
-def explain(error: ValidationError, model: type[BaseModel], document: Document) -> str:
+def explain_errors(error: ValidationError, model: type[BaseModel], document: Document) -> str:
     """One line for each thing that is wrong, each with its place and what to write instead."""
     # The members of a union each complain about the same value: say it once.
     problems: dict[Keys, tuple[_Location, list[ErrorDetails]]] = {}
@@ -74,7 +74,7 @@ def _message(
         return place, f"{location}: {said[0].lower()}{said[1:]}"
     expected = " or ".join(dict.fromkeys(_expected(each) for each in found))
     words = [word for each in found for word in _literals(each)]
-    close = nearest(given, words) if isinstance(given, str) else ""
+    close = suggestion(given, words) if isinstance(given, str) else ""
     return place, f"{location}: expected {expected}, got {_show(given)}{close}"
 
 
@@ -105,7 +105,7 @@ def _list(names: list[str]) -> str:
 
 
 def _suggest(name: str | int, valid: list[str]) -> str:
-    return nearest(str(name), valid) or f"; expected one of {_list(valid)}"
+    return suggestion(str(name), valid) or f"; expected one of {_list(valid)}"
 
 
 def _describe(location: _Location) -> str:

@@ -7,10 +7,11 @@ from typing import get_args
 from pydantic import ValidationError
 
 from geodapt.errors import InputError
-from geodapt.recipes.catalog import FOLDER, SYSTEMS, find, nearest, system_class
+from geodapt.recipes.catalog import FOLDER, find_recipe, suggestion
 from geodapt.recipes.document import Document
-from geodapt.recipes.explanation import explain
+from geodapt.recipes.explanation import explain_errors
 from geodapt.runs import Recipe
+from geodapt.systems import SYSTEMS, recipe_class
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,12 @@ class Loaded:
     recipe: Recipe
 
 
-def load(name: str, overrides: Iterable[str] = ()) -> Loaded:
+def load_recipe(name: str, overrides: Iterable[str] = ()) -> Loaded:
     """Read a ready-made recipe or a file, apply ``key=value`` overrides, validate.
 
     Raises :class:`InputError` that points at the file, the line and the key, or at the override.
     """
-    path = find(name)
+    path = find_recipe(name)
     document = Document.read(path, path.name if path.parent == FOLDER else str(path))
     for assignment in overrides:
         document.override(assignment)
@@ -59,7 +60,7 @@ def validate(document: Document, model: type[Recipe]) -> Recipe:
     try:
         return model.model_validate(document.values)
     except ValidationError as error:
-        raise InputError(explain(error, model, document)) from None
+        raise InputError(explain_errors(error, model, document)) from None
 
 
 def _model(document: Document) -> type[Recipe]:
@@ -73,6 +74,6 @@ def _model(document: Document) -> type[Recipe]:
     if system not in list(SYSTEMS):  # a list is compared, not hashed
         raise InputError(
             f"{document.where(('recipe',))}: unknown system {system!r}"
-            f"{nearest(str(system), SYSTEMS) or '; there are: ' + ', '.join(SYSTEMS)}"
+            f"{suggestion(str(system), SYSTEMS) or '; there are: ' + ', '.join(SYSTEMS)}"
         )
-    return system_class(system)
+    return recipe_class(system)

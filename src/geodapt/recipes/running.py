@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodapt.paths import child, given
-from geodapt.recipes.loading import Loaded, load
+from geodapt.recipes.loading import Loaded, load_recipe
 
 if TYPE_CHECKING:
     import pandas
@@ -58,7 +58,7 @@ def run(
 
     Raises :class:`InputError` for what the command line refuses.
     """
-    loaded = prepare(recipe, overrides, smoke)
+    loaded = prepare_recipe(recipe, overrides, smoke)
     folder = given(Path(out)) if out is not None else child(Path("runs"), loaded.name)
     from geodapt.recipes.execution import execute
     from geodapt.report import write_report
@@ -67,9 +67,9 @@ def run(
     return Run(folder, results, write_report(folder))
 
 
-def prepare(recipe: str, overrides: "tuple[str, ...] | list[str]", smoke: bool) -> Loaded:
+def prepare_recipe(recipe: str, overrides: "tuple[str, ...] | list[str]", smoke: bool) -> Loaded:
     """A validated recipe; with ``smoke`` at the smallest size that still runs all of it."""
-    loaded = load(recipe, overrides)
+    loaded = load_recipe(recipe, overrides)
     if not smoke:
         return loaded
     small = loaded.recipe.small()

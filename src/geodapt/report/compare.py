@@ -6,9 +6,12 @@ from typing import Any
 
 from geodapt.errors import InputError
 from geodapt.files import write_text
-from geodapt.report import comparison, curves
-from geodapt.report.page import read_run, render_sections
-from geodapt.report.section import Run, Section
+from geodapt.pages.rendering import render_sections
+from geodapt.pages.section import RunRecord, Section, SystemPage
+from geodapt.report.comparison import comparison_section
+from geodapt.report.curves import curves_section
+from geodapt.report.page import read_run
+from geodapt.systems import page_of
 
 HIDDEN = {"title", "needs"}
 """Lines of a recipe that do not change what a run does."""
@@ -23,9 +26,14 @@ class Compared:
     def __init__(self, folders: Sequence[Path]) -> None:
         if len(folders) < 2:
             raise InputError("give two finished runs' folders or more, such as runs/a runs/b")
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, RunRecord] = {}
         for name, folder in zip(short_names(folders), folders, strict=True):
             self.runs[name] = read_run(folder)
+
+    @property
+    def system_page(self) -> SystemPage:
+        """The columns of all runs' systems."""
+        return page_of(*(run.results.get("recipe") for run in self.runs.values()))
 
     def results(self) -> dict[str, Any]:
         """All rows of all runs as one ``results.json``, each row named by its run and method."""
@@ -60,13 +68,17 @@ class Compared:
 
     def page(self) -> str:
         """The comparison as one HTML file."""
-        merged = Run(self.results(), self.metrics(), "")
+        merged = RunRecord(self.results(), self.metrics(), "")
         differing = Section(
             "Settings that differ",
-            "settings.html",
+            "geodapt.report/settings.html",
             {"runs": list(self.runs), "rows": self.settings()},
         )
-        built = [comparison.section(merged), differing, curves.section(merged)]
+        built = [
+            comparison_section(merged, self.system_page),
+            differing,
+            curves_section(merged, self.system_page),
+        ]
         sections = [section for section in built if section is not None]
         lede = ", ".join(f"{name}: {run.results.get('title')}" for name, run in self.runs.items())
         return render_sections(merged.results["title"], lede, sections)

@@ -4,20 +4,23 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from geodapt.report.columns import PROPORTIONS, TRAINABLE, Column, standard_error
-from geodapt.report.figures import ACCENT, INK, QUIET, style, wrapped
-from geodapt.report.rows import Row, columns_of, read_rows
-from geodapt.report.section import Run, Section
-from geodapt.report.words import listed, percent
-
-JUDGED = {"perplexity"}
-"""Costs that methods are judged by where there is no metric."""
+from geodapt.pages.columns import MEMORY, PERPLEXITY, SECONDS, TRAINABLE, Column, standard_error
+from geodapt.pages.formatting import listed, percent
+from geodapt.pages.plotly_style import ACCENT, INK, QUIET, style, wrapped
+from geodapt.pages.results import MethodRow, columns_of, read_rows
+from geodapt.pages.section import RunRecord, Section, SystemPage
 
 
-def section(run: Run) -> Section | None:
+def table_columns(rows: list[MethodRow], page: SystemPage) -> tuple[list[Column], list[Column]]:
+    """The metrics and the costs that some of the rows have, in the order of reading."""
+    costs = [TRAINABLE, *page.costs, SECONDS, MEMORY]
+    return columns_of(rows, page.metrics), columns_of(rows, costs)
+
+
+def comparison_section(run: RunRecord, page: SystemPage) -> Section | None:
     """The comparison, where the run has rows with at least one known figure."""
     rows = read_rows(run.results)
-    metrics, costs = columns_of(rows)
+    metrics, costs = table_columns(rows, page)
     if not (metrics or costs):
         return None
     system = run.results.get("recipe", "")
@@ -26,21 +29,23 @@ def section(run: Run) -> Section | None:
         "costs": costs,
         "rows": [_cells(row, rows, [*metrics, *costs], row.method == system) for row in rows],
     }
-    judged = [*metrics, *(cost for cost in costs if cost.key in JUDGED)]
+    judged = [*metrics, *(cost for cost in costs if cost == PERPLEXITY)]
     if judged:
         tested = (run.results.get("data") or {}).get("test")
         first = judged[0]
         context |= {
-            "sentence": run.results.get("comparison") or verdict(rows, first, system),
+            "sentence": run.results.get("comparison") or comparison_sentence(rows, first, system),
             "resolution": _resolution(first, tested),
             "metric": first.label,
             "figure": _bars(rows, first, system, tested),
-            "whiskers": bool(tested) and first.key in PROPORTIONS,
+            "whiskers": bool(tested) and first.proportion,
         }
-    return Section("Comparison", "comparison.html", context)
+    return Section("Comparison", "geodapt.report/comparison.html", context)
 
 
-def _cells(row: Row, rows: list[Row], columns: list[Column], system: bool) -> dict[str, Any]:
+def _cells(
+    row: MethodRow, rows: list[MethodRow], columns: list[Column], system: bool
+) -> dict[str, Any]:
     cells = []
     for column in columns:
         value = row.figure(column)
@@ -53,7 +58,7 @@ def _cells(row: Row, rows: list[Row], columns: list[Column], system: bool) -> di
     return {"name": row.name, "system": system, "cells": cells}
 
 
-def verdict(rows: list[Row], metric: Column, system: str) -> str:
+def comparison_sentence(rows: list[MethodRow], metric: Column, system: str) -> str:
     """Which method is best by a metric, and how the run's own system stands to it, in words."""
     scored = [(value, row) for row in rows if (value := row.figure(metric)) is not None]
     scored.sort(key=lambda pair: pair[0] if metric.cost else -pair[0])
@@ -85,17 +90,17 @@ def verdict(rows: list[Row], metric: Column, system: str) -> str:
 
 def _resolution(metric: Column, tested: int | None) -> str:
     """How coarse the metric is: what one test case more or less makes."""
-    if not tested or metric.key not in PROPORTIONS:
+    if not tested or not metric.proportion:
         return ""
     return f"Of the {tested:,} test cases, one more or less is {100 / tested:.2g} points."
 
 
-def _bars(rows: list[Row], metric: Column, system: str, tested: int | None) -> dict[str, Any]:
+def _bars(rows: list[MethodRow], metric: Column, system: str, tested: int | None) -> dict[str, Any]:
     scored = [(value, row) for row in rows if (value := row.figure(metric)) is not None]
     scale = 100 if metric.unit == "%" else 1
     values = [value for value, _ in scored]
     errors = None
-    if tested and metric.key in PROPORTIONS:
+    if tested and metric.proportion:
         errors = [scale * standard_error(value, tested) for value in values]
     figure = go.Figure(
         go.Bar(

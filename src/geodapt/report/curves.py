@@ -7,9 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from geodapt.report.columns import METRICS
-from geodapt.report.figures import LINES, plain, style
-from geodapt.report.section import Run, Section
+from geodapt.pages.plotly_style import LINES, plain, style
+from geodapt.pages.section import RunRecord, Section, SystemPage
 
 Lines = Sequence[Mapping[str, Any]]
 """Log lines of one stage, in order of their steps."""
@@ -17,14 +16,14 @@ Lines = Sequence[Mapping[str, Any]]
 VALIDATION = "validation_"
 ALIKE = ("curvature",)
 """Ends of keys that share a chart, for they are one quantity of several parts of a model."""
-LABELS = {column.key: column.label for column in METRICS}
 MANY = 12
 """Curves have markers up to so many points."""
 
 
-def section(run: Run) -> Section | None:
+def curves_section(run: RunRecord, page: SystemPage) -> Section | None:
     """The training curves, where the run logged any."""
-    return charts(stages_of(run.metrics))
+    labels = {column.key: column.label for column in page.metrics}
+    return charts(stages_of(run.metrics), labels)
 
 
 def stages_of(metrics: Sequence[Any]) -> dict[str, list[dict[str, Any]]]:
@@ -36,7 +35,7 @@ def stages_of(metrics: Sequence[Any]) -> dict[str, list[dict[str, Any]]]:
     return {name: sorted(lines, key=lambda line: line["step"]) for name, lines in stages.items()}
 
 
-def charts(stages: Mapping[str, Lines]) -> Section | None:
+def charts(stages: Mapping[str, Lines], labels: Mapping[str, str]) -> Section | None:
     """A chart for each quantity that some stage logged; None where there is none."""
     quantities = quantities_of(stages)
     if not quantities:
@@ -45,7 +44,7 @@ def charts(stages: Mapping[str, Lines]) -> Section | None:
     colours = {name: LINES[number % len(LINES)] for number, name in enumerate(drawn)}
     return Section(
         "Training",
-        "curves.html",
+        "geodapt.report/curves.html",
         {
             "stages": [{"name": name, "colour": colours[name]} for name in drawn],
             "validated": any(
@@ -55,7 +54,10 @@ def charts(stages: Mapping[str, Lines]) -> Section | None:
                 for key in keys
             ),
             "charts": [
-                {"title": label(quantity), "figure": _figure(quantity, curves, stages, colours)}
+                {
+                    "title": label(quantity, labels),
+                    "figure": _figure(quantity, curves, stages, colours, labels),
+                }
                 for quantity, curves in quantities.items()
             ],
         },
@@ -78,9 +80,9 @@ def quantities_of(stages: Mapping[str, Lines]) -> dict[str, dict[str, list[str]]
     return dict(sorted(found.items(), key=lambda item: item[0] != "loss"))
 
 
-def label(key: str) -> str:
+def label(key: str, labels: Mapping[str, str]) -> str:
     """``hit_at_1`` as people read it: ``Hit@1``."""
-    return LABELS.get(key, key.replace("_", " "))
+    return labels.get(key, key.replace("_", " "))
 
 
 def series(lines: Lines, key: str) -> tuple[list[float], list[float]]:
@@ -98,6 +100,7 @@ def _figure(
     curves: Mapping[str, Sequence[str]],
     stages: Mapping[str, Lines],
     colours: Mapping[str, str],
+    labels: Mapping[str, str],
 ) -> dict[str, Any]:
     traces, judged = [], quantity in ("loss", "perplexity", *ALIKE)
     for name, keys in curves.items():
@@ -105,7 +108,7 @@ def _figure(
             steps, values = series(stages[name], key)
             validation = key.startswith(VALIDATION)
             judged |= validation
-            said = name if key == quantity else f"{name}, {label(key)}"
+            said = name if key == quantity else f"{name}, {label(key, labels)}"
             traces.append(
                 go.Scatter(
                     x=steps,

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from geodapt.report.section import Run, Section
-from geodapt.report.words import duration, listed
+from geodapt.pages.formatting import duration, listed
+from geodapt.pages.section import RunRecord, Section
 
 DATA = {
     "train": "training",
@@ -14,7 +14,7 @@ DATA = {
 }
 
 
-def section(run: Run) -> Section | None:
+def details_section(run: RunRecord) -> Section | None:
     """The run's settings, machine and versions, as far as they are known."""
     facts = list(_facts(run.results))
     if run.finished:
@@ -26,7 +26,7 @@ def section(run: Run) -> Section | None:
         return None
     return Section(
         "Run details",
-        "details.html",
+        "geodapt.report/details.html",
         {"facts": facts, "versions": versions, "config": run.config},
     )
 

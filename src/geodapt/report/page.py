@@ -1,54 +1,19 @@
 """The page: a run's sections in one HTML file that opens without a network."""
 
-import gzip
-from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
-
 from geodapt.errors import InputError
 from geodapt.files import write_text
-from geodapt.report import (
-    chains,
-    comparison,
-    compression,
-    contributions,
-    curves,
-    details,
-    efficiency,
-    polar,
-    predictions,
-)
-from geodapt.report.section import Run, Section
-from geodapt.report.words import listed
+from geodapt.pages.formatting import listed
+from geodapt.pages.rendering import render_sections
+from geodapt.pages.section import RunRecord
+from geodapt.report.comparison import comparison_section
+from geodapt.report.curves import curves_section
+from geodapt.report.details import details_section
 from geodapt.runs import RunFolder
-
-SECTIONS: tuple[Callable[[Run], Section | None], ...] = (
-    chains.section,
-    comparison.section,
-    polar.section,
-    efficiency.section,
-    contributions.section,
-    predictions.section,
-    compression.layers,
-    compression.errors,
-    curves.section,
-    details.section,
-)
-"""In the order of the page. A section gives None when the run has nothing for it."""
-
-templates = Environment(
-    loader=PackageLoader("geodapt.report"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+from geodapt.systems import page_of
 
 
 def write_report(run: Path) -> Path:
@@ -64,7 +29,7 @@ def write_report(run: Path) -> Path:
     return path
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> RunRecord:
     """Read what a run's folder holds."""
     if not path.is_dir():
         raise InputError(
@@ -76,7 +41,7 @@ def read_run(path: Path) -> Run:
         raise InputError(f"{path / 'results.json'} holds no JSON object; run the recipe again")
     config = path / "config.yaml"
     written = datetime.fromtimestamp((path / "results.json").stat().st_mtime)
-    return Run(
+    return RunRecord(
         results=results,
         metrics=folder.metrics(),
         config=config.read_text(encoding="utf-8") if config.is_file() else "",
@@ -84,33 +49,18 @@ def read_run(path: Path) -> Run:
     )
 
 
-def render(run: Run) -> str:
+def render(run: RunRecord) -> str:
     """The whole page as HTML."""
-    sections = [section for build in SECTIONS if (section := build(run)) is not None]
+    page = page_of(run.results.get("recipe"))
+    built = [
+        comparison_section(run, page),
+        *(section(run) for section in page.sections),
+        curves_section(run, page),
+        details_section(run),
+    ]
+    sections = [section for section in built if section is not None]
     title = run.results.get("title") or run.results.get("recipe") or "geodapt run"
     return render_sections(str(title), lede(run.results), sections)
-
-
-def render_sections(title: str, lede: str, sections: Sequence[Section]) -> str:
-    """A page of sections as HTML; the library that draws is in it where there is a figure."""
-    page = templates.get_template("page.html")
-    drawn = any(has_figure(section.context) for section in sections)
-    return page.render(
-        title=title, lede=lede, sections=sections, library=packed_plotly() if drawn else ""
-    )
-
-
-def has_figure(context: Any) -> bool:
-    """Whether a section's context holds a figure of :func:`geodapt.report.figures.style`."""
-    if isinstance(context, Mapping):
-        return {"data", "layout"} <= context.keys() or any(map(has_figure, context.values()))
-    return isinstance(context, list) and any(map(has_figure, context))
-
-
-@cache
-def packed_plotly() -> str:
-    """plotly.js by gzip, in base 64: 1.9 MB of a page where the plain library takes 4.8."""
-    return b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
 
 
 def lede(results: dict[str, Any]) -> str:

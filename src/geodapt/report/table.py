@@ -9,26 +9,31 @@ from rich.table import Table
 from rich.text import Text
 
 from geodapt.console import Console
-from geodapt.report.chains import Retrieved, read_chains
-from geodapt.report.columns import Column
-from geodapt.report.rows import Row, columns_of, read_rows
+from geodapt.pages.columns import Column
+from geodapt.pages.results import MethodRow, read_rows
+from geodapt.pages.section import SystemPage
+from geodapt.report.comparison import table_columns
+from geodapt.systems import page_of
 
 COLUMNS = 10
 """The most columns of figures that fit beside each other."""
 
 
-def print_table(results: dict[str, Any]) -> None:
-    """Print the methods of a ``results.json`` side by side on standard output, or its chains.
+def print_table(results: dict[str, Any], page: SystemPage | None = None) -> None:
+    """Print the methods of a ``results.json`` side by side on standard output.
 
-    The best value of each column is bold (of the costs the smallest above zero). Ten columns fit
-    into 80 characters, where only the methods' names wrap; more than ten stand in several tables.
+    The tables of the run's own system, such as retrieved chains, come first. The best value of each
+    column is bold (of the costs the smallest above zero). Ten columns fit into 80 characters, where
+    only the methods' names wrap; more than ten stand in several tables. ``page`` gives the columns;
+    by default those of the run's own recipe.
     """
-    for retrieved in read_chains(results):
-        _print_chain(retrieved)
+    page = page or page_of(results.get("recipe"))
+    for table in page.tables(results) if page.tables else ():
+        Console().print(table)
     rows = read_rows(results)
     if not rows:
         return
-    metrics, costs = columns_of(rows)
+    metrics, costs = table_columns(rows, page)
     columns = [*metrics, *costs]
     tables = max(1, math.ceil(len(columns) / COLUMNS))
     ends = [number * len(columns) // tables for number in range(tables + 1)]
@@ -40,7 +45,7 @@ def print_table(results: dict[str, Any]) -> None:
         Console().print(_table(rows, columns[start:end]))
 
 
-def _table(rows: list[Row], columns: list[Column]) -> Table:
+def _table(rows: list[MethodRow], columns: list[Column]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     table.add_column("Method", overflow="fold")
     for column in columns:
@@ -56,19 +61,3 @@ def _table(rows: list[Row], columns: list[Column]) -> Table:
             )
         table.add_row(*cells)
     return table
-
-
-def _print_chain(retrieved: Retrieved) -> None:
-    """One query and its concepts, each with its distance from the root."""
-    table = Table(
-        title=Text(retrieved.query),
-        title_justify="left",
-        box=None,
-        show_header=False,
-        padding=(0, 2),
-    )
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(overflow="fold")
-    for step in retrieved.steps:
-        table.add_row(f"{step.radius:.3f}", Text(step.text))
-    Console().print(table)

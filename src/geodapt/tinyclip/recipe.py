@@ -52,3 +52,6 @@ class ClipRecipe(TinyClipSettings, Recipe):
         model, processor = train_clip(settings, glyphs, work, **folder.watch("training"))
         save_clip(model, processor, folder / "model")
         return {"trainable_parameters": trainable_parameters(model)}
+
+
+RECIPES = (ClipRecipe,)

@@ -107,3 +107,6 @@ class XCrossRecipe(Recipe):
         for name in self.curve.methods if self.curve else []:
             curve += [{**row, "fraction": 1.0} for row in rows if row["method"] == name]
         return comparison.results(rows, curve)
+
+
+RECIPES = (XCrossRecipe,)

@@ -1,8 +1,4 @@
-"""The `helm` and `helm-eval` recipes.
-
-Here and not in :mod:`geodapt.helm`, whose import registers its models and so takes the seconds
-that transformers takes: a recipe is checked before.
-"""
+"""The `helm` and `helm-eval` recipes."""
 
 from typing import Any, Literal
 
@@ -35,3 +31,6 @@ class HelmEvalRecipe(EvaluationSettings, Recipe):
 
         rows = evaluation.evaluate(self, self.seed, folder)
         return {"recipe": self.recipe, "title": self.title, "model": self.model, "rows": rows}
+
+
+RECIPES = (HelmRecipe, HelmEvalRecipe)

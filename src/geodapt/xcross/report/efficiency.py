@@ -6,23 +6,24 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from geodapt.report.columns import PROPORTIONS, Column, standard_error
-from geodapt.report.figures import LINES, plain, style
-from geodapt.report.rows import Figures, columns_of, parse, read_rows
-from geodapt.report.section import Run, Section
-from geodapt.report.words import listed, percent
+from geodapt.pages.columns import Column, standard_error
+from geodapt.pages.formatting import listed, percent
+from geodapt.pages.plotly_style import LINES, plain, style
+from geodapt.pages.results import Measured, columns_of, parse_part, read_rows
+from geodapt.pages.section import RunRecord, Section
+from geodapt.xcross.report.columns import METRICS
 
 
-class Point(Figures):
+class CurvePoint(Measured):
     """A method trained on a part of the target's training set."""
 
     fraction: float
 
 
-def section(run: Run) -> Section | None:
+def efficiency_section(run: RunRecord) -> Section | None:
     """The data-efficiency curve, where the run measured one."""
-    points: list[Point] = parse(list[Point], run.results, "curve") or []
-    metrics, _ = columns_of(points)
+    points: list[CurvePoint] = parse_part(list[CurvePoint], run.results, "curve") or []
+    metrics = columns_of(points, METRICS)
     if not metrics:
         return None
     system = run.results.get("recipe", "")
@@ -34,12 +35,12 @@ def section(run: Run) -> Section | None:
     tested = (run.results.get("data") or {}).get("test")
     return Section(
         "Data efficiency",
-        "efficiency.html",
+        "geodapt.xcross/efficiency.html",
         {
             "metric": metrics[0].label,
             "sentence": reading(curves, names, metrics[0], system, tested),
             "figure": _lines(curves, names, metrics[0], tested),
-            "whiskers": bool(tested) and metrics[0].key in PROPORTIONS,
+            "whiskers": bool(tested) and metrics[0].proportion,
             "metrics": metrics,
             "methods": [
                 {
@@ -59,13 +60,13 @@ def section(run: Run) -> Section | None:
     )
 
 
-def _shown(column: Column, point: Point) -> str:
+def _shown(column: Column, point: CurvePoint) -> str:
     value = point.figure(column)
     return "–" if value is None else column.show(value)
 
 
 def curves_of(
-    points: list[Point], metric: Column, system: str
+    points: list[CurvePoint], metric: Column, system: str
 ) -> dict[str, list[tuple[float, float]]]:
     """(fraction, value) of every method, fractions ascending, the run's own system first."""
     curves: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -90,7 +91,7 @@ def reading(
     at = {method: dict(curve)[least] for method, curve in curves.items()}
     values = [f"{names[method]} reaches {metric.text(value)}" for method, value in at.items()]
     said = f"With {percent(least)} of the target's training data, {listed(values)}."
-    if tested and metric.key in PROPORTIONS and system in at:
+    if tested and metric.proportion and system in at:
         for method, value in at.items():
             if method != system:
                 said += " " + _told(names[system], names[method], at[system] - value, metric)
@@ -122,7 +123,7 @@ def _lines(
     tested: int | None,
 ) -> dict[str, Any]:
     def errors(values: list[float]) -> dict[str, Any] | None:
-        if not tested or metric.key not in PROPORTIONS:
+        if not tested or not metric.proportion:
             return None
         array = [scale * standard_error(value, tested) for value in values]
         return {"array": array, "thickness": 1, "width": 4}

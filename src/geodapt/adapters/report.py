@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 
 from geodapt.adapters import Adapter, overlaps
 from geodapt.adapters.overlap import Overlap, spectrum
-from geodapt.report.figures import ACCENT, HEAT, INK, LINES, SURFACE, plain, style, wrapped
-from geodapt.report.page import render_sections
-from geodapt.report.section import Section
+from geodapt.pages.plotly_style import ACCENT, HEAT, INK, LINES, SURFACE, plain, style, wrapped
+from geodapt.pages.rendering import render_sections
+from geodapt.pages.section import Section
 
 OPPOSED = [[0.0, LINES[1]], [0.5, SURFACE], [1.0, ACCENT]]
 TICKS = 8
@@ -19,16 +19,18 @@ TICKS = 8
 Pairs = Mapping[tuple[str, str], Mapping[str, Overlap]]
 
 
-def page(adapters: Mapping[str, Adapter]) -> str:
+def overlap_page(adapters: Mapping[str, Adapter]) -> str:
     """One self-contained page: which pairs share row spaces, which agree or oppose, and where."""
     pairs = {
         (one, two): overlaps(adapters[one], adapters[two]) for one, two in combinations(adapters, 2)
     }
-    sections = [Section("Spectrum", "overlaps.html", _spectra(adapters))]
+    sections = [Section("Spectrum", "geodapt.pages/figures.html", _spectra(adapters))]
     if pairs:
         sections = [
-            Section("Pairs of adapters", "overlaps.html", _matrices(list(adapters), pairs)),
-            Section("Layer by layer", "overlaps.html", _by_layer(pairs)),
+            Section(
+                "Pairs of adapters", "geodapt.pages/figures.html", _matrices(list(adapters), pairs)
+            ),
+            Section("Layer by layer", "geodapt.pages/figures.html", _by_layer(pairs)),
             *sections,
         ]
     names = ", ".join(adapters)

@@ -7,9 +7,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 from pydantic import BaseModel
 
-from geodapt.report.figures import ACCENT, LINES, QUIET, SURFACE, plain, style
-from geodapt.report.rows import parse
-from geodapt.report.section import Run, Section
+from geodapt.pages.columns import HIT_AT_1, MRR, PERPLEXITY, Column, as_amount, as_score
+from geodapt.pages.plotly_style import ACCENT, LINES, QUIET, SURFACE, plain, style
+from geodapt.pages.results import parse_part
+from geodapt.pages.section import RunRecord, Section, SystemPage
 
 LEFT = "Embeddings, norms, biases and the output embedding stay as they were."
 NAMES = {"svd": "SVD", "int": "Integers", "lowrank_plus_int": "Integers and low rank"}
@@ -53,14 +54,14 @@ class Analysis(BaseModel):
     layers: list[Analysed]
 
 
-def layers(run: Run) -> Section | None:
+def layers_section(run: RunRecord) -> Section | None:
     """Size and error of every layer, where the run compressed a model."""
-    found: Compression | None = parse(Compression, run.results, "compression")
+    found: Compression | None = parse_part(Compression, run.results, "compression")
     if found is None:
         return None
     return Section(
         "Layers",
-        "compressed_layers.html",
+        "geodapt.compress/compressed_layers.html",
         {
             "sentence": (
                 f"{len(found.layers)} linear layers with {found.weights:,} weights took "
@@ -85,9 +86,9 @@ def layers(run: Run) -> Section | None:
     )
 
 
-def errors(run: Run) -> Section | None:
+def errors_section(run: RunRecord) -> Section | None:
     """The errors of SVD and of integers side by side, where the run analysed them."""
-    found: Analysis | None = parse(Analysis, run.results, "analysis")
+    found: Analysis | None = parse_part(Analysis, run.results, "analysis")
     if found is None:
         return None
     pictured = [
@@ -97,7 +98,7 @@ def errors(run: Run) -> Section | None:
     ]
     return Section(
         "SVD or integers: what the errors look like",
-        "errors.html",
+        "geodapt.compress/errors.html",
         {
             "size": f"{found.bits_per_weight:.2f}",
             "verdict": found.verdict,
@@ -226,3 +227,18 @@ def _curves(layer: Analysed) -> dict[str, Any]:
         margin={"l": 8, "r": 8, "t": 60, "b": 8},
         legend={"orientation": "h", "x": 0, "y": 1.12, "yanchor": "bottom"},
     )
+
+
+PAGE = SystemPage(
+    metrics=(
+        HIT_AT_1,
+        MRR,
+        Column("cosine_agreement", "Agreement of cosines", as_score, short="Agree-\nment"),
+    ),
+    costs=(
+        PERPLEXITY,
+        Column("size_mb", "Size", as_amount, "MB", cost=True),
+        Column("forward_ms", "Forward", as_amount, "ms", cost=True),
+    ),
+    sections=(layers_section, errors_section),
+)

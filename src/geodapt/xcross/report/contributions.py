@@ -7,10 +7,10 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from pydantic import BaseModel, model_validator
 
-from geodapt.report.figures import HEAT, INK, plain, style, wrapped
-from geodapt.report.rows import parse
-from geodapt.report.section import Run, Section
-from geodapt.report.words import decimals
+from geodapt.pages.formatting import decimals
+from geodapt.pages.plotly_style import HEAT, INK, plain, style, wrapped
+from geodapt.pages.results import parse_part
+from geodapt.pages.section import RunRecord, Section
 
 Exchange = list[list[list[float]]]
 """Layers x receiving stream x giving stream."""
@@ -51,9 +51,9 @@ def given(exchange: Float[np.ndarray, "L n n"]) -> Float[np.ndarray, "n L"]:
     return exchange.sum(axis=1).T
 
 
-def section(run: Run) -> Section | None:
+def contributions_section(run: RunRecord) -> Section | None:
     """The contributions, where the run explains itself."""
-    found: Contributions | None = parse(Contributions, run.results, "contributions")
+    found: Contributions | None = parse_part(Contributions, run.results, "contributions")
     if found is None:
         return None
     exchange = {kind: np.asarray(getattr(found, kind), dtype=float) for kind in KINDS}
@@ -62,7 +62,7 @@ def section(run: Run) -> Section | None:
     single = max(float(values.max(initial=0)) for values in exchange.values())
     return Section(
         "What each source domain gave",
-        "contributions.html",
+        "geodapt.xcross/contributions.html",
         {
             "streams": found.streams,
             "sources": _sources(found, by_source),

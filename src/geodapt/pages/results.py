@@ -1,16 +1,17 @@
-"""The rows of ``results.json``: one method each, with the figures that its task has."""
+"""The parts of ``results.json``: rows of one method each, with the figures that its task has."""
 
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from geodapt.errors import InputError
-from geodapt.report.columns import COSTS, METRICS, Column, present
+from geodapt.pages.columns import Column
 
 T = TypeVar("T")
 
 
-class Figures(BaseModel):
+class Measured(BaseModel):
     """Something measured; which metrics there are depends on the task."""
 
     model_config = ConfigDict(extra="allow")
@@ -24,7 +25,7 @@ class Figures(BaseModel):
         return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-class Row(Figures):
+class MethodRow(Measured):
     """One method of the comparison."""
 
     label: str = ""
@@ -35,7 +36,7 @@ class Row(Figures):
         return self.label or self.method
 
 
-def parse(kind: type[T] | Any, results: dict[str, Any], key: str) -> T | None:
+def parse_part(kind: type[T] | Any, results: dict[str, Any], key: str) -> T | None:
     """A part of ``results.json`` as its model, or None where the run has no such part.
 
     Raises :class:`InputError` naming the entry that is not as documented.
@@ -54,18 +55,11 @@ def parse(kind: type[T] | Any, results: dict[str, Any], key: str) -> T | None:
         ) from error
 
 
-def read_rows(results: dict[str, Any]) -> list[Row]:
+def read_rows(results: dict[str, Any]) -> list[MethodRow]:
     """The methods of the comparison, in the run's own order; none where it compared none."""
-    return parse(list[Row], results, "rows") or []
+    return parse_part(list[MethodRow], results, "rows") or []
 
 
-def columns_of(figures: list[Any]) -> tuple[list[Column], list[Column]]:
-    """The metrics and the costs that some of the rows have."""
-
-    def there(columns: tuple[Column, ...]) -> list[Column]:
-        return present(
-            columns,
-            (c.key for c in columns if any(f.figure(c) is not None for f in figures)),
-        )
-
-    return there(METRICS), there(COSTS)
+def columns_of(rows: Sequence[Measured], columns: Iterable[Column]) -> list[Column]:
+    """The columns for which some of the rows have a figure."""
+    return [c for c in columns if any(row.figure(c) is not None for row in rows)]

@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 
 from geodapt.geometry import lorentz, poincare
+from geodapt.pages.plotly_style import LINES, QUIET, SOFT, SURFACE, plain, style
+from geodapt.pages.rendering import render_sections
+from geodapt.pages.section import Section
 from geodapt.probe.figures import Figures
 from geodapt.probe.summary import measured_on, table
 from geodapt.probe.verdict import Verdict
-from geodapt.report.figures import LINES, QUIET, SOFT, SURFACE, plain, style
-from geodapt.report.page import render_sections
-from geodapt.report.section import Section
 
 HEIGHT = 640
 LONGEST = 60  # characters of a label
 
 
-def page(figures: Figures, verdict: Verdict) -> str:
+def probe_page(figures: Figures, verdict: Verdict) -> str:
     """One self-contained page: the verdict, the table, the disk, the radii and the curvatures."""
     source = figures.source
     notes = "; ".join(source.notes) or f"{source.total:,} points"
@@ -31,9 +31,9 @@ def page(figures: Figures, verdict: Verdict) -> str:
         source.name,
         f"{notes[0].upper()}{notes[1:]}.",
         [
-            Section(verdict.headline, "verdict.html", found),
-            Section("In the Poincaré disk", "disk.html", _disk(figures)),
-            Section("Distributions", "overlaps.html", _histograms(figures)),
+            Section(verdict.headline, "geodapt.probe/verdict.html", found),
+            Section("In the Poincaré disk", "geodapt.probe/disk.html", _disk(figures)),
+            Section("Distributions", "geodapt.pages/figures.html", _histograms(figures)),
         ],
     )
 

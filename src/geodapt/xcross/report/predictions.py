@@ -6,9 +6,16 @@ import numpy as np
 from pydantic import BaseModel
 
 from geodapt.errors import InputError
-from geodapt.report.contributions import KINDS, Contributions, Exchange, cells, check_shape, given
-from geodapt.report.rows import parse
-from geodapt.report.section import Run, Section
+from geodapt.pages.results import parse_part
+from geodapt.pages.section import RunRecord, Section
+from geodapt.xcross.report.contributions import (
+    KINDS,
+    Contributions,
+    Exchange,
+    cells,
+    check_shape,
+    given,
+)
 
 SHOWN = 5
 """So many of the best candidates stand in the open; the others fold away."""
@@ -34,16 +41,16 @@ class Example(BaseModel):
     interaction: Exchange = []
 
 
-def section(run: Run) -> Section | None:
+def predictions_section(run: RunRecord) -> Section | None:
     """The explained predictions, where the run kept some."""
-    examples: list[Example] = parse(list[Example], run.results, "examples") or []
+    examples: list[Example] = parse_part(list[Example], run.results, "examples") or []
     examples = [example for example in examples if example.candidates]
     if not examples:
         return None
-    model: Contributions | None = parse(Contributions, run.results, "contributions")
+    model: Contributions | None = parse_part(Contributions, run.results, "contributions")
     return Section(
         "Predictions explained",
-        "predictions.html",
+        "geodapt.xcross/predictions.html",
         {
             "ranking": run.results.get("task") != "classification",
             "examples": [_shown(example, model) for example in examples],

@@ -1,14 +1,22 @@
-"""Section: chains around their root, before and after, in two dimensions."""
+"""What a radial run adds to its page: chains around their root, and retrieved concepts.
+
+The chains are drawn in two dimensions, before and after training; retrieved concepts stand from
+general to specific.
+"""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import plotly.graph_objects as go
 from pydantic import BaseModel, ConfigDict
+from rich.table import Table
+from rich.text import Text
 
-from geodapt.report.figures import LINES, RULE, plain, style
-from geodapt.report.rows import parse
-from geodapt.report.section import Run, Section
+from geodapt.pages.columns import Column, as_percent, as_score
+from geodapt.pages.plotly_style import LINES, RULE, plain, style
+from geodapt.pages.results import parse_part
+from geodapt.pages.section import RunRecord, Section, SystemPage
 
 LONGEST = 80  # characters of a label
 MARKS = {
@@ -51,16 +59,16 @@ class Picture(BaseModel):
     """The mean difference between a drawn angle and the true one, degrees."""
 
 
-def section(run: Run) -> Section | None:
+def polar_section(run: RunRecord) -> Section | None:
     """The pictures side by side, where the run left any."""
-    pictures: dict[str, Picture] | None = parse(dict[str, Picture], run.results, "pictures")
+    pictures: dict[str, Picture] | None = parse_part(dict[str, Picture], run.results, "pictures")
     if not pictures:
         return None
     largest = max(radius for picture in pictures.values() for radius in picture.radii)
     levels = max(len(chain) for picture in pictures.values() for chain in picture.chains)
     return Section(
         "Around the root",
-        "polar.html",
+        "geodapt.radial/polar.html",
         {
             "pictures": [
                 {"name": name, "json": _figure(picture, largest), "error": picture.angle_error}
@@ -156,3 +164,74 @@ def _step(largest: float) -> float:
 
 def _short(text: str) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+
+
+class ChainStep(BaseModel):
+    """A concept on the way out from the root."""
+
+    text: str
+    radius: float
+    similarity: float
+
+
+class RetrievedChain(BaseModel):
+    """What was found for one query."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    query: str
+    steps: list[ChainStep]
+
+
+def retrieved_chains(results: dict) -> list[RetrievedChain]:
+    """The retrieved chains of a ``results.json``; none where it retrieved none."""
+    return parse_part(list[RetrievedChain], results, "chains") or []
+
+
+def chains_section(run: RunRecord) -> Section | None:
+    """The retrieved chains, where the run has any."""
+    chains = retrieved_chains(run.results)
+    if not chains:
+        return None
+    return Section("From general to specific", "geodapt.radial/chains.html", {"chains": chains})
+
+
+def chain_tables(results: dict[str, Any]) -> Iterator[Table]:
+    """For the terminal: a table for each query."""
+    return map(_chain_table, retrieved_chains(results))
+
+
+def _chain_table(retrieved: RetrievedChain) -> Table:
+    """One query and its concepts, each with its distance from the root."""
+    table = Table(
+        title=Text(retrieved.query),
+        title_justify="left",
+        box=None,
+        show_header=False,
+        padding=(0, 2),
+    )
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    for step in retrieved.steps:
+        table.add_row(f"{step.radius:.3f}", Text(step.text))
+    return table
+
+
+PAGE = SystemPage(
+    metrics=(
+        Column("tau_d", "Order of radii (τ_d)", as_score, short="τ_d"),
+        Column("precision", "Chain precision", as_percent, "%", short="Chain\nprec."),
+        Column("recall", "Chain recall", as_percent, "%", short="Chain\nrecall"),
+        Column("class_recall_at_1", "Class R@1", as_percent, "%", short="Class\nR@1"),
+        Column("class_recall_at_5", "Class R@5", as_percent, "%", short="Class\nR@5"),
+        Column("lexical_entailment", "Lexical entailment (ρ)", as_score, short="Lexical\nρ"),
+        Column("recall_at_1", "R@1", as_percent, "%"),
+        Column("recall_at_5", "R@5", as_percent, "%"),
+        Column("text_recall_at_1", "Text R@1", as_percent, "%", short="Text\nR@1"),
+        Column("text_recall_at_5", "Text R@5", as_percent, "%", short="Text\nR@5"),
+        Column("zero_shot_known", "Zero-shot, known", as_percent, "%", short="0-shot\nknown"),
+        Column("zero_shot_new", "Zero-shot, new", as_percent, "%", short="0-shot\nnew"),
+    ),
+    sections=(chains_section, polar_section),
+    tables=chain_tables,
+)

@@ -1,0 +1,51 @@
+"""How small a compressed model shall be, or how good."""
+
+from dataclasses import dataclass
+
+from geodapt.compress.budget import Budget
+from geodapt.compress.forms import Method
+from geodapt.errors import InputError
+
+
+@dataclass(frozen=True)
+class Target:
+    """How small, or how good; each field may be open, but something must be said for an SVD."""
+
+    bits_per_weight: float | None = None
+    """Of the compressed layers' weights, scales and factors counted in."""
+    megabytes: float | None = None
+    """Of the same, all layers together (2^20 bytes)."""
+    loss: float | None = None
+    """Mean over layers of the share of the output energy lost."""
+    rank: int | None = None
+    """The same rank for every layer, in place of a budget."""
+    group: int | None = None
+    """Inputs that share a scale, where the method has integers."""
+
+    def check(self, method: Method) -> None:
+        """Raise :class:`InputError` for what contradicts itself or says nothing."""
+        sizes = [self.bits_per_weight, self.megabytes, self.loss, self.rank]
+        given = sum(value is not None for value in sizes)
+        if given > 1:
+            raise InputError("give one of bits per weight, megabytes, loss and rank, not several")
+        if not given and not method.uniform:
+            raise InputError(
+                f"method {method.name} needs to know how small: give bits per weight, megabytes, "
+                "an allowed loss or a rank"
+            )
+        if self.rank is not None and not method.lowrank:
+            raise InputError(f"method {method.name} has no rank; give bits per weight")
+        if self.rank is not None and method.integers and method.width is None:
+            raise InputError(
+                "with a rank in place of a budget the width must be given: lowrank_plus_int4"
+            )
+        if self.group is not None and not method.integers:
+            raise InputError(f"method {method.name} has no groups; leave the group out")
+
+    def budget(self, weights: int) -> Budget | None:
+        """The budget for layers with so many weights; none where the forms are given."""
+        if self.bits_per_weight is not None:
+            return Budget(bytes=self.bits_per_weight * weights / 8)
+        if self.megabytes is not None:
+            return Budget(bytes=self.megabytes * 2**20)
+        return None if self.loss is None else Budget(loss=self.loss)

@@ -1,0 +1,28 @@
+"""Packages that register formats with transformers when imported, but not to read their settings.
+
+A recipe is checked before torch and transformers are imported, which takes seconds; yet
+``import geodapt.helm`` alone shall be enough for transformers to load a HELM.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib import import_module
+
+_SETTINGS_ONLY: ContextVar[bool] = ContextVar("settings_only", default=False)
+
+
+@contextmanager
+def settings_only() -> Iterator[None]:
+    """Within the block, packages are imported for their settings and register nothing."""
+    token = _SETTINGS_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _SETTINGS_ONLY.reset(token)
+
+
+def register_formats(module: str) -> None:
+    """Import the module that registers a package's formats, for the package's ``__init__``."""
+    if not _SETTINGS_ONLY.get():
+        import_module(module)

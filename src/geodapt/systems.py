@@ -1,0 +1,49 @@
+"""The systems that recipes run: one line registers one.
+
+A system is a package. Its module ``recipe`` holds ``RECIPES``, the settings that YAML files are
+validated by, imported without torch. Its module ``report`` holds ``PAGE``, a
+:class:`~geodapt.pages.section.SystemPage` with the columns and sections of its runs, imported when
+a page is made. The command line, ``geodapt ls`` and :func:`geodapt.run` find both here.
+"""
+
+from importlib import import_module
+from typing import Any, get_args
+
+from geodapt.pages.section import SystemPage
+from geodapt.registration import settings_only
+from geodapt.runs import Recipe
+
+SYSTEMS = {
+    "clip": "geodapt.tinyclip",
+    "xcross": "geodapt.xcross",
+    "radial": "geodapt.radial",
+    "radial-query": "geodapt.radial",
+    "compress": "geodapt.compress",
+    "helm": "geodapt.helm",
+    "helm-eval": "geodapt.helm",
+}
+"""What ``recipe:`` names in a file -> the package that runs it."""
+
+
+def recipe_class(name: str) -> type[Recipe]:
+    """The settings of a recipe in :data:`SYSTEMS`."""
+    with settings_only():
+        recipes = import_module(f"{SYSTEMS[name]}.recipe").RECIPES
+    return next(
+        each for each in recipes if name in get_args(each.model_fields["recipe"].annotation)
+    )
+
+
+def page_of(*recipes: Any) -> SystemPage:
+    """What these recipes' systems add to a page; for none that is known, what all of them do."""
+    known = dict.fromkeys(SYSTEMS[name] for name in SYSTEMS if name in recipes)
+    packages = known or dict.fromkeys(SYSTEMS.values())
+    pages: list[SystemPage] = [import_module(f"{package}.report").PAGE for package in packages]
+    return SystemPage(
+        metrics=[*dict.fromkeys(column for page in pages for column in page.metrics)],
+        costs=[*dict.fromkeys(column for page in pages for column in page.costs)],
+        sections=[section for page in pages for section in page.sections],
+        tables=lambda results: (
+            table for page in pages if page.tables for table in page.tables(results)
+        ),
+    )

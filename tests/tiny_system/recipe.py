@@ -1,0 +1,3 @@
+from tiny import TinyRecipe
+
+RECIPES = (TinyRecipe,)

@@ -1,0 +1,4 @@
+from geodapt.pages.columns import RANKING
+from geodapt.pages.section import SystemPage
+
+PAGE = SystemPage(metrics=RANKING)
