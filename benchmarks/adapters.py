@@ -21,10 +21,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from geodapt.adapters import METHODS, Adapter, AdapterBank, Factors, Mix, Route, TopAtoms, merge
-from geodapt.adapters.adapter import configure
 from geodapt.adapters.merging import layer_seed
 from geodapt.adapters.merging.registry import LowRank, Part
 from geodapt.adapters.merging.tiles import Tiles
+from geodapt.adapters.peft_files.configuration import configure
 from geodapt.progress import bar, console
 from geodapt.runs import device_name
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from geodapt.adapters import Adapter, AdapterBank, Factors, Route
-from geodapt.adapters.adapter import configure
+from geodapt.adapters.peft_files.configuration import configure
 from geodapt.progress import bar
 
 ADAPTERS, CAPACITY, THREADS, WIDTH, RANK, LAYERS = 1000, 32, 4, 256, 8, 4

@@ -4,7 +4,7 @@ import torch
 from peft.utils import merge_utils
 
 from geodapt.adapters import Adapter, Factors
-from geodapt.adapters.adapter import configure
+from geodapt.adapters.peft_files.configuration import configure
 
 PATHS = {"layers.0.q": (14, 12), "layers.0.v": (9, 12), "layers.1.q": (14, 12)}
 

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaModel
 
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Route
-from geodapt.adapters.adapter import configure
 from geodapt.adapters.peft_files import peft_format
+from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
 from geodapt.files import hash_tensors
 from tests.adapters.families import inputs, output, peft_model, randomise, seeded

@@ -7,8 +7,8 @@ from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_mod
 from torch import nn
 
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Off, Route
-from geodapt.adapters.adapter import configure
 from geodapt.adapters.base_model.uncalled import never_called
+from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
 from tests.adapters import zoo
 from tests.adapters.families import inputs, output, seeded

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Off, Route, TopAtoms
-from geodapt.adapters.adapter import configure
+from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
 from tests.adapters.families import TARGETS, inputs, output, seeded
 from tests.adapters.filled import filled

@@ -23,9 +23,9 @@ from geodapt.adapters import (
     overlaps,
     search,
 )
-from geodapt.adapters.adapter import configure
 from geodapt.adapters.evaluation import centroid_accuracy, evaluator, language_loss
 from geodapt.adapters.overlap import spectrum
+from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
 from tests.adapters.families import seeded
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Route, TopAtoms
-from geodapt.adapters.adapter import configure
 from geodapt.adapters.execution import lora_matmul
 from geodapt.adapters.execution.strategy import LayerFactors, Strategy
+from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
 from tests.adapters.families import seeded
 

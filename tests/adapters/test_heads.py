@@ -7,7 +7,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Off, Route, TopAtoms
-from geodapt.adapters.adapter import configure
+from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError, InputWarning
 from geodapt.files import hash_tensors
 from tests.adapters.heads import KINDS, batch_for, close, from_peft, out

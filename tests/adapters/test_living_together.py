@@ -11,7 +11,7 @@ from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_mod
 from torch import nn
 
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Off, Route, TopAtoms, merge
-from geodapt.adapters.adapter import configure
+from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
 from tests.adapters.families import TARGETS, inputs, output, seeded
 from tests.adapters.filled import filled

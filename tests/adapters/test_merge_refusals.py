@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from geodapt.adapters import Adapter, AdapterBank, Factors, merge
-from geodapt.adapters.adapter import configure
+from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
 from tests.adapters.families import randomise, seeded
 from tests.adapters.merges import adapter

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Off, Route
-from geodapt.adapters.adapter import configure
+from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
 
 

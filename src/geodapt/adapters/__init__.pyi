@@ -1,5 +1,4 @@
 from .adapter import Adapter as Adapter
-from .adapter import Factors as Factors
 from .bank import AdapterBank as AdapterBank
 from .calibration import calibrate as calibrate
 from .gates import Gate as Gate
@@ -11,5 +10,6 @@ from .merging import METHODS as METHODS
 from .merging import merge as merge
 from .overlap import overlap as overlap
 from .overlap import overlaps as overlaps
+from .peft_files.factors import Factors as Factors
 from .search import search as search
 from .settings import LoraSettings as LoraSettings

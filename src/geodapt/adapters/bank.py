@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary, WeakSet, finalize
 import torch
 from torch import Tensor, nn
 
-from geodapt.adapters.adapter import Adapter, Factors
+from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.compatibility import Fitted, fit_adapter
 from geodapt.adapters.base_model.lowering import multiplier
 from geodapt.adapters.base_model.sites import Site, matrices, sites
@@ -34,6 +34,7 @@ from geodapt.adapters.execution.row_tracking import RowTracker
 from geodapt.adapters.execution.torch_layers import run_handled
 from geodapt.adapters.execution.uncalled import UncalledHeads
 from geodapt.adapters.gates import Gate, Mix, Off, Terms, TopAtoms, as_gate, names_of, terms
+from geodapt.adapters.peft_files.factors import Factors
 from geodapt.adapters.peft_files.kinds import PARAMETER
 from geodapt.adapters.peft_files.saved_modules import Head, holder_of
 from geodapt.adapters.store.device_cache import DeviceCache

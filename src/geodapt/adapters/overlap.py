@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodapt.adapters.adapter import Adapter, Factors
+from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.lowrank import svd_of_product
+from geodapt.adapters.peft_files.factors import Factors
 from geodapt.errors import InputError
 
 
@@ -65,7 +66,8 @@ def overlaps(one: Adapter, two: Adapter) -> dict[str, Overlap]:
 
 def spectrum(factors: Factors) -> Float[Tensor, "rank"]:
     """Singular values of an update, falling."""
-    return svd_of_product(factors.B.float() * factors.scale, factors.A.float()).d
+    A, B, _ = factors._replace(A=factors.A.float(), B=factors.B.float()).folded()
+    return svd_of_product(B, A).d
 
 
 def _row_space(A: Tensor, B: Tensor) -> Tensor:

@@ -12,8 +12,10 @@ from typing import Any
 
 from torch import nn
 
-from geodapt.adapters.adapter import Adapter, Factors, configure
+from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.sites import Site, is_linear, sites
+from geodapt.adapters.peft_files.configuration import configure
+from geodapt.adapters.peft_files.factors import Factors
 from geodapt.adapters.peft_files.kinds import LINEAR, PARAMETER, indexed
 from geodapt.adapters.peft_files.peft_tensors import parse_tensors, serialise_tensors
 from geodapt.errors import InputError

@@ -10,9 +10,9 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
 
-from geodapt.adapters.adapter import named_parameter
 from geodapt.adapters.base_model.sites import Site, is_linear, site_of, sites
 from geodapt.adapters.base_model.uncalled import never_called
+from geodapt.adapters.peft_files.contents import named_parameter
 from geodapt.adapters.peft_files.kinds import PARAMETER, indexed
 from geodapt.errors import InputError, InputWarning
 from geodapt.files import hash_tensors

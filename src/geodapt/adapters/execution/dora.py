@@ -14,9 +14,9 @@ from jaxtyping import Float
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
-from geodapt.adapters.adapter import Factors
 from geodapt.adapters.base_model.sites import Site
 from geodapt.adapters.gates import Terms, TopAtoms
+from geodapt.adapters.peft_files.factors import Factors
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:

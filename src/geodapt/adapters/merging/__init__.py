@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geodapt.adapters.adapter import Adapter, Factors, configure
+from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.naming import aligned
 from geodapt.adapters.merging import (  # noqa: F401 - importing a method registers it
     atoms,
@@ -33,8 +33,9 @@ from geodapt.adapters.merging.layers import each_layer
 from geodapt.adapters.merging.registry import METHODS, LowRank, MergeMethod
 from geodapt.adapters.merging.scaling import as_it_is, normalise, restore_scale
 from geodapt.adapters.merging.truncation import Truncated, cut_to_rank, relative
+from geodapt.adapters.peft_files.configuration import configure
 from geodapt.adapters.peft_files.factor_checks import check_values
-from geodapt.adapters.peft_files.kinds import level
+from geodapt.adapters.peft_files.factors import Factors, level_matrices
 from geodapt.errors import InputError
 
 __all__ = ["METHODS", "Method", "merge"]
@@ -114,7 +115,7 @@ def merge(
     assert first is not None
     kinds = {path: kind for adapter in adapters for path, kind in adapter.kinds.items()}
     copies = {name: copy for adapter in adapters for name, copy in adapter.copies.items()}
-    factors = level(factors, kinds)
+    factors = level_matrices(factors, kinds)
     sha = first.base_sha256 if first.factors.keys() == factors.keys() else None
     config = configure(factors, first, kinds)
     names = (name for adapter in adapters for name in adapter.config.modules_to_save or ())

@@ -10,10 +10,10 @@ from functools import reduce
 
 import torch
 
-from geodapt.adapters.adapter import Factors
 from geodapt.adapters.merging.registry import LowRank, Part
 from geodapt.adapters.merging.truncation import Truncated
 from geodapt.adapters.peft_files.factor_checks import largest
+from geodapt.adapters.peft_files.factors import Factors
 
 
 def normalise(touching: Sequence[tuple[Factors, float]]) -> tuple[list[Part], int]:
@@ -33,7 +33,7 @@ def normalise(touching: Sequence[tuple[Factors, float]]) -> tuple[list[Part], in
     for ((A, B, scale), share), (size, _) in zip(touching, sizes, strict=True):
         A, B = (factor.detach().to("cpu", dtype) for factor in (A, B))
         A = A * math.ldexp(1.0, -size)
-        B = B * math.ldexp(scale, size - update)
+        B = B * math.ldexp(scale, size - update)  # Factors.folded, out of reach of underflow
         parts.append(Part(A, B, math.ldexp(share, -weight)))
     return parts, update + weight
 

@@ -3,16 +3,14 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from geodapt.adapters.peft_files.factors import Factors
 from geodapt.errors import InputError
 from geodapt.headers import Header
-
-if TYPE_CHECKING:
-    from geodapt.adapters.adapter import Factors
 
 PREFIX = "base_model.model."
 WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -71,7 +69,7 @@ def check_header(source: Any, header: Header) -> None:
             )
 
 
-def check_values(source: Any, factors: Mapping[str, "Factors"]) -> None:
+def check_values(source: Any, factors: Mapping[str, Factors]) -> None:
     """Raises :class:`InputError` for a layer whose values are too large to compute with.
 
     Neither a factor (with the scale, for B) nor a product of two entries may exceed 1e18, beyond
@@ -94,7 +92,7 @@ def largest(tensor: Tensor) -> float:
     return max(-low, high) if low <= high else math.nan
 
 
-def balance_factors(factors: "Factors") -> "Factors":
+def balance_factors(factors: Factors) -> Factors:
     """The same update in factors of like size, where one is so large or small that float16 fails.
 
     By a power of two, which changes no digit: a base in float16 computes the factors in it.

@@ -11,13 +11,7 @@ that everything that works in the factors works for every kind:
 """
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
-
-from torch.nn.functional import pad
-
-if TYPE_CHECKING:
-    from geodapt.adapters.adapter import Factors
+from typing import Literal, NamedTuple
 
 INDEXED = re.compile(r"^(.+)\[(\d+)\]$")
 
@@ -51,28 +45,3 @@ def describe_kind(kind: LayerKind) -> str:
     if kind.kernel:
         return f"a convolution of {' x '.join(map(str, kind.kernel))}"
     return "an embedding" if kind == EMBEDDING else "a parameter"
-
-
-def level(factors: Mapping[str, "Factors"], kinds: Mapping[str, LayerKind]) -> dict[str, "Factors"]:
-    """The same updates, with one rank and one scale for all matrices of a parameter.
-
-    PEFT's files have no room for more. Lower ranks are filled up with zeros, and the scale goes
-    into B where it differs.
-    """
-    members: dict[str, list[str]] = {}
-    for path in factors:
-        if kinds.get(path, LINEAR).name == "parameter":
-            members.setdefault(indexed(path)[0], []).append(path)
-    result = dict(factors)
-    for paths in members.values():
-        most = max(factors[path].rank for path in paths)
-        one_scale = len({factors[path].scale for path in paths}) == 1
-        for path in paths:
-            A, B, scale = factors[path]
-            more = most - A.shape[0]
-            result[path] = factors[path]._replace(
-                A=pad(A, (0, 0, 0, more)),
-                B=pad(B if one_scale else B * scale, (0, more)),
-                scale=scale if one_scale else 1.0,
-            )
-    return result

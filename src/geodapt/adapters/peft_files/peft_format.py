@@ -4,18 +4,18 @@ import copy
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from peft import LoraConfig
 from torch import Tensor
 
-from geodapt.adapters.adapter import Adapter
+from geodapt.adapters.peft_files.contents import AdapterContents
 from geodapt.adapters.peft_files.factor_checks import check_header, check_values, unwrapped
 from geodapt.adapters.peft_files.field_types import check_types
 from geodapt.adapters.peft_files.fields import READ, check_fields
 from geodapt.adapters.peft_files.model_class import PEFT_HEADS
-from geodapt.adapters.peft_files.peft_tensors import Contents, parse_tensors, serialise_tensors
+from geodapt.adapters.peft_files.peft_tensors import FileTensors, parse_tensors, serialise_tensors
 from geodapt.adapters.peft_files.saved_modules import group_heads
 from geodapt.cards import plain, short, write_card
 from geodapt.errors import InputError
@@ -24,6 +24,7 @@ from geodapt.headers import read_header
 from geodapt.models.hub import find_folder
 from geodapt.paths import given
 
+AnyAdapter = TypeVar("AnyAdapter", bound=AdapterContents)
 LARGEST_CONFIG = 16_000_000
 KEPT = READ | {"fan_in_fan_out", "inference_mode", "ensure_weight_tying"}
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -35,8 +36,11 @@ model = PeftModel.from_pretrained(base, "this folder, or its name on the hub")
 """
 
 
-def read_adapter(source: str | Path) -> Adapter:
-    """Read an adapter folder or hub name; see :meth:`Adapter.from_pretrained`."""
+def read_adapter(source: str | Path, kind: type[AnyAdapter]) -> AnyAdapter:
+    """Read an adapter folder or hub name; see :meth:`geodapt.adapters.Adapter.from_pretrained`.
+
+    ``kind`` is the class of the result.
+    """
     folder = find_folder(
         source,
         "adapter",
@@ -56,7 +60,7 @@ def read_adapter(source: str | Path) -> Adapter:
         raise InputError(f"adapter '{folder}' holds no LoRA factors")
     check_values(f"adapter '{folder}'", found.factors)
     heads = _heads(folder, config, found)
-    return Adapter(
+    return kind(
         found.factors,
         config,
         header.metadata.get("base_sha256"),
@@ -68,8 +72,8 @@ def read_adapter(source: str | Path) -> Adapter:
     )
 
 
-def write_adapter(adapter: Adapter, folder: str | Path) -> None:
-    """Write an adapter folder; see :meth:`Adapter.save_pretrained`."""
+def write_adapter(adapter: AdapterContents, folder: str | Path) -> None:
+    """Write an adapter folder that PEFT loads."""
     folder = Path(os.path.realpath(given(folder)))
     if os.path.lexists(folder) and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder to save the adapter in")
@@ -102,7 +106,7 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target, follow_symlinks=False)
 
 
-def _write_files(adapter: Adapter, folder: Path, name: str) -> None:
+def _write_files(adapter: AdapterContents, folder: Path, name: str) -> None:
     metadata = {"format": "pt"}
     if adapter.base_sha256:
         metadata["base_sha256"] = adapter.base_sha256
@@ -115,7 +119,7 @@ def _write_files(adapter: Adapter, folder: Path, name: str) -> None:
     _write_card(adapter, folder, name)
 
 
-def _write_card(adapter: Adapter, folder: Path, name: str) -> None:
+def _write_card(adapter: AdapterContents, folder: Path, name: str) -> None:
     """The folder's ``README.md``."""
     made = dict(adapter.made)
     sources = made.pop("from", [])
@@ -141,7 +145,7 @@ def _write_card(adapter: Adapter, folder: Path, name: str) -> None:
     )
 
 
-def _complete(adapter: Adapter) -> LoraConfig:
+def _complete(adapter: AdapterContents) -> LoraConfig:
     """The adapter's configuration, made to name all that it changes and nothing else.
 
     PEFT applies a factor, and a module trained in full, only where the configuration names it,
@@ -179,7 +183,7 @@ def _config(path: Path) -> LoraConfig:
         raise InputError(f"{path} is not a valid LoRA configuration: {error}") from error
 
 
-def _heads(folder: Path, config: LoraConfig, found: Contents) -> dict[str, dict[str, Tensor]]:
+def _heads(folder: Path, config: LoraConfig, found: FileTensors) -> dict[str, dict[str, Tensor]]:
     """The modules that were trained in full, of which the tensors are that are no factors.
 
     With ``ensure_weight_tying`` a copy of an embedding that was trained in full is the layer

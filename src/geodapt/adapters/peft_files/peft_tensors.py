@@ -10,8 +10,9 @@ import torch
 from peft import LoraConfig
 from torch import Tensor
 
-from geodapt.adapters.adapter import Adapter, Factors
+from geodapt.adapters.peft_files.contents import AdapterContents
 from geodapt.adapters.peft_files.factor_checks import PREFIX, tensor_key, unwrapped
+from geodapt.adapters.peft_files.factors import Factors
 from geodapt.adapters.peft_files.kinds import EMBEDDING, LINEAR, PARAMETER, LayerKind, indexed
 from geodapt.adapters.peft_files.layer_rules import LayerRules
 from geodapt.errors import InputError
@@ -30,7 +31,7 @@ the names of their factors in a file depend."""
 
 
 @dataclass
-class Contents:
+class FileTensors:
     """An adapter file taken apart."""
 
     factors: dict[str, Factors] = field(default_factory=dict)
@@ -43,7 +44,7 @@ class Contents:
 
 def parse_tensors(
     source: Any, config: LoraConfig, tensors: Mapping[str, Tensor], layers: Collection[str] = ()
-) -> Contents:
+) -> FileTensors:
     """Sort an adapter file's tensors; ``source`` is what errors call the adapter.
 
     ``layers`` are paths that are known to be layers rather than owners of target parameters.
@@ -51,7 +52,7 @@ def parse_tensors(
     Raises :class:`InputError` when a factor lacks its other half, when shapes do not belong
     together or to the configured rank, and when it is not clear which parameter a pair is for.
     """
-    found = Contents()
+    found = FileTensors()
     rules = LayerRules(config, f"adapter '{source}'")
     pairs: dict[tuple[str, LayerKind], dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -115,7 +116,7 @@ def parse_tensors(
     return found
 
 
-def serialise_tensors(adapter: Adapter) -> dict[str, Tensor]:
+def serialise_tensors(adapter: AdapterContents) -> dict[str, Tensor]:
     """An adapter's tensors under the names that PEFT gives them."""
     tensors: dict[str, Tensor] = {}
     matrices: dict[str, list[Factors]] = {}
@@ -162,7 +163,7 @@ def _half(source: Any, path: str, pair: Mapping[str, Tensor], side: str, kind: L
 
 
 def _add_parameter(
-    found: Contents, source: Any, rules: LayerRules, path: str, A: Tensor, B: Tensor
+    found: FileTensors, source: Any, rules: LayerRules, path: str, A: Tensor, B: Tensor
 ) -> None:
     """Factors of a parameter, which holds several matrices where A has several times the rank.
 
@@ -251,6 +252,6 @@ def _is_saved(config: LoraConfig, key: str) -> bool:
     return any(name.split(".")[-1] in parts for name in config.modules_to_save or ())
 
 
-def _copy_key(adapter: Adapter, path: str) -> str:
+def _copy_key(adapter: AdapterContents, path: str) -> str:
     module, _, name = path.rpartition(".")
     return f"{module}.base_layer.{name}" if module in adapter.factors else path

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from geodapt.adapters.adapter import Factors
 from geodapt.adapters.lowrank import rank_one_terms
+from geodapt.adapters.peft_files.factors import Factors
 
 
 class Stack:
@@ -124,7 +124,8 @@ class StackedLayer:
         if name in self._factors:
             self.drop(name)
         self._factors[name] = factors
-        self._plain.put(name, factors.A, factors.B.T * factors.scale)
+        A, B, _ = factors.folded()
+        self._plain.put(name, A, B.T)
 
     def __contains__(self, name: str) -> bool:
         return name in self._factors
@@ -156,9 +157,10 @@ class StackedLayer:
         if as_atoms:
             for name in names:
                 if name not in stack.spans:
-                    A, B, scale = self._factors[name]
+                    factors = self._factors[name]
                     wide = torch.promote_types(stack.A.dtype, torch.float32)
-                    terms = rank_one_terms(B.to(wide) * scale, A.to(wide))
+                    A, B, _ = factors._replace(A=factors.A.to(wide), B=factors.B.to(wide)).folded()
+                    terms = rank_one_terms(B, A)
                     stack.put(name, *_padded(*terms, rank=A.shape[0]))
         return stack
 

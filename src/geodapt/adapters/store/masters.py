@@ -9,9 +9,10 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from geodapt.adapters.adapter import Adapter, Factors
+from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.sites import Site, matrices, sites
 from geodapt.adapters.base_model.targets import choose_layers, choose_parameters
+from geodapt.adapters.peft_files.factors import Factors
 from geodapt.adapters.peft_files.kinds import EMBEDDING, LINEAR
 from geodapt.adapters.peft_files.layer_rules import LayerRules
 from geodapt.adapters.peft_files.model_class import class_of, task_heads
