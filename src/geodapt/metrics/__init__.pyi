@@ -6,3 +6,4 @@ from .ranking import RankingMetrics as RankingMetrics
 from .ranking import ranking_metrics as ranking_metrics
 from .ranking import target_ranks as target_ranks
 from .retrieval import recall_at as recall_at
+from .segmentation import SegmentationMetrics as SegmentationMetrics
