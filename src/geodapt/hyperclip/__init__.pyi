@@ -1,4 +1,10 @@
 from .attachment import Scaling as Scaling
 from .attachment import ScalingSettings as ScalingSettings
 from .attachment import scale as scale
+from .heads import CosineHead as CosineHead
+from .heads import CostAggregation as CostAggregation
+from .heads import CostSettings as CostSettings
+from .losses import pixel_loss as pixel_loss
+from .radius import embedding_radius as embedding_radius
+from .radius import radius_table as radius_table
 from .scaling import BlockScaling as BlockScaling
