@@ -29,7 +29,7 @@ from transformers import (
 
 from geodapt.helm import HelmConfig, HelmForCausalLM
 from geodapt.helm.latent_attention import HelmLatentAttention
-from geodapt.helm.points import Curvature
+from geodapt.helm.lorentz_layers import Curvature
 from geodapt.memory import peak_memory
 from geodapt.progress import bar, console
 from geodapt.runs import device_name

@@ -20,7 +20,7 @@ SYSTEMS = {
     "radial-query": "geodapt.radial",
     "compress": "geodapt.compress",
     "helm": "geodapt.helm",
-    "helm-eval": "geodapt.helm",
+    "evaluate-lm": "geodapt.lm",
 }
 """What ``recipe:`` names in a file -> the package that runs it."""
 

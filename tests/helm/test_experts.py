@@ -6,8 +6,9 @@ from transformers import DeepseekV3Config
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
 
 from geodapt.helm import experts
-from geodapt.helm.experts import HelmMoE, HelmRouter, sequence_balance_loss
-from geodapt.helm.points import Curvature, time
+from geodapt.helm.balance import sequence_balance_loss
+from geodapt.helm.experts import HelmMoE, HelmRouter
+from geodapt.helm.lorentz_layers import Curvature, time_component
 from tests.helm import small
 
 GROUPS = {"n_routed_experts": 8, "num_experts_per_tok": 3, "n_group": 4, "topk_group": 2}
@@ -41,7 +42,7 @@ def test_only_chosen_experts_work(monkeypatch):
         experts, "grouped_linear", lambda x, *a: rows.append(len(x)) or product(x, *a)
     )
     x = torch.randn(2, 7, 16)
-    layer(x, time(x, ONE), ONE)
+    layer(x, time_component(x, ONE), ONE)
     assert rows == [2 * 7 * 2] * 2
 
 
@@ -51,7 +52,7 @@ def test_an_expert_without_tokens_gets_no_gradient():
         torch.nn.init.normal_(parameter, std=0.3)
     layer.gate.e_score_correction_bias[:] = torch.tensor([9.0, 0.0, 9.0, 0.0])
     x = torch.randn(1, 7, 16).double()
-    layer(x, time(x, ONE), ONE)[0].square().sum().backward()
+    layer(x, time_component(x, ONE), ONE)[0].square().sum().backward()
     used = layer.experts.gate_up_proj.grad.abs().amax((1, 2)) > 0
     assert used.tolist() == [True, False, True, False]
     assert (layer.curvature_offset.grad != 0).tolist() == [True, True, False, True, False]
@@ -68,7 +69,7 @@ def test_gradients(kind):
 
     def run(x, *values):
         given = dict(zip(names, values, strict=True))
-        return torch.func.functional_call(layer, given, (x, time(x, space), space))[0]
+        return torch.func.functional_call(layer, given, (x, time_component(x, space), space))[0]
 
     assert torch.autograd.gradcheck(run, (x, *inputs), eps=1e-6, atol=1e-5, fast_mode=True)
 
@@ -103,6 +104,27 @@ def test_balance_moves_once_a_step_and_not_in_evaluation():
     helm(ids)
     helm(ids)
     assert torch.equal(bias, after)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_padding_is_no_load(checkpointing):
+    """A padded batch moves the balance as its rows do one by one, without their padding."""
+    rows = [small.tokens(rows=1, length=n) for n in (9, 5)]
+    loads = []
+    for row in rows:
+        helm = small.model("mice").train()
+        helm(row)
+        loads.append(helm.model.layers[1].mlp.gate.load.clone())
+    padded, mask = torch.zeros(2, 9, dtype=torch.long), torch.zeros(2, 9, dtype=torch.long)
+    for i, row in enumerate(rows):
+        padded[i, -row.shape[1] :], mask[i, -row.shape[1] :] = row[0], 1
+    helm = small.model("mice").train()
+    if checkpointing:
+        helm.gradient_checkpointing_enable()
+    helm(padded, attention_mask=mask)
+    load = helm.model.layers[1].mlp.gate.load
+    assert load.sum() == 2 * (9 + 5)
+    torch.testing.assert_close(load, sum(loads))
 
 
 def test_sequence_loss_by_loops():

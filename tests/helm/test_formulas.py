@@ -5,12 +5,10 @@ import torch
 from torch import nn
 from transformers.activations import ACT2FN
 
-from geodapt.helm import hope, points
-from geodapt.helm.attention import centroid
-from geodapt.helm.experts import combine, dispatch
-from geodapt.helm.grouped import grouped_linear
-from geodapt.helm.layers import LorentzLinear, gated_product
-from geodapt.helm.points import Curvature
+from geodapt.helm import lorentz_layers as layers
+from geodapt.helm.experts import Dispatch, HelmExperts, Spaces, grouped_linear
+from geodapt.helm.lorentz_layers import Curvature, LorentzLinear, gated_product, head_centroids
+from geodapt.helm.positions import key_points, query_points
 from tests.helm import small
 
 
@@ -38,44 +36,48 @@ def calls():
     """Each formula, and its inputs."""
     torch.manual_seed(0)
     turned, silu = rotation(3, 2), ACT2FN["silu"]
-    order = torch.tensor([3, 0, 2, 1])  # rows of two tokens with two experts each
-    place = torch.argsort(order).view(2, 2)
-    expert, ends = torch.tensor([0, 0, 2, 2]), torch.tensor([2, 2, 4], dtype=torch.int32)
+    chosen = torch.tensor([[2, 0], [0, 2]])  # two tokens with two experts each, none with the third
+    rows = Dispatch.of(chosen, 3)
     linear = LorentzLinear(4, 3, bias=True).double()
     nn.init.normal_(linear.time_weight)
+    config = small.config(hidden_size=4, n_routed_experts=3, moe_intermediate_size=3)
+    experts = HelmExperts(config).double()
+    for parameter in experts.parameters():
+        nn.init.normal_(parameter)
     return {
         "linear": (linear, draw(2, 4), positive(2)),
-        "square": (points.square, of_zero(3, 4)),
-        "scaled": (points.scaled, draw(3, 4), draw(3)),
+        "square": (layers.squared_norm, of_zero(3, 4)),
+        "scaled": (layers.scale_points, draw(3, 4), draw(3)),
         "residual": (
-            lambda x, y, w, g, c: points.residual(x, y, w, g, Curvature.of(c)),
+            lambda x, y, w, g, c: layers.lorentz_residual(x, y, w, g, Curvature.of(c)),
             *(of_zero(3, 4), draw(3, 4), positive(), positive(), positive()),
         ),
         "rms_norm": (
-            lambda x, w, c: points.rms_norm(x, w, 1e-2, Curvature.of(c)),
+            lambda x, w, c: layers.lorentz_rms_norm(x, w, 1e-2, Curvature.of(c)),
             *(of_zero(3, 4), draw(4), positive()),
         ),
         "swiglu": (lambda a, b: gated_product(silu, a, b), draw(3, 4), draw(3, 4)),
         "swiglu_side_by_side": (lambda both: gated_product(silu, both), draw(3, 8)),
         "queries": (
-            lambda x, f, c: hope.queries(x, turned, f, Curvature.of(c)),
+            lambda x, f, c: query_points(x, turned, f, Curvature.of(c)),
             *(draw(1, 3, 2, 5), positive(), positive()),
         ),
-        "keys": (lambda x, c: hope.keys(x, turned, Curvature.of(c)), draw(1, 3, 2, 5), positive()),
+        "keys": (lambda x, c: key_points(x, turned, Curvature.of(c)), draw(1, 3, 2, 5), positive()),
         "centroid": (
-            lambda s, u, c: centroid(
+            lambda s, u, c: head_centroids(
                 torch.cat([s, s.square().sum(-1, True) + u], -1), Curvature.of(c)
             ),
             *(draw(1, 3, 2, 4), positive(1, 3, 2, 1), positive()),
         ),
-        "dispatch": (lambda x, f: dispatch(x, f, order // 2, place), draw(2, 3), draw(4)),
-        "combine": (
-            lambda y, b, w, c: combine(y, b, w, order, place, Curvature.of(c)),
-            *(draw(4, 3), positive(4), positive(2, 2), positive()),
-        ),
+        "to_rows": (rows.to_rows, draw(2, 3)),
+        "to_tokens": (rows.to_tokens, draw(4, 3)),
         "experts": (
-            lambda x, t, w, v: grouped_linear(x, t, w, v, expert, ends),
+            lambda x, t, w, v: grouped_linear(x, t, w, v, rows),
             *(draw(4, 3), positive(4), draw(3, 2, 3), draw(3, 2)),
+        ),
+        "mixture": (
+            lambda x, w, a, c: experts(x, chosen, w, Spaces(a, a**2 / c), Curvature.of(c)),
+            *(draw(2, 4), positive(2, 2), positive(3), positive()),
         ),
     }
 
@@ -101,8 +103,8 @@ def test_a_lorentz_linear_in_float32(rows):
 def test_experts_in_float32_equal_a_copy_of_the_weights_per_row(counts, width):
     """Values, gradients, and gradients of gradients."""
     torch.manual_seed(0)
-    ends = torch.tensor(counts).cumsum(0).to(torch.int32)
     expert = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    dispatch = Dispatch.of(expert.unsqueeze(-1), len(counts))
     inputs = [
         torch.randn(len(expert), width),
         torch.rand(len(expert)),
@@ -120,18 +122,18 @@ def test_experts_in_float32_equal_a_copy_of_the_weights_per_row(counts, width):
         second = torch.autograd.grad(slopes[0].square().sum(), leaves[2])
         return [t.double() for t in (y, *slopes, *second)]
 
-    ours = run(lambda *leaves: grouped_linear(*leaves, expert, ends), torch.float32)
+    ours = run(lambda *leaves: grouped_linear(*leaves, dispatch), torch.float32)
     for a, b in zip(ours, run(copied, torch.float64), strict=True):
         assert (a - b).norm() <= 1e-4 * b.norm() + 1e-6
 
 
 def test_bfloat16_scalars_are_float32():
     x = torch.randn(5, 64).bfloat16().requires_grad_()
-    square = points.square(x)
+    square = layers.squared_norm(x)
     torch.testing.assert_close(square, x.detach().float().square().sum(-1))
     square.sum().backward()
     torch.testing.assert_close(x.grad, 2 * x.detach())
-    h, time = points.rms_norm(x, torch.ones(64).bfloat16(), 1e-6, Curvature.of(1.0))
+    h, time = layers.lorentz_rms_norm(x, torch.ones(64).bfloat16(), 1e-6, Curvature.of(1.0))
     assert h.dtype == torch.bfloat16
     assert time.dtype == torch.float32
     torch.testing.assert_close(time, torch.full((5,), 65.0).sqrt(), rtol=1e-2, atol=0)
@@ -141,7 +143,7 @@ def test_torch_func_goes_through():
     x, weight = torch.randn(5, 3, 4), torch.randn(4)
 
     def norm(x):
-        return points.rms_norm(x, weight, 1e-6, Curvature.of(0.7))
+        return layers.lorentz_rms_norm(x, weight, 1e-6, Curvature.of(0.7))
 
     for each, whole in zip(torch.func.vmap(norm)(x), norm(x), strict=True):
         torch.testing.assert_close(each, whole)

@@ -10,8 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from geodapt.data.corpus import TextSettings, load_corpus
 from geodapt.data.corpus.packing import packed
-from geodapt.helm.lineup import CONTENDERS, configuration, parameters
-from geodapt.helm.pretraining import measure
+from geodapt.helm.contenders import CONTENDERS, configuration, parameters
+from geodapt.helm.settings import CONTENDER_NAMES
+from geodapt.lm.experiment import build_model
+from geodapt.lm.pretraining import held_out_loss
 from geodapt.recipes.catalog import packaged
 from geodapt.recipes.loading import load_recipe
 from tests.commands import start
@@ -81,7 +83,7 @@ def test_the_model_it_leaves_is_the_one_that_was_measured(ran, world, name):
     rows = packed(corpus, tokenizer, 32)["test"]
     rows = rows.select([i * len(rows) // 12 for i in range(12)])
     (row,) = (row for row in results(ran)["rows"] if row["method"] == name)
-    assert measure(model, rows, 5, "again")["loss"] == pytest.approx(row["loss"], rel=1e-5)
+    assert held_out_loss(model, rows, 5, "again")["loss"] == pytest.approx(row["loss"], rel=1e-5)
     prompt = tokenizer("The red", return_tensors="pt")
     out = model.generate(input_ids=prompt["input_ids"], max_new_tokens=4, do_sample=False)
     assert out.shape[1] <= prompt["input_ids"].shape[1] + 4
@@ -106,7 +108,7 @@ def test_perplexity_is_that_of_one_row_after_the_other(ran, world):
             for i in range(piece - 1):
                 nats -= logits[i].log_softmax(-1)[tokens[i + 1]].item()
                 count += 1
-    assert measure(model, rows, 2, "again")["loss"] == pytest.approx(nats / count, rel=1e-6)
+    assert held_out_loss(model, rows, 2, "again")["loss"] == pytest.approx(nats / count, rel=1e-6)
 
 
 class Tokens:
@@ -129,6 +131,10 @@ def test_every_model_has_the_size_of_its_family(name):
     assert found.vocab_size == 4096
 
 
+def test_the_recipe_knows_the_names_of_all_models():
+    assert tuple(CONTENDERS) == CONTENDER_NAMES
+
+
 def test_the_packaged_recipes():
     sizes = {}
     for name, entry in packaged().items():
@@ -143,7 +149,7 @@ def test_the_packaged_recipes():
         sizes["helm-mice-100m", "helm-mice"], rel=0.005
     )
     assert {"helm-tiny", "helm-mice-1b"} <= {name for name, _ in sizes}
-    assert load_recipe("helm-eval").recipe.tasks
+    assert load_recipe("evaluate-lm").recipe.tasks
 
 
 # --- going on ----------------------------------------------------------------------------------
@@ -239,7 +245,7 @@ def test_bad_input_is_refused_before_anything_is_written(case, world, geodapt):
 def test_a_batch_that_does_not_fit_is_refused_before_anything_is_written(
     world, geodapt, monkeypatch
 ):
-    monkeypatch.setattr("geodapt.helm.study.free_memory_mb", lambda: 0.1)
+    monkeypatch.setattr("geodapt.lm.experiment.free_memory_mb", lambda: 0.1)
     done = geodapt("run", write(world), "training.batch_size=100", "--out", "refused")
     assert done.code == 2
     assert "training.batch_size is 100, but the logits of" in done.err
@@ -248,12 +254,10 @@ def test_a_batch_that_does_not_fit_is_refused_before_anything_is_written(
 
 
 def test_the_seed_decides_the_weights():
-    from geodapt.helm.lineup import build
-
     config = configuration("helm-d", "tiny", SMALL, Tokens())
     drawn = []
     for seed in (0, 0, 1):
         set_seed(seed)
-        drawn.append(build(config).lm_head.weight)
+        drawn.append(build_model(config).lm_head.weight)
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])

@@ -6,9 +6,17 @@ import pytest
 import torch
 
 from geodapt.geometry import lorentz
-from geodapt.helm import HelmForCausalLM, points
+from geodapt.helm import HelmForCausalLM
 from geodapt.helm.experts import HelmExperts
-from geodapt.helm.layers import HelmMLP, HelmRMSNorm, LorentzLinear, LorentzResidual, PointLinear
+from geodapt.helm.lorentz_layers import (
+    Curvature,
+    HelmMLP,
+    HelmRMSNorm,
+    LorentzLinear,
+    LorentzResidual,
+    PointLinear,
+    time_component,
+)
 from tests.helm import reference, small
 from tests.helm.reference import Reference
 
@@ -78,10 +86,10 @@ def test_every_block_gives_points(kind):
 def test_layers_one_by_one():
     torch.manual_seed(0)
     c, x, y = 0.6, torch.randn(5, 8).double(), torch.randn(5, 8).double()
-    space = points.Curvature.of(c)
+    space = Curvature.of(c)
     layer = LorentzLinear(8, 6, bias=True).double()
     torch.nn.init.normal_(layer.time_weight)
-    got = layer(x, points.time(x, space))
+    got = layer(x, time_component(x, space))
     for row, point in zip(got, x, strict=True):
         expected = reference.linear(
             reference.lift(point, c), layer.weight, layer.time_weight, layer.bias, c
@@ -108,7 +116,7 @@ def test_layers_one_by_one():
 def test_flat_limit_of_the_residual_is_the_sum():
     x, y = torch.randn(2, 3, 8, dtype=torch.float64)
     join = LorentzResidual().double()
-    torch.testing.assert_close(join(x, y, points.Curvature.of(1e-9)), x + y, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(join(x, y, Curvature.of(1e-9)), x + y, rtol=1e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("kind", ["mha", "mla-query-latent", "mice"])

@@ -9,8 +9,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
+import torch
 from torch import Tensor
-from transformers import Cache
+from transformers import Cache, PreTrainedConfig
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from geodapt.errors import InputError
@@ -56,4 +57,36 @@ def require_positions(
             f"'{packed[0]}' says that rows are packed, but attention '{implementation}' sees that "
             "by position_ids, which are missing; give position_ids that start again at 0 in "
             "every row"
+        )
+
+
+def require_scores(config: PreTrainedConfig) -> None:
+    """Raise :class:`InputError` for an attention kernel that takes no bias of scores."""
+    implementation = config._attn_implementation
+    if config.position == "relative" and implementation not in ("sdpa", "eager"):
+        raise InputError(
+            f"position 'relative' adds a bias to scores, which attention '{implementation}' "
+            "does not take; use 'sdpa'"
+        )
+
+
+def require_vocabulary(input_ids: Tensor | None, vocabulary: int) -> None:
+    """Raise :class:`InputError` for tokens that the vocabulary lacks."""
+    # Checking would synchronise a GPU, whose embedding kernel asserts anyway.
+    if torch.compiler.is_compiling() or input_ids is None or input_ids.device.type != "cpu":
+        return
+    outside = (input_ids < 0) | (input_ids >= vocabulary)
+    if outside.any():
+        raise InputError(
+            f"input_ids holds token {int(input_ids[outside][0])}, but the model's vocabulary "
+            f"has {vocabulary}; is the tokenizer another model's?"
+        )
+
+
+def require_length(past: int | Tensor, tokens: int, limit: int) -> None:
+    """Raise :class:`InputError` for more positions than the model has."""
+    if tokens + (past if isinstance(past, int) else 0) > limit:
+        raise InputError(
+            f"the sequence has {tokens + past} tokens, but max_position_embeddings is {limit}; "
+            "shorten it, or make the model with a larger max_position_embeddings"
         )

@@ -24,19 +24,19 @@ Source: HELM, sections 4.1 and 4.2; Chen et al. 2022, "Fully hyperbolic neural n
 import math
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import Cache
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import repeat_kv
 
-from geodapt.helm import hope, points
 from geodapt.helm.config import HelmConfig
-from geodapt.helm.hope import Rotation
-from geodapt.helm.layers import LearnedScalar, LorentzLinear
-from geodapt.helm.points import Curvature
+from geodapt.helm.lorentz_layers import (
+    Curvature,
+    LearnedScalar,
+    LorentzLinear,
+    attend,
+    head_centroids,
+)
+from geodapt.helm.positions import Rotation, key_points, query_points
 
 
 class HelmAttention(nn.Module):
@@ -78,70 +78,10 @@ class HelmAttention(nn.Module):
             projection(hidden_states, time).view(heads)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q = hope.queries(q, rotation, 2 / self.temperature(), c)
-        k, v = hope.keys(k, rotation, c), hope.keys(v, None, c)
+        q = query_points(q, rotation, 2 / self.temperature(), c)
+        k, v = key_points(k, rotation, c), key_points(v, None, c)
         if cache is not None:
             k, v = cache.update(k, v, self.layer_idx)
         out, weights = attend(self, q, k, v, attention_mask, **kwargs)
-        out, out_time = centroid(out, c)
+        out, out_time = head_centroids(out, c)
         return self.o_proj(out, out_time), weights
-
-
-def attend(
-    module: Any,
-    q: Float[Tensor, "rows heads n size"],
-    k: Float[Tensor, "rows groups m size"],
-    v: Float[Tensor, "rows groups m value"],
-    mask: Tensor | None,
-    **kwargs: Any,
-) -> tuple[Float[Tensor, "rows n heads value"], Tensor | None]:
-    """The weighted sums of whole values, by the kernel that the configuration names."""
-    name = module.config._attn_implementation
-    size, more = v.shape[-1], k.shape[-1] - v.shape[-1]
-    if more > 0:  # flash kernels want values as long as keys
-        v = F.pad(v, (0, more))
-    interface = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
-    out, weights = interface(module, q, k, v, mask, scaling=1.0, dropout=0.0, **kwargs)
-    return out[..., :size], weights
-
-
-def eager_attention(
-    module: Any,
-    query: Float[Tensor, "rows heads n size"],
-    key: Float[Tensor, "rows groups m size"],
-    value: Float[Tensor, "rows groups m size"],
-    attention_mask: Tensor | None,
-    scaling: float,
-    position_bias: Tensor | None = None,
-    **kwargs: Any,
-) -> tuple[Float[Tensor, "rows n heads size"], Float[Tensor, "rows heads n m"]]:
-    """Attention step by step, for those who want to see its weights."""
-    key, value = (repeat_kv(x, module.num_key_value_groups) for x in (key, value))
-    weights = softmax(query @ key.mT * scaling, attention_mask, position_bias)
-    return (weights @ value).transpose(1, 2), weights
-
-
-def softmax(
-    scores: Float[Tensor, "rows heads n m"],
-    attention_mask: Tensor | None,
-    position_bias: Tensor | None,
-) -> Float[Tensor, "rows heads n m"]:
-    """Softmax in float32 or wider, under a mask that is added or, if boolean, that selects."""
-    if position_bias is not None:
-        scores = scores + position_bias
-    if attention_mask is not None and attention_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    elif attention_mask is not None:
-        scores = scores + attention_mask
-    return points.wide(scores).softmax(-1).to(scores.dtype)
-
-
-def centroid(
-    sums: Float[Tensor, "rows n heads d+1"], c: Curvature
-) -> tuple[Float[Tensor, "rows n heads*d"], Float[Tensor, "rows n"]]:
-    """Each head's Lorentz centroid from its sums ``(s, sum of u)``; then all heads' Lorentz
-    concatenation (their space components side by side), and its time."""
-    s, u = sums[..., :-1], points.wide(sums[..., -1])
-    s2 = points.square(s)
-    norm = points.inverse_norm(s2, u, 1.0, c)
-    return points.scaled(s, norm).flatten(-2), points.time_of((s2 * norm * norm).sum(-1), c)

@@ -24,17 +24,23 @@ Source: HELM, section 4.2; DeepSeek-V3, section 2.1.2 (gates and balance).
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
+from transformers.integrations.moe import _grouped_mm
 
-from geodapt.helm import points
 from geodapt.helm.config import HelmConfig
-from geodapt.helm.grouped import grouped_linear
-from geodapt.helm.layers import HelmMLP, gated_product
-from geodapt.helm.points import Curvature
-from geodapt.helm.rows import Rows, gather, load, member, spread
+from geodapt.helm.lorentz_layers import (
+    Curvature,
+    HelmMLP,
+    excess,
+    gated_product,
+    inverse_norm,
+    scale_points,
+    squared_norm,
+    wide,
+)
 
 
 class HelmRouter(nn.Module):
@@ -56,16 +62,19 @@ class HelmRouter(nn.Module):
         self.register_buffer("load", torch.zeros(experts))  # kept, so that a resumed step is equal
 
     def forward(
-        self, x: Float[Tensor, "tokens d"]
+        self, x: Float[Tensor, "tokens d"], counted: Bool[Tensor, "tokens"] | None = None
     ) -> tuple[Float[Tensor, "tokens e"], Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]:
-        """Logits, weights of the chosen experts, and which they are; in float32 or wider."""
+        """Logits, weights of the chosen experts, and which they are; in float32 or wider.
+
+        The load is that of the tokens that ``counted`` selects: padding is none of it.
+        """
         config = self.config
         with torch.autocast(x.device.type, enabled=False):
-            logits = F.linear(points.wide(x), points.wide(self.weight))
+            logits = F.linear(wide(x), wide(self.weight))
         scores = affinities(logits, config)
         chosen = self._choose(scores.detach() + self.e_score_correction_bias)
         if self.training:
-            self.load.add_(load(chosen, config.n_routed_experts))
+            self.load.add_(expert_load(chosen, config.n_routed_experts, counted))
         weights = scores.gather(-1, chosen)
         if config.norm_topk_prob:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
@@ -94,30 +103,46 @@ def affinities(logits: Float[Tensor, "*batch e"], config: HelmConfig) -> Float[T
     return logits.softmax(-1) if config.scoring_func == "softmax" else logits.sigmoid()
 
 
-def sequence_balance_loss(
-    router_logits: tuple[Float[Tensor, "tokens e"], ...],
-    config: HelmConfig,
-    rows: int,
-    attention_mask: Tensor | None = None,
-) -> Float[Tensor, ""]:
-    """Sequence-wise balance loss, the mean over layers and rows of ``sum_i f_i P_i``.
+class Dispatch(NamedTuple):
+    """Which token's which choice every row is: one row for each choice, sorted by expert."""
 
-    With T tokens in a row, ``f_i = e / (k T)`` times the number of tokens whose k best affinities
-    include expert i, and ``P_i`` the mean of the affinities, each token's divided by their sum.
-    Equal shares give 1. Padding is left out (DeepSeek-V3, eq. 17 to 20).
-    """
-    logits = torch.stack(router_logits)
-    scores = affinities(logits.view(len(router_logits), rows, -1, logits.shape[-1]), config)
-    experts, k = scores.shape[-1], config.num_experts_per_tok
-    best = torch.zeros_like(scores).scatter(-1, scores.topk(k, dim=-1).indices, 1.0)
-    shares = scores / scores.sum(-1, keepdim=True)
-    if attention_mask is not None and attention_mask.dim() == 2:
-        mask = attention_mask[:, -scores.shape[2] :, None].to(scores.dtype)
-        count = mask.sum(1).clamp_min(1)
-        f, p = (best * mask).sum(2) / count, (shares * mask).sum(2) / count
-    else:
-        f, p = best.mean(2), shares.mean(2)
-    return experts / k * (f * p).sum(-1).mean()
+    expert: Int[Tensor, "rows"]  # ascending
+    order: Int[Tensor, "rows"]  # k times the token, and which of its k choices
+    place: Int[Tensor, "tokens k"]  # where the rows of a token are
+    ends: Int[Tensor, "e"]  # where the rows of an expert end
+
+    @classmethod
+    def of(cls, chosen: Int[Tensor, "tokens k"], experts: int) -> "Dispatch":
+        """The rows of each token's k chosen experts, out of so many."""
+        expert, order = torch.sort(chosen.flatten(), stable=True)
+        ordinals = torch.arange(len(order), device=order.device)
+        place = torch.empty_like(order).scatter(0, order, ordinals)  # no need to sort again
+        ends = expert_load(chosen, experts).cumsum(0).to(torch.int32)
+        return cls(expert, order, place.view(chosen.shape), ends)
+
+    def to_rows(self, x: Float[Tensor, "tokens *d"]) -> Float[Tensor, "rows *d"]:
+        """Each row its token."""
+        return x.index_select(0, self.order // self.place.shape[1])
+
+    def to_tokens(self, y: Float[Tensor, "rows *d"]) -> Float[Tensor, "tokens *d"]:
+        """Each token the sum of its rows."""
+        return y.index_select(0, self.place.flatten()).view(*self.place.shape, *y.shape[1:]).sum(1)
+
+
+def expert_load(
+    chosen: Int[Tensor, "tokens k"], experts: int, counted: Bool[Tensor, "tokens"] | None = None
+) -> Float[Tensor, "e"]:
+    """How many tokens went to each expert, of those that ``counted`` selects."""
+    if counted is not None:
+        chosen = torch.where(counted.unsqueeze(-1), chosen, -1)
+    return torch.histc(chosen.float(), bins=experts, min=0, max=experts - 1)
+
+
+def one_hot(
+    expert: Int[Tensor, "rows"], experts: int, dtype: torch.dtype
+) -> Float[Tensor, "rows e"]:
+    """1 where a row is the expert's, else 0."""
+    return (expert.unsqueeze(-1) == torch.arange(experts, device=expert.device)).to(dtype)
 
 
 class HelmExperts(nn.Module):
@@ -141,43 +166,46 @@ class HelmExperts(nn.Module):
         c: Curvature,
     ) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, "tokens"]]:
         """Each token's weighted sum of its experts' results: space components, time excesses."""
-        rows = Rows.of(chosen, len(self.down_proj))
-        space, token = spaces.of(rows.expert), rows.token
-
-        square = spread(points.square(x), token, rows.place)
-        r, time = space.lift(square * space.scale**2)
-        inputs = dispatch(x, space.scale * r, token, rows.place)
-        runs = (rows.expert, rows.ends)
-        both = grouped_linear(inputs, time * r, self.gate_up_proj, self.gate_up_time, *runs)
+        rows = Dispatch.of(chosen, len(self.down_proj))
+        space, inputs = spaces.of(rows.expert), rows.to_rows(x)
+        r, time = space.lift(squared_norm(inputs) * space.scale**2)
+        both = grouped_linear(
+            scale_points(inputs, space.scale * r),
+            time * r,
+            self.gate_up_proj,
+            self.gate_up_time,
+            rows,
+        )
         h, h2 = gated_product(self.act_fn, both)
         r, time = space.lift(h2)
-        y = grouped_linear(h, time, self.down_proj, self.down_time, *runs)
-        return combine(y, r / space.scale, weights, rows.order, rows.place, c)
+        y = grouped_linear(h, time, self.down_proj, self.down_time, rows)
+        back, gated = r / space.scale, weights.flatten().index_select(0, rows.order)
+        u = excess(squared_norm(y) * back**2, c)
+        return rows.to_tokens(scale_points(y, gated * back)), rows.to_tokens(gated * u)
 
 
-def dispatch(
-    x: Float[Tensor, "tokens d"],
-    factor: Float[Tensor, "rows"],
-    token: Int[Tensor, "rows"],
-    place: Int[Tensor, "tokens k"],
-) -> Float[Tensor, "rows d"]:
-    """Each row its token times a factor."""
-    return points.scaled(spread(x, token, place), factor)
-
-
-def combine(
-    y: Float[Tensor, "rows d"],
-    back: Float[Tensor, "rows"],
-    weights: Float[Tensor, "tokens k"],
-    order: Int[Tensor, "rows"],
-    place: Int[Tensor, "tokens k"],
-    c: Curvature,
-) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, "tokens"]]:
-    """Each token's weighted sum of ``back y``, in the model's space, and that of time excesses."""
-    u = points.excess(points.square(y) * back**2, c)
-    gated = spread(weights.flatten(), order, place.view(-1, 1))
-    tokens = (order // place.shape[1], place)
-    return gather(points.scaled(y, gated * back), *tokens), gather(gated * u, *tokens)
+def grouped_linear(
+    x: Float[Tensor, "rows d_in"],
+    time: Float[Tensor, "rows"],
+    weight: Float[Tensor, "e d_out d_in"],
+    time_weight: Float[Tensor, "e d_out"],
+    rows: Dispatch,
+) -> Float[Tensor, "rows d_out"]:
+    """``W_e x + w_e t``: each row by its expert's weights."""
+    if torch.is_autocast_enabled(x.device.type):  # which does not know grouped products
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
+    aligned = all(size * x.element_size() % 16 == 0 for size in weight.shape[1:])
+    if x.dtype != torch.float64 and aligned:  # PyTorch's own kernels take nothing else
+        y = _grouped_mm(x, weight.mT, rows.ends)
+    elif torch.compiler.is_compiling():
+        y = torch.ops.transformers.grouped_mm_fallback(x, weight.mT, rows.ends)
+    else:  # whose gradient, unlike that operator's, has one
+        sizes = rows.ends.diff(prepend=rows.ends.new_zeros(1)).tolist()
+        y = torch.cat([part @ w.mT for part, w in zip(x.split(sizes), weight, strict=True)])
+    # One-hot product: indexing time_weight copies it for each row, and its gradient adds row by row
+    own = one_hot(rows.expert, len(weight), y.dtype) * time.unsqueeze(-1).to(y.dtype)
+    return torch.addmm(y, own, time_weight.to(y.dtype))
 
 
 class Spaces(NamedTuple):
@@ -191,7 +219,7 @@ class Spaces(NamedTuple):
 
     def of(self, expert: Int[Tensor, "rows"]) -> "Spaces":
         # One-hot products: indexing has a slow scatter-add in its backward pass.
-        own = member(expert, len(self.scale), self.scale.dtype)
+        own = one_hot(expert, len(self.scale), self.scale.dtype)
         return Spaces._make(part if part is None else (own * part).sum(-1) for part in self)
 
     def lift(
@@ -223,7 +251,7 @@ class HelmMoE(nn.Module):
 
     def curvatures(self) -> Float[Tensor, "experts"]:
         """``c_i`` of every expert, shared ones first."""
-        offset = points.wide(self.curvature_offset)
+        offset = wide(self.curvature_offset)
         return offset.new_tensor(self.start) * torch.exp(offset)
 
     def spaces(self, c_i: Float[Tensor, "e"], c: Curvature) -> Spaces:
@@ -243,20 +271,25 @@ class HelmMoE(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "rows n d"], time: Float[Tensor, "rows n"], c: Curvature
+        self,
+        x: Float[Tensor, "rows n d"],
+        time: Float[Tensor, "rows n"],
+        c: Curvature,
+        counted: Bool[Tensor, "rows n"] | None = None,
     ) -> tuple[Float[Tensor, "rows n d"], Float[Tensor, "tokens e"]]:
         """The centroid, and the gate's logits for the balance loss."""
         c_i = self.curvatures()
-        logits, weights, chosen = self.gate(x.flatten(0, -2))
+        counted = None if counted is None else counted.flatten()
+        logits, weights, chosen = self.gate(x.flatten(0, -2), counted)
         spaces = self.spaces(c_i[self.shared :], c)
         s, u = self.experts(x.flatten(0, -2), chosen, weights, spaces, c)
         # Shared experts see rows of tokens, as any layer does: adapters may differ between rows.
         s, u = s.view(x.shape), u.view(time.shape)
         for expert, c_e in zip(self.shared_experts, c_i[: self.shared], strict=True):
             a = torch.sqrt(c.c / c_e).expand_as(time)
-            y = expert(points.scaled(x, a), time * a, Curvature.of(c_e))
-            y = points.scaled(y, 1 / a)
-            s, u = s + y, u + points.excess(points.square(y), c)
+            y = expert(scale_points(x, a), time * a, Curvature.of(c_e))
+            y = scale_points(y, 1 / a)
+            s, u = s + y, u + excess(squared_norm(y), c)
         mass = self.shared + weights.sum(-1).view(time.shape)
-        norm = points.inverse_norm(points.square(s), u, mass, c)
-        return points.scaled(s, norm), logits
+        norm = inverse_norm(squared_norm(s), u, mass, c)
+        return scale_points(s, norm), logits

@@ -29,12 +29,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import Cache
 
-from geodapt.helm import hope, points
-from geodapt.helm.attention import attend, centroid, softmax
 from geodapt.helm.config import HelmConfig
-from geodapt.helm.hope import Rotation
-from geodapt.helm.layers import HelmRMSNorm, LearnedScalar, LorentzLinear, PointLinear
-from geodapt.helm.points import Curvature
+from geodapt.helm.lorentz_layers import (
+    Curvature,
+    HelmRMSNorm,
+    LearnedScalar,
+    LorentzLinear,
+    PointLinear,
+    attend,
+    excess,
+    head_centroids,
+    softmax,
+    squared_norm,
+)
+from geodapt.helm.positions import Rotation, query_points, rotate
 
 
 class HelmLatentAttention(nn.Module):
@@ -78,16 +86,16 @@ class HelmLatentAttention(nn.Module):
         rows, n, _ = hidden_states.shape
         # Rope part first: HoPE turns the leading components.
         q = self._queries(hidden_states, time, c).view(rows, n, self.heads, -1)
-        q = hope.queries(q, rotation, 2 / self.temperature(), c)
+        q = query_points(q, rotation, 2 / self.temperature(), c)
         latent, rope = self.kv_a_proj_with_mqa(hidden_states, time).split(
             [self.rank - 1, self.rope], dim=-1
         )
         z, z_time = self.kv_a_layernorm(latent, c)
         z = torch.cat([z, z_time.unsqueeze(-1).to(z.dtype)], dim=-1)
-        rope = hope.rotate(rope.unsqueeze(2), rotation)
+        rope = rotate(rope.unsqueeze(2), rotation)
         k, v = self._expand(z)
-        k_excess = points.excess(points.square(k) + points.square(rope), c).to(k.dtype)
-        v_excess = points.excess(points.square(v), c).to(v.dtype)
+        k_excess = excess(squared_norm(k) + squared_norm(rope), c).to(k.dtype)
+        v_excess = excess(squared_norm(v), c).to(v.dtype)
         if cache is not None:
             kept = torch.cat([rope.squeeze(2), k_excess, v_excess], dim=-1)
             z, kept = cache.update(z.unsqueeze(1), kept.unsqueeze(1), self.layer_idx)
@@ -120,7 +128,7 @@ class HelmLatentAttention(nn.Module):
     def _output(
         self, sums: Float[Tensor, "rows n heads size"], c: Curvature
     ) -> Float[Tensor, "rows n d"]:
-        return self.o_proj(*centroid(sums, c))
+        return self.o_proj(*head_centroids(sums, c))
 
     def _absorbs(self, queries: int, keys: int, mask: Tensor | None) -> bool:
         """Whether reading latents is less work than building keys and values of all of them.

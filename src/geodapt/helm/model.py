@@ -1,20 +1,15 @@
-"""The models: blocks of hyperbolic attention and feed-forward, with transformers' interface."""
+"""The model: blocks of hyperbolic attention and feed-forward, with transformers' interface."""
 
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask
-from transformers.modeling_layers import (
-    GenericForSequenceClassification,
-    GradientCheckpointingLayer,
-)
-from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
-from transformers.modeling_utils import slice_logits_to_keep
-from transformers.utils import can_return_tuple
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import MoeModelOutputWithPast
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -23,17 +18,17 @@ from geodapt.helm import arguments
 from geodapt.helm.arguments import CACHE
 from geodapt.helm.attention import HelmAttention
 from geodapt.helm.config import HelmConfig
-from geodapt.helm.experts import HelmExperts, HelmMoE, HelmRouter, sequence_balance_loss
-from geodapt.helm.hope import HelmRotaryEmbedding, RelativeBias
+from geodapt.helm.experts import HelmExperts, HelmMoE, HelmRouter
 from geodapt.helm.latent_attention import HelmLatentAttention
-from geodapt.helm.layers import (
+from geodapt.helm.lorentz_layers import (
+    Curvature,
     HelmMLP,
     HelmRMSNorm,
     LearnedScalar,
     LorentzResidual,
     PointLinear,
 )
-from geodapt.helm.points import Curvature
+from geodapt.helm.positions import HelmRotaryEmbedding, RelativeBias
 
 ZERO = {"time_weight", "gate_up_time", "down_time", "offset", "curvature_offset"}
 ZERO |= {"e_score_correction_bias", "load"}
@@ -54,16 +49,23 @@ class HelmDecoderLayer(GradientCheckpointingLayer):
         self.mlp_residual = LorentzResidual()
 
     def forward(
-        self, hidden_states: Float[Tensor, "rows n d"], curvature: float | Tensor, **kwargs: Any
+        self,
+        hidden_states: Float[Tensor, "rows n d"],
+        curvature: float | Tensor,
+        counted: Bool[Tensor, "rows n"] | None = None,
+        **kwargs: Any,
     ) -> tuple[Float[Tensor, "rows n d"], Float[Tensor, "tokens e"] | None]:
-        """The block's points, and its gate's logits if it has experts."""
+        """The block's points, and its gate's logits if it has experts.
+
+        ``counted`` selects the tokens that count in the experts' balance: all but padding.
+        """
         c = Curvature.of(curvature)  # here: checkpointing may take tensors alone for arguments
         h, time = self.input_layernorm(hidden_states, c)
         attended, _ = self.self_attn(h, time, c, **kwargs)
         hidden_states = self.attention_residual(hidden_states, attended, c)
         h, time = self.post_attention_layernorm(hidden_states, c)
         if isinstance(self.mlp, HelmMoE):
-            h, router_logits = self.mlp(h, time, c)
+            h, router_logits = self.mlp(h, time, c, counted)
         else:
             h, router_logits = self.mlp(h, time, c), None
         return self.mlp_residual(hidden_states, h, c), router_logits
@@ -160,15 +162,15 @@ class HelmModel(HelmPreTrainedModel):
         )
         implementation = self.config._attn_implementation
         arguments.require_positions(kwargs, position_ids, implementation)
-        self._require_scores(implementation)
+        arguments.require_scores(self.config)
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds")
         if inputs_embeds is None:
-            self._require_vocabulary(input_ids)
+            arguments.require_vocabulary(input_ids, self.config.vocab_size)
             inputs_embeds = self.embed_tokens(input_ids)
         past = cache.get_seq_length() if cache is not None else 0
         n = inputs_embeds.shape[1]
-        self._require_positions(past, n)
+        arguments.require_length(past, n, self.config.max_position_embeddings)
         whole = attention_mask is None and position_ids is None and cache is None
         if position_ids is None:
             position_ids = (torch.arange(n, device=inputs_embeds.device) + past).unsqueeze(0)
@@ -180,11 +182,16 @@ class HelmModel(HelmPreTrainedModel):
             )
         cache = self._cache(cache, use_cache)
         if self.relative_bias is not None:
-            kwargs["position_bias"] = self._bias(past, n, cache).to(inputs_embeds.dtype)
+            keys = n if cache is None else cache.get_mask_sizes(n, 0)[0]
+            kwargs["position_bias"] = self.relative_bias(past, n, keys).to(inputs_embeds.dtype)
         if self.rotary_emb is not None:
             kwargs["rotation"] = self.rotary_emb(inputs_embeds, position_ids)
-        if self.training and torch.is_grad_enabled():
-            self._balance_experts()
+        counted = None
+        if self.training:
+            if torch.is_grad_enabled():
+                self._balance_experts()
+            if attention_mask is not None and attention_mask.dim() == 2:
+                counted = attention_mask[:, -n:].bool()
 
         c = self.config.curvature if self.curvature is None else self.curvature()
         hidden_states, router_logits = inputs_embeds, []
@@ -192,6 +199,7 @@ class HelmModel(HelmPreTrainedModel):
             hidden_states, logits = layer(
                 hidden_states,
                 c,
+                counted,
                 attention_mask=mask,
                 position_ids=position_ids,
                 cache=cache,
@@ -235,110 +243,3 @@ class HelmModel(HelmPreTrainedModel):
             for layer in self.layers:
                 if isinstance(layer.mlp, HelmMoE):
                     layer.mlp.gate.balance()
-
-    def _require_scores(self, implementation: str) -> None:
-        if self.relative_bias is not None and implementation not in ("sdpa", "eager"):
-            raise InputError(
-                f"position 'relative' adds a bias to scores, which attention '{implementation}' "
-                "does not take; use 'sdpa'"
-            )
-
-    def _bias(self, past: int | Tensor, n: int, cache: Cache | None) -> Tensor:
-        keys = n if cache is None else cache.get_mask_sizes(n, 0)[0]
-        assert self.relative_bias is not None
-        return self.relative_bias(past, n, keys)
-
-    def _require_vocabulary(self, input_ids: Tensor | None) -> None:
-        # Checking would synchronise a GPU, whose embedding kernel asserts anyway.
-        if torch.compiler.is_compiling() or input_ids is None or input_ids.device.type != "cpu":
-            return
-        vocabulary = self.config.vocab_size
-        outside = (input_ids < 0) | (input_ids >= vocabulary)
-        if outside.any():
-            raise InputError(
-                f"input_ids holds token {int(input_ids[outside][0])}, but the model's vocabulary "
-                f"has {vocabulary}; is the tokenizer another model's?"
-            )
-
-    def _require_positions(self, past: int | Tensor, n: int) -> None:
-        limit = self.config.max_position_embeddings
-        if n + (past if isinstance(past, int) else 0) > limit:
-            raise InputError(
-                f"the sequence has {n + past} tokens, but max_position_embeddings is {limit}; "
-                "shorten it, or make the model with a larger max_position_embeddings"
-            )
-
-
-class HelmForCausalLM(HelmPreTrainedModel, GenerationMixin):
-    """A HELM that predicts the next token: logits are a linear map of the last points' space
-    components, which may be tied to the embeddings."""
-
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
-
-    def __init__(self, config: HelmConfig) -> None:
-        super().__init__(config)
-        self.model = HelmModel(config)
-        self.vocab_size = config.vocab_size
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Int[Tensor, "rows n"] | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Int[Tensor, "rows n"] | None = None,
-        cache: Cache | None = None,
-        inputs_embeds: Float[Tensor, "rows n d"] | None = None,
-        labels: Int[Tensor, "rows n"] | None = None,
-        use_cache: bool | None = None,
-        logits_to_keep: int | Tensor = 0,
-        output_router_logits: bool | None = None,
-        past_key_values: Cache | None = None,
-        **kwargs: Any,
-    ) -> MoeCausalLMOutputWithPast:
-        """As LlamaForCausalLM's; ``past_key_values`` is the cache's older name.
-
-        In training, ``loss`` includes the experts' balance loss, which is ``aux_loss``; elsewhere
-        it is the cross entropy alone. Router logits are returned unless ``output_router_logits``
-        is False. Raises as :meth:`HelmModel.forward`.
-        """
-        config = self.config
-        arguments.require_known(
-            self, kwargs, arguments.RECORDED | arguments.PACKING | arguments.LOSS
-        )
-        for_loss = {name: kwargs.pop(name) for name in arguments.LOSS & kwargs.keys()}
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            cache=arguments.one_cache(cache, past_key_values),
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **kwargs,
-        )
-        hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
-        logits = self.lm_head(hidden_states)
-        loss = aux_loss = None
-        if labels is not None or for_loss.get("shift_labels") is not None:
-            loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=config.vocab_size, **for_loss
-            )
-        if loss is not None and self.training and outputs.router_logits:
-            aux_loss = sequence_balance_loss(
-                outputs.router_logits, config, logits.shape[0], attention_mask
-            )
-            loss = loss + config.router_aux_loss_coef * aux_loss
-        return MoeCausalLMOutputWithPast(
-            loss=loss,
-            aux_loss=aux_loss,
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            router_logits=None if output_router_logits is False else outputs.router_logits,
-            **{CACHE: outputs.get(CACHE)},
-        )
-
-
-class HelmForSequenceClassification(GenericForSequenceClassification, HelmPreTrainedModel):
-    """A HELM that classifies a sequence by its last token."""

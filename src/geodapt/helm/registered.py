@@ -8,12 +8,8 @@ from transformers import (
 )
 
 from geodapt.helm.config import HelmConfig
-from geodapt.helm.model import (
-    HelmForCausalLM,
-    HelmForSequenceClassification,
-    HelmModel,
-    HelmPreTrainedModel,
-)
+from geodapt.helm.model import HelmModel, HelmPreTrainedModel
+from geodapt.helm.task_models import HelmForCausalLM, HelmForSequenceClassification
 
 AutoConfig.register("helm", HelmConfig, exist_ok=True)
 AutoModel.register(HelmConfig, HelmModel, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Language models of any kind: what a user chooses about training and measuring them."""
+"""Causal language models of any kind: pretraining from scratch, perplexity, and questions."""

@@ -14,9 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from geodapt.helm import points
 from geodapt.helm.config import HelmConfig
-from geodapt.helm.points import Curvature
+from geodapt.helm.lorentz_layers import Curvature, excess, squared_norm, time_component
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, a pair of components each."""
@@ -42,22 +41,22 @@ class HelmRotaryEmbedding(LlamaRotaryEmbedding):
         return cos[..., :half], sin[..., :half]
 
 
-def queries(
+def query_points(
     x: Float[Tensor, "rows n heads d"],
     rotation: Rotation | None,
     factor: Float[Tensor, ""],
     c: Curvature,
 ) -> Float[Tensor, "rows heads n d+1"]:
     """``factor (R x, -t(x))``, as :func:`geodapt.helm.attention` multiplies it with keys."""
-    whole = torch.cat([rotate(x, rotation), -_last(points.time(x, c), x)], dim=-1)
+    whole = torch.cat([rotate(x, rotation), -_last(time_component(x, c), x)], dim=-1)
     return (whole * factor.to(x.dtype)).transpose(1, 2)
 
 
-def keys(
+def key_points(
     x: Float[Tensor, "rows n heads d"], rotation: Rotation | None, c: Curvature
 ) -> Float[Tensor, "rows heads n d+1"]:
     """``(R x, u(x))``, with the time excess in the last place; values are so without rotation."""
-    u = points.excess(points.square(x), c)
+    u = excess(squared_norm(x), c)
     return torch.cat([rotate(x, rotation), _last(u, x)], dim=-1).transpose(1, 2)
 
 

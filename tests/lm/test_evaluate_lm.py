@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM
 from geodapt.data.corpus.tokens import train_tokenizer
 from geodapt.errors import InputError
 from geodapt.helm import HelmForCausalLM
-from geodapt.helm.evaluation import load, text_perplexity, windows
-from geodapt.helm.harness import figures
-from geodapt.helm.recipe import HelmEvalRecipe
+from geodapt.lm.evaluation import load_language_model, text_perplexity, windows
+from geodapt.lm.lm_eval import task_figures
+from geodapt.lm.recipe import EvaluateLMRecipe
 from geodapt.recipes.execution import execute
 from tests.helm.small import MICE, config
 
@@ -69,7 +69,9 @@ def test_windows_count_each_token_once():
 
 def test_a_run(folder, tmp_path, tokenizer):
     (tmp_path / "book.txt").write_text("\n".join(TEXTS))
-    recipe = HelmEvalRecipe(model=str(folder), text=str(tmp_path / "book.txt"), precision="float32")
+    recipe = EvaluateLMRecipe(
+        model=str(folder), text=str(tmp_path / "book.txt"), precision="float32"
+    )
     (row,) = execute(recipe, tmp_path / "out")["rows"]
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     nats, count = naive(model, tokenizer, ["\n".join(TEXTS)], 64)  # the most that it takes
@@ -79,7 +81,7 @@ def test_a_run(folder, tmp_path, tokenizer):
 
 def test_an_empty_text(folder, tmp_path):
     (tmp_path / "empty.txt").write_text("")
-    recipe = HelmEvalRecipe(model=str(folder), text=str(tmp_path / "empty.txt"))
+    recipe = EvaluateLMRecipe(model=str(folder), text=str(tmp_path / "empty.txt"))
     with pytest.raises(InputError, match="no tokens to measure perplexity on"):
         execute(recipe, tmp_path / "out")
 
@@ -89,28 +91,28 @@ def test_a_tokenizer_of_another_model(folder, tmp_path):
         tmp_path
     )
     with pytest.raises(InputError, match=r"has 310 tokens, but model .* knows 300"):
-        load(HelmEvalRecipe(model=str(folder), text="x", tokenizer=str(tmp_path)))
+        load_language_model(EvaluateLMRecipe(model=str(folder), text="x", tokenizer=str(tmp_path)))
 
 
 def test_a_length_that_the_model_does_not_take(folder):
     with pytest.raises(InputError, match=r"length is 65, but model .* takes 64 tokens"):
-        load(HelmEvalRecipe(model=str(folder), text="x", length=65))
+        load_language_model(EvaluateLMRecipe(model=str(folder), text="x", length=65))
 
 
 def test_a_model_without_a_tokenizer(tmp_path):
     HelmForCausalLM(config()).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"tokenizer .* could not be loaded"):
-        load(HelmEvalRecipe(model=str(tmp_path), text="x"))
+        load_language_model(EvaluateLMRecipe(model=str(tmp_path), text="x"))
 
 
 def test_nothing_asked():
     with pytest.raises(ValueError, match=r"give text .* or tasks"):
-        HelmEvalRecipe(model="x")
+        EvaluateLMRecipe(model="x")
 
 
 def test_without_lm_eval_the_extra_is_named(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("geodapt.helm.harness.importlib.util.find_spec", lambda name: None)
-    recipe = HelmEvalRecipe(model=str(folder), tasks=["hellaswag"])
+    monkeypatch.setattr("geodapt.lm.lm_eval.importlib.util.find_spec", lambda name: None)
+    recipe = EvaluateLMRecipe(model=str(folder), tasks=["hellaswag"])
     with pytest.raises(
         InputError, match=r"lm-eval, which is not installed; leave .* pip install .*\["
     ):
@@ -122,7 +124,7 @@ def test_figures_of_tasks_and_groups():
     """lm-eval's results, as 0.4.13 gives them."""
     task = {"alias": "hellaswag", "acc,none": 0.25, "acc_norm,none": 0.5, "acc_stderr,none": 0.1}
     found = {"results": {"hellaswag": task}, "n-samples": {"hellaswag": {"effective": 12}}}
-    assert figures(found, "hellaswag") == {
+    assert task_figures(found, "hellaswag") == {
         "accuracy": 0.25,
         "accuracy_norm": 0.5,
         "questions": 12,
@@ -132,4 +134,4 @@ def test_figures_of_tasks_and_groups():
         "groups": {"mmlu": {"acc,none": 0.3}},
         "n-samples": {"mmlu_anatomy": {"effective": 5}, "mmlu_law": {"effective": 7}},
     }
-    assert figures(group, "mmlu") == {"accuracy": 0.3, "questions": 12}
+    assert task_figures(group, "mmlu") == {"accuracy": 0.3, "questions": 12}

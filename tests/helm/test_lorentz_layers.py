@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geodapt.geometry import lorentz
-from geodapt.helm import hope, points
-from geodapt.helm.attention import HelmAttention, attend, centroid
-from geodapt.helm.points import Curvature
+from geodapt.helm import lorentz_layers as layers
+from geodapt.helm.attention import HelmAttention
+from geodapt.helm.lorentz_layers import Curvature, attend, head_centroids
+from geodapt.helm.positions import key_points, query_points
 from tests.helm import small
 
 curvatures = st.floats(1e-3, 1e2)
@@ -23,8 +24,8 @@ def draw(seed, *shape, radius=1.0):
 @given(seed=seeds, radius=radii, c=curvatures)
 def test_time_and_excess(seed, radius, c):
     x = draw(seed, 7, 5, radius=radius)
-    torch.testing.assert_close(points.time(x, Curvature.of(c)), lorentz.time(x, c))
-    u = points.excess(points.square(x), Curvature.of(c))
+    torch.testing.assert_close(layers.time_component(x, Curvature.of(c)), lorentz.time(x, c))
+    u = layers.excess(layers.squared_norm(x), Curvature.of(c))
     torch.testing.assert_close(u + c**-0.5, lorentz.time(x, c))
 
 
@@ -32,7 +33,7 @@ def test_time_and_excess(seed, radius, c):
 def test_residual(seed, radius, c, w):
     x, y = draw(seed, 2, 7, 5, radius=radius)
     weight, scale = torch.tensor([w, 1.5], dtype=torch.float64)
-    got = points.residual(x, y, weight, scale, Curvature.of(c))
+    got = layers.lorentz_residual(x, y, weight, scale, Curvature.of(c))
     torch.testing.assert_close(got, 1.5 * lorentz.residual(x, y, w, c), rtol=1e-6, atol=1e-9)
 
 
@@ -41,8 +42,8 @@ def test_centroid(seed, radius, c):
     x = draw(seed, 6, 5, radius=radius)
     weights = draw(seed + 1, 4, 6).abs()
     s, mass = weights @ x, weights.sum(-1)
-    u = (weights * points.excess(points.square(x), Curvature.of(c))).sum(-1)
-    got = s * points.inverse_norm(points.square(s), u, mass, Curvature.of(c)).unsqueeze(-1)
+    u = (weights * layers.excess(layers.squared_norm(x), Curvature.of(c))).sum(-1)
+    got = s * layers.inverse_norm(layers.squared_norm(s), u, mass, Curvature.of(c)).unsqueeze(-1)
     torch.testing.assert_close(got, lorentz.centroid(x, weights, c), rtol=1e-6, atol=1e-9)
 
 
@@ -51,7 +52,7 @@ def test_norm_never_leaves_its_bound_in_float32(seed, radius, c):
     """``-c <s, s>_L`` is at least the squared mass, however far the points are."""
     x, y = draw(seed, 2, 7, 5, radius=radius).float()
     one = torch.ones(())
-    got = points.residual(x, y, one, one, Curvature.of(c))
+    got = layers.lorentz_residual(x, y, one, one, Curvature.of(c))
     assert torch.isfinite(got).all()
     assert (got.norm(dim=-1) <= (x + y).norm(dim=-1) / 2 * (1 + 1e-5)).all()
 
@@ -59,7 +60,7 @@ def test_norm_never_leaves_its_bound_in_float32(seed, radius, c):
 @given(seed=seeds, radius=st.floats(1e-2, 1e2), c=st.floats(1e-2, 1e1))
 def test_rms_norm(seed, radius, c):
     x, weight = draw(seed, 7, 5, radius=radius), draw(seed + 1, 1, 5)[0]
-    h, time = points.rms_norm(x, weight, 1e-6, Curvature.of(c))
+    h, time = layers.lorentz_rms_norm(x, weight, 1e-6, Curvature.of(c))
     torch.testing.assert_close(h, lorentz.rms_norm(x, weight, 1e-6))
     torch.testing.assert_close(time, lorentz.time(h, c))
 
@@ -70,9 +71,9 @@ def attention(q, k, v, c, factor=0.4):
     module.config._attn_implementation = "sdpa"
     q, k, v = (x.view(1, -1, 1, x.shape[-1]) for x in (q, k, v))
     c = Curvature.of(c)
-    whole = hope.queries(q, None, torch.as_tensor(factor, dtype=q.dtype), c)
-    sums, _ = attend(module, whole, hope.keys(k, None, c), hope.keys(v, None, c), None)
-    return centroid(sums, c)[0][0]
+    whole = query_points(q, None, torch.as_tensor(factor, dtype=q.dtype), c)
+    sums, _ = attend(module, whole, key_points(k, None, c), key_points(v, None, c), None)
+    return head_centroids(sums, c)[0][0]
 
 
 def test_attention_tends_to_the_euclidean_one():

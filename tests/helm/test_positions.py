@@ -5,9 +5,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geodapt.helm import hope
-from geodapt.helm.hope import HelmRotaryEmbedding, RelativeBias
-from geodapt.helm.points import Curvature
+from geodapt.helm.lorentz_layers import Curvature
+from geodapt.helm.positions import (
+    HelmRotaryEmbedding,
+    RelativeBias,
+    key_points,
+    query_points,
+    rotate,
+)
 from tests.helm import small
 
 DIM = 32
@@ -21,22 +26,22 @@ def rotation(positions) -> tuple[torch.Tensor, torch.Tensor]:
 
 def product(q, k, i, j) -> torch.Tensor:
     """``<HoPE(q, i), HoPE(k, j)>_L`` and a constant, as attention computes it."""
-    q = hope.queries(q.view(1, 1, 1, DIM), rotation([i]), torch.ones((), dtype=q.dtype), C)
-    k = hope.keys(k.view(1, 1, 1, DIM), rotation([j]), C)
+    q = query_points(q.view(1, 1, 1, DIM), rotation([i]), torch.ones((), dtype=q.dtype), C)
+    k = key_points(k.view(1, 1, 1, DIM), rotation([j]), C)
     return (q * k).sum()
 
 
 def over_distances(q, k, count) -> torch.Tensor:
     """The same for a query at position ``count - 1`` and keys at distances 0 to ``count - 1``."""
     one = torch.ones((), dtype=q.dtype)
-    q = hope.queries(q.view(-1, 1, 1, DIM), rotation([count - 1]), one, C)
-    k = hope.keys(k.view(-1, 1, 1, DIM).expand(-1, count, 1, DIM), rotation(list(range(count))), C)
+    q = query_points(q.view(-1, 1, 1, DIM), rotation([count - 1]), one, C)
+    k = key_points(k.view(-1, 1, 1, DIM).expand(-1, count, 1, DIM), rotation(list(range(count))), C)
     return (q * k).sum(-1).squeeze(1).flip(-1)
 
 
 def test_rotation_keeps_the_time():
     x = torch.randn(1, 5, 2, DIM, dtype=torch.float64)
-    turned = hope.rotate(x, rotation(range(5)))
+    turned = rotate(x, rotation(range(5)))
     torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1), rtol=1e-6, atol=0)
 
 
@@ -64,7 +69,7 @@ def test_attention_decays_with_distance():
 def test_a_head_can_peak_at_any_distance(distance, seed):
     k = torch.randn(1, DIM, dtype=torch.float64, generator=torch.manual_seed(seed))
     back = tuple(part * sign for part, sign in zip(rotation([distance]), (1, -1), strict=True))
-    q = hope.rotate(k.view(1, 1, 1, DIM), back)
+    q = rotate(k.view(1, 1, 1, DIM), back)
     assert over_distances(q, k, 201).argmax() == distance
 
 
@@ -75,8 +80,8 @@ def test_diagonal_patterns_are_learnable(distance):
     q, k = (torch.randn(1, 1, 1, DIM).requires_grad_() for _ in range(2))
     optimizer = torch.optim.Adam([q, k], lr=0.1)
     for _ in range(60):
-        a = hope.queries(q.expand(1, n, 1, DIM), rotation(range(n)), torch.tensor(0.5), C)
-        b = hope.keys(k.expand(1, n, 1, DIM), rotation(range(n)), C)
+        a = query_points(q.expand(1, n, 1, DIM), rotation(range(n)), torch.tensor(0.5), C)
+        b = key_points(k.expand(1, n, 1, DIM), rotation(range(n)), C)
         mask = torch.ones(n, n, dtype=torch.bool).tril()
         scores = (a @ b.mT)[0, 0].float().masked_fill(~mask, -torch.inf)
         weights = scores.softmax(-1).diagonal(-distance)

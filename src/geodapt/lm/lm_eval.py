@@ -16,7 +16,7 @@ FIGURES = {"acc": "accuracy", "acc_norm": "accuracy_norm"}
 """lm-eval's names and ours."""
 
 
-def require_harness() -> None:
+def require_lm_eval() -> None:
     """Raise :class:`InputError` where lm-eval is not installed."""
     if importlib.util.find_spec("lm_eval") is None:
         raise missing(
@@ -36,14 +36,14 @@ def answers(
     batch_size: int = 8,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """``accuracy`` and, where the task has it, ``accuracy_norm``: by the likelihood a byte.
+    """``accuracy`` and, where the task has it, ``accuracy_norm``: by the likelihood per byte.
 
     With ``copies`` a data set is read from that folder, where it lies under its hub name, in files
-    that ``datasets.load_dataset`` takes: a download of its repository, or a JSONL file a split.
+    that ``datasets.load_dataset`` takes: a download of its repository, or one JSONL file per split.
     Raises :class:`InputError` for an unknown task, and for data that is neither there nor on a hub
     that can be reached.
     """
-    require_harness()
+    require_lm_eval()
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -78,10 +78,10 @@ def answers(
                 f"task '{task}' could not be asked: {str(error).strip().splitlines()[0]}. Its data "
                 "comes from the hub, or from copies=FOLDER with FOLDER/OWNER/NAME in it"
             ) from error
-    return figures(found, task)
+    return task_figures(found, task)
 
 
-def figures(found: dict[str, Any], task: str) -> dict[str, Any]:
+def task_figures(found: dict[str, Any], task: str) -> dict[str, Any]:
     """The figures of a task, or of a group of tasks such as mmlu, in lm-eval's results."""
     results = (found.get("groups") or {}).get(task) or found["results"][task]
     return {

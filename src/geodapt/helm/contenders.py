@@ -15,16 +15,15 @@ from typing import Any, Literal
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
-    AutoModelForCausalLM,
     DeepseekV3Config,
     LlamaConfig,
     PreTrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from geodapt.errors import InputError
 from geodapt.helm.config import HelmConfig
+from geodapt.lm.experiment import build_model
 
 STEP = 8  # feed-forward sizes are its multiples, as grouped products in bfloat16 want them
 
@@ -136,15 +135,10 @@ def _refused_as(label: str) -> Iterator[None]:
         raise InputError(f"config is not one of a {label}: {reason}") from error
 
 
-def build(config: PreTrainedConfig) -> PreTrainedModel:
-    """A model of a configuration, with weights at random, in float32."""
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-
-
 def parameters(config: PreTrainedConfig) -> int:
     """How many parameters a configuration's model has."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(config).parameters())
+        return sum(parameter.numel() for parameter in build_model(config).parameters())
 
 
 def of_equal_size(config: PreTrainedConfig, attribute: str, wanted: int) -> PreTrainedConfig:

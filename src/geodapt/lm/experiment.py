@@ -1,5 +1,7 @@
-"""Trains models on the same rows and measures it on the same others, in stages."""
+"""Trains language models on the same rows and measures them on the same others, in stages."""
 
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -7,7 +9,14 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import set_seed
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
 
 from geodapt.cards import write_card
 from geodapt.data.corpus import load_corpus
@@ -15,8 +24,7 @@ from geodapt.data.corpus.packing import packed
 from geodapt.data.corpus.tokens import tokenizer_for
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder
-from geodapt.helm.lineup import CONTENDERS, build, configuration
-from geodapt.helm.pretraining import measure, pretrain
+from geodapt.lm.pretraining import held_out_loss, pretrain
 from geodapt.lm.settings import PretrainingSettings
 from geodapt.memory import free_memory_mb
 from geodapt.models import default_dtype
@@ -24,18 +32,31 @@ from geodapt.processes import is_main_process
 from geodapt.runs import RunFolder
 from geodapt.training import trainable_parameters
 
+Hooks = Callable[[PreTrainedModel], AbstractContextManager[Mapping[str, Tensor]]]
 
-class Study:
-    """One corpus as rows of tokens, and the models that read it."""
 
-    def __init__(self, settings: PretrainingSettings, seed: int, folder: RunFolder) -> None:
-        self.settings, self.seed, self.folder = settings, seed, folder
+class PretrainingExperiment:
+    """One corpus as rows of tokens, and the causal language models that are trained on it.
+
+    ``configure`` gives the models' configurations by name, for the corpus's tokenizer; any that
+    ``AutoModelForCausalLM`` knows. ``labels`` are their names in the table. ``hooks`` is entered
+    around each model's training, and gives the scalars to log beside the loss.
+    """
+
+    def __init__(
+        self,
+        settings: PretrainingSettings,
+        configure: Callable[[PreTrainedTokenizerBase], dict[str, PreTrainedConfig]],
+        labels: Mapping[str, str],
+        hooks: Hooks,
+        seed: int,
+        folder: RunFolder,
+    ) -> None:
+        self.settings, self.labels, self.hooks = settings, labels, hooks
+        self.seed, self.folder = seed, folder
         self.corpus = load_corpus(settings.data)
         self.tokenizer = tokenizer_for(self.corpus, settings.tokenizer)
-        self.configurations = {
-            name: configuration(name, settings.size, settings.config, self.tokenizer)
-            for name in settings.models
-        }
+        self.configurations = configure(self.tokenizer)
         longest = min(c.max_position_embeddings for c in self.configurations.values())
         if settings.length > longest:
             raise InputError(
@@ -51,8 +72,8 @@ class Study:
         self.autocast = None if dtype is torch.float32 else dtype
 
     def _require_memory(self) -> None:
-        """Linux ends a process that takes more than there is, and it cannot say why. So what is
-        certain is asked for beforehand: a batch's logits and their gradient."""
+        """Linux kills a process that takes more than there is, without a reason. So the part that
+        is known beforehand is checked: a batch's logits and their gradient."""
         free, training = free_memory_mb(), self.settings.training
         rows = min(training.batch_size, len(self.rows["train"]))
         needed = 2 * 4 * rows * self.settings.length * len(self.tokenizer) / 2**20
@@ -66,31 +87,33 @@ class Study:
     def row(self, name: str) -> dict[str, Any]:
         """One row of the table: a model trained and measured."""
         found = self.folder.measured(f"model-{name}", partial(self._trained, name))
-        return {"method": name, "label": CONTENDERS[name].label, **found}
+        return {"method": name, "label": self.labels[name], **found}
 
     def _trained(self, name: str, work: Path) -> dict[str, Any]:
         settings, stage = self.settings, f"model-{name}"
         set_seed(self.seed)
-        model = build(self.configurations[name])
+        model = build_model(self.configurations[name])
         if settings.gradient_checkpointing:
             model.gradient_checkpointing_enable()
-        model = pretrain(
-            model,
-            self.rows["train"],
-            self.rows["validation"],
-            settings.training,
-            work=work,
-            seed=self.seed,
-            autocast=self.autocast,
-            label=stage,
-            **self.folder.watch(stage),
-        )
+        with self.hooks(model) as watched:
+            model = pretrain(
+                model,
+                self.rows["train"],
+                self.rows["validation"],
+                settings.training,
+                watched=watched,
+                work=work,
+                seed=self.seed,
+                autocast=self.autocast,
+                label=stage,
+                **self.folder.watch(stage),
+            )
         if is_main_process():
             with atomic_folder(self.folder / self._model_folder(name)) as temporary:
                 model.save_pretrained(temporary)
                 self.tokenizer.save_pretrained(temporary)
-                self._write_card(name, temporary)
-        tested = measure(
+                self._write_card(name, model, temporary)
+        tested = held_out_loss(
             model,
             self.rows["test"],
             settings.training.evaluation_batch_size,
@@ -103,15 +126,17 @@ class Study:
             "trainable_parameters": trainable_parameters(model),
         }
 
-    def _write_card(self, name: str, folder: Path) -> None:
-        training, label = self.settings.training, CONTENDERS[name].label
+    def _write_card(self, name: str, model: PreTrainedModel, folder: Path) -> None:
+        training, label = self.settings.training, self.labels[name]
+        package = type(model).__module__.rpartition(".")[0]
+        ours = package.startswith("geodapt.")
         rows = training.steps * training.batch_size * training.gradient_accumulation
         write_card(
             folder,
             label,
             f"A language model ({label}) from scratch, on {self.corpus.name}.",
             library="transformers",
-            tags=["helm", "text-generation"],
+            tags=[model.config.model_type, "text-generation"],
             facts={
                 "text": self.corpus.name,
                 "rows of tokens": f"{rows} of {self.settings.length}",
@@ -119,18 +144,18 @@ class Study:
                 "seed": self.seed,
             },
             usage=(
-                "import geodapt.helm  # registers the model\n"
-                "from transformers import AutoModelForCausalLM\n\n"
+                (f"import {package}  # registers the model\n" if ours else "")
+                + "from transformers import AutoModelForCausalLM\n\n"
                 'model = AutoModelForCausalLM.from_pretrained("this folder")'
             ),
         )
 
     def _model_folder(self, name: str) -> str:
         """``model`` for the run's first model, ``models/NAME`` for the others."""
-        return "model" if name == self.settings.models[0] else f"models/{name}"
+        return "model" if name == next(iter(self.configurations)) else f"models/{name}"
 
     def _speed(self, stage: str) -> float | None:
-        """Tokens a second while training: the median of the log's lines."""
+        """Tokens per second while training: the median of the log's lines."""
         lines = (line for line in self.folder.metrics() if line["stage"] == stage)
         speeds = [line["tokens_per_second"] for line in lines if "tokens_per_second" in line]
         return round(median(speeds), 1) if speeds else None
@@ -158,6 +183,11 @@ class Study:
                 "precision": "float32" if self.autocast is None else "bfloat16 autocast",
             },
         }
+
+
+def build_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """A model of a configuration, with random weights, in float32."""
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def evenly(rows: Dataset, most: int) -> Dataset:

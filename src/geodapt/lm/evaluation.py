@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from geodapt.data.corpus.text import documents
 from geodapt.data.corpus.tokens import load_tokenizer
 from geodapt.errors import InputError
-from geodapt.helm.harness import answers, require_harness
+from geodapt.lm.lm_eval import answers, require_lm_eval
 from geodapt.lm.settings import EvaluationSettings
 from geodapt.models import as_input_errors, default_dtype, load_weights, locate_base
 from geodapt.models.perplexity import IGNORED, LanguageMetrics
@@ -20,11 +20,13 @@ from geodapt.progress import bar, schedule
 from geodapt.runs import RunFolder
 
 
-def evaluate(settings: EvaluationSettings, seed: int, folder: RunFolder) -> list[dict[str, Any]]:
+def evaluate_language_model(
+    settings: EvaluationSettings, seed: int, folder: RunFolder
+) -> list[dict[str, Any]]:
     """The rows of the table: the text's figures, then those of each task."""
     if settings.tasks:
-        require_harness()
-    model, tokenizer = load(settings)
+        require_lm_eval()
+    model, tokenizer = load_language_model(settings)
     stages = ["text"] if settings.text is not None else []
     schedule(dict.fromkeys([*stages, *(f"task-{task}" for task in settings.tasks)], 1.0))
     rows: list[dict[str, Any]] = []
@@ -55,7 +57,9 @@ def evaluate(settings: EvaluationSettings, seed: int, folder: RunFolder) -> list
     return rows
 
 
-def load(settings: EvaluationSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_language_model(
+    settings: EvaluationSettings,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and its tokenizer, on the GPU where there is one.
 
     Raises :class:`InputError` for what is no causal language model, a missing tokenizer, one with
@@ -106,7 +110,7 @@ def text_perplexity(
     length: int,
     batch_size: int,
 ) -> dict[str, Any]:
-    """``perplexity`` a token, ``bits_per_byte``, and how many tokens and bytes there were.
+    """``perplexity`` per token, ``bits_per_byte``, and how many tokens and bytes there were.
 
     Each document stands alone, after the tokenizer's start of text (its end where it has none),
     and is read in stretches of ``length`` tokens. Bits per byte do not depend on the tokenizer, so

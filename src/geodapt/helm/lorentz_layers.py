@@ -1,0 +1,275 @@
+"""Lorentz layers: the formulas of points that a network uses, and the layers made of them.
+
+:mod:`geodapt.geometry.lorentz` in float64 is the reference. A network computes in float32 or less,
+so its formulas are written in the **time excess** of a point, ``u(x) = t(x) - 1/sqrt(c)``, in the
+form ``|x|^2 / (t(x) + 1/sqrt(c))``, which does not subtract. Where curvature is small or a
+point near the origin, ``t`` is a large constant plus a small number, and only the small number
+carries information; in bfloat16 it would be lost.
+
+Everywhere: a point is its space components ``x``, the space has curvature ``-c`` with ``c`` above
+0; scalars (times, excesses, norms) are float32 or wider, whatever type the vectors have.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.activations import ACT2FN
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import repeat_kv
+
+from geodapt.helm.config import HelmConfig
+
+
+class Curvature(NamedTuple):
+    """The curvature ``-c`` of a space, with the two powers of c that its formulas are made of."""
+
+    c: float | Tensor
+    radius: float | Tensor
+    """``1/sqrt(c)``, the time of the origin."""
+    radius2: float | Tensor
+    """``1/c``."""
+
+    @classmethod
+    def of(cls, c: float | Tensor) -> "Curvature":
+        return cls(c, c**-0.5, 1 / c)
+
+
+def wide(x: Tensor) -> Tensor:
+    """The tensor in the type that scalars are computed in: float32 or wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def squared_norm(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+    """``|x|^2``, in float32 or wider."""
+    return wide(x).square().sum(-1)
+
+
+def scale_points(
+    x: Float[Tensor, "*batch d"], k: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch d"]:
+    """``k x`` in the type of x, without rounding k to it."""
+    return (x * k.unsqueeze(-1)).to(x.dtype)
+
+
+def time_component(x: Float[Tensor, "*batch d"], c: Curvature) -> Float[Tensor, "*batch"]:
+    """``t(x) = sqrt(|x|^2 + 1/c)``."""
+    return time_of(squared_norm(x), c)
+
+
+def time_of(square: Float[Tensor, "*batch"], c: Curvature) -> Float[Tensor, "*batch"]:
+    """Time of points with this ``|x|^2``."""
+    return torch.sqrt(square + c.radius2)
+
+
+def excess(square: Float[Tensor, "*batch"], c: Curvature) -> Float[Tensor, "*batch"]:
+    """Time excess ``u = t - 1/sqrt(c)`` of points with this ``|x|^2``."""
+    return square / (torch.sqrt(square + c.radius2) + c.radius)
+
+
+def inverse_norm(
+    square: Float[Tensor, "*batch"],
+    excess: Float[Tensor, "*batch"],
+    mass: float | Tensor,
+    c: Curvature,
+) -> Float[Tensor, "*batch"]:
+    """``1 / sqrt(-c <s, s>_L)`` of a weighted sum of points: times ``s`` it is their centroid.
+
+    ``square`` is ``|s|^2`` of the sum's space part, ``excess`` the weighted sum of excesses,
+    ``mass`` the sum of weights, so that ``s_t = mass / sqrt(c) + excess`` and::
+
+        -c <s, s>_L = c (s_t^2 - |s|^2) = mass^2 + c (excess (2 mass / sqrt(c) + excess) - |s|^2)
+
+    The bracket is 0 or more (the inverse triangle inequality); rounding must not take it lower.
+    """
+    bracket = excess * (2 * mass * c.radius + excess) - square
+    return torch.rsqrt(mass * mass + c.c * bracket.clamp_min(0))
+
+
+def lorentz_residual(
+    x: Float[Tensor, "*batch d"],
+    y: Float[Tensor, "*batch d"],
+    weight: Tensor,
+    scale: Tensor,
+    c: Curvature,
+) -> Float[Tensor, "*batch d"]:
+    """Lorentzian residual connection: ``scale`` times the centroid of ``x + weight y``."""
+    s = torch.addcmul(x, y.to(x.dtype), weight.to(x.dtype))
+    lifted = excess(squared_norm(x), c) + weight * excess(squared_norm(y), c)
+    return scale_points(s, scale * inverse_norm(squared_norm(s), lifted, 1 + weight, c))
+
+
+def lorentz_rms_norm(
+    x: Float[Tensor, "*batch d"], weight: Float[Tensor, "d"], eps: float, c: Curvature
+) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
+    """RMSNorm of the space components, and the time of the result."""
+    h = scale_points(x, torch.rsqrt(squared_norm(x) / x.shape[-1] + eps)) * weight
+    return h, time_component(h, c)
+
+
+def attend(
+    module: Any,
+    q: Float[Tensor, "rows heads n size"],
+    k: Float[Tensor, "rows groups m size"],
+    v: Float[Tensor, "rows groups m value"],
+    mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "rows n heads value"], Tensor | None]:
+    """The weighted sums of whole values, by the kernel that the configuration names."""
+    name = module.config._attn_implementation
+    size, more = v.shape[-1], k.shape[-1] - v.shape[-1]
+    if more > 0:  # flash kernels want values as long as keys
+        v = F.pad(v, (0, more))
+    interface = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
+    out, weights = interface(module, q, k, v, mask, scaling=1.0, dropout=0.0, **kwargs)
+    return out[..., :size], weights
+
+
+def eager_attention(
+    module: Any,
+    query: Float[Tensor, "rows heads n size"],
+    key: Float[Tensor, "rows groups m size"],
+    value: Float[Tensor, "rows groups m size"],
+    attention_mask: Tensor | None,
+    scaling: float,
+    position_bias: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "rows n heads size"], Float[Tensor, "rows heads n m"]]:
+    """Attention step by step, for those who want to see its weights."""
+    key, value = (repeat_kv(x, module.num_key_value_groups) for x in (key, value))
+    weights = softmax(query @ key.mT * scaling, attention_mask, position_bias)
+    return (weights @ value).transpose(1, 2), weights
+
+
+def softmax(
+    scores: Float[Tensor, "rows heads n m"],
+    attention_mask: Tensor | None,
+    position_bias: Tensor | None,
+) -> Float[Tensor, "rows heads n m"]:
+    """Softmax in float32 or wider, under a mask that is added or, if boolean, that selects."""
+    if position_bias is not None:
+        scores = scores + position_bias
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
+        scores = scores + attention_mask
+    return wide(scores).softmax(-1).to(scores.dtype)
+
+
+def head_centroids(
+    sums: Float[Tensor, "rows n heads d+1"], c: Curvature
+) -> tuple[Float[Tensor, "rows n heads*d"], Float[Tensor, "rows n"]]:
+    """Each head's Lorentz centroid from its sums ``(s, sum of u)``; then all heads' Lorentz
+    concatenation (their space components side by side), and its time."""
+    s, u = sums[..., :-1], wide(sums[..., -1])
+    s2 = squared_norm(s)
+    norm = inverse_norm(s2, u, 1.0, c)
+    return scale_points(s, norm).flatten(-2), time_of((s2 * norm * norm).sum(-1), c)
+
+
+class LorentzLinear(nn.Linear):
+    """``y = W x + w t(x) + b``: the space components of a point from those of another.
+
+    Every ``y`` is a point, so the result lies on the manifold by construction. The time is an
+    argument, since layers that read the same point share it. W is ``weight``, as in any linear
+    layer, so that LoRA and quantization find it; w, ``time_weight``, starts at 0.
+
+    Source: Chen et al. 2022, "Fully hyperbolic neural networks"; HELM.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.time_weight = nn.Parameter(torch.zeros(out_features))
+
+    def forward(  # type: ignore[override]  # a linear layer that reads one component more
+        self, x: Float[Tensor, "*batch d_in"], time: Float[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch d_out"]:
+        y = super().forward(x)
+        return torch.addcmul(y, time.unsqueeze(-1).to(y.dtype), self.time_weight.to(y.dtype))
+
+
+class PointLinear(nn.Linear):
+    """:class:`LorentzLinear` in one matrix, for points that come with their time as last component.
+
+    The time's column starts at 0, too. A point's time is about as long as all of its space
+    components together, so drawn like theirs its weights would add as much as all of them: an
+    offset that hardly differs between tokens.
+    """
+
+
+class LearnedScalar(nn.Module):
+    """``start exp(offset)``: positive whatever the optimizer does.
+
+    All learned scalars of a HELM (curvature, temperatures, weights of residuals) are such
+    log-offsets that start at 0, so that they move in proportion to their size and weight decay
+    pulls them to their initial values.
+    """
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.start = start
+        self.offset = nn.Parameter(torch.zeros(1))  # FSDP2 shards no parameter without a dimension
+
+    def forward(self) -> Float[Tensor, ""]:
+        return self.start * torch.exp(wide(self.offset[0]))
+
+
+class HelmRMSNorm(nn.Module):
+    """RMSNorm of the space components; gives the point and its time."""
+
+    def __init__(self, hidden_size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden_size))
+        self.eps = eps
+
+    def forward(
+        self, x: Float[Tensor, "*batch d"], c: Curvature
+    ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
+        return lorentz_rms_norm(x, self.weight, self.eps, c)
+
+
+class LorentzResidual(nn.Module):
+    """``x (+) y``: the centroid of ``x + w y``, scaled by ``g``; both are learned.
+
+    ``w`` starts at 1 and ``g`` at ``1 + w = 2``: as c tends to 0 it starts as ``x + y``.
+
+    Source: He et al. 2025, "Lorentzian residual neural networks".
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.scale = LearnedScalar(1.0), LearnedScalar(2.0)
+
+    def forward(
+        self, x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], c: Curvature
+    ) -> Float[Tensor, "*batch d"]:
+        return lorentz_residual(x, y, self.weight(), self.scale(), c)
+
+
+class HelmMLP(nn.Module):
+    """HFFN: SwiGLU with Lorentz linears; the gated product is the space part of a point."""
+
+    def __init__(self, config: HelmConfig, intermediate_size: int) -> None:
+        super().__init__()
+        d, bias = config.hidden_size, config.mlp_bias
+        self.gate_proj = LorentzLinear(d, intermediate_size, bias)
+        self.up_proj = LorentzLinear(d, intermediate_size, bias)
+        self.down_proj = LorentzLinear(intermediate_size, d, bias)
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(
+        self, x: Float[Tensor, "*batch d"], time: Float[Tensor, "*batch"], c: Curvature
+    ) -> Float[Tensor, "*batch d"]:
+        h, h2 = gated_product(self.act_fn, self.gate_proj(x, time), self.up_proj(x, time))
+        return self.down_proj(h, time_of(h2, c))
+
+
+def gated_product(
+    activation: nn.Module, *gate_up: Float[Tensor, "*batch d"]
+) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
+    """``h = activation(gate) up`` and ``|h|^2``; gate and up may be one tensor, side by side."""
+    gate, up = gate_up if len(gate_up) == 2 else gate_up[0].chunk(2, dim=-1)
+    h = activation(gate) * up
+    return h, squared_norm(h)

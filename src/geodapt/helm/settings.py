@@ -1,0 +1,43 @@
+"""What a user chooses about training HELMs beside their Euclidean twins."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from geodapt.lm.settings import PretrainingSettings
+from geodapt.settings import repeated
+
+CONTENDER_NAMES = (
+    *("helm-d", "helm-mice", "llama", "deepseek", "helm-d-relative", "helm-mice-relative"),
+    *("helm-mice-hmha", "helm-mice-const", "helm-mice-mixed"),
+)
+"""The keys of :data:`geodapt.helm.contenders.CONTENDERS`, without importing torch."""
+
+
+class HelmSettings(PretrainingSettings):
+    """Which models are trained on the same rows of text."""
+
+    models: list[str] = Field(["helm-d", "helm-mice", "llama", "deepseek"], min_length=1)
+    """Rows of the table; the first one's model is left in `model/`."""
+    size: Literal["tiny", "100m", "1b"] = "tiny"
+    """The preset of the HELMs; the others have their numbers of parameters."""
+    config: dict[str, Any] = {}
+    """Attributes of HelmConfig that differ from the preset's."""
+
+    def _smallest(self) -> dict[str, Any]:
+        return super()._smallest() | {"size": "tiny"}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "HelmSettings":
+        for name in self.models:
+            if name not in CONTENDER_NAMES:
+                known = ", ".join(CONTENDER_NAMES)
+                raise ValueError(f"model '{name}' is unknown; there are {known}")
+        if twice := repeated(self.models):
+            raise ValueError(f"models: {twice} given more than once")
+        if self.gradient_checkpointing and "deepseek" in self.models:
+            raise ValueError(
+                "gradient_checkpointing: deepseek's experts, which are balanced after each forward "
+                "pass, would be chosen otherwise when it is computed again; leave one of the two"
+            )
+        return self
