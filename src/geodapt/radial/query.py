@@ -9,8 +9,8 @@ from geodapt.data.hierarchy_settings import HierarchySettings
 from geodapt.data.text_files import existing, lines
 from geodapt.errors import InputError
 from geodapt.paths import names_file
-from geodapt.radial.settings import IMAGE_SUFFIXES
 from geodapt.runs import Recipe, RunFolder
+from geodapt.vision.images import IMAGE_SUFFIXES
 
 
 class RadialQueryRecipe(Recipe):

@@ -15,7 +15,6 @@ METHODS = {
     "roots": "Radial, several roots",
 }
 """Ways to tune, and what tables call them."""
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 class LossSettings(Settings):

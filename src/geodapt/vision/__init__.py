@@ -1,4 +1,4 @@
-"""Any CLIP or SigLIP of transformers.
+"""Any CLIP or SigLIP of transformers: vectors, patch features, prompts, windows, pictures.
 
 >>> from geodapt.vision import load_clip
 >>> clip = load_clip("openai/clip-vit-base-patch32")  # doctest: +SKIP

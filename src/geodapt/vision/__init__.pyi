@@ -1,2 +1,16 @@
 from .clip import Clip as Clip
 from .clip import load_clip as load_clip
+from .deep_prompts import Prompts as Prompts
+from .deep_prompts import prompts_on as prompts_on
+from .dense import DenseFeatures as DenseFeatures
+from .dense import dense_features as dense_features
+from .embedding import EmbeddedImages as EmbeddedImages
+from .embedding import embed_readable as embed_readable
+from .images import PictureFiles as PictureFiles
+from .images import open_mask as open_mask
+from .images import open_picture as open_picture
+from .templates import BEST_SEVEN as BEST_SEVEN
+from .templates import IMAGENET as IMAGENET
+from .templates import embed_classes as embed_classes
+from .text import ClipTextEncoder as ClipTextEncoder
+from .windows import slide as slide

@@ -1,0 +1,153 @@
+"""Pictures and masks from files, right or refused by name.
+
+A picture comes out as 8-bit RGB, turned as its EXIF data say; transparent parts are laid on white;
+16-bit values are scaled, not cut. Refused are files that are no pictures or are cut short, several
+frames (but of MPO, the first of which is the photo), floating-point values, whose white nobody
+knows, and more pixels than :data:`MOST_PIXELS`.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings, simplefilter
+
+import numpy as np
+from jaxtyping import Int
+
+from geodapt.errors import InputError
+from geodapt.extras import require
+from geodapt.paths import given
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MOST_PIXELS = 150_000_000
+"""More than the cameras of today give; a small file may claim any number and fill the memory."""
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+def open_picture(source: "Path | str | bytes | Image", name: str = "") -> "Image":
+    """A picture as 8-bit RGB, from a file, its bytes or an opened image; ``name`` is for errors."""
+    with _opened(source, name) as (image, called):
+        return as_rgb(image, called)
+
+
+def open_mask(source: "Path | str | bytes | Image", name: str = "") -> Int[np.ndarray, "h w"]:
+    """The values of a mask: of a palette its indices, of 8, 16 or 32 bits the numbers, unscaled.
+
+    Raises :class:`InputError` as :func:`open_picture` does, and for colours, which are no values.
+    """
+    with _opened(source, name) as (image, called):
+        _check(image, called)
+        if image.mode not in ("1", "L", "P", "I") and not image.mode.startswith("I;16"):
+            raise InputError(
+                f"mask '{called}' has {image.mode} pixels; expected one number per pixel, as a "
+                "palette or grey values of 8 or 16 bits"
+            )
+        return np.array(_loaded(image, called)).astype(np.int64)
+
+
+def as_rgb(image: "Image", name: str = "") -> "Image":
+    """An opened picture as 8-bit RGB, by the rules of this module.
+
+    Raises :class:`InputError` for what has no right conversion.
+    """
+    from PIL import Image as Pillow
+    from PIL import ImageOps
+
+    _check(image, name)
+    _loaded(image, name)
+    if image.mode == "RGB" and not image.getexif() and "transparency" not in image.info:
+        return image
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode == "F":
+            raise InputError(
+                f"picture '{name}' has floating-point values, whose white is unknown; save it with "
+                "8 or 16 bits"
+            )
+        if image.mode == "I" or image.mode.startswith("I;16"):
+            values = np.array(image).astype(np.int64)
+            if values.min() < 0 or values.max() > 65535:
+                raise InputError(
+                    f"picture '{name}' has values from {values.min()} to {values.max()}; expected "
+                    "16 bits, 0 to 65535"
+                )
+            image = Pillow.fromarray(np.round(values / 257).astype(np.uint8))
+        if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+            clear = image.convert("RGBA")
+            image = Pillow.new("RGBA", clear.size, "white")
+            image.alpha_composite(clear)
+        return image.convert("RGB")
+    except InputError:
+        raise
+    except Exception as error:  # whatever a strange mode or broken metadata lead to
+        raise InputError(f"picture '{name}' cannot be turned into RGB: {error}") from error
+
+
+class PictureFiles(Sequence):
+    """Picture files, each opened when it is asked for (:func:`open_picture`)."""
+
+    def __init__(self, paths: Sequence[Path | str]) -> None:
+        self.paths = [given(path) for path in paths]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return PictureFiles(self.paths[row])
+        return open_picture(self.paths[row])
+
+
+@contextmanager
+def _opened(source: Any, name: str) -> "Iterator[tuple[Image, str]]":
+    """The image of a source, not yet decoded, and what errors call it."""
+    require("PIL", "pictures are read with Pillow, which is not installed", "glyphs")
+    from PIL import Image as Pillow
+
+    if isinstance(source, Pillow.Image):
+        yield source, name or getattr(source, "filename", "") or "in memory"
+        return
+    called = name or ("in memory" if isinstance(source, bytes) else str(source))
+    if not isinstance(source, bytes) and not (source := given(source)).is_file():
+        raise InputError(f"picture '{called}' does not exist or is no file")  # a pipe would wait
+    try:
+        with catch_warnings():
+            simplefilter("ignore", Pillow.DecompressionBombWarning)  # MOST_PIXELS decides
+            image = Pillow.open(BytesIO(source) if isinstance(source, bytes) else source)
+    except Exception as error:  # whatever Pillow's readers raise over a broken file
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise InputError(f"picture '{called}' cannot be read: {reason}") from error
+    with image:
+        yield image, called
+
+
+def _check(image: "Image", name: str) -> None:
+    """Refuse what must not be decoded."""
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise InputError(
+            f"picture '{name}' has {width:,} x {height:,} pixels, over {MOST_PIXELS:,}; make it "
+            "smaller, or cut it"
+        )
+    try:
+        frames = getattr(image, "n_frames", 1)
+    except Exception as error:  # counting reads the file on
+        raise InputError(f"picture '{name}' cannot be read: {error}") from error
+    if frames > 1 and image.format != "MPO":
+        raise InputError(
+            f"picture '{name}' has {frames} frames or pages; save the one that is meant by itself"
+        )
+
+
+def _loaded(image: "Image", name: str) -> "Image":
+    try:
+        image.load()
+    except Exception as error:  # cut short, or broken inside
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise InputError(f"picture '{name}' cannot be read: {reason}") from error
+    return image
