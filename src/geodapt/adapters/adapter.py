@@ -82,5 +82,6 @@ class Adapter(AdapterContents):
             heads={heads[path]: head for path, head in self.heads.items() if path in heads},
             kinds=renamed(self.kinds),
             magnitudes=renamed(self.magnitudes),
+            additions=renamed(self.additions),
             errors=renamed(self.errors),
         )

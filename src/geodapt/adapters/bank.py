@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.compatibility import Fitted, fit_adapter
 from geodapt.adapters.base_model.lowering import multiplier
-from geodapt.adapters.base_model.sites import Site, matrices, sites
+from geodapt.adapters.base_model.sites import Site, bias_site, matrices, sites
 from geodapt.adapters.base_model.targets import fingerprint_layers
 from geodapt.adapters.base_model.uncalled import HANDLED, calling
 from geodapt.adapters.execution import compiled
@@ -34,8 +34,9 @@ from geodapt.adapters.execution.row_tracking import RowTracker
 from geodapt.adapters.execution.torch_layers import run_handled
 from geodapt.adapters.execution.uncalled import UncalledHeads
 from geodapt.adapters.gates import Gate, Mix, Off, Terms, TopAtoms, as_gate, names_of, terms
+from geodapt.adapters.peft_files.additions import Addition
 from geodapt.adapters.peft_files.factors import Factors
-from geodapt.adapters.peft_files.kinds import PARAMETER
+from geodapt.adapters.peft_files.kinds import BIAS, PARAMETER
 from geodapt.adapters.peft_files.saved_modules import Head, holder_of
 from geodapt.adapters.store.device_cache import DeviceCache
 from geodapt.adapters.store.factors import Stack, StackedLayer
@@ -236,7 +237,7 @@ class AdapterBank(nn.Module):
             if key_of(name) in self.masters:
                 del self.masters[key_of(name)]
             self._heads.keep(self._adapters)
-            touched = {path for adapter in self._adapters.values() for path in adapter.factors}
+            touched = {path for adapter in self._adapters.values() for path in adapter.touched}
             for path in self._stacks.keys() - touched:
                 del self._stacks[path]
             around = {above for path in touched for above in above_of(path)}
@@ -342,7 +343,7 @@ class AdapterBank(nn.Module):
         After ``model.eval()`` adapters train on a base without noise.
         """
         for site in self._layers.values():
-            if site.kind != PARAMETER:
+            if site.kind not in (PARAMETER, BIAS):
                 site.module.training = mode  # which to such a layer itself means nothing
 
     # Gates
@@ -417,9 +418,26 @@ class AdapterBank(nn.Module):
 
     def restrict(self, entries: Sequence[Terms], path: str) -> list[Terms]:
         """A gate's entries without the adapters that do not touch a layer."""
+        found = {n for row in entries for n, _ in row if self._changes(n, path)}
+        return [tuple((n, w) for n, w in row if n in found) for row in entries]
+
+    def _changes(self, name: str, path: str) -> bool:
+        adapter = self._adapters[name]
+        return path in adapter.factors or path in adapter.additions
+
+    def with_factors(self, entries: Sequence[Terms], path: str) -> list[Terms]:
+        """A gate's entries without the adapters that have no factors at a layer."""
         return [
             tuple((n, w) for n, w in row if path in self._adapters[n].factors) for row in entries
         ]
+
+    def addition(self, name: str, path: str) -> Addition | None:
+        """What an adapter adds at a module beside its factors."""
+        return self._adapters[name].additions.get(path)
+
+    def original(self, path: str, parameter: str) -> Tensor | None:
+        """What a module's parameter was before adapters were merged, where it is another now."""
+        return self._originals.get(f"{path}.{parameter}" if parameter == "bias" else path)
 
     def rank_at(self, name: str, path: str) -> int:
         return self._adapters[name].factors[path].rank
@@ -479,7 +497,7 @@ class AdapterBank(nn.Module):
 
     def acts_at(self, plan: ResolvedGate, path: str) -> bool:
         """Whether a gate changes a module, one of its parameters, or puts a head there."""
-        touched = {p for name in plan.names for p in self._adapters[name].factors}
+        touched = {p for name in plan.names for p in self._adapters[name].touched}
         return any(path in self.heads_of(name) for name in plan.names) or any(
             self.changes(plan, p) for p in touched if path in (p, parent_of(p))
         )
@@ -487,7 +505,12 @@ class AdapterBank(nn.Module):
     def changes(self, plan: ResolvedGate, path: str) -> bool:
         """Whether a gate changes a layer: an adapter acts there that trains or is not zero."""
         names = {n for row in self.restrict(plan.gate.entries, path) for n, _ in row}
-        return any(n in self.training_names or self.factors_of(n, path).B.any() for n in names)
+        return any(
+            n in self.training_names
+            or self.addition(n, path) is not None
+            or self.factors_of(n, path).B.any()
+            for n in names
+        )
 
     def touches(self, path: str) -> bool:
         """Whether adapters change something inside of a module."""
@@ -571,7 +594,9 @@ class AdapterBank(nn.Module):
     def _admit(self, name: str, fitted: Fitted) -> None:
         self._adapters[name], self._fitted[name] = fitted.local, fitted
         self._heads.attach(fitted.local)
-        for path in fitted.local.factors:
+        for path in fitted.local.touched:
+            if path not in self._layers:
+                self._layers[path] = bias_site(self.model.get_submodule(path))
             above = parent_of(path)
             parameter = self._layers[path].kind == PARAMETER
             if (above if parameter else path) in self._attached:
@@ -626,10 +651,11 @@ class AdapterBank(nn.Module):
         key = key_of(name)
         if key not in self.masters:
             adapter = self._adapters[name]
-            if adapter.magnitudes:
+            if adapter.magnitudes or adapter.additions:
+                what = "is a DoRA adapter" if adapter.magnitudes else "brings biases or tokens"
                 raise InputError(
-                    f"'{name}' is a DoRA adapter, which the bank runs and does not train; train "
-                    "it with PEFT, or make a plain LoRA adapter with create()"
+                    f"'{name}' {what}, which the bank runs and does not train; train it with "
+                    "PEFT, or make a plain LoRA adapter with create()"
                 )
             devices = {path: device_of(self._layers[path]) for path in adapter.factors}
             places = {path: self.model.get_submodule(path) for path in adapter.heads}

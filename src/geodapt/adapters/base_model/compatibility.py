@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from geodapt.adapters.adapter import Adapter
+from geodapt.adapters.base_model.additions_fit import fit_additions
 from geodapt.adapters.base_model.conversion import current
 from geodapt.adapters.base_model.head_compatibility import fit_heads
 from geodapt.adapters.base_model.lowering import check_lowering
@@ -106,10 +107,11 @@ def fit_adapter(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
     heads = fit_heads(model, name, adapter, naming)
     _check_base(model, name, adapter, paths)
     # Two adapters that fit one model object belong to one base, named or not.
-    source = replace(adapter, fits=_marks.setdefault(model, uuid.uuid4().hex))
-    fitted = source.under(paths, heads)
+    more, additions, known = fit_additions(model, name, adapter, naming)
+    source = replace(adapter, fits=_marks.setdefault(model, uuid.uuid4().hex), additions=known)
+    fitted = source.under(paths | more, heads)
     factors = {path: balance_factors(value) for path, value in fitted.factors.items()}
-    return Fitted(replace(fitted, factors=factors), source, paths, heads)
+    return Fitted(replace(fitted, factors=factors, additions=additions), source, paths, heads)
 
 
 def _check_family(model: nn.Module, name: str, adapter: Adapter) -> None:

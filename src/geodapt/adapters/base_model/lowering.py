@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers.pytorch_utils import Conv1D
 
+from geodapt.adapters.base_model.biases import CHANNELS_FIRST
 from geodapt.adapters.base_model.sites import CONVOLUTIONS
 from geodapt.errors import InputError
 
@@ -26,6 +27,8 @@ def lowering_of(layer: nn.Module) -> Lowering | None:
         return lambda x, y: (x.unsqueeze(-1), y, lambda result: result)
     if isinstance(layer, CONVOLUTIONS):
         return lambda x, y: _convolution(layer, x, y)
+    if isinstance(layer, CHANNELS_FIRST):
+        return _channels_last
     return None
 
 
@@ -103,6 +106,12 @@ def multiplier(layer: nn.Module) -> float:
     if isinstance(scale, Tensor):
         scale = scale.to(layer.weight.dtype).item()  # type: ignore[arg-type]
     return float(scale)
+
+
+def _channels_last(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+    shape = y.movedim(1, -1).shape
+    x, y = (each.movedim(1, -1).flatten(1, -2) if each.ndim > 2 else each for each in (x, y))
+    return x, y, lambda result: result.reshape(shape).movedim(-1, 1)
 
 
 def _convolution(

@@ -137,7 +137,7 @@ def aligned(adapters: Sequence[Adapter], like: Adapter) -> list[Adapter]:
         source, target = (model_class.trained_on(a.config) or "" for a in (adapter, like))
         if naming is not None and _same_kind(source + naming.theirs, target + naming.ours):
             paths, heads = (
-                {p: naming.to_model(p) for p in part} for part in (adapter.factors, adapter.heads)
+                {p: naming.to_model(p) for p in part} for part in (adapter.touched, adapter.heads)
             )
             adapter = adapter.under(paths, heads)
         result.append(adapter)

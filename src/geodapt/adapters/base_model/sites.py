@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from geodapt.adapters.peft_files.kinds import EMBEDDING, LINEAR, PARAMETER, LayerKind
+from geodapt.adapters.peft_files.kinds import BIAS, EMBEDDING, LINEAR, PARAMETER, LayerKind
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -67,6 +67,12 @@ def site_of(module: nn.Module) -> Site | None:
             module.out_channels,
         )
     return None
+
+
+def bias_site(module: nn.Module) -> Site:
+    """A module that is no layer, such as a norm, of which adapters change the bias alone."""
+    width = len(module.bias)  # type: ignore[arg-type]
+    return Site(module, BIAS, width, width, "bias")
 
 
 def parameter_site(module: nn.Module, name: str) -> Site | None:

@@ -116,16 +116,21 @@ class WeightReads(Reads):
 
     def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
         owners = Counter(id(p) for module in model.modules() for p in module._parameters.values())
-        self._weights = {path: layer.weight for path, layer in layers.items()}  # keeps the ids
-        # A weight that modules share may be read by any of them.
-        super().__init__({id(w): p for p, w in self._weights.items() if owners[id(w)] == 1})
+        self._tensors = {  # keeps the ids
+            (path, name): tensor
+            for path, layer in layers.items()
+            for name in ("weight", "bias")
+            if (tensor := getattr(layer, name, None)) is not None
+        }
+        # What modules share may be read by any of them.
+        super().__init__({id(t): p for (p, _), t in self._tensors.items() if owners[id(t)] == 1})
         self.called: set[str] = set()
         self.compiled: set[str] = set()
         """Layers whose call is a part of what was compiled, which may show as a reading."""
 
     @property
     def passed_over(self) -> frozenset[str]:
-        """Layers whose weight was used; one that is called may also be cast."""
+        """Layers whose weight or bias was used; one that is called may also be cast."""
         return frozenset((self.found | (self.set_aside - self.called)) - self.compiled)
 
 

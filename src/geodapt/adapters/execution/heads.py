@@ -59,7 +59,7 @@ def check_terms(
                 f"has weight {weight:g}; give it weight 1" + remedy
             )
         for owner, heads in bringing.items():
-            changed = next((p for p in adapters[name].factors if holder_of(p, heads)), None)
+            changed = next((p for p in adapters[name].touched if holder_of(p, heads)), None)
             if changed is not None:
                 raise InputError(
                     f"adapter '{name}' changes {changed}, which adapter '{owner}' brings trained "

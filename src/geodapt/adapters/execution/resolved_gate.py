@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
 from geodapt.adapters.base_model.lowering import lowering_of
+from geodapt.adapters.execution.addition_update import AdditionUpdate
 from geodapt.adapters.execution.dora import RowScales, check_gate
 from geodapt.adapters.execution.parameters import ParameterUpdate
 from geodapt.adapters.execution.strategy import LayerFactors, Strategy
@@ -106,7 +107,9 @@ class LayerUpdate:
         self._forms: dict[tuple[torch.dtype, torch.device, int], Strategy] = {}  # by sort of input
         self._made: dict[tuple[torch.dtype, torch.device, str], Strategy] = {}
         self._lower = lowering_of(self.bank.site(path).module)
-        self._scales = RowScales.of(self.bank, path, entries)
+        self._factors = self.bank.with_factors(entries, path)
+        self._scales = RowScales.of(self.bank, path, self._factors)
+        self._additions = AdditionUpdate.of(self.bank, path, entries)
         self._tokens = 0  # rows that a sum of many adapters was computed for in factors
         self._merged: tuple[Tensor, Tensor] | None = None
 
@@ -133,22 +136,25 @@ class LayerUpdate:
 
     def _add(self, x: Tensor, y: Tensor, training: bool) -> Tensor:
         """The same with the rows in the first dimension, where they matter."""
-        y = self._add_update(x, y, training)
-        return y if self._scales is None else self._scales.apply(y)
+        if any(self._factors):
+            y = self._add_update(x, y, training)
+        if self._scales is not None:
+            y = self._scales.apply(y)
+        return y if self._additions is None else self._additions.apply(x, y)
 
     def _add_update(self, x: Tensor, y: Tensor, training: bool) -> Tensor:
         if training and any(self.dropouts.values()):
             return self._add_with_dropout(x, y)
         if self.training:  # their factors change from step to step
-            return self._form(self.entries, x, y)(x, y)
+            return self._form(self._factors, x, y)(x, y)
         # Which form is cheapest depends on the number of tokens a row, by its magnitude.
-        each = x.numel() // x.shape[-1] // len(self.entries)
-        key = (y.dtype, y.device, each.bit_length() if len(self.entries) > 1 else 0)
+        each = x.numel() // x.shape[-1] // len(self._factors)
+        key = (y.dtype, y.device, each.bit_length() if len(self._factors) > 1 else 0)
         form = self._forms.get(key)
         if form is None:
             # A form made in inference mode could not be used in training.
             with self.bank.lock, torch.inference_mode(False):
-                form = self._forms[key] = self._form(self.entries, x, y, self._made)
+                form = self._forms[key] = self._form(self._factors, x, y, self._made)
         return form(x, y)
 
     def _form(
@@ -171,7 +177,7 @@ class LayerUpdate:
         for p in sorted({0.0, *self.dropouts.values()}):
             entries = [
                 tuple((n, w) for n, w in terms if self.dropouts.get(n, 0.0) == p)
-                for terms in self.entries
+                for terms in self._factors
             ]
             if any(entries):
                 dropped = dropout(x, p) if p and x.is_floating_point() else x
@@ -189,7 +195,7 @@ class LayerUpdate:
         """
         if len(set(self.entries)) > 1 or self.training or isinstance(self.gate, TopAtoms):
             return None
-        if self._scales is not None:
+        if self._scales is not None or self._additions is not None:
             return None
         weight = layer.weight
         if (

@@ -27,6 +27,7 @@ from geodapt.adapters.merging import (  # noqa: F401 - importing a method regist
     svd,
     ties,
 )
+from geodapt.adapters.merging.additions import summed_additions
 from geodapt.adapters.merging.compatible import check_compatible
 from geodapt.adapters.merging.heads import carried
 from geodapt.adapters.merging.layers import each_layer
@@ -105,6 +106,9 @@ def merge(
     paths = list(dict.fromkeys(path for adapter in adapters for path in adapter.factors))
     _check_calibration(calibration, paths)
     layer = partial(_layer, adapters, chosen, shares, rank, energy, options)
+    kinds = {path: kind for adapter in adapters for path, kind in adapter.kinds.items()}
+    parts_of_sum = [share / len(adapters) if chosen.averages else share for share in shares]
+    additions = summed_additions(adapters, parts_of_sum, kinds)
     factors, errors = {}, {}
     lost, whole = [0.0], [0.0]
     for path, result in zip(paths, each_layer(layer, paths), strict=True):
@@ -113,7 +117,6 @@ def merge(
         lost.append(result.lost)
         whole.append(result.whole)
     assert first is not None
-    kinds = {path: kind for adapter in adapters for path, kind in adapter.kinds.items()}
     copies = {name: copy for adapter in adapters for name, copy in adapter.copies.items()}
     factors = level_matrices(factors, kinds)
     sha = first.base_sha256 if first.factors.keys() == factors.keys() else None
@@ -129,6 +132,7 @@ def merge(
         sha,
         heads,
         kinds=kinds,
+        additions=additions,
         copies=copies,
         made=_made(made, parts, shares),
         errors=errors,

@@ -29,7 +29,8 @@ def check_compatible(adapters: Sequence[Adapter], same_base: bool = False) -> No
         raise InputError("no adapters to merge; give at least one")
     shapes: dict[str, tuple[int, int]] = {}
     for place, adapter in enumerate(adapters, 1):
-        if not any(scale and A.any() and B.any() for A, B, scale in adapter.factors.values()):
+        zeros = not any(scale and A.any() and B.any() for A, B, scale in adapter.factors.values())
+        if zeros and not adapter.additions:
             raise InputError(
                 f"adapter {place} of {len(adapters)} is all zeros and changes nothing: was it "
                 "saved before training? Leave it out"

@@ -29,7 +29,7 @@ def carried(adapters: Sequence[Adapter]) -> dict[str, Head]:
                 )
             heads[path] = head
     for place, adapter in enumerate(adapters, 1):
-        touched = next((path for path in adapter.factors if holder_of(path, heads)), None)
+        touched = next((path for path in adapter.touched if holder_of(path, heads)), None)
         if touched is not None:
             raise InputError(
                 f"adapter {place} of {len(adapters)} changes {touched}, which another one brings "

@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig
 from torch import Tensor
 
+from geodapt.adapters.peft_files.additions import Addition
 from geodapt.adapters.peft_files.factors import Factors
 from geodapt.adapters.peft_files.kinds import LINEAR, LayerKind, indexed
 from geodapt.adapters.peft_files.layer_rules import LayerRules
@@ -34,6 +35,8 @@ class AdapterContents:
     """By layer, what the factors belong to, where that is not a linear layer."""
     magnitudes: Mapping[str, Tensor] = field(default_factory=dict)
     """By layer, DoRA's magnitude vector (Liu et al. 2024), ``(out,)``."""
+    additions: Mapping[str, Addition] = field(default_factory=dict)
+    """By module, what it adds beside the factors: biases and rows of tokens."""
     copies: Mapping[str, Tensor] = field(default_factory=dict)
     """Weights of the base that PEFT put beside the factors, by name."""
     name: str = ""
@@ -43,12 +46,14 @@ class AdapterContents:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of factors and heads: the same for the same update, whatever folder it lies in."""
+        """Hash of factors, additions and heads: the same for the same update, wherever it lies."""
         tensors = {}
         for path, (A, B, scale) in self.factors.items():
             tensors[f"{path}.A"], tensors[f"{path}.B"] = A, B
             tensors[f"{path}.scale"] = torch.tensor(scale, dtype=torch.float64)
         tensors |= {f"{path}.magnitude": value for path, value in self.magnitudes.items()}
+        for path, addition in self.additions.items():
+            tensors |= {f"{path}:{key}": tensor for key, tensor in addition.tensors()}
         for path, head in self.heads.items():
             tensors |= {f"{path}.{key}": tensor for key, tensor in head.items()}
         return hash_tensors(tensors)
@@ -70,9 +75,16 @@ class AdapterContents:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the factors hold, heads apart."""
+        """How many numbers the factors and what is added beside them hold, heads apart."""
         pairs = sum(f.A.numel() + f.B.numel() for f in self.factors.values())
-        return pairs + sum(magnitude.numel() for magnitude in self.magnitudes.values())
+        pairs += sum(magnitude.numel() for magnitude in self.magnitudes.values())
+        added = (tensor for each in self.additions.values() for _, tensor in each.tensors())
+        return pairs + sum(tensor.numel() for tensor in added if tensor.is_floating_point())
+
+    @property
+    def touched(self) -> list[str]:
+        """The paths of all that it changes, modules trained in full apart."""
+        return list(dict.fromkeys([*self.factors, *self.additions]))
 
     def targeted(self, layers: Iterable[str], parameters: Iterable[str] = ()) -> list[str]:
         """Those of a model's layers and parameters that the configuration names, as PEFT does."""

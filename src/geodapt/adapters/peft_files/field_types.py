@@ -20,6 +20,7 @@ PlainName = Annotated[Name, AfterValidator(_plain)]
 Text = Annotated[str, Field(max_length=4000)]  # the longest path has 4,096 bytes
 Pattern = Annotated[str, Field(min_length=1, max_length=100_000)]
 Rank = Annotated[int, Field(ge=1, le=1_000_000)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, lt=2**62)]], Field(max_length=1_000_000)]
 TEXT, SWITCH = "a text of at most 4,000 characters, or null", "true or false"
 RANK = "a whole number from 1 to 1,000,000"
 TARGETS = "a list of layer names, or a regular expression"
@@ -50,6 +51,11 @@ class FieldTypes(BaseModel):
     exclude_modules: list[Name] | Pattern | None = Field(None, description=TARGETS)
     target_parameters: list[Name] | None = Field(
         None, max_length=1000, description="a list of parameter names, or null"
+    )
+    bias: Literal["none", "all", "lora_only"] = Field("none", description="none, all or lora_only")
+    lora_bias: bool = Field(False, description=SWITCH)
+    trainable_token_indices: TokenIds | dict[Name, TokenIds] | None = Field(
+        None, max_length=1_000_000, description="token ids in a list, or lists by module name"
     )
     modules_to_save: list[PlainName] | None = Field(
         None, max_length=1000, description="a list of module names, or null"

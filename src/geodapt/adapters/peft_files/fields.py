@@ -19,6 +19,7 @@ READ = frozenset(
         *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"),
         *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
         *("target_parameters", "modules_to_save", "lora_dropout", "use_dora"),
+        *("bias", "lora_bias", "trainable_token_indices"),
     }
 )
 """What decides what an adapter computes, and is read."""
@@ -36,10 +37,6 @@ NO_EFFECT = frozenset(
 )
 """What acts only while training or together with another field."""
 REFUSED = {
-    "bias": "it changes the base's biases, which other adapters share; train with bias='none'",
-    "lora_bias": "its factors carry biases, so its update is not linear in the layer's input",
-    "trainable_token_indices": "it replaces rows of the embedding, which other adapters share; "
-    "a LoRA adapter on the embedding can be read",
     "layer_replication": "it needs a base with repeated layers; save PEFT's replicated model "
     "and use that as the base",
     "megatron_config": "it needs the parallel layers of Megatron; gather its factors and save "

@@ -19,12 +19,14 @@ INDEXED = re.compile(r"^(.+)\[(\d+)\]$")
 class LayerKind(NamedTuple):
     """What a pair of factors belongs to."""
 
-    name: Literal["linear", "embedding", "convolution", "parameter"] = "linear"
+    name: Literal["linear", "embedding", "convolution", "parameter", "bias"] = "linear"
     kernel: tuple[int, ...] = ()
     """Of a convolution, the size of its kernel."""
 
 
 LINEAR, EMBEDDING, PARAMETER = LayerKind(), LayerKind("embedding"), LayerKind("parameter")
+BIAS = LayerKind("bias")
+"""A module of which only the bias is changed, such as a norm; it has no factors."""
 
 
 def indexed(path: str) -> tuple[str, int | None]:

@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig
 from torch import Tensor
 
+from geodapt.adapters.peft_files.addition_tensors import announce_additions, take_additions
 from geodapt.adapters.peft_files.contents import AdapterContents
 from geodapt.adapters.peft_files.factor_checks import check_header, check_values, unwrapped
 from geodapt.adapters.peft_files.field_types import check_types
@@ -55,7 +56,9 @@ def read_adapter(source: str | Path, kind: type[AnyAdapter]) -> AnyAdapter:
         raise InputError(f"{folder} has no {WEIGHTS}; save the adapter again with PEFT")
     header = read_header(weights)
     check_header(folder, header)
-    found = parse_tensors(folder, config, read_tensors(weights, header))
+    tensors = dict(read_tensors(weights, header))
+    additions = take_additions(folder, config, tensors)
+    found = parse_tensors(folder, config, tensors)
     if not found.factors:
         raise InputError(f"adapter '{folder}' holds no LoRA factors")
     check_values(f"adapter '{folder}'", found.factors)
@@ -67,6 +70,7 @@ def read_adapter(source: str | Path, kind: type[AnyAdapter]) -> AnyAdapter:
         heads,
         kinds=found.kinds,
         magnitudes=found.magnitudes,
+        additions=additions,
         copies=found.copies,
         name=short(source),
     )
@@ -129,6 +133,8 @@ def _write_card(adapter: AdapterContents, folder: Path, name: str) -> None:
         f"A {'DoRA' if adapter.magnitudes else 'LoRA'} adapter of rank {adapter.rank} on "
         f"{len(adapter.factors)} layers: {plain(adapter.targets)}."
     )
+    if adapter.additions:
+        summary += f" It also brings biases or rows of tokens for {len(adapter.additions)} modules."
     if adapter.heads:
         summary += f" Trained in full beside it: {plain(list(adapter.heads))}."
     write_card(
@@ -158,6 +164,7 @@ def _complete(adapter: AdapterContents) -> LoraConfig:
     config.modules_to_save = names or None
     if not adapter.heads and config.task_type in PEFT_HEADS:
         config.task_type = None
+    announce_additions(config, adapter.additions, adapter.factors)
     named = config.target_modules == "all-linear" or adapter.targeted(adapter.layers)
     if named is not True and len(named) < len(adapter.layers):
         config.target_modules = set(adapter.layers)

@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig
 from torch import Tensor
 
+from geodapt.adapters.peft_files.addition_tensors import addition_tensors
 from geodapt.adapters.peft_files.contents import AdapterContents
 from geodapt.adapters.peft_files.factor_checks import PREFIX, tensor_key, unwrapped
 from geodapt.adapters.peft_files.factors import Factors
@@ -145,6 +146,8 @@ def serialise_tensors(adapter: AdapterContents) -> dict[str, Tensor]:
         kernel = adapter.kinds.get(path, LINEAR).kernel
         shape = (1, -1, *(1 for _ in kernel)) if kernel else (-1,)
         tensors[f"{path}.lora_magnitude_vector"] = magnitude.view(shape)
+    for path, addition in adapter.additions.items():
+        tensors |= addition_tensors(path, addition, path in adapter.factors)
     for path, head in adapter.heads.items():
         tensors |= {f"{path}.{name}": tensor for name, tensor in head.items()}
     for path, tensor in adapter.copies.items():

@@ -12,6 +12,7 @@ from geodapt.adapters.base_model.lowering import acts_plainly
 from geodapt.adapters.base_model.sites import Site, sites
 from geodapt.adapters.execution.dora import row_scale
 from geodapt.adapters.peft_files.kinds import PARAMETER, indexed
+from geodapt.adapters.store.folding_additions import check_tied, merged_biases, token_updates
 from geodapt.errors import InputError
 
 
@@ -20,24 +21,34 @@ def fold(
 ) -> dict[str, Tensor]:
     """Replace ``W0`` by ``W0 + sum_i w_i s_i B_i A_i`` at every layer that the adapters touch.
 
-    A DoRA adapter's rows are rescaled, too. Returns the original weights by the layer's or
-    parameter's path, for :func:`unfold`; they are kept rather than subtracted later, since a sum
+    A DoRA adapter's rows are rescaled, too, and biases and rows of tokens move by the weighted sum
+    of their differences. Returns the original weights by the layer's or parameter's path, and
+    biases by theirs, for :func:`unfold`; they are kept rather than subtracted later, since a sum
     in floating point does not come apart again.
 
     Raises :class:`InputError` for quantized weights, for a weight that another module shares,
-    and for a DoRA adapter beside others or at a layer that adds more than ``W x + b``, before
-    anything is changed.
+    for a DoRA adapter beside others or at a layer that adds more than ``W x + b``, and for a bias
+    of ``lora_B`` at a layer without a bias, before anything is changed.
     """
     places = sites(model)
     touched: dict[str, list[str]] = {}
     for path in dict.fromkeys(path for name in weights for path in adapters[name].factors):
         touched.setdefault(indexed(path)[0], []).append(path)
-    _check_weights(model, {path: places[path] for path in touched})
+    tokens = token_updates(adapters, weights)
+    for path in tokens:
+        touched.setdefault(path, [])
+    check_tied(model, tokens, touched)
+    _check_weights(model, {path: places[path] for path, own in touched.items() if own})
     for name in weights:
         _check_dora(adapters, weights, name, places)
-    originals = {}
+    biases = merged_biases(model, adapters, weights)
+    originals: dict[str, Tensor] = {}
+    done: dict[int, Tensor] = {}
     for place, paths in touched.items():
         site = places[place]
+        if id(site.weight) in done:  # tied to one that was changed alike
+            originals[place] = done[id(site.weight)]
+            continue
         weight = site.weight.data
         total = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
         for path in paths:
@@ -45,16 +56,24 @@ def fold(
             for name, share in weights.items():
                 if path in adapters[name].factors:
                     _add(adapters[name], path, share, site, matrix)
-        originals[place] = weight
+        for share, (ids, rows) in tokens.get(place, ()):
+            ids, rows = ids.to(total.device), rows.to(total)
+            total.index_add_(0, ids, share * (rows - weight[ids].to(total)))
+        originals[place] = done[id(site.weight)] = weight
         site.weight.data = total.to(weight.dtype)
+    for path, bias in biases.items():
+        parameter = model.get_parameter(path)
+        originals[path] = parameter.data
+        parameter.data = bias
     return originals
 
 
 def unfold(model: nn.Module, originals: Mapping[str, Tensor]) -> None:
-    """Put the original weights back."""
+    """Put the original weights and biases back."""
     places = sites(model)
-    for path, weight in originals.items():
-        places[path].weight.data = weight
+    for path, tensor in originals.items():
+        parameter = places[path].weight if path in places else model.get_parameter(path)
+        parameter.data = tensor
 
 
 def _add(adapter: Adapter, path: str, share: float, site: Site, matrix: Tensor) -> None:
