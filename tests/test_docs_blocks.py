@@ -11,7 +11,13 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from geodapt.adapters import AdapterBank
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", *(f"docs/{name}.md" for name in ("adapters", "compress", "geometry", "helm")))
+PAGES = (
+    "README.md",
+    *(
+        f"docs/{name}.md"
+        for name in ("index", "adapters", "merging", "compress", "geometry", "helm", "extending")
+    ),
+)
 
 
 @pytest.fixture(scope="module")
