@@ -10,7 +10,7 @@ CORES  := -n auto --maxprocesses 4 --dist loadfile
 # --no-compile: Python compiles what is imported, pip would compile everything, for a minute
 PIP    := -m pip --disable-pip-version-check install --quiet --no-compile
 
-.PHONY: venv demo test fuzz test-lowest test-newest lint constraints bench clean
+.PHONY: venv demo docs test fuzz test-lowest test-newest lint constraints bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -32,6 +32,10 @@ demo: $(STAMP)  ## serve a new domain with other domains' adapters, on built-in 
 
 test: $(STAMP)  ## lint, types, floors and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(CORES)
+
+docs: $(STAMP)  ## the documentation as a site, in build/site; fails on dead links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html (the search needs a server: python -m http.server -d build/site)"
 
 TESTS ?= tests
 test-lowest: EDGE := -c constraints/lowest.txt

@@ -19,10 +19,12 @@ PLATFORM = re.compile(r"nvidia-.*|cuda-.*|triton")  # torch itself fixes these w
 
 
 def lowest() -> list[str]:
-    """Each requirement of pyproject.toml at its lower bound; the tools of ``dev`` have none."""
+    """Each requirement of pyproject.toml at its lower bound, without the tools of ``dev``."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
-    extras = [line for name, lines in optional.items() if name != "dev" for line in lines]
+    extras = [
+        line for name, lines in optional.items() if name not in ("dev", "docs") for line in lines
+    ]
     wanted = [*project["dependencies"], *extras]
     bounds = {}
     for line in wanted:

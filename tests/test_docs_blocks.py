@@ -30,11 +30,13 @@ def shelf(tmp_path_factory):
         ["A train, a drill and a hose"],
         trainers.BpeTrainer(
             vocab_size=300,
-            special_tokens=["<pad>", "?"],
+            special_tokens=["<pad>", "?", "<end>"],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         ),
     )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", unk_token="?")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", unk_token="?", eos_token="<end>"
+    )
     tokenizer.save_pretrained(folder / "base")
     torch.manual_seed(0)
     config = LlamaConfig(
