@@ -1,4 +1,4 @@
-"""The documentation as a site: no dead link or anchor, and nothing that is loaded from elsewhere."""
+"""The documentation as a site: no dead link or anchor, nothing loaded from elsewhere."""
 
 import os
 import re
