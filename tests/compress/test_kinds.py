@@ -4,11 +4,14 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from geodapt.adapters import AdapterBank
 from geodapt.compress import compress, load, save
 from geodapt.compress.install import examples
 from geodapt.compress.weights import Experts, dense, is_compressed
+from geodapt.errors import InputError
 from geodapt.helm import HelmConfig, HelmForCausalLM
 from tests.compress import zoo
 from tests.compress.zoo import made, outputs
@@ -127,7 +130,23 @@ def test_a_compressed_weight_is_not_changed_in_place():
     model = made("falcon")
     compress(model, "svd", rank=4)
     weight = model.transformer.h[0].mlp.dense_h_to_4h.weight
-    with torch.no_grad(), pytest.raises(NotImplementedError, match="put an adapter on top"):
+    with torch.no_grad(), pytest.raises(InputError, match="put an adapter on top"):
         weight.mul_(2)
     with torch.no_grad():
         torch.testing.assert_close(weight * 2, dense(weight.data) * 2)
+
+
+@pytest.mark.parametrize("form", ["svd", "int8", "int4"])
+def test_adapters_are_not_merged_into_compressed_weights(form):
+    """By the bank, and, where the weight is made of parts, by PEFT."""
+    model = made("falcon")
+    compress(model, form, **({"rank": 4} if form == "svd" else {}))
+    bank = AdapterBank(model)
+    bank.create("a", rank=2, targets=["dense_h_to_4h"])
+    with pytest.raises(InputError, match="is quantized, or its weight is made of others"):
+        bank.merge_into_base({"a": 1.0})
+    bank.close()
+    if form == "svd":
+        peft = get_peft_model(model, LoraConfig(target_modules=["dense_h_to_4h"]))
+        with pytest.raises(InputError, match="compressed weight cannot be changed in place"):
+            peft.merge_and_unload()

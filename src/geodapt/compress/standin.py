@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from geodapt.errors import InputError
+
 aten = torch.ops.aten
 READS: ContextVar[list[Any]] = ContextVar("reads")
 """Where it is set to a list: the operators that took the dense matrix of a weight."""
@@ -59,9 +61,10 @@ class StandIn(torch.Tensor):
             device, dtype = kwargs.get("device"), kwargs.get("dtype")
             return args[0].mapped(lambda part: moved(part, device, dtype))
         if func._schema.is_mutable and _written(func, args):
-            raise NotImplementedError(
-                f"{func} would change a compressed weight in place; change the model that it was "
-                "made from and compress that, or put an adapter on top"
+            raise InputError(
+                f"a compressed weight cannot be changed in place ({func}); merge into or train the "
+                "model that it was made from and compress that, or put an adapter on top "
+                "(AdapterBank), which acts without changing the weight"
             )
         READS.get([]).append(func)
         args, kwargs = tree_map(_dense, (args, kwargs))
