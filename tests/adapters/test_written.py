@@ -266,3 +266,72 @@ def test_cards_say_what_an_adapter_was_made_from(classifiers):
     text = (classifiers / "same" / "README.md").read_text()
     assert "| trained | in a bank |" in text
     assert f"| a | {a.sha256} |" in text
+
+
+class Wrapper(torch.nn.Module):
+    """A training script's own class around a model."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, **inputs):
+        return self.model(**inputs)
+
+    def prepare_inputs_for_generation(self, *args, **kwargs):
+        return self.model.prepare_inputs_for_generation(*args, **kwargs)
+
+
+WRAPPED = {
+    "named by its task": ("LlamaForCausalLM", ["q_proj"], {"task_type": "CAUSAL_LM"}),
+    "targets by whole paths": (
+        "LlamaForCausalLM",
+        r"model\.model\.layers\.0\.self_attn\.(q_proj|v_proj)",
+        {"task_type": "CAUSAL_LM", "rank_pattern": {r"^model\.model.*v_proj": 3}},
+    ),
+    "with a head": ("BertForSequenceClassification", ["query"], {"task_type": "SEQ_CLS"}),
+    "with biases": (
+        "BertForSequenceClassification",
+        ["query"],
+        {"task_type": "SEQ_CLS", "bias": "all"},
+    ),
+    "named by its class": ("BertModel", ["query"], {}),
+}
+
+
+@pytest.mark.parametrize("case", WRAPPED)
+def test_an_adapter_trained_in_a_wrapper_loads_on_the_class_that_it_names(case, tmp_path):
+    """The model's own class where that is its task's, else the wrapper."""
+    kind, targets, options = WRAPPED[case]
+    config = T.LlamaConfig(**SMALL) if "Llama" in kind else T.BertConfig(**SMALL)
+    peft = get_peft_model(
+        Wrapper(build(kind, config)), LoraConfig(r=2, target_modules=targets, **options)
+    )
+    changed(peft, 0).save_pretrained(tmp_path / "a")
+    batch = batch_for(kind)
+    bank = AdapterBank(build(kind, config))
+    bank.load("a", tmp_path / "a")
+    with bank.use("a"):
+        close(out(bank.model, batch), out(peft, batch))
+    bank.save("a", tmp_path / "saved")
+    merge([bank["a"]], "linear").save_pretrained(tmp_path / "merged")
+    for folder in ("saved", "merged"):
+        plain = build(kind, config) if options else Wrapper(build(kind, config))
+        again = PeftModel.from_pretrained(plain, tmp_path / folder).eval()
+        close(out(again, batch), out(peft, batch))
+
+
+def test_an_adapter_of_the_bare_model_that_names_a_task_is_saved_for_that_tasks_class(tmp_path):
+    config = T.LlamaConfig(**SMALL)
+    options = {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    bare = build("LlamaForCausalLM", config).model
+    bare.prepare_inputs_for_generation = None  # which PEFT keeps for later
+    peft = get_peft_model(bare, LoraConfig(r=2, **options))
+    changed(peft, 0).save_pretrained(tmp_path / "a")
+    bank = AdapterBank(build("LlamaForCausalLM", config))
+    bank.load("a", tmp_path / "a")
+    bank.save("a", tmp_path / "saved")
+    again = PeftModel.from_pretrained(build("LlamaForCausalLM", config), tmp_path / "saved").eval()
+    batch = batch_for("LlamaForCausalLM")
+    with bank.use("a"):
+        close(out(again, batch), out(bank.model, batch))

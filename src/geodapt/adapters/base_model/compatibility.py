@@ -21,6 +21,7 @@ from geodapt.adapters.base_model.naming import (
     absent_parts,
     find_naming,
     tower,
+    under_model_names,
     warn_left_out,
 )
 from geodapt.adapters.base_model.sites import Site, matrices, sites
@@ -110,6 +111,10 @@ def fit_adapter(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
     more, additions, known = fit_additions(model, name, adapter, naming)
     source = replace(adapter, fits=_marks.setdefault(model, uuid.uuid4().hex), additions=known)
     fitted = source.under(paths | more, heads)
+    if model_class.names_class_of(adapter.config, model):
+        source = under_model_names(source, naming)
+        paths = {path: path for path in paths.values()}
+        heads = {path: path for path in heads.values()}
     factors = {path: balance_factors(value) for path, value in fitted.factors.items()}
     return Fitted(replace(fitted, factors=factors, additions=additions), source, paths, heads)
 

@@ -9,7 +9,7 @@ names, so that what is written loads there; a bank translates.
 import re
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from torch import nn
@@ -17,6 +17,7 @@ from torch import nn
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.sites import matrices, sites
 from geodapt.adapters.peft_files import model_class
+from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError, InputWarning
 
 Shape = tuple[int, int]
@@ -142,6 +143,25 @@ def aligned(adapters: Sequence[Adapter], like: Adapter) -> list[Adapter]:
             adapter = adapter.under(paths, heads)
         result.append(adapter)
     return result
+
+
+def under_model_names(adapter: Adapter, naming: Naming) -> Adapter:
+    """An adapter whose configuration names this very model's class, by the model's paths.
+
+    Trained inside of a wrapper (``model.model.layers``), or on the model without its head, it has
+    others, under which PEFT would apply nothing on the class that is named.
+    """
+    paths = {path: naming.to_model(path) for path in adapter.touched}
+    heads = {path: naming.to_model(path) for path in adapter.heads}
+    if all(path == here for path, here in (paths | heads).items()):
+        return adapter
+    renamed = adapter.under(paths, heads)
+    return replace(
+        renamed,
+        config=configure(renamed.factors, adapter, renamed.kinds),
+        copies={naming.to_model(path): copy for path, copy in adapter.copies.items()},
+        base_sha256=None,  # which is of the layers by their other names
+    )
 
 
 def _towers(adapter: Adapter) -> set[str]:

@@ -77,3 +77,8 @@ def holds_others(name: str) -> bool:
 def has_task(config: LoraConfig, model: nn.Module) -> bool:
     """Whether the model is of a class that a configuration's task stands for."""
     return type(model).__name__ in TASKS.get(str(config.task_type or ""), ())
+
+
+def names_class_of(config: LoraConfig, model: nn.Module) -> bool:
+    """Whether a configuration names this model's class, by its task, or names none."""
+    return has_task(config, model) or (not config.task_type and trained_on(config) is None)
