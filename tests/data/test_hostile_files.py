@@ -29,7 +29,7 @@ from geodapt.data.table_files import table
 from geodapt.data.trees import load_edges
 from geodapt.errors import InputError
 from geodapt.probe import tables
-from geodapt.radial.images import Files
+from geodapt.vision import PictureFiles
 
 READERS = {
     "rows": lambda path: list(table(path, "rows")),
@@ -195,8 +195,8 @@ def test_several_arrays_are_no_matrix(tmp_path):
 def test_a_picture_that_is_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     Image.new("RGB", (2, 2)).save(tmp_path / "b.png")
-    files = Files([tmp_path / "a.png", tmp_path / "b.png"])
-    with pytest.raises(OSError, match="no file"):
+    files = PictureFiles([tmp_path / "a.png", tmp_path / "b.png"])
+    with pytest.raises(InputError, match="is no file"):
         files[0]
     assert files[1].size == (2, 2)
 

@@ -13,7 +13,7 @@ from geodapt.data.glyphs import load_glyphs
 from geodapt.data.hierarchies import load_hierarchy
 from geodapt.errors import InputError
 from geodapt.metrics import retrieve_chains
-from geodapt.radial import RadialModel, TextEncoder
+from geodapt.radial import RadialModel, load_encoder
 from geodapt.radial.images import embed_images
 from geodapt.radial.query import RadialQueryRecipe
 from geodapt.radial.recipe import RadialRecipe
@@ -154,7 +154,7 @@ def test_torn_pictures_of_a_data_set_are_skipped_counted_and_said(clip):
         {"image": [{"bytes": cell, "path": None} for cell in cells]},
         Features({"image": Image()}),
     )
-    found = embed_images(TextEncoder.load(clip), Pictures(rows["image"], [*"abcd"]))
+    found = embed_images(load_encoder(clip), Pictures(rows["image"], [*"abcd"]))
     assert found.names == ["a", "d"]
     torch.testing.assert_close(found.vectors[0], found.vectors[1])
     assert [name for name, _ in found.skipped] == ["b", "c"]

@@ -138,8 +138,8 @@ def test_an_adapter_on_a_clip_with_images(world, geodapt):
     plain = {f"{side}recall_at_{k}" for side in ("", "text_") for k in (1, 5)}
     assert {"tau_d", "precision", "recall"} | plain == set(found["after"])
     assert found["notes"] == [
-        "1 images skipped, such as http://images/blue_dog.png: cannot identify image file "
-        "'images/blue_dog.png'"
+        "1 images skipped, such as http://images/blue_dog.png: picture 'images/blue_dog.png' "
+        "is no image that Pillow can read"
     ]
     assert (world / "clip-run" / "model" / "adapter" / "adapter_model.safetensors").is_file()
     model = RadialModel.load(str(world / "clip-run" / "model"))

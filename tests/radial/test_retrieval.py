@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from geodapt.errors import InputError
-from geodapt.radial import RadialModel, RootSettings, TextEncoder
+from geodapt.radial import RadialModel, RootSettings, load_encoder
 from geodapt.radial.images import embed_images, image_files
 from geodapt.radial.polar_layout import polar
 from tests.radial.small import CHAINS, save_bert, save_dual, save_images
@@ -37,7 +37,7 @@ def naive(query, vectors, root, steps):
 
 
 def test_a_texts_concepts(folder):
-    model = RadialModel(TextEncoder.load(str(folder / "bert")))
+    model = RadialModel(load_encoder(str(folder / "bert")))
     index = model.index([*CANDIDATES, CANDIDATES[0]])
     assert index.texts == CANDIDATES
     (chain,) = model.retrieve(["a red bird runs"], index)
@@ -54,7 +54,7 @@ def test_a_texts_concepts(folder):
 
 
 def test_an_images_concepts(folder):
-    model = RadialModel(TextEncoder.load(str(folder / "clip")))
+    model = RadialModel(load_encoder(str(folder / "clip")))
     names = [row["image_url"] for row in CHAINS[:3]]
     images = embed_images(model.encoder, image_files(names, folder / "images"))
     chains = model.retrieve(images.vectors, model.index(CANDIDATES), steps=10)
@@ -64,7 +64,7 @@ def test_an_images_concepts(folder):
 
 
 def test_the_nearest_of_several_roots_is_the_querys(folder):
-    model = RadialModel(TextEncoder.load(str(folder / "bert")), RootSettings(kind="fixed", count=2))
+    model = RadialModel(load_encoder(str(folder / "bert")), RootSettings(kind="fixed", count=2))
     model.spread_roots(CANDIDATES, seed=0)
     index = model.index(CANDIDATES)
     queries = CANDIDATES[:8]
@@ -78,7 +78,7 @@ def test_the_nearest_of_several_roots_is_the_querys(folder):
 
 
 def test_no_candidates(folder):
-    model = RadialModel(TextEncoder.load(str(folder / "bert")))
+    model = RadialModel(load_encoder(str(folder / "bert")))
     with pytest.raises(InputError, match="no candidates"):
         model.index([])
 

@@ -12,16 +12,16 @@ from geodapt.radial import (
     LossSettings,
     RadialModel,
     RootSettings,
-    TextEncoder,
     anchoring_loss,
     cone_loss,
+    load_encoder,
     radial_loss,
 )
 from geodapt.radial.collator import ChainCollator
 from geodapt.radial.evaluation import Measurer
-from geodapt.radial.images import Images
 from geodapt.radial.tuning import Tuner
 from geodapt.training import TrainingSettings, fit
+from geodapt.vision import EmbeddedImages
 from tests.radial.small import save_bert, save_chains
 
 
@@ -40,7 +40,7 @@ def chains(folder):
 
 def tuner(folder, settings, root=None, lora=None, shake=0.02, loss="radial"):
     """A model that has moved a little from the pretrained one."""
-    model = RadialModel(TextEncoder.load(str(folder / "bert")), root or RootSettings())
+    model = RadialModel(load_encoder(str(folder / "bert")), root or RootSettings())
     model.spread_roots(["animal", "vehicle", "car"], seed=0)
     model.train_text_side(lora)
     made = Tuner(model, settings, loss)
@@ -62,7 +62,7 @@ def test_the_loss_is_the_definition_text_by_text(folder, chains, kind, lora, roo
     made = tuner(folder, settings, root, lora, loss=kind)
     batch = ChainCollator(made.model.encoder, root.text)(chains[::5])
 
-    now, pretrained = made.model, TextEncoder.load(str(folder / "bert"))
+    now, pretrained = made.model, load_encoder(str(folder / "bert"))
     roots = now.root_points()
     general, entailed, contradicting, own = [], [], [], []
     texts = []
@@ -95,7 +95,7 @@ def test_while_an_adapter_trains_its_own_dropout_acts_alone(folder, chains, drop
 
 
 def test_texts_that_chains_share_are_encoded_once(folder, chains):
-    encoder = TextEncoder.load(str(folder / "bert"))
+    encoder = load_encoder(str(folder / "bert"))
     batch = ChainCollator(encoder, "")(chains)
     different = {""} | {t for c in chains for t in (*c.texts, *c.negatives)}
     assert len(batch["input_ids"]) == len(different)
@@ -110,7 +110,7 @@ def test_texts_that_chains_share_are_encoded_once(folder, chains):
 
 def test_chains_without_negatives_are_refused(folder):
     with pytest.raises(InputError, match="has 0 negatives for 2 levels"):
-        ChainCollator(TextEncoder.load(str(folder / "bert")), "")([Chain(("animal", "bird"))])
+        ChainCollator(load_encoder(str(folder / "bert")), "")([Chain(("animal", "bird"))])
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["full", "lora"])
@@ -153,7 +153,7 @@ def test_a_learned_root_moves_and_a_fixed_one_does_not(folder, chains, tmp_path)
 
 
 def test_figures_are_those_of_their_definitions(folder, chains):
-    model = RadialModel(TextEncoder.load(str(folder / "bert")))
+    model = RadialModel(load_encoder(str(folder / "bert")))
     # Two chains an image, so that a caption has another of its image to find.
     paired = [Chain(c.texts, c.negatives, str(number // 2)) for number, c in enumerate(chains)]
     found = Measurer(model, Hierarchy("chains", chains, paired)).figures()
@@ -181,12 +181,12 @@ def test_figures_are_those_of_their_definitions(folder, chains):
 
 
 def test_images_without_a_second_caption_have_no_plain_retrieval(folder, chains):
-    model = RadialModel(TextEncoder.load(str(folder / "bert")))
+    model = RadialModel(load_encoder(str(folder / "bert")))
     assert "recall_at_1" not in Measurer(model, Hierarchy("chains", chains, chains)).figures()
 
 
 def test_leaves_are_classified_among_inner_nodes(folder):
-    model = RadialModel(TextEncoder.load(str(folder / "bert")))
+    model = RadialModel(load_encoder(str(folder / "bert")))
     test = [Chain(("thing", "animal", "bird")), Chain(("thing", "vehicle", "car", "a red car"))]
     classes = ["thing", "animal", "vehicle", "car"]
     found = Measurer(model, Hierarchy("tree", test, test, classes)).figures()
@@ -199,7 +199,7 @@ def test_leaves_are_classified_among_inner_nodes(folder):
 
 
 def test_lexical_entailment_is_measured_at_the_general_word(folder, chains):
-    model = RadialModel(TextEncoder.load(str(folder / "bert")))
+    model = RadialModel(load_encoder(str(folder / "bert")))
     pairs = [
         LexicalPair("bird", "animal", 6.0),
         LexicalPair("animal", "bird", 2.0),
@@ -220,14 +220,14 @@ def test_lexical_entailment_is_measured_at_the_general_word(folder, chains):
 
 
 def test_images_are_queries_and_a_group_may_have_several(folder, chains):
-    model = RadialModel(TextEncoder.load(str(folder / "bert")))
+    model = RadialModel(load_encoder(str(folder / "bert")))
     generator = torch.Generator().manual_seed(0)
     test = chains[::4]
     names = [chain.group for chain in test] * 2
     vectors = torch.nn.functional.normalize(
         torch.randn(len(names), 32, generator=generator), dim=-1
     )
-    images = Images(vectors, names, [])
+    images = EmbeddedImages(vectors, names, [])
     classes = list({chain.texts[1]: None for chain in test})
     found = Measurer(model, Hierarchy("chains", chains, test, classes), images).figures()
 
@@ -248,7 +248,7 @@ def test_images_are_queries_and_a_group_may_have_several(folder, chains):
 
 
 def test_images_that_belong_to_no_chain(folder, chains):
-    model = RadialModel(TextEncoder.load(str(folder / "bert")))
-    other = Images(torch.zeros(1, 32), ["other.png"], [])
+    model = RadialModel(load_encoder(str(folder / "bert")))
+    other = EmbeddedImages(torch.zeros(1, 32), ["other.png"], [])
     with pytest.raises(InputError, match="no test chain belongs to an image"):
         Measurer(model, Hierarchy("chains", chains, chains), other)

@@ -138,7 +138,7 @@ def test_broken_files_are_refused_by_name(tmp_path, grey):
             with pytest.raises(InputError, match="thing'"):
                 open_mask((tmp_path / name).read_bytes(), "thing")
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(InputError, match=r"text\.png' cannot be read"):
+    with pytest.raises(InputError, match=r"text\.png' is no image that Pillow can read"):
         open_picture(tmp_path / "text.png")
     with pytest.raises(InputError, match=r"nowhere\.png' does not exist"):
         open_picture(tmp_path / "nowhere.png")

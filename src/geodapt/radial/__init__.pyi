@@ -1,4 +1,4 @@
-from .encoders import TextEncoder as TextEncoder
+from .encoders import load_encoder as load_encoder
 from .losses import anchoring_loss as anchoring_loss
 from .losses import cone_loss as cone_loss
 from .losses import radial_loss as radial_loss

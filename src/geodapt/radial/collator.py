@@ -7,7 +7,7 @@ from torch import Tensor
 
 from geodapt.data.chains import Chain
 from geodapt.errors import InputError
-from geodapt.radial.encoders import TextEncoder
+from geodapt.models import TextEncoder
 
 
 class ChainCollator:

@@ -18,9 +18,9 @@ from geodapt.metrics import (
     tau_d,
 )
 from geodapt.metrics.hierarchy import STEPS
-from geodapt.radial.images import Images
 from geodapt.radial.model import RadialModel
 from geodapt.radial.roots import generality, nearest_root
+from geodapt.vision import EmbeddedImages
 
 
 class Measurer:
@@ -32,7 +32,7 @@ class Measurer:
     """
 
     def __init__(
-        self, model: RadialModel, hierarchy: Hierarchy, images: Images | None = None
+        self, model: RadialModel, hierarchy: Hierarchy, images: EmbeddedImages | None = None
     ) -> None:
         self.model, self.hierarchy, self.images = model, hierarchy, images
         seen = set(images.names) if images else None
@@ -143,7 +143,7 @@ class Measurer:
         )
         return {f"class_{name}": value for name, value in found.items()}
 
-    def zero_shot(self, images: Images) -> dict[str, float]:
+    def zero_shot(self, images: EmbeddedImages) -> dict[str, float]:
         """Zero-shot accuracy: the share of pictures whose own name is the nearest of all names.
 
         ``zero_shot_new`` is that of held-out groups, ``zero_shot_known`` that of the others.

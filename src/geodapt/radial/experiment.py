@@ -13,20 +13,22 @@ from geodapt.data.hierarchies import load_hierarchy
 from geodapt.data.lexical import load_lexical
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder
+from geodapt.models import TextEncoder
 from geodapt.processes import is_main_process
 from geodapt.progress import schedule
 from geodapt.radial.collator import ChainCollator
-from geodapt.radial.encoders import TextEncoder
+from geodapt.radial.encoders import is_dual, load_encoder, untrained_encoder
 from geodapt.radial.evaluation import Measurer
-from geodapt.radial.images import Images, embed_images, image_files
+from geodapt.radial.images import embed_images, image_files
 from geodapt.radial.model import RadialModel
 from geodapt.radial.polar_layout import picture
 from geodapt.radial.settings import METHODS, RadialSettings, RootSettings
 from geodapt.radial.tuning import Tuner
 from geodapt.runs import RunFolder
-from geodapt.tinyclip.base import TINYCLIP, must_be_trained, untrained_base
+from geodapt.tinyclip.base import TINYCLIP, must_be_trained
 from geodapt.tinyclip.cache import checkpoint
 from geodapt.training import fit, trainable_parameters
+from geodapt.vision import EmbeddedImages
 
 UNTUNED = "untuned"
 
@@ -41,12 +43,12 @@ class RadialExperiment:
         self.notes = list(self.hierarchy.notes)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.root = settings.root.text
-        self.images: Images | None = None
+        self.images: EmbeddedImages | None = None
         # What does not fit is said before anything is measured or trained.
         base = settings.base
-        encoder = TextEncoder(*untrained_base(), base) if must_be_trained(base) else self._encoder()
+        encoder = untrained_encoder() if must_be_trained(base) else self._encoder()
         RadialModel(encoder, RootSettings(text=self.root)).train_text_side(self._lora())
-        self.pictures = self._pictures(encoder.dual)
+        self.pictures = self._pictures(is_dual(encoder))
 
     def _pictures(self, dual: bool) -> Pictures | None:
         """What the test chains' images are: files in the folder of images, or the data's own."""
@@ -164,12 +166,12 @@ class RadialExperiment:
     # What methods share
 
     def _encoder(self) -> TextEncoder:
-        return TextEncoder.load(self.settings.base).to(self.device)
+        return load_encoder(self.settings.base).to(self.device)
 
     def _lora(self) -> LoraSettings | None:
         return self.settings.lora if self.settings.tune == "lora" else None
 
-    def _images(self, encoder: TextEncoder) -> Images | None:
+    def _images(self, encoder: TextEncoder) -> EmbeddedImages | None:
         """The pictures, embedded once: their tower does not train."""
         if self.pictures is not None and self.images is None:
             self.images = embed_images(encoder, self.pictures)

@@ -19,8 +19,9 @@ from geodapt.errors import InputError
 from geodapt.files import read_json, read_tensors, write_json, write_tensors
 from geodapt.metrics import retrieve_chains
 from geodapt.metrics.hierarchy import STEPS
+from geodapt.models import TextEncoder
 from geodapt.paths import given
-from geodapt.radial.encoders import TextEncoder
+from geodapt.radial.encoders import load_encoder, text_modules, text_parameters
 from geodapt.radial.roots import Roots, generality, initial_roots, nearest_root
 from geodapt.radial.settings import RootSettings
 from geodapt.settings import Settings
@@ -61,7 +62,7 @@ class RetrievalStep:
 
 
 class RadialModel(nn.Module):
-    """A :class:`TextEncoder` and the :class:`Roots` that generality is measured from.
+    """A text encoder and the :class:`Roots` that generality is measured from.
 
     >>> model = RadialModel.load("minilm")  # doctest: +SKIP
     >>> index = model.index(["animal", "goat", "vehicle"])  # doctest: +SKIP
@@ -98,11 +99,11 @@ class RadialModel(nn.Module):
         """Let the text side train: all of it, or an adapter on it; the image side stays frozen."""
         self.encoder.requires_grad_(False)
         if lora is None:
-            for parameter in self.encoder.text_parameters():
+            for parameter in text_parameters(self.encoder):
                 parameter.requires_grad_(True)
             return
         model = self.encoder.model
-        targets = choose_layers(model, lora.targets, self.encoder.text_modules(), "the text side")
+        targets = choose_layers(model, lora.targets, text_modules(self.encoder), "the text side")
         self.bank = AdapterBank(model)
         self.bank.create(NAME, lora.rank, lora.alpha, targets, lora.dropout, lora.rslora)
         self.bank.train_only(NAME)
@@ -210,13 +211,13 @@ class RadialModel(nn.Module):
         """
         config = given(source) / CONFIG
         if not config.is_file():
-            return cls(TextEncoder.load(source))
+            return cls(load_encoder(source))
         try:
             saved = SavedRadial.model_validate(read_json(config))
         except ValidationError as error:
             raise InputError(f"{config}: {error.errors()[0]['msg']}") from error
         folder = config.parent
-        encoder = TextEncoder.load(saved.base if saved.tune == "lora" else str(folder))
+        encoder = load_encoder(saved.base if saved.tune == "lora" else str(folder))
         points = None
         if (folder / ROOTS).is_file():
             points = read_tensors(folder / ROOTS)["points"]

@@ -119,6 +119,8 @@ def _opened(source: Any, name: str) -> "Iterator[tuple[Image, str]]":
         with catch_warnings():
             simplefilter("ignore", Pillow.DecompressionBombWarning)  # MOST_PIXELS decides
             image = Pillow.open(BytesIO(source) if isinstance(source, bytes) else source)
+    except Pillow.UnidentifiedImageError as error:
+        raise InputError(f"picture '{called}' is no image that Pillow can read") from error
     except Exception as error:  # whatever Pillow's readers raise over a broken file
         reason = str(error).split("\n")[0] or type(error).__name__
         raise InputError(f"picture '{called}' cannot be read: {reason}") from error
