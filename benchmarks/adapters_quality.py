@@ -24,8 +24,8 @@ from geodapt.adapters import METHODS, Adapter, AdapterBank, Gate, Mix, Off, TopA
 from geodapt.data import ApiCallSettings
 from geodapt.runs import RunFolder
 from geodapt.training import TrainingSettings, predict
-from geodapt.xcross.comparison import Comparison
 from geodapt.xcross.encoders import Encoder
+from geodapt.xcross.experiment import XCrossExperiment
 from geodapt.xcross.recipe import XCrossRecipe
 from geodapt.xcross.scorer import Scorer
 from geodapt.xcross.settings import PromptSettings
@@ -49,23 +49,23 @@ class Study:
             source_training=TrainingSettings(steps=120, batch_size=4, learning_rate=1e-3),
             curve=None,
         )
-        self.comparison = Comparison(self.recipe, self.folder)
-        self.comparison.prepare_sources()
-        self.bank: AdapterBank = self.comparison.bank
+        self.experiment = XCrossExperiment(self.recipe, self.folder)
+        self.experiment.prepare_sources()
+        self.bank: AdapterBank = self.experiment.bank
         self.bank.train_only()
 
     def rank(self, gate: Gate, domain: str, split: str, most: int | None, work: Path) -> dict:
         """Ranking figures of a domain's rows under a gate."""
-        comparison = self.comparison
-        task = comparison.tasks[domain]
-        own = comparison.source_heads.get(domain)
-        head = own if own is not None else comparison._starting_head()
-        scorer = Scorer(Encoder(comparison.base, self.bank, gate, self.recipe.pooling), head)
+        experiment = self.experiment
+        task = experiment.tasks[domain]
+        own = experiment.source_heads.get(domain)
+        head = own if own is not None else experiment.starting_head()
+        scorer = Scorer(Encoder(experiment.base, self.bank, gate, self.recipe.pooling), head)
         rows = task.rows(split)
         if most is not None and len(rows) > most:
             chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
             rows = Subset(rows, chosen[:most].sort().values.tolist())
-        logits = predict(scorer, rows, collate=comparison.collate, work=work, label=domain)
+        logits = predict(scorer, rows, collate=experiment.trainer.collate, work=work, label=domain)
         return task.metrics(logits)
 
     def gates(self) -> dict[str, Callable[[str], Gate]]:

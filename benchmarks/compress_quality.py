@@ -24,14 +24,14 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import geodapt.helm  # noqa: F401 - so that Auto classes know HELM
-from geodapt.compress import measures
-from geodapt.compress.budget import Budget, allocate, allocate_uniform, hull
-from geodapt.compress.calibration import calibrate
+from geodapt.compress import quality
+from geodapt.compress.budget import SizeBudget, allocate, allocate_uniform, hull
+from geodapt.compress.calibration import moments_by_group
 from geodapt.compress.compression import compress_layer, count_weights
-from geodapt.compress.curves import curve
-from geodapt.compress.forms import Form, Method
-from geodapt.compress.install import install
+from geodapt.compress.install import install_weights
+from geodapt.compress.layer_format import CompressionMethod, LayerFormat
 from geodapt.compress.layers import compressible, weight_of
+from geodapt.compress.rate_distortion import curve
 from geodapt.compress.recipe import CompressRecipe
 from geodapt.compress.svd import Whitening
 from geodapt.compress.texts import calibration_texts, measured_texts
@@ -62,14 +62,14 @@ class World:
         self.weights = count_weights(self.layers)
         self.held_out = measured_texts(CompressRecipe(calibrate=source))
         if not self.causal:
-            self.before = measures.embeddings(model, tokenizer, self.held_out)
+            self.before = quality.embeddings(model, tokenizer, self.held_out)
 
     def moments(self, seed: int) -> dict[str, Tensor]:
         recipe = CompressRecipe(calibrate=self.source, seed=seed)
         texts = calibration_texts(recipe)
         given = list(text_batches(self.tokenizer, texts, self.model, recipe.max_tokens))
         found = {}
-        for group in calibrate(self.model, self.layers, given):
+        for group in moments_by_group(self.model, self.layers, given):
             found |= {path: moments.matrix for path, moments in group.items()}
         return found
 
@@ -77,12 +77,12 @@ class World:
         if self.causal:
             return {"perplexity": perplexity(language_loss(model, self.tokenizer, self.held_out))}
         queries, documents = (
-            measures.embeddings(model, self.tokenizer, half)
-            for half in measures.halves(self.held_out)
+            quality.embeddings(model, self.tokenizer, half)
+            for half in quality.halves(self.held_out)
         )
-        now = measures.embeddings(model, self.tokenizer, self.held_out)
-        agreement = measures.cosine_agreement(self.before, now)
-        return {"agreement": agreement, **measures.retrieval(queries, documents)}
+        now = quality.embeddings(model, self.tokenizer, self.held_out)
+        agreement = quality.cosine_agreement(self.before, now)
+        return {"agreement": agreement, **quality.retrieval(queries, documents)}
 
 
 def minilm() -> World:
@@ -138,7 +138,7 @@ class Study:
         share: Callable = allocate_uniform if uniform else allocate
         try:
             chosen = share(
-                self._curves(method, uniform, draw), Budget(bits * self.world.weights / 8)
+                self._curves(method, uniform, draw), SizeBudget(bits * self.world.weights / 8)
             )
         except InputError:
             return {}
@@ -150,7 +150,7 @@ class Study:
             weights[path] = weight
             size += report.bytes
             lost.append(report.output_error if moments else report.weight_error)
-        install(model, compressible(model), weights)
+        install_weights(model, compressible(model), weights)
         found = {"true_bits": 8 * size / self.world.weights, "lost": statistics.mean(lost)}
         found |= self.world.figures(model)
         found["form"] = _summary([option.form for option in chosen.values()])
@@ -167,14 +167,16 @@ class Study:
         if key not in self.curves:
             moments = {} if draw is None else self._moments(draw)
             options = {
-                path: curve(weight_of(layer), Method.named(method), Whitening(moments.get(path)))
+                path: curve(
+                    weight_of(layer), CompressionMethod.named(method), Whitening(moments.get(path))
+                )
                 for path, layer in self.world.layers.items()
             }
             self.curves[key] = options if uniform else {p: hull(o) for p, o in options.items()}
         return self.curves[key]
 
 
-def _summary(forms: list[Form]) -> str:
+def _summary(forms: list[LayerFormat]) -> str:
     """The forms in a few words: which widths, and the median rank."""
     widths = sorted({form.width for form in forms if form.width})
     rank = statistics.median(form.rank for form in forms)

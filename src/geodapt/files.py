@@ -239,7 +239,7 @@ def _exchange(one: Path, other: Path) -> None:
     aside.rename(one)
 
 
-def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+def build_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """``folder``; where it is missing, with what ``make`` writes into the folder that it is given.
 
     Another process that wants the same folder waits, then finds it.

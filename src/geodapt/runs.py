@@ -82,7 +82,7 @@ class RunFolder:
         progress.stages.end(name)
         return result
 
-    def measured(self, name: str, compute: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    def timed_stage(self, name: str, compute: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         """A :meth:`stage` whose result also holds its ``seconds`` and ``peak_memory_mb``."""
 
         from geodapt.memory import peak_memory

@@ -7,15 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geodapt.compress.budget import Budget, Option, allocate, allocate_uniform, hull
-from geodapt.compress.curves import curve
-from geodapt.compress.forms import Form, Method
+from geodapt.compress.budget import Option, SizeBudget, allocate, allocate_uniform, hull
+from geodapt.compress.layer_format import CompressionMethod, LayerFormat
+from geodapt.compress.rate_distortion import curve
 from geodapt.compress.svd import Whitening
 from geodapt.errors import InputError
 
 
 def options(pairs):
-    return [Option(Form(rank=i), size, error) for i, (size, error) in enumerate(pairs)]
+    return [Option(LayerFormat(rank=i), size, error) for i, (size, error) in enumerate(pairs)]
 
 
 CURVE = st.lists(
@@ -33,9 +33,9 @@ def test_the_least_error_for_the_bytes_taken(pairs, budget):
     smallest = sum(min(o.bytes for o in each) for each in curves.values())
     if smallest > budget:
         with pytest.raises(InputError, match="cannot be met"):
-            allocate(curves, Budget(bytes=budget))
+            allocate(curves, SizeBudget(bytes=budget))
         return
-    chosen = allocate(curves, Budget(bytes=budget)).values()
+    chosen = allocate(curves, SizeBudget(bytes=budget)).values()
     taken, error = sum(o.bytes for o in chosen), sum(o.error for o in chosen)
     assert taken <= budget
     every = list(itertools.product(*curves.values()))
@@ -74,10 +74,10 @@ def test_ranks_go_to_the_largest_squared_singular_values(seed, total):
         d = d ** torch.rand((), generator=generator) * 3
         W = U * d @ Vt
         W = W / W.norm()
-        layers[name] = curve(W, Method.named("svd"), Whitening())
+        layers[name] = curve(W, CompressionMethod.named("svd"), Whitening())
         values += [(v, name) for v in torch.linalg.svdvals(W).tolist()[1:]]  # one is always taken
-    one = Form(rank=1).bytes(8, 8)
-    found = allocate(layers, Budget(bytes=one * (3 + total)))
+    one = LayerFormat(rank=1).bytes(8, 8)
+    found = allocate(layers, SizeBudget(bytes=one * (3 + total)))
     wanted = {name: 1 for name in "abc"}
     for _, name in sorted(values, reverse=True)[:total]:
         wanted[name] += 1
@@ -86,15 +86,15 @@ def test_ranks_go_to_the_largest_squared_singular_values(seed, total):
 
 def test_a_loss_is_reached_with_the_fewest_bytes():
     curves = {"a": options([(1, 0.9), (2, 0.2), (3, 0.1)]), "b": options([(1, 0.3), (2, 0.25)])}
-    chosen = allocate(curves, Budget(loss=0.25))
+    chosen = allocate(curves, SizeBudget(loss=0.25))
     assert {path: option.bytes for path, option in chosen.items()} == {"a": 2, "b": 1}
     with pytest.raises(InputError, match=r"allowed loss of 0\.01 cannot be met"):
-        allocate(curves, Budget(loss=0.01))
+        allocate(curves, SizeBudget(loss=0.01))
 
 
 def grid(row, groups, error):
     return [
-        Option(Form(4, group), 4 * row * row // 8 + 2 * row * (row // group), error * group)
+        Option(LayerFormat(4, group), 4 * row * row // 8 + 2 * row * (row // group), error * group)
         for group in groups
     ]
 
@@ -102,13 +102,15 @@ def grid(row, groups, error):
 def test_uniform_takes_one_group_for_all():
     curves = {"a": grid(128, (32, 64, 128), 1e-3), "b": grid(96, (32, 96), 1e-3)}
     whole = sum(max(c, key=lambda o: o.form.group).bytes for c in curves.values())
-    chosen = allocate_uniform(curves, Budget(bytes=whole))
+    chosen = allocate_uniform(curves, SizeBudget(bytes=whole))
     assert {path: o.form.group for path, o in chosen.items()} == {"a": 128, "b": 96}
-    chosen = allocate_uniform(curves, Budget(bytes=10**6))
+    chosen = allocate_uniform(curves, SizeBudget(bytes=10**6))
     assert {path: o.form.group for path, o in chosen.items()} == {"a": 32, "b": 32}
-    chosen = allocate_uniform(curves, Budget(bytes=whole + 900))  # 64: b has none, takes its row
+    chosen = allocate_uniform(
+        curves, SizeBudget(bytes=whole + 900)
+    )  # 64: b has none, takes its row
     assert {path: o.form.group for path, o in chosen.items()} == {"a": 64, "b": 96}
     with pytest.raises(InputError, match="cannot be met"):
-        allocate_uniform(curves, Budget(bytes=whole - 1))
-    chosen = allocate_uniform(curves, Budget(loss=0.1))
+        allocate_uniform(curves, SizeBudget(bytes=whole - 1))
+    chosen = allocate_uniform(curves, SizeBudget(loss=0.1))
     assert {path: o.form.group for path, o in chosen.items()} == {"a": 64, "b": 96}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from geodapt.compress.calibration import calibrate, passes
+from geodapt.compress.calibration import moments_by_group, passes
 from geodapt.compress.layers import compressible
 from geodapt.errors import InputError
 from geodapt.models.layer_inputs import second_moments
@@ -41,7 +41,7 @@ def test_moments_are_those_of_all_inputs(family):
     given = batches(family)
     wanted = collected(model, layers, given)
     found = {}
-    for group in calibrate(model, layers, given):
+    for group in moments_by_group(model, layers, given):
         found |= group
     assert list(found) == list(layers)
     for path, x in wanted.items():

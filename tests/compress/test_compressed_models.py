@@ -11,10 +11,10 @@ from torch import nn
 
 from geodapt.adapters import AdapterBank, Mix, Route
 from geodapt.compress import METHODS, compress, load, save
-from geodapt.compress.forms import Form
+from geodapt.compress.compressed_tensor import Compressed, build_compressed, dense
+from geodapt.compress.layer_format import LayerFormat
 from geodapt.compress.layers import compressible
 from geodapt.compress.svd import Whitening
-from geodapt.compress.weights import Compressed, build, dense
 from geodapt.errors import InputError
 from tests.compress import small
 from tests.compress.small import batches, inputs, output, seeded, target
@@ -192,7 +192,7 @@ def test_other_float_types():
 
 
 def test_torch_compile():
-    weight = build(torch.randn(24, 32), Form(4, 16, 3), Whitening())
+    weight = build_compressed(torch.randn(24, 32), LayerFormat(4, 16, 3), Whitening())
     layer = nn.Linear(32, 24)
     layer.weight = nn.Parameter(weight, requires_grad=False)
     x = torch.randn(5, 32)
@@ -216,10 +216,10 @@ def test_a_correction_never_loses_more_than_integers_alone():
     W = model.encoder.layer[0].output.dense.weight.detach()
     x = torch.randn(300, 64) * 0.5 ** torch.arange(64)
     whitening = Whitening(x.T @ x / 300)
-    plain = whitening.energy(W - build(W, Form(4, 32), whitening).dequantize())
+    plain = whitening.energy(W - build_compressed(W, LayerFormat(4, 32), whitening).dequantize())
     last = plain
     for rank in (1, 4, 16):
-        weight = build(W, Form(4, 32, rank), whitening)
+        weight = build_compressed(W, LayerFormat(4, 32, rank), whitening)
         error = whitening.energy(W - weight.dequantize())
         assert error < last
         last = error

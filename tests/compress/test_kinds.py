@@ -9,8 +9,8 @@ from torch import nn
 
 from geodapt.adapters import AdapterBank
 from geodapt.compress import compress, load, save
+from geodapt.compress.compressed_tensor import Experts, dense, is_compressed
 from geodapt.compress.install import examples
-from geodapt.compress.weights import Experts, dense, is_compressed
 from geodapt.errors import InputError
 from geodapt.helm import HelmConfig, HelmForCausalLM
 from tests.compress import zoo

@@ -9,11 +9,11 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from geodapt.adapters import AdapterBank
 from geodapt.compress import compress
-from geodapt.compress.forms import Form
-from geodapt.compress.install import install
+from geodapt.compress.compressed_tensor import build_compressed
+from geodapt.compress.install import install_weights
+from geodapt.compress.layer_format import LayerFormat
 from geodapt.compress.layers import compressible, weight_of
 from geodapt.compress.svd import Whitening
-from geodapt.compress.weights import build
 from geodapt.errors import InputError
 from tests.compress.small import batches, seeded
 from tests.conftest import tiny_llama
@@ -164,9 +164,12 @@ def test_what_does_not_run_afterwards_is_left_as_it_was(method):
 
 def install_from(model, batch, method):
     layers = compressible(model)
-    form = Form(8, 16) if method == "int8" else Form(rank=4)
-    weights = {path: build(weight_of(layer), form, Whitening()) for path, layer in layers.items()}
-    install(model, layers, weights, batch)
+    form = LayerFormat(8, 16) if method == "int8" else LayerFormat(rank=4)
+    weights = {
+        path: build_compressed(weight_of(layer), form, Whitening())
+        for path, layer in layers.items()
+    }
+    install_weights(model, layers, weights, batch)
 
 
 def test_groups_of_one():

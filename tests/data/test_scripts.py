@@ -13,7 +13,7 @@ import pytest
 
 from geodapt.data.scripts import run_script, side_by_side
 from geodapt.errors import InputError
-from geodapt.files import made_once
+from geodapt.files import build_once
 
 SLOW = """
 import json, os, sys, time
@@ -108,6 +108,6 @@ def test_what_a_kill_left_in_the_cache_is_removed_when_it_is_made_again(tmp_path
     left, others = tmp_path / ".a[1].0123abcd.unfinished", tmp_path / ".b.0123abcd.unfinished"
     for folder in (left, others):
         (folder / "inner").mkdir(parents=True)
-    made_once(tmp_path / "a[1]", lambda folder: (folder / "file").touch())
+    build_once(tmp_path / "a[1]", lambda folder: (folder / "file").touch())
     assert not left.exists()
     assert others.exists()  # perhaps somebody is writing it

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from geodapt.xcross.prompts import Collator, ItemPrompts, TextPrompts
+from geodapt.xcross.prompts import ItemPrompts, PromptCollator, TextPrompts
 from geodapt.xcross.settings import PromptSettings
 from tests.xcross.small import tokenizer
 
@@ -67,7 +67,7 @@ def test_texts_are_cut_to_the_longest_prompt():
 
 def test_the_collator_pads_on_the_right_and_marks_the_candidate():
     words = tokenizer(NAMES + TEXTS)
-    collate = Collator(words)
+    collate = PromptCollator(words)
     prompts = ItemPrompts(NAMES, TEXTS, words, SETTINGS)
     rows = [
         {"prompts": prompts([0], [1, 2]), "labels": 1},

@@ -6,7 +6,7 @@ import torch
 from geodapt.adapters import Mix, Off
 from geodapt.xcross.encoders import Encoder
 from geodapt.xcross.head import Head
-from geodapt.xcross.prompts import Collator, ItemPrompts
+from geodapt.xcross.prompts import ItemPrompts, PromptCollator
 from geodapt.xcross.scorer import Scorer
 from geodapt.xcross.settings import PromptSettings
 from tests.xcross.small import WIDTH, base, filled_bank, shaken, tokenizer, xcross_scorer
@@ -33,7 +33,7 @@ def asked(histories: list[int], candidates: int) -> dict[str, torch.Tensor]:
         {"prompts": prompts(range(length), range(5, 5 + candidates)), "labels": 0}
         for length in histories
     ]
-    collated = Collator(words)(rows)
+    collated = PromptCollator(words)(rows)
     del collated["labels"]
     return collated
 

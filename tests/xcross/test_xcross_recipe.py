@@ -14,7 +14,7 @@ from geodapt.data import ClassificationSettings, MovieLensSettings, load_domains
 from geodapt.training import predict
 from geodapt.xcross.methods import METHODS
 from geodapt.xcross.model import XCross
-from geodapt.xcross.prompts import Collator
+from geodapt.xcross.prompts import PromptCollator
 from geodapt.xcross.tasks import make_task
 from tests.commands import start
 from tests.xcross.worlds import recipe, training
@@ -142,7 +142,7 @@ def test_its_model_reloads_and_gives_the_same_figures(ranked, world):
     settings.domains = ["war"]
     task = make_task(load_domains(settings)["war"], model.tokenizer, model.settings.prompt, 4)
     logits = predict(
-        model, task.rows("test"), collate=Collator(model.tokenizer), work=world / "unused"
+        model, task.rows("test"), collate=PromptCollator(model.tokenizer), work=world / "unused"
     )
     row = next(row for row in rows(ranked) if row["method"] == "xcross")
     found = task.metrics(logits)

@@ -117,7 +117,7 @@ def _recipe(given: dict[str, Any]) -> Any:
 def _list() -> None:
     from rich.table import Table
 
-    from geodapt.compress.forms import METHODS
+    from geodapt.compress.layer_format import METHODS
     from geodapt.console import Console
 
     table = Table("method", "what it does", box=None, padding=(0, 3, 0, 0))

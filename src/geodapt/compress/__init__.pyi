@@ -1,8 +1,8 @@
-from .compression import LayerReport as LayerReport
 from .compression import Report as Report
 from .compression import compress as compress
-from .forms import METHODS as METHODS
-from .forms import Form as Form
+from .layer_format import METHODS as METHODS
+from .layer_format import LayerFormat as LayerFormat
+from .results import LayerReport as LayerReport
 from .storage import load as load
 from .storage import save as save
 from .target import Target as Target

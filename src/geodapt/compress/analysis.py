@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geodapt.compress.budget import Option
-from geodapt.compress.curves import curve
-from geodapt.compress.forms import Form, Method
-from geodapt.compress.statistics import shape
+from geodapt.compress.compressed_tensor import build_compressed
+from geodapt.compress.error_shape import error_shape
+from geodapt.compress.layer_format import CompressionMethod, LayerFormat
+from geodapt.compress.rate_distortion import curve
 from geodapt.compress.svd import Whitening
-from geodapt.compress.weights import build
 from geodapt.errors import InputError
 
 KINDS = {"svd": "SVD", "int": "integers", "lowrank_plus_int": "integers and low rank"}
@@ -35,24 +35,26 @@ def analyse_layer(
     found: dict[str, Any] = {"path": path, "kinds": {}}
     for kind in KINDS:
         form = _best(path, W, kind, whitening, bits_per_weight)
-        weight = build(W, form, whitening)
+        weight = build_compressed(W, form, whitening)
         E = W - weight.dequantize()
-        entry: dict[str, Any] = {"form": str(form), **shape(E, W, moments).as_dict()}
+        entry: dict[str, Any] = {"form": str(form), **error_shape(E, W, moments).as_dict()}
         if kind == "int":
             scale = cast(Any, weight.integers).scale
             steps = scale.to(E).repeat_interleave(form.group or 1, 1)
-            entry["in_steps"] = shape(E / steps, W).as_dict()
+            entry["in_steps"] = error_shape(E / steps, W).as_dict()
         if picture:
             entry["picture"] = _picture(E)
         found["kinds"][kind] = entry
     return found
 
 
-def _best(path: str, W: Tensor, kind: str, whitening: Whitening, bits: float) -> Form:
+def _best(path: str, W: Tensor, kind: str, whitening: Whitening, bits: float) -> LayerFormat:
     """The form of a kind that loses least within so many bits per weight."""
     allowed = bits * W.numel() / 8
     fitting: list[Option] = [
-        option for option in curve(W, Method.named(kind), whitening) if option.bytes <= allowed
+        option
+        for option in curve(W, CompressionMethod.named(kind), whitening)
+        if option.bytes <= allowed
     ]
     if not fitting:
         raise InputError(

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from geodapt.compress.forms import Form
+from geodapt.compress.layer_format import LayerFormat
 from geodapt.errors import InputError
 
 
@@ -19,14 +19,14 @@ from geodapt.errors import InputError
 class Option:
     """One form of a layer, what it takes and what it loses."""
 
-    form: Form
+    form: LayerFormat
     bytes: int
     error: float
     """Share of the layer's output energy that is lost (without moments: of its squared norm)."""
 
 
 @dataclass(frozen=True)
-class Budget:
+class SizeBudget:
     """What all layers together may take, or may lose; either may be open."""
 
     bytes: float = float("inf")
@@ -51,7 +51,7 @@ def _slope(small: Option, large: Option) -> float:
     return (small.error - large.error) / (large.bytes - small.bytes)
 
 
-def allocate(curves: Mapping[str, Sequence[Option]], budget: Budget) -> dict[str, Option]:
+def allocate(curves: Mapping[str, Sequence[Option]], budget: SizeBudget) -> dict[str, Option]:
     """An option for every layer, within the budget and with the least total error.
 
     Exact where the budget ends at a segment's end; else short of it by less than one segment,
@@ -80,7 +80,9 @@ def allocate(curves: Mapping[str, Sequence[Option]], budget: Budget) -> dict[str
     return chosen
 
 
-def allocate_uniform(curves: Mapping[str, Sequence[Option]], budget: Budget) -> dict[str, Option]:
+def allocate_uniform(
+    curves: Mapping[str, Sequence[Option]], budget: SizeBudget
+) -> dict[str, Option]:
     """The same width and group for every layer: the best that the budget allows.
 
     Options correspond by their place in the curves, the whole row being the last group of each.
@@ -119,7 +121,7 @@ def _aligned(curves: Sequence[Sequence[Option]]) -> list[tuple[Option, ...]]:
     ]
 
 
-def require_room(smallest: Mapping[str, Option], budget: Budget) -> None:
+def require_room(smallest: Mapping[str, Option], budget: SizeBudget) -> None:
     """Raise :class:`InputError` when even the smallest options exceed the budget."""
     needed = sum(option.bytes for option in smallest.values())
     if needed > budget.bytes:
@@ -130,7 +132,7 @@ def require_room(smallest: Mapping[str, Option], budget: Budget) -> None:
         )
 
 
-def _require_reached(error: float, budget: Budget) -> None:
+def _require_reached(error: float, budget: SizeBudget) -> None:
     if error > budget.loss > 0:
         raise InputError(
             f"the allowed loss of {budget.loss:g} cannot be met: the best that this method can do "

@@ -34,7 +34,7 @@ def observable(layers: Mapping[str, Layer]) -> dict[str, nn.Module]:
     return {path: layer for path, layer in layers.items() if isinstance(layer, nn.Module)}
 
 
-def calibrate(
+def moments_by_group(
     model: nn.Module, layers: Mapping[str, nn.Module], batches: list[Mapping[str, Any]]
 ) -> Iterator[dict[str, Moments]]:
     """The moments of all layers, a group of :func:`passes` at a time."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,23 +16,24 @@ from geodapt.compress.budget import (
     hull,
     require_room,
 )
-from geodapt.compress.calibration import calibrate, observable
-from geodapt.compress.curves import curve
-from geodapt.compress.forms import WIDTHS, Form, Method, groups_of
-from geodapt.compress.install import install
-from geodapt.compress.integers import require_torchao
+from geodapt.compress.calibration import moments_by_group, observable
+from geodapt.compress.compressed_tensor import Compressed, build_compressed
+from geodapt.compress.install import install_weights
+from geodapt.compress.layer_format import WIDTHS, CompressionMethod, LayerFormat, groups_of
 from geodapt.compress.layers import Expert, Layer, shape_of, survey, weight_of
-from geodapt.compress.storage import describe
+from geodapt.compress.quantization import require_torchao
+from geodapt.compress.rate_distortion import curve
+from geodapt.compress.results import LayerReport
+from geodapt.compress.storage import describe_quantization
 from geodapt.compress.svd import Whitening
 from geodapt.compress.target import Target
-from geodapt.compress.weights import Compressed, build
 from geodapt.errors import InputError
 from geodapt.progress import track
 
 DEFAULT_GROUP = 64
 
 
-def check_fits(layers: Mapping[str, Layer], method: Method, target: Target) -> None:
+def check_fits(layers: Mapping[str, Layer], method: CompressionMethod, target: Target) -> None:
     """Raise :class:`InputError` for a target that these layers cannot meet, before any work.
 
     What their errors decide (an allowed loss) shows later.
@@ -49,13 +50,15 @@ def check_fits(layers: Mapping[str, Layer], method: Method, target: Target) -> N
         require_room(smallest, budget)
 
 
-def _smallest(shape: tuple[int, int], method: Method, target: Target) -> Form:
+def _smallest(shape: tuple[int, int], method: CompressionMethod, target: Target) -> LayerFormat:
     if not method.integers:
-        return Form(rank=1)
-    return Form(method.width or WIDTHS[0], target.group or shape[1])
+        return LayerFormat(rank=1)
+    return LayerFormat(method.width or WIDTHS[0], target.group or shape[1])
 
 
-def _check_layer(path: str, shape: tuple[int, int], method: Method, target: Target) -> None:
+def _check_layer(
+    path: str, shape: tuple[int, int], method: CompressionMethod, target: Target
+) -> None:
     """Rank and group must suit the layer."""
     out_features, in_features = shape
     if target.group is not None and target.group < 2:
@@ -76,17 +79,19 @@ def _check_layer(path: str, shape: tuple[int, int], method: Method, target: Targ
         )
 
 
-def options(W: Tensor, method: Method, target: Target, whitening: Whitening) -> list[Option]:
-    """What a layer may become, as far as :func:`choose` needs it."""
+def options(
+    W: Tensor, method: CompressionMethod, target: Target, whitening: Whitening
+) -> list[Option]:
+    """What a layer may become, as far as :func:`choose_formats` needs it."""
     out_features, in_features = W.shape
     if target.budget(1) is None:
-        form = Form(method.width, _group(method, target, in_features), target.rank or 0)
+        form = LayerFormat(method.width, _group(method, target, in_features), target.rank or 0)
         return [Option(form, form.bytes(out_features, in_features), 0.0)]
     found = curve(W, method, whitening, target.group)
     return found if method.uniform else hull(found)
 
 
-def _group(method: Method, target: Target, in_features: int) -> int | None:
+def _group(method: CompressionMethod, target: Target, in_features: int) -> int | None:
     if not method.integers:
         return None
     if target.group is not None:
@@ -95,9 +100,9 @@ def _group(method: Method, target: Target, in_features: int) -> int | None:
     return DEFAULT_GROUP if by_groups else in_features
 
 
-def choose(
-    curves: Mapping[str, list[Option]], method: Method, target: Target, weights: int
-) -> dict[str, Form]:
+def choose_formats(
+    curves: Mapping[str, list[Option]], method: CompressionMethod, target: Target, weights: int
+) -> dict[str, LayerFormat]:
     """Every layer's form."""
     budget = target.budget(weights)
     if budget is None:
@@ -106,29 +111,12 @@ def choose(
     return {path: option.form for path, option in share(curves, budget).items()}
 
 
-@dataclass(frozen=True)
-class LayerReport:
-    """What one layer became."""
-
-    path: str
-    shape: tuple[int, int]
-    form: str
-    bytes: int
-    weight_error: float
-    """``|W - W'|^2 / |W|^2``."""
-    output_error: float | None
-    """``E |(W - W') x|^2 / E |W x|^2`` over the calibration inputs, where there are any."""
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 def compress_layer(
-    path: str, W: Tensor, form: Form, moments: Tensor | None
+    path: str, W: Tensor, form: LayerFormat, moments: Tensor | None
 ) -> tuple[Compressed, LayerReport]:
     """The weight in a form, and what that cost."""
     whitening, plain = Whitening(moments), Whitening()
-    weight = build(W, form, whitening)
+    weight = build_compressed(W, form, whitening)
     left = W - weight.dequantize()
     if not torch.isfinite(left).all():
         raise InputError(
@@ -169,24 +157,22 @@ class Report:
         return describe_shares(self.compressed, self.numbers, self.left)
 
 
-def by_stack(
-    layers: Mapping[str, Layer], reports: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
+def by_stack(layers: Mapping[str, Layer], reports: Sequence[LayerReport]) -> list[LayerReport]:
     """The reports, those of the experts of a stack as one: bytes added up, errors averaged."""
-    stacks: dict[str, list[dict[str, Any]]] = {}
+    stacks: dict[str, list[LayerReport]] = {}
     for (path, layer), report in zip(layers.items(), reports, strict=True):
         stack = path.rpartition(".")[0] if isinstance(layer, Expert) else path
         stacks.setdefault(stack, []).append(report)
     return [
         of[0]
-        if of[0]["path"] == path
-        else {
-            **of[0],
-            "path": path,
-            "form": f"{len(of)} of {' or '.join(dict.fromkeys(each['form'] for each in of))}",
-            "bytes": sum(each["bytes"] for each in of),
-            "weight_error": sum(each["weight_error"] for each in of) / len(of),
-        }
+        if of[0].path == path
+        else replace(
+            of[0],
+            path=path,
+            form=f"{len(of)} of {' or '.join(dict.fromkeys(each.form for each in of))}",
+            bytes=sum(each.bytes for each in of),
+            weight_error=sum(each.weight_error for each in of) / len(of),
+        )
         for path, of in stacks.items()
     ]
 
@@ -222,28 +208,30 @@ def compress(
     Raises :class:`InputError`, with the model as it was, for what cannot be compressed, a target
     that cannot be met, and a model that would not run afterwards.
     """
-    how, goal = Method.named(method), Target(**target)
+    how, goal = CompressionMethod.named(method), Target(**target)
     if how.integers:
         require_torchao()
     found = survey(model)
     layers = found.layers
     check_fits(layers, how, goal)
     moments: dict[str, Tensor] = {}
-    for group in calibrate(model, observable(layers), batches) if batches is not None else ():
+    for group in (
+        moments_by_group(model, observable(layers), batches) if batches is not None else ()
+    ):
         moments |= {path: seen.matrix for path, seen in group.items()}
     curves = {}
     for path, layer in track(layers.items(), "measuring layers", len(layers)):
         W = weight_of(layer)
         curves[path] = options(W, how, goal, Whitening(moments.get(path)))
-    forms = choose(curves, how, goal, count_weights(layers))
+    forms = choose_formats(curves, how, goal, count_weights(layers))
     weights, reports = {}, []
     for path, layer in track(layers.items(), "compressing layers", len(layers)):
         weight, report = compress_layer(path, weight_of(layer), forms[path], moments.get(path))
         weights[path] = weight
         reports.append(report)
-    install(model, layers, weights, next(iter(batches or ()), None))
+    install_weights(model, layers, weights, next(iter(batches or ()), None))
     if isinstance(model, PreTrainedModel):
-        describe(model)
+        describe_quantization(model)
     return Report(reports, found.numbers, dict(found.left))
 
 

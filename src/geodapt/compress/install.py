@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from geodapt.compress.compressed_tensor import Compressed, Experts
 from geodapt.compress.layers import Expert, Layer, shape_of
 from geodapt.compress.standin import READS
-from geodapt.compress.weights import Compressed, Experts
 from geodapt.errors import InputError
 
 Undo = list[tuple[Any, str, Any]]
 """Dictionaries, keys, and the values that stood there."""
 
 
-def install(
+def install_weights(
     model: nn.Module,
     layers: Mapping[str, Layer],
     weights: Mapping[str, Compressed],

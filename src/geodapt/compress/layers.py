@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from geodapt.compress.weights import is_compressed
+from geodapt.compress.compressed_tensor import is_compressed
 from geodapt.errors import InputError
 
 LARGEST = torch.finfo(torch.float16).max

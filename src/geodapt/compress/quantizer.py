@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from geodapt.compress.forms import Form
-from geodapt.compress.install import as_linear
-from geodapt.compress.integers import narrow, require_torchao
-from geodapt.compress.weights import (
+from geodapt.compress.compressed_tensor import (
     Compressed,
     Experts,
-    form_of,
+    format_of,
     is_compressed,
     put_together,
     take_apart,
 )
+from geodapt.compress.install import as_linear
+from geodapt.compress.layer_format import LayerFormat
+from geodapt.compress.quantization import narrow, require_torchao
 from geodapt.errors import InputError
 from geodapt.settings import Settings
 
@@ -49,12 +49,12 @@ class Weight(Settings):
     """Float type in which it computes, where that is not the model's."""
 
     @property
-    def forms(self) -> list[Form]:
+    def forms(self) -> list[LayerFormat]:
         """The form of each matrix."""
         names = [self.form] * (self.experts or 1) if isinstance(self.form, str) else self.form
         if len(names) != (self.experts or 1):
             raise InputError(f"{len(names)} forms are given for {self.experts or 1} matrices")
-        forms = [Form.parse(name) for name in names]
+        forms = [LayerFormat.parse(name) for name in names]
         for form in forms:
             if self.shape[1] % (form.group or 1) or form.rank > min(self.shape):
                 raise InputError(f"'{form}' does not fit a matrix of {self.shape}")
@@ -66,8 +66,8 @@ class Weight(Settings):
         dtype = str(weight.dtype).removeprefix("torch.")
         if not isinstance(weight, Experts):
             rows, columns = weight.shape
-            return cls(shape=(rows, columns), form=str(form_of(weight)), dtype=dtype)
-        forms = [str(form_of(each)) for each in weight.weights]
+            return cls(shape=(rows, columns), form=str(format_of(weight)), dtype=dtype)
+        forms = [str(format_of(each)) for each in weight.weights]
         rows, columns = weight.weights[0].shape
         return cls(
             shape=(rows, columns),
@@ -175,7 +175,7 @@ class CompressionQuantizer(HfQuantizer):
         return getattr(torch, weight.dtype or self.quantization_config.dtype)
 
     def get_state_dict_and_metadata(self, model: Any) -> tuple[dict[str, Tensor], dict[str, str]]:
-        attach(model)  # anew: the model may be in another float type by now
+        attach_geodapt(model)  # anew: the model may be in another float type by now
         state: dict[str, Tensor] = {}
         for name, tensor in model.state_dict().items():
             if is_compressed(tensor):
@@ -194,7 +194,7 @@ class CompressionQuantizer(HfQuantizer):
         return True  # adapters on top; the compressed weights themselves are frozen
 
 
-def attach(model: Any) -> None:
+def attach_geodapt(model: Any) -> None:
     """Let ``save_pretrained`` of a compressed model write it as :class:`CompressionConfig` says."""
     config = CompressionConfig.of(model)
     if not config.weights:
@@ -247,7 +247,7 @@ def _bytes_parameter(data: Tensor) -> nn.Parameter:
     return nn.Parameter(data.clone(), requires_grad=False)
 
 
-def _layout(form: Form, shape: tuple[int, int], dtype: torch.dtype) -> dict[str, Any]:
+def _layout(form: LayerFormat, shape: tuple[int, int], dtype: torch.dtype) -> dict[str, Any]:
     """Part -> its shape and type, of one matrix."""
     rows, columns = shape
     layout: dict[str, Any] = {}
@@ -261,7 +261,9 @@ def _layout(form: Form, shape: tuple[int, int], dtype: torch.dtype) -> dict[str,
     return layout
 
 
-def _layouts(weight: Weight, dtype: torch.dtype) -> Iterator[tuple[str, Form, dict[str, Any]]]:
+def _layouts(
+    weight: Weight, dtype: torch.dtype
+) -> Iterator[tuple[str, LayerFormat, dict[str, Any]]]:
     for number, form in enumerate(weight.forms):
         prefix = f"{number}_" if weight.experts else ""
         yield prefix, form, _layout(form, weight.shape, dtype)

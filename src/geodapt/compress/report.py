@@ -5,8 +5,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
-from pydantic import BaseModel
 
+from geodapt.compress.results import AnalysedLayer, CompressionSummary, ErrorAnalysis
 from geodapt.pages.columns import HIT_AT_1, MRR, PERPLEXITY, Column, as_amount, as_score
 from geodapt.pages.plotly_style import ACCENT, LINES, QUIET, SURFACE, plain, style
 from geodapt.pages.results import parse_part
@@ -16,47 +16,9 @@ LEFT = "Embeddings, norms, biases and the output embedding stay as they were."
 NAMES = {"svd": "SVD", "int": "Integers", "lowrank_plus_int": "Integers and low rank"}
 
 
-class Layer(BaseModel):
-    """What one layer became."""
-
-    path: str
-    form: str
-    bytes: int
-    weight_error: float
-    output_error: float | None = None
-
-
-class Compression(BaseModel):
-    """What the model became."""
-
-    weights: int
-    bytes_before: int
-    bytes: int
-    bits_per_weight: float
-    calibrated: bool
-    sentence: str = ""
-    """Which share of the model's numbers is compressed, and what is left."""
-    layers: list[Layer]
-
-
-class Analysed(BaseModel):
-    """The errors of one layer by kind, and for some layers their pictures."""
-
-    path: str
-    kinds: dict[str, dict[str, Any]]
-
-
-class Analysis(BaseModel):
-    """Both kinds of error at equal size."""
-
-    bits_per_weight: float
-    verdict: list[str]
-    layers: list[Analysed]
-
-
 def layers_section(run: RunRecord) -> Section | None:
     """Size and error of every layer, where the run compressed a model."""
-    found: Compression | None = parse_part(Compression, run.results, "compression")
+    found: CompressionSummary | None = parse_part(CompressionSummary, run.results, "compression")
     if found is None:
         return None
     return Section(
@@ -88,7 +50,7 @@ def layers_section(run: RunRecord) -> Section | None:
 
 def errors_section(run: RunRecord) -> Section | None:
     """The errors of SVD and of integers side by side, where the run analysed them."""
-    found: Analysis | None = parse_part(Analysis, run.results, "analysis")
+    found: ErrorAnalysis | None = parse_part(ErrorAnalysis, run.results, "analysis")
     if found is None:
         return None
     pictured = [
@@ -117,7 +79,7 @@ def errors_section(run: RunRecord) -> Section | None:
     )
 
 
-def _by_layer(found: Compression) -> dict[str, Any]:
+def _by_layer(found: CompressionSummary) -> dict[str, Any]:
     key, name = ("output_error", "outputs") if found.calibrated else ("weight_error", "weights")
     figure = go.Figure(
         go.Bar(
@@ -157,7 +119,7 @@ FIGURES = (
 )
 
 
-def _table(layers: list[Analysed]) -> list[dict[str, Any]]:
+def _table(layers: list[AnalysedLayer]) -> list[dict[str, Any]]:
     """The median over layers of every figure, by kind."""
     rows = []
     for name, keys, scale in FIGURES:
@@ -172,7 +134,7 @@ def _table(layers: list[Analysed]) -> list[dict[str, Any]]:
     return rows
 
 
-def _corners(layer: Analysed) -> dict[str, Any]:
+def _corners(layer: AnalysedLayer) -> dict[str, Any]:
     """A corner of each error matrix, in units of its own spread."""
     figure = make_subplots(
         cols=len(NAMES), subplot_titles=[*NAMES.values()], horizontal_spacing=0.03
@@ -191,7 +153,7 @@ def _corners(layer: Analysed) -> dict[str, Any]:
     return made
 
 
-def _curves(layer: Analysed) -> dict[str, Any]:
+def _curves(layer: AnalysedLayer) -> dict[str, Any]:
     """Histograms and spectra of the errors."""
     figure = make_subplots(
         cols=2,

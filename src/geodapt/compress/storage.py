@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 
 from geodapt.cards import short, write_card
 from geodapt.compress import torchao_format
-from geodapt.compress.quantizer import METHOD, CompressionQuantizer, attach
+from geodapt.compress.quantizer import METHOD, CompressionQuantizer, attach_geodapt
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, read_json
 from geodapt.models import as_input_errors, model_class, pretrained
@@ -45,7 +45,7 @@ def save(
             "load it by; save its state_dict with torch.save"
         )
     if not isinstance(getattr(model, "hf_quantizer", None), FORMATS):
-        describe(model)
+        describe_quantization(model)
     with atomic_folder(folder) as inside:
         # Names and shapes stay the model's own: what transformers would convert is not there.
         model.save_pretrained(inside, save_original_format=False)
@@ -54,12 +54,12 @@ def save(
         _write_card(model, inside, Path(folder).name, dict(facts or {}))
 
 
-def describe(model: PreTrainedModel) -> None:
+def describe_quantization(model: PreTrainedModel) -> None:
     """Let a compressed model's ``save_pretrained`` write it, as torchao's where that is enough."""
-    if torchao_format.fits(model):
-        torchao_format.attach(model)
+    if torchao_format.fits_torchao(model):
+        torchao_format.attach_torchao(model)
     else:
-        attach(model)
+        attach_geodapt(model)
 
 
 def load(folder: Path | str) -> PreTrainedModel:

@@ -38,14 +38,14 @@ class Whitening:
         return self(W).square().sum(dtype=torch.float64).item()
 
 
-class Factors(NamedTuple):
+class SvdFactors(NamedTuple):
     """``B A`` with orthonormal columns of B."""
 
     A: Float[Tensor, "rank in"]
     B: Float[Tensor, "out rank"]
 
 
-def truncate(W: Float[Tensor, "out in"], rank: int, whitening: Whitening) -> Factors:
+def truncated_svd(W: Float[Tensor, "out in"], rank: int, whitening: Whitening) -> SvdFactors:
     """The factors of the closest matrix of a rank, in float64.
 
     The singular vectors are eigenvectors of the Gram matrix of the smaller side, which takes a
@@ -60,7 +60,7 @@ def truncate(W: Float[Tensor, "out in"], rank: int, whitening: Whitening) -> Fac
         U = torch.linalg.qr(
             M.double() @ V
         ).Q  # orthonormal also where a singular value is nearly zero
-    return Factors(U.T @ W.double(), U)
+    return SvdFactors(U.T @ W.double(), U)
 
 
 def lost(W: Float[Tensor, "out in"], whitening: Whitening) -> Float[Tensor, "ranks"]:

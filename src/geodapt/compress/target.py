@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from geodapt.compress.budget import Budget
-from geodapt.compress.forms import Method
+from geodapt.compress.budget import SizeBudget
+from geodapt.compress.layer_format import CompressionMethod
 from geodapt.errors import InputError
 
 
@@ -22,7 +22,7 @@ class Target:
     group: int | None = None
     """Inputs that share a scale, where the method has integers."""
 
-    def check(self, method: Method) -> None:
+    def check(self, method: CompressionMethod) -> None:
         """Raise :class:`InputError` for what contradicts itself or says nothing."""
         sizes = [self.bits_per_weight, self.megabytes, self.loss, self.rank]
         given = sum(value is not None for value in sizes)
@@ -42,10 +42,10 @@ class Target:
         if self.group is not None and not method.integers:
             raise InputError(f"method {method.name} has no groups; leave the group out")
 
-    def budget(self, weights: int) -> Budget | None:
+    def budget(self, weights: int) -> SizeBudget | None:
         """The budget for layers with so many weights; none where the forms are given."""
         if self.bits_per_weight is not None:
-            return Budget(bytes=self.bits_per_weight * weights / 8)
+            return SizeBudget(bytes=self.bits_per_weight * weights / 8)
         if self.megabytes is not None:
-            return Budget(bytes=self.megabytes * 2**20)
-        return None if self.loss is None else Budget(loss=self.loss)
+            return SizeBudget(bytes=self.megabytes * 2**20)
+        return None if self.loss is None else SizeBudget(loss=self.loss)

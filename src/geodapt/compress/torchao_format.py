@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from transformers import TorchAoConfig
 from transformers.quantizers.quantizer_torchao import TorchAoHfQuantizer
 
+from geodapt.compress.compressed_tensor import Compressed, is_compressed
 from geodapt.compress.install import only_multiplied
-from geodapt.compress.integers import require_torchao
-from geodapt.compress.weights import Compressed, is_compressed
+from geodapt.compress.quantization import require_torchao
 
 
 class Quantizer(TorchAoHfQuantizer):
@@ -44,7 +44,7 @@ def _plain(weight: Compressed) -> Any:
     return type(tensor)(tensor.qdata, tensor.scale, tensor.block_size, tensor.dtype)
 
 
-def fits(model: nn.Module) -> bool:
+def fits_torchao(model: nn.Module) -> bool:
     """Whether torchao's own layers would compute what this model's compressed ones do.
 
     They do where every compressed weight is a linear layer's in rows of int8, of a class of
@@ -71,8 +71,8 @@ def fits(model: nn.Module) -> bool:
     )
 
 
-def attach(model: Any) -> None:
-    """Let ``save_pretrained`` write a model that :func:`fits`."""
+def attach_torchao(model: Any) -> None:
+    """Let ``save_pretrained`` write a model that :func:`fits_torchao`."""
     config = TorchAoConfig(require_torchao().Int8WeightOnlyConfig())
     model.config.quantization_config = config
     model.hf_quantizer = Quantizer(config)

@@ -23,7 +23,7 @@ from geodapt.data.sequences import Trail, build_domain, by_group, k_core
 from geodapt.data.settings import DEMO, PACKAGES, ApiCallSettings
 from geodapt.errors import InputError
 from geodapt.extras import missing
-from geodapt.files import cache_folder, made_once
+from geodapt.files import build_once, cache_folder
 
 MINING_VERSION = 2
 """Part of the cache's key: raised whenever mining finds something else in the same package."""
@@ -115,4 +115,4 @@ def _mine_into(folder: Path, module: str, advance: Advance) -> None:
             for name, rows in mined.items():
                 Dataset.from_list(rows).save_to_disk(str(temporary / name))
 
-    made_once(folder, make)
+    build_once(folder, make)

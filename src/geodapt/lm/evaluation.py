@@ -49,10 +49,10 @@ def evaluate_language_model(
         )
 
     if settings.text is not None:
-        found = folder.measured("text", perplexity)
+        found = folder.timed_stage("text", perplexity)
         rows.append({"method": "text", "label": Path(settings.text).name, **found})
     for task in settings.tasks:
-        found = folder.measured(f"task-{task}", partial(answered, task))
+        found = folder.timed_stage(f"task-{task}", partial(answered, task))
         rows.append({"method": task, "label": task, **found})
     return rows
 

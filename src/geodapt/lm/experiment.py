@@ -86,7 +86,7 @@ class PretrainingExperiment:
 
     def row(self, name: str) -> dict[str, Any]:
         """One row of the table: a model trained and measured."""
-        found = self.folder.measured(f"model-{name}", partial(self._trained, name))
+        found = self.folder.timed_stage(f"model-{name}", partial(self._trained, name))
         return {"method": name, "label": self.labels[name], **found}
 
     def _trained(self, name: str, work: Path) -> dict[str, Any]:

@@ -95,8 +95,8 @@ class RadialExperiment:
     def before(self) -> dict[str, Any]:
         """The row of the encoder as it is; the small CLIP is trained first, where it is missing."""
         if must_be_trained(self.settings.base):
-            self.folder.measured(TINYCLIP, self._train_base)
-        found = self.folder.measured(UNTUNED, lambda work: self._before())
+            self.folder.timed_stage(TINYCLIP, self._train_base)
+        found = self.folder.timed_stage(UNTUNED, lambda work: self._before())
         return {"method": UNTUNED, "label": "Untuned", **found}
 
     def _train_base(self, work: Path) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class RadialExperiment:
     def method(self, name: str, before: dict[str, Any]) -> dict[str, Any]:
         """One row of the table: tuned on the training chains, measured on the held-out ones."""
         start = before["picture"]["angles"]
-        found = self.folder.measured(f"method-{name}", partial(self._tuned, name, start))
+        found = self.folder.timed_stage(f"method-{name}", partial(self._tuned, name, start))
         return {"method": name, "label": METHODS[name], **found}
 
     def _tuned(self, name: str, start: list[float], work: Path) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """How much every source domain gave at every layer: mean |beta z| and mean |gamma z|."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from geodapt.xcross.model import XCross
+from geodapt.xcross.results import Contributions
 
 
-class Contributions:
+class ContributionSums:
     """Sums of |terms| over tokens, to be averaged at the end."""
 
     def __init__(self, model: XCross) -> None:
@@ -28,7 +28,7 @@ class Contributions:
             )
             self._add(layer, direct, interaction)
 
-    def merge(self, other: "Contributions") -> None:
+    def merge(self, other: "ContributionSums") -> None:
         """Take up what another one summed."""
         self.tokens += other.tokens
         for layer, (direct, interaction) in other.sums.items():
@@ -39,20 +39,20 @@ class Contributions:
             direct, interaction = direct + self.sums[layer][0], interaction + self.sums[layer][1]
         self.sums[layer] = (direct, interaction)
 
-    def figures(self) -> dict[str, Any]:
-        """``direct[l][m][m']``: how strongly stream m read stream m' behind layer l."""
+    def means(self) -> Contributions:
+        """``direct[l][m][m']``: how strongly stream m read stream m' after layer l, per token."""
         count = max(self.tokens, 1)
-        return {
-            "streams": list(self.model.encoder.sources),
-            "layers": list(self.sums),
-            "direct": [(direct / count).tolist() for direct, _ in self.sums.values()],
-            "interaction": [(inter / count).tolist() for _, inter in self.sums.values()],
-            "weights": self.model.encoder.weights.detach().cpu().tolist(),
-        }
+        return Contributions(
+            streams=list(self.model.encoder.sources),
+            layers=list(self.sums),
+            direct=[(direct / count).tolist() for direct, _ in self.sums.values()],
+            interaction=[(inter / count).tolist() for _, inter in self.sums.values()],
+            weights=self.model.encoder.weights.detach().cpu().tolist(),
+        )
 
 
 @torch.inference_mode()
-def explain(model: XCross, batch: Mapping[str, Tensor]) -> tuple[Tensor, Contributions]:
+def explain_row(model: XCross, batch: Mapping[str, Tensor]) -> tuple[Tensor, ContributionSums]:
     """The logits of one row of candidates, and the contributions to its best candidate.
 
     ``batch`` holds ``(1, candidates, tokens)`` tensors, as the collator makes them. Candidates
@@ -63,7 +63,7 @@ def explain(model: XCross, batch: Mapping[str, Tensor]) -> tuple[Tensor, Contrib
     with model.encoder.observed():
         logits = model(**inputs).logits[0]
         best = int(logits.argmax())
-        contributions = Contributions(model)
+        contributions = ContributionSums(model)
         mask = batch["attention_mask"].flatten(0, 1)
         row = best if mask.shape[0] > 1 else 0
         contributions.add(mask, slice(row, row + 1))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Method:
+class ComparedMethod:
     """One way of serving the target domain."""
 
     label: str
@@ -26,17 +26,17 @@ class Method:
     """Settings that an ablation of X-Cross changes; none: not X-Cross."""
 
 
-def mix(bank: "AdapterBank", sources: Sequence[str]) -> Gate:
+def uniform_mix(bank: "AdapterBank", sources: Sequence[str]) -> Gate:
     """Every source with weight 1/n."""
     return Mix({name: 1 / len(sources) for name in sources})
 
 
-def atoms(bank: "AdapterBank", sources: Sequence[str]) -> Gate:
+def top_atoms(bank: "AdapterBank", sources: Sequence[str]) -> Gate:
     """The largest rank-one terms of the sum for each token, as many as one adapter has."""
     return TopAtoms(of=Mix({name: 1.0 for name in sources}))
 
 
-def merged(method: str, **options: Any) -> Callable[["AdapterBank", Sequence[str]], Gate]:
+def static_merge(method: str, **options: Any) -> Callable[["AdapterBank", Sequence[str]], Gate]:
     """A static merge of the sources with its usual weights, cut to the largest source's rank."""
 
     def gate(bank: "AdapterBank", sources: Sequence[str]) -> Gate:
@@ -51,27 +51,33 @@ def merged(method: str, **options: Any) -> Callable[["AdapterBank", Sequence[str
     return gate
 
 
-METHODS: dict[str, Method] = {
-    "base": Method("Base, no adapter", gate=lambda bank, sources: Off()),
-    "sources": Method("Each source alone"),
-    "mix": Method("Uniform mix", gate=mix),
-    "svd": Method("Merged, SVD", gate=merged("svd")),
-    "ties": Method("Merged, TIES", gate=merged("ties", density=0.5)),
-    "atoms": Method("Atoms, chosen per token", gate=atoms),
-    "head": Method("Uniform mix, head trained", trains=True, gate=mix),
-    "lora": Method("Target LoRA", trains=True),
-    "xcross": Method("X-Cross", trains=True, integrator={}),
-    "xcross-direct": Method(
+METHODS: dict[str, ComparedMethod] = {
+    "base": ComparedMethod("Base, no adapter", gate=lambda bank, sources: Off()),
+    "sources": ComparedMethod("Each source alone"),
+    "mix": ComparedMethod("Uniform mix", gate=uniform_mix),
+    "svd": ComparedMethod("Merged, SVD", gate=static_merge("svd")),
+    "ties": ComparedMethod("Merged, TIES", gate=static_merge("ties", density=0.5)),
+    "atoms": ComparedMethod("Atoms, chosen per token", gate=top_atoms),
+    "head": ComparedMethod("Uniform mix, head trained", trains=True, gate=uniform_mix),
+    "lora": ComparedMethod("Target LoRA", trains=True),
+    "xcross": ComparedMethod("X-Cross", trains=True, integrator={}),
+    "xcross-direct": ComparedMethod(
         "X-Cross, direct terms only", trains=True, integrator={"terms": "direct"}
     ),
-    "xcross-interaction": Method(
+    "xcross-interaction": ComparedMethod(
         "X-Cross, interaction terms only", trains=True, integrator={"terms": "interaction"}
     ),
-    "xcross-static": Method("X-Cross, static z", trains=True, integrator={"dynamic": False}),
-    "xcross-last": Method("X-Cross, last layer only", trains=True, integrator={"layers": "last"}),
-    "xcross-none": Method("X-Cross, no integrators", trains=True, integrator={"layers": "none"}),
-    "xcross-uniform": Method(
+    "xcross-static": ComparedMethod(
+        "X-Cross, static z", trains=True, integrator={"dynamic": False}
+    ),
+    "xcross-last": ComparedMethod(
+        "X-Cross, last layer only", trains=True, integrator={"layers": "last"}
+    ),
+    "xcross-none": ComparedMethod(
+        "X-Cross, no integrators", trains=True, integrator={"layers": "none"}
+    ),
+    "xcross-uniform": ComparedMethod(
         "X-Cross, w not trained", trains=True, integrator={"aggregation": "uniform"}
     ),
-    "xcross-raw": Method("X-Cross, raw h in z", trains=True, integrator={"scale": "none"}),
+    "xcross-raw": ComparedMethod("X-Cross, raw h in z", trains=True, integrator={"scale": "none"}),
 }

@@ -25,7 +25,7 @@ from geodapt.paths import child
 from geodapt.settings import Settings
 from geodapt.xcross.encoders import XCrossEncoder
 from geodapt.xcross.head import Head
-from geodapt.xcross.prompts import Collator, ItemPrompts, TextPrompts
+from geodapt.xcross.prompts import ItemPrompts, PromptCollator, TextPrompts
 from geodapt.xcross.scorer import Scorer
 from geodapt.xcross.settings import IntegratorSettings, Pooling, PromptSettings
 
@@ -117,7 +117,7 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt"):
     def _logits(self, rows: list[dict[str, Any]]) -> torch.Tensor:
         self.eval()
         device = self.encoder.weights.device
-        batch = {k: v.to(device) for k, v in Collator(self.tokenizer)(rows).items()}
+        batch = {k: v.to(device) for k, v in PromptCollator(self.tokenizer)(rows).items()}
         batch.pop("labels")
         return self(**batch).logits
 

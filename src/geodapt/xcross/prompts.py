@@ -68,7 +68,7 @@ class TextPrompts:
         return [([], ids) for ids in encoded["input_ids"]]
 
 
-class Collator:
+class PromptCollator:
     """Pads rows of prompts to ``(rows, candidates, tokens)`` tensors, padding on the right."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:

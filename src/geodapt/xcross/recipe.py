@@ -1,112 +1,21 @@
-"""The `xcross` recipe: its configuration, and the order of the work."""
+"""The `xcross` recipe."""
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
-
-from geodapt.adapters.settings import LoraSettings
-from geodapt.data.settings import DataSettings
 from geodapt.runs import Recipe, RunFolder
-from geodapt.settings import Name, repeated
-from geodapt.training.settings import TrainingSettings
-from geodapt.xcross.methods import METHODS
-from geodapt.xcross.settings import CurveSettings, IntegratorSettings, Pooling, PromptSettings
+from geodapt.xcross.settings import XCrossSettings
 
 
-class XCrossRecipe(Recipe):
+class XCrossRecipe(XCrossSettings, Recipe):
     """Serve a target domain with the adapters of source domains, in every way there is."""
 
     recipe: Literal["xcross"] = "xcross"
-    base: str = "minilm"
-    """Any Hugging Face encoder or decoder: a folder, a hub name, or minilm (needs no network)."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of the frozen base; auto: bfloat16 where the device multiplies it natively."""
-    data: DataSettings
-    """Where the domains come from; `kind` chooses the loader."""
-    sources: list[Name] = Field(min_length=2)
-    """Domains whose adapters are given or trained first."""
-    target: Name
-    """The domain to serve."""
-    adapters: dict[str, str] = {}
-    """PEFT folders or hub names of source adapters that exist; the others are trained."""
-    lora: LoraSettings = LoraSettings()
-    head_width: int | None = Field(default=None, ge=1)
-    """Width of the pooler W_p that all methods share; none: half the base's."""
-    pooling: Pooling = "auto"
-    """The summary token: auto is the first for encoders and the last for decoders."""
-    prompt: PromptSettings = PromptSettings()
-    training_negatives: int = Field(default=4, ge=1)
-    """Negatives a training row, drawn anew each time from the row's own."""
-    integrator: IntegratorSettings = IntegratorSettings()
-    source_training: TrainingSettings = TrainingSettings()
-    """How source adapters are trained."""
-    lora_training: TrainingSettings = TrainingSettings()
-    """How the target's LoRA is trained."""
-    training: TrainingSettings = TrainingSettings()
-    """How X-Cross and trained heads are trained."""
-    methods: list[str] = [
-        "base",
-        "sources",
-        "mix",
-        "svd",
-        "ties",
-        "atoms",
-        "head",
-        "lora",
-        "xcross",
-    ]
-    """Rows of the table, in order."""
-    curve: CurveSettings | None = CurveSettings()
-    examples: int = Field(default=4, ge=0)
-    """Predictions that the report explains."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "XCrossRecipe":
-        if self.target in self.sources:
-            raise ValueError(f"target '{self.target}' is one of the sources")
-        curve = self.curve.methods if self.curve else []
-        shares = self.curve.fractions if self.curve else []
-        for key, values in (
-            ("sources", self.sources),
-            ("methods", self.methods),
-            ("curve.methods", curve),
-            ("curve.fractions", shares),
-        ):
-            if twice := repeated(values):
-                raise ValueError(f"{key}: {twice} given more than once")
-        domains = [*self.sources, self.target]
-        if len({name.casefold() for name in domains}) < len(domains):
-            raise ValueError(
-                "sources and target: two names differ only in capitals, for which some systems "
-                "have one folder; name one otherwise"
-            )
-        for name in [*self.methods, *curve]:
-            if name not in METHODS:
-                raise ValueError(f"method '{name}' is unknown; there are {', '.join(METHODS)}")
-        for name in curve:
-            if not METHODS[name].trains:
-                raise ValueError(f"curve: method '{name}' does not train, so it has no curve")
-        unknown = set(self.adapters) - set(self.sources)
-        if unknown:
-            raise ValueError(f"adapters: {sorted(unknown)} are not among the sources")
-        return self
 
     def run(self, folder: RunFolder) -> dict[str, Any]:
-        from geodapt.xcross.comparison import Comparison
+        from geodapt.xcross.experiment import XCrossExperiment
 
-        comparison = Comparison(self, folder)
-        comparison.schedule()
-        comparison.prepare_sources()
-        rows = [comparison.row(name) for name in comparison.expand(self.methods)]
-        curve = [
-            comparison.curve_point(name, fraction)
-            for fraction in (sorted(self.curve.fractions) if self.curve else [])
-            for name in (self.curve.methods if self.curve else [])
-        ]
-        # The whole set's point is the table's own row.
-        for name in self.curve.methods if self.curve else []:
-            curve += [{**row, "fraction": 1.0} for row in rows if row["method"] == name]
-        return comparison.results(rows, curve)
+        found = XCrossExperiment(self, folder).run()
+        return {"recipe": self.recipe, "title": self.title, **found}
 
 
 RECIPES = (XCrossRecipe,)

@@ -1,10 +1,14 @@
-"""What a user chooses about X-Cross, apart from data and training."""
+"""What a user chooses about X-Cross: the domains, the base, the methods and their training."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from geodapt.settings import Settings
+from geodapt.adapters.settings import LoraSettings
+from geodapt.data.settings import DataSettings
+from geodapt.settings import Name, Seed, Settings, repeated
+from geodapt.training.settings import TrainingSettings
+from geodapt.xcross.methods import METHODS
 
 Pooling = Literal["auto", "first", "last", "mean"]
 
@@ -59,3 +63,84 @@ class CurveSettings(Settings):
 
     def _smallest(self) -> dict[str, Any]:
         return {"fractions": [max(self.fractions)] if self.fractions else []}
+
+
+class XCrossSettings(Settings):
+    """A target domain, served by the adapters of source domains in every way there is."""
+
+    base: str = "minilm"
+    """Any Hugging Face encoder or decoder: a folder, a hub name, or minilm (needs no network)."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the frozen base; auto: bfloat16 where the device multiplies it natively."""
+    data: DataSettings
+    """Where the domains come from; `kind` chooses the loader."""
+    sources: list[Name] = Field(min_length=2)
+    """Domains whose adapters are given or trained first."""
+    target: Name
+    """The domain to serve."""
+    adapters: dict[str, str] = {}
+    """PEFT folders or hub names of source adapters that exist; the others are trained."""
+    lora: LoraSettings = LoraSettings()
+    head_width: int | None = Field(default=None, ge=1)
+    """Width of the pooler W_p that all methods share; none: half the base's."""
+    pooling: Pooling = "auto"
+    """The summary token: auto is the first for encoders and the last for decoders."""
+    prompt: PromptSettings = PromptSettings()
+    training_negatives: int = Field(default=4, ge=1)
+    """Negatives a training row, drawn anew each time from the row's own."""
+    integrator: IntegratorSettings = IntegratorSettings()
+    source_training: TrainingSettings = TrainingSettings()
+    """How source adapters are trained."""
+    lora_training: TrainingSettings = TrainingSettings()
+    """How the target's LoRA is trained."""
+    training: TrainingSettings = TrainingSettings()
+    """How X-Cross and trained heads are trained."""
+    methods: list[str] = [
+        "base",
+        "sources",
+        "mix",
+        "svd",
+        "ties",
+        "atoms",
+        "head",
+        "lora",
+        "xcross",
+    ]
+    """Rows of the table, in order."""
+    curve: CurveSettings | None = CurveSettings()
+    examples: int = Field(default=4, ge=0)
+    """Predictions that the report explains."""
+
+    seed: Seed = 0
+    """Seed of everything random; the same seed repeats the run."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "XCrossSettings":
+        if self.target in self.sources:
+            raise ValueError(f"target '{self.target}' is one of the sources")
+        curve = self.curve.methods if self.curve else []
+        shares = self.curve.fractions if self.curve else []
+        for key, values in (
+            ("sources", self.sources),
+            ("methods", self.methods),
+            ("curve.methods", curve),
+            ("curve.fractions", shares),
+        ):
+            if twice := repeated(values):
+                raise ValueError(f"{key}: {twice} given more than once")
+        domains = [*self.sources, self.target]
+        if len({name.casefold() for name in domains}) < len(domains):
+            raise ValueError(
+                "sources and target: two names differ only in capitals, for which some systems "
+                "have one folder; name one otherwise"
+            )
+        for name in [*self.methods, *curve]:
+            if name not in METHODS:
+                raise ValueError(f"method '{name}' is unknown; there are {', '.join(METHODS)}")
+        for name in curve:
+            if not METHODS[name].trains:
+                raise ValueError(f"curve: method '{name}' does not train, so it has no curve")
+        unknown = set(self.adapters) - set(self.sources)
+        if unknown:
+            raise ValueError(f"adapters: {sorted(unknown)} are not among the sources")
+        return self

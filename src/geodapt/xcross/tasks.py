@@ -20,6 +20,7 @@ from geodapt.metrics.classification import classification_metrics
 from geodapt.metrics.ranking import ranking_metrics
 from geodapt.training import Rows
 from geodapt.xcross.prompts import ItemPrompts, TextPrompts
+from geodapt.xcross.results import Candidate, Example
 from geodapt.xcross.settings import PromptSettings
 
 
@@ -38,7 +39,7 @@ class Task(Protocol):
 
     def sizes(self) -> dict[str, int]: ...
 
-    def told(self, index: int, logits: Tensor) -> dict[str, Any]: ...
+    def example(self, index: int, logits: Tensor) -> Example: ...
 
     def metrics(self, logits: Tensor, labels: Tensor | None = None) -> dict[str, float]: ...
 
@@ -76,19 +77,17 @@ class RankingTask:
         candidates = 1 + len(data["test"][0]["negatives"])
         return {**{name: len(data[name]) for name in data}, "candidates": candidates}
 
-    def told(self, index: int, logits: Tensor) -> dict[str, Any]:
-        """A test row in names: its history, and its candidates with their scores."""
+    def example(self, index: int, logits: Tensor) -> Example:
+        """A test row in names: its history, and its candidates with their scores, best first."""
         row = self.rows("test").data[index]
         names = self.domain.items["name"]
         candidates = [row["target"], *row["negatives"]]
         scored = [
-            {"name": names[item], "score": score, "is_target": item == row["target"]}
+            Candidate(name=names[item], score=score, is_target=item == row["target"])
             for item, score in zip(candidates, logits.tolist(), strict=True)
         ]
-        return {
-            "history": [names[item] for item in row["history"]],
-            "candidates": sorted(scored, key=lambda one: -one["score"]),
-        }
+        history = [names[item] for item in row["history"]]
+        return Example(history=history, candidates=sorted(scored, key=lambda one: -one.score))
 
     def metrics(self, logits: Tensor, labels: Tensor | None = None) -> dict[str, float]:
         return ranking_metrics(logits)
@@ -117,16 +116,16 @@ class ClassificationTask:
         data = self.domain.splits
         return {**{name: len(data[name]) for name in data}, "labels": self.outputs}
 
-    def told(self, index: int, logits: Tensor) -> dict[str, Any]:
-        """A test row: its text, and the labels with their scores."""
+    def example(self, index: int, logits: Tensor) -> Example:
+        """A test row: its text, and the labels with their scores, best first."""
         row = self.domain.splits["test"][index]
         scored = [
-            {"name": name, "score": score, "is_target": label == row["label"]}
+            Candidate(name=name, score=score, is_target=label == row["label"])
             for label, (name, score) in enumerate(
                 zip(self.domain.labels, logits.tolist(), strict=True)
             )
         ]
-        return {"text": row["text"], "candidates": sorted(scored, key=lambda one: -one["score"])}
+        return Example(text=row["text"], candidates=sorted(scored, key=lambda one: -one.score))
 
     def metrics(self, logits: Tensor, labels: Tensor | None = None) -> dict[str, float]:
         assert labels is not None

@@ -24,7 +24,7 @@ from geodapt.data.domain import SPLITS, uniform
 from geodapt.data.quiet import quiet_datasets
 from geodapt.data.scripts import Advance, run_script, side_by_side
 from geodapt.errors import InputError
-from geodapt.files import cache_folder, made_once
+from geodapt.files import build_once, cache_folder
 from geodapt.paths import child
 
 EXTRACTION_VERSION = 1
@@ -180,7 +180,7 @@ def _extract_into(folder: Path, paths: list[str], advance: Advance) -> None:
         with quiet_datasets():
             Dataset.from_dict({"texts": found}, FEATURES).save_to_disk(str(temporary))
 
-    made_once(folder, make)
+    build_once(folder, make)
 
 
 def _run_extractor(paths: list[str], folder: Path, advance: Advance) -> list[list[str]]:

@@ -25,7 +25,7 @@ from geodapt.data.corpus.tokens import fingerprint
 from geodapt.data.domain import SPLITS
 from geodapt.data.quiet import quiet_datasets
 from geodapt.errors import InputError
-from geodapt.files import cache_folder, made_once
+from geodapt.files import build_once, cache_folder
 from geodapt.progress import bar
 
 PACKING_VERSION = 1
@@ -85,7 +85,7 @@ def packed(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int) -> d
         with quiet_datasets():
             _write(corpus, tokenizer, length, temporary)
 
-    made_once(folder, make)
+    build_once(folder, make)
     return {
         split: Dataset.from_file(str(folder / f"{split}.arrow")).with_format("numpy")
         for split in SPLITS

@@ -11,7 +11,7 @@ from geodapt.data.byte_pairs import byte_pairs
 from geodapt.data.corpus.corpus import Corpus
 from geodapt.data.corpus.settings import TokenizerSettings
 from geodapt.errors import InputError
-from geodapt.files import cache_folder, made_once
+from geodapt.files import build_once, cache_folder
 from geodapt.models import pretrained
 from geodapt.paths import given
 
@@ -38,7 +38,7 @@ def tokenizer_for(corpus: Corpus, asked: TokenizerSettings | str) -> PreTrainedT
         trained = train_tokenizer(corpus.documents("train"), asked.vocab_size)
         trained.save_pretrained(temporary)
 
-    return pretrained(AutoTokenizer, str(made_once(folder, make)))
+    return pretrained(AutoTokenizer, str(build_once(folder, make)))
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

@@ -19,7 +19,7 @@ from geodapt.data.glyphs.loading import Glyphs
 from geodapt.data.glyphs.store import drawn_with, png
 from geodapt.data.quiet import quiet_datasets
 from geodapt.errors import InputError
-from geodapt.files import cache_folder, made_once
+from geodapt.files import build_once, cache_folder
 from geodapt.progress import bar
 from geodapt.settings import Seed, Settings
 
@@ -100,7 +100,7 @@ def load_pages(glyphs: Glyphs, settings: PageSettings) -> DatasetDict:
                     progress.advance()
                 Dataset.from_list(pages, FEATURES).save_to_disk(str(temporary / name))
 
-    made_once(folder, make)
+    build_once(folder, make)
     return DatasetDict({name: Dataset.load_from_disk(str(folder / name)) for name in SHOWN})
 
 

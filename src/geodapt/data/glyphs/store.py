@@ -17,7 +17,7 @@ from geodapt.data.glyphs.drawing import EM, MARGIN, SUPERSAMPLED, Ink, Pen, draw
 from geodapt.data.glyphs.fonts import Font
 from geodapt.data.quiet import quiet_datasets
 from geodapt.errors import InputError
-from geodapt.files import cache_folder, made_once
+from geodapt.files import build_once, cache_folder
 from geodapt.progress import bar
 
 DRAWING_VERSION = 1
@@ -40,7 +40,7 @@ def stored(fonts: Sequence[Font], characters: list[str], settings: GlyphSettings
             Dataset.from_dict({"character": kept}).save_to_disk(str(temporary / "characters"))
             Dataset.from_dict(rows, features).save_to_disk(str(temporary / "images"))
 
-    return made_once(folder, make)
+    return build_once(folder, make)
 
 
 def png(picture: Pillow.Image) -> dict[str, bytes | None]:

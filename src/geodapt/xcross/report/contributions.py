@@ -5,48 +5,15 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
-from pydantic import BaseModel, model_validator
 
 from geodapt.pages.formatting import decimals
 from geodapt.pages.plotly_style import HEAT, INK, plain, style, wrapped
 from geodapt.pages.results import parse_part
 from geodapt.pages.section import RunRecord, Section
-
-Exchange = list[list[list[float]]]
-"""Layers x receiving stream x giving stream."""
-
-KINDS = {"direct": "Direct", "interaction": "Interaction"}
+from geodapt.xcross.results import KINDS, Contributions
 
 
-class Contributions(BaseModel):
-    """What the streams gave each other, the mean over the test set."""
-
-    streams: list[str]
-    layers: list[int]
-    direct: Exchange
-    interaction: Exchange
-    weights: list[float] = []
-
-    @model_validator(mode="after")
-    def _shapes(self) -> "Contributions":
-        for kind in KINDS:
-            check_shape(kind, getattr(self, kind), len(self.layers), len(self.streams))
-        if self.weights and len(self.weights) != len(self.streams):
-            raise ValueError(f"{len(self.weights)} weights for {len(self.streams)} streams")
-        return self
-
-
-def check_shape(kind: str, values: Exchange, layers: int, streams: int) -> None:
-    """Raise ValueError unless there is one value a layer, receiver and giver."""
-    if len(values) != layers or any(
-        len(layer) != streams or any(len(row) != streams for row in layer) for layer in values
-    ):
-        raise ValueError(
-            f"'{kind}' is not {layers} layers x {streams} receivers x {streams} givers"
-        )
-
-
-def given(exchange: Float[np.ndarray, "L n n"]) -> Float[np.ndarray, "n L"]:
+def given_by_source(exchange: Float[np.ndarray, "L n n"]) -> Float[np.ndarray, "n L"]:
     """How much each source gave at each layer, to all other streams together."""
     return exchange.sum(axis=1).T
 
@@ -57,7 +24,7 @@ def contributions_section(run: RunRecord) -> Section | None:
     if found is None:
         return None
     exchange = {kind: np.asarray(getattr(found, kind), dtype=float) for kind in KINDS}
-    by_source = {kind: given(values) for kind, values in exchange.items()}
+    by_source = {kind: given_by_source(values) for kind, values in exchange.items()}
     largest = max(float(values.max(initial=0)) for values in by_source.values())
     single = max(float(values.max(initial=0)) for values in exchange.values())
     return Section(

@@ -3,42 +3,15 @@
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
 
 from geodapt.errors import InputError
 from geodapt.pages.results import parse_part
 from geodapt.pages.section import RunRecord, Section
-from geodapt.xcross.report.contributions import (
-    KINDS,
-    Contributions,
-    Exchange,
-    cells,
-    check_shape,
-    given,
-)
+from geodapt.xcross.report.contributions import cells, given_by_source
+from geodapt.xcross.results import KINDS, Candidate, Contributions, Example, check_shape
 
 SHOWN = 5
 """So many of the best candidates stand in the open; the others fold away."""
-
-
-class Candidate(BaseModel):
-    """An item that could come next."""
-
-    name: str
-    score: float
-    is_target: bool = False
-
-
-class Example(BaseModel):
-    """One test case: what came before, and what the model thinks of every candidate."""
-
-    history: list[str] = []
-    """The items so far, where items are ranked."""
-    text: str = ""
-    """What is classified, where labels are."""
-    candidates: list[Candidate]
-    direct: Exchange = []
-    interaction: Exchange = []
 
 
 def predictions_section(run: RunRecord) -> Section | None:
@@ -99,7 +72,9 @@ def _given(example: Example, model: Contributions) -> dict[str, Any] | None:
             check_shape(kind, getattr(example, kind), len(model.layers), len(model.streams))
     except ValueError as error:
         raise InputError(f"results.json: examples: {error}; run the recipe again") from error
-    by_source = {kind: given(np.asarray(getattr(example, kind), dtype=float)) for kind in KINDS}
+    by_source = {
+        kind: given_by_source(np.asarray(getattr(example, kind), dtype=float)) for kind in KINDS
+    }
     largest = max(float(values.max(initial=0)) for values in by_source.values())
     return {
         "streams": model.streams,

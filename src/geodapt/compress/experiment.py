@@ -1,4 +1,4 @@
-"""The work of the recipe, in stages that a killed run does not repeat.
+"""Measures a model, compresses it and measures it again, in stages that resuming does not repeat.
 
 Moments and compressed layers wait in the run's ``work/`` folder; one layer's are in memory at a
 time. A stage is whole or absent, and depends on nothing but the recipe and the stages before it,
@@ -6,38 +6,41 @@ so that a resumed run ends with the same bytes.
 """
 
 import copy
+import math
 from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from geodapt.cards import short
-from geodapt.compress import measures
+from geodapt.compress import quality
 from geodapt.compress.analysis import analyse_layer
 from geodapt.compress.budget import Option
 from geodapt.compress.calibration import check_size, observable, passes
+from geodapt.compress.compressed_tensor import Compressed, put_together, take_apart
 from geodapt.compress.compression import (
     by_stack,
     check_fits,
-    choose,
+    choose_formats,
     compress_layer,
     count_weights,
     describe_shares,
     options,
 )
-from geodapt.compress.forms import Form, Method
-from geodapt.compress.install import install
-from geodapt.compress.integers import require_torchao
+from geodapt.compress.findings import error_findings
+from geodapt.compress.install import install_weights
+from geodapt.compress.layer_format import CompressionMethod, LayerFormat
 from geodapt.compress.layers import survey, weight_of
-from geodapt.compress.originals import load_original
+from geodapt.compress.quantization import require_torchao
+from geodapt.compress.results import AnalysedLayer, CompressionSummary, ErrorAnalysis, LayerReport
+from geodapt.compress.settings import CompressSettings
+from geodapt.compress.source_model import load_original
 from geodapt.compress.storage import load, save
 from geodapt.compress.svd import Whitening
-from geodapt.compress.texts import calibration_texts, described, measured_on, measured_texts
-from geodapt.compress.verdict import verdict
-from geodapt.compress.weights import Compressed, put_together, take_apart
+from geodapt.compress.texts import calibration_texts, described, held_out_phrase, measured_texts
 from geodapt.files import read_tensors, write_tensors
 from geodapt.models import text_batches
 from geodapt.models.layer_inputs import second_moments
@@ -45,30 +48,27 @@ from geodapt.models.perplexity import language_loss, perplexity
 from geodapt.progress import track
 from geodapt.runs import RunFolder
 
-if TYPE_CHECKING:
-    from geodapt.compress.recipe import CompressRecipe
-
 TIMED = 8  # texts of the batch that is timed
 
 
-class Job:
-    """One run of the recipe."""
+class CompressExperiment:
+    """One run of the settings."""
 
-    def __init__(self, recipe: "CompressRecipe", folder: RunFolder) -> None:
-        self.recipe, self.folder = recipe, folder
-        self.method = Method.named(recipe.method)
-        recipe.target.check(self.method)  # before a model is loaded for nothing
-        if self.method.integers or recipe.analyse:
+    def __init__(self, settings: CompressSettings, folder: RunFolder) -> None:
+        self.settings, self.folder = settings, folder
+        self.method = CompressionMethod.named(settings.method)
+        settings.target.check(self.method)  # before a model is loaded for nothing
+        if self.method.integers or settings.analyse:
             require_torchao()
         self.model, self.tokenizer = load_original(
-            recipe.model, getattr(torch, recipe.precision), recipe.adapter
+            settings.model, getattr(torch, settings.precision), settings.adapter
         )
         self.untouched_tokenizer = copy.deepcopy(self.tokenizer)  # reading texts sets its lengths
         self.survey = survey(self.model)
         self.layers = self.survey.layers
-        check_fits(self.layers, self.method, recipe.target)
-        self.calibration = self._batches(calibration_texts(recipe))
-        self.held_out = measured_texts(recipe)
+        check_fits(self.layers, self.method, settings.target)
+        self.calibration = self._batches(calibration_texts(settings))
+        self.held_out = measured_texts(settings)
         if self.calibration:
             check_size(observable(self.layers), self.calibration)
 
@@ -77,20 +77,20 @@ class Job:
         self._calibrate()
         forms = self._choose()
         reports = self._compress(forms)
-        analysis = self._analyse(reports) if self.recipe.analyse else None
+        analysis = self._analyse(reports) if self.settings.analyse else None
         embeddings = self._embeddings
         weights = {
             path: self._finished(number, forms[path], report)
             for number, (path, report) in enumerate(zip(self.layers, reports, strict=True))
         }
-        install(self.model, self.layers, weights)
+        install_weights(self.model, self.layers, weights)
         save(self.model, self.folder / "model", self.untouched_tokenizer, self._facts(reports))
         self.model = load(self.folder / "model")
         after = self.folder.stage("after", lambda work: self._measure(embeddings))
         return self._results(before, after, reports, analysis)
 
     def _batches(self, texts: list[str]) -> list[Mapping[str, Any]]:
-        return list(text_batches(self.tokenizer, texts, self.model, self.recipe.max_tokens))
+        return list(text_batches(self.tokenizer, texts, self.model, self.settings.max_tokens))
 
     # Stages
 
@@ -111,12 +111,12 @@ class Job:
         for number, group in enumerate(track(passes(seen), "calibrating")):
             self.folder.stage(f"calibrate-{number:03}", partial(compute, group))
 
-    def _choose(self) -> dict[str, Form]:
+    def _choose(self) -> dict[str, LayerFormat]:
         """Every layer's form, from the options of all layers."""
 
         def measure(number: int, path: str, work: Path) -> dict[str, Any]:
             W, whitening = weight_of(self.layers[path]), Whitening(self._moments(number))
-            found = options(W, self.method, self.recipe.target, whitening)
+            found = options(W, self.method, self.settings.target, whitening)
             return {
                 "options": [
                     [o.form.width, o.form.group, o.form.rank, o.bytes, o.error] for o in found
@@ -126,10 +126,10 @@ class Job:
         curves = {}
         for number, path in enumerate(track(self.layers, "measuring layers")):
             stage = self.folder.stage(f"measure-{number:03}", partial(measure, number, path))
-            curves[path] = [Option(Form(*o[:3]), *o[3:]) for o in stage["options"]]
-        return choose(curves, self.method, self.recipe.target, count_weights(self.layers))
+            curves[path] = [Option(LayerFormat(*o[:3]), *o[3:]) for o in stage["options"]]
+        return choose_formats(curves, self.method, self.settings.target, count_weights(self.layers))
 
-    def _compress(self, forms: dict[str, Form]) -> list[dict[str, Any]]:
+    def _compress(self, forms: dict[str, LayerFormat]) -> list[LayerReport]:
         """The compressed weights, a file a layer, and what each lost."""
 
         def compute(number: int, path: str, work: Path) -> dict[str, Any]:
@@ -138,14 +138,15 @@ class Job:
             write_tensors(self._layer_file(number), take_apart(weight))
             return report.as_dict()
 
-        return [
+        stages = (
             self.folder.stage(f"compress-{number:03}", partial(compute, number, path))
             for number, path in enumerate(track(self.layers, "compressing layers"))
-        ]
+        )
+        return [LayerReport(**stage) for stage in stages]
 
-    def _analyse(self, reports: list[dict[str, Any]]) -> dict[str, Any]:
-        taken = 8 * sum(report["bytes"] for report in reports) / count_weights(self.layers)
-        bits = self.recipe.bits_per_weight or taken
+    def _analyse(self, reports: list[LayerReport]) -> ErrorAnalysis:
+        taken = 8 * sum(report.bytes for report in reports) / count_weights(self.layers)
+        bits = self.settings.bits_per_weight or taken
         drawn = {0, len(self.layers) // 2, len(self.layers) - 1}
 
         def compute(number: int, path: str, work: Path) -> dict[str, Any]:
@@ -156,7 +157,11 @@ class Job:
             self.folder.stage(f"analyse-{number:03}", partial(compute, number, path))
             for number, path in enumerate(track(self.layers, "analysing errors"))
         ]
-        return {"bits_per_weight": bits, "verdict": verdict(layers), "layers": layers}
+        return ErrorAnalysis(
+            bits_per_weight=bits,
+            verdict=error_findings(layers),
+            layers=[AnalysedLayer(**layer) for layer in layers],
+        )
 
     # Measures
 
@@ -169,22 +174,22 @@ class Job:
         """The held-out texts under the model before compression."""
         if self._causal:
             return None
-        return measures.embeddings(self.model, self.tokenizer, self.held_out)
+        return quality.embeddings(self.model, self.tokenizer, self.held_out)
 
     def _measure(self, before: Tensor | None = None) -> dict[str, Any]:
         """The task's figures of the model as it is now, and the time of a forward pass."""
         model, tokenizer, texts = self.model, self.tokenizer, self.held_out
         batch = self._batches(texts[:TIMED])[0]
-        found = {"forward_ms": 1e3 * measures.seconds_a_forward(model, batch)}
+        found = {"forward_ms": 1e3 * quality.seconds_a_forward(model, batch)}
         if self._causal:
             return {**found, "perplexity": perplexity(language_loss(model, tokenizer, texts))}
         queries, documents = (
-            measures.embeddings(model, tokenizer, half) for half in measures.halves(texts)
+            quality.embeddings(model, tokenizer, half) for half in quality.halves(texts)
         )
-        found |= measures.retrieval(queries, documents)
+        found |= quality.retrieval(queries, documents)
         if before is not None:
-            now = measures.embeddings(model, tokenizer, texts)
-            found["cosine_agreement"] = measures.cosine_agreement(before, now)
+            now = quality.embeddings(model, tokenizer, texts)
+            found["cosine_agreement"] = quality.cosine_agreement(before, now)
         return found
 
     # Files
@@ -199,22 +204,22 @@ class Job:
     def _layer_file(self, number: int) -> Path:
         return self.folder / "work" / "layers" / f"{number:03}.safetensors"
 
-    def _finished(self, number: int, form: Form, report: dict[str, Any]) -> Compressed:
+    def _finished(self, number: int, form: LayerFormat, report: LayerReport) -> Compressed:
         parts = read_tensors(self._layer_file(number))
-        out_features, in_features = report["shape"]
+        out_features, in_features = report.shape
         return put_together(parts, form, (out_features, in_features), self.model.dtype)
 
-    def _facts(self, reports: list[dict[str, Any]]) -> dict[str, Any]:
+    def _facts(self, reports: list[LayerReport]) -> dict[str, Any]:
         """How the model was made, for its card."""
-        recipe = self.recipe
-        size = sum(report["bytes"] for report in reports)
+        settings = self.settings
+        size = sum(report.bytes for report in reports)
         return {
-            "base": recipe.model,
-            "method": recipe.method,
+            "base": settings.model,
+            "method": settings.method,
             "bits per weight of the layers": 8 * size / count_weights(self.layers),
-            "adapter merged before": recipe.adapter and short(recipe.adapter),
-            "calibrated on": recipe.calibrate and described(recipe.calibrate),
-            "seed": recipe.seed if recipe.calibrate else None,
+            "adapter merged before": settings.adapter and short(settings.adapter),
+            "calibrated on": settings.calibrate and described(settings.calibrate),
+            "seed": settings.seed if settings.calibrate else None,
         }
 
     def _comparison(self, before: dict[str, Any], after: dict[str, Any]) -> str:
@@ -232,42 +237,40 @@ class Job:
                 f"found by its first in {before['hit_at_1']:.1%} of the cases by the full model, "
                 f"in {after['hit_at_1']:.1%} compressed"
             )
-        return f"{said}. Measured on {measured_on(self.recipe, len(self.held_out))}."
+        return f"{said}. Measured on {held_out_phrase(self.settings, len(self.held_out))}."
 
     def _results(
         self,
         before: dict[str, Any],
         after: dict[str, Any],
-        reports: list[dict[str, Any]],
-        analysis: dict[str, Any] | None,
+        reports: list[LayerReport],
+        analysis: ErrorAnalysis | None,
     ) -> dict[str, Any]:
-        weights = sum(report["shape"][0] * report["shape"][1] for report in reports)
+        weights = sum(math.prod(report.shape) for report in reports)
         left = dict(self.survey.left)
-        small = sum(report["bytes"] for report in reports)
+        small = sum(report.bytes for report in reports)
         word = self.model.dtype.itemsize
         file = (self.folder / "model" / "model.safetensors").stat().st_size
         whole = file + weights * word - small
         return {
-            "recipe": self.recipe.recipe,
-            "title": self.recipe.title or f"{self.recipe.model}, {self.recipe.method}",
-            "base": self.recipe.model,
+            "base": self.settings.model,
             "comparison": self._comparison(before, after),
             "rows": [
                 {"method": "before", "label": "Full model", "size_mb": whole / 2**20, **before},
                 {"method": "compress", "label": "Compressed", "size_mb": file / 2**20, **after},
             ],
-            "compression": {
-                "method": self.recipe.method,
-                "weights": weights,
-                "numbers": self.survey.numbers,
-                "left": left,
-                "sentence": describe_shares(weights, self.survey.numbers, left),
-                "bytes_before": weights * word,
-                "bytes": small,
-                "bits_per_weight": 8 * small / weights,
-                "calibrated": bool(self.calibration),
-                "measured_on": measured_on(self.recipe, len(self.held_out)),
-                "layers": by_stack(self.layers, reports),
-            },
-            "analysis": analysis,
+            "compression": CompressionSummary(
+                method=self.settings.method,
+                weights=weights,
+                numbers=self.survey.numbers,
+                left=left,
+                sentence=describe_shares(weights, self.survey.numbers, left),
+                bytes_before=weights * word,
+                bytes=small,
+                bits_per_weight=8 * small / weights,
+                calibrated=bool(self.calibration),
+                measured_on=held_out_phrase(self.settings, len(self.held_out)),
+                layers=by_stack(self.layers, reports),
+            ).model_dump(mode="json"),
+            "analysis": analysis and analysis.model_dump(mode="json"),
         }

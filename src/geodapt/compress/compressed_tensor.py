@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import linear
 
-from geodapt.compress import integers
-from geodapt.compress.forms import Form
-from geodapt.compress.integers import narrow
+from geodapt.compress import quantization
+from geodapt.compress.layer_format import LayerFormat
+from geodapt.compress.quantization import narrow
 from geodapt.compress.standin import StandIn, aten
-from geodapt.compress.svd import Factors, Whitening, truncate
+from geodapt.compress.svd import SvdFactors, Whitening, truncated_svd
 from geodapt.errors import InputError
 
 ROUNDS = 4
@@ -141,7 +141,9 @@ class Experts(StandIn):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
-def build(W: Float[Tensor, "out in"], form: Form, whitening: Whitening) -> Compressed:
+def build_compressed(
+    W: Float[Tensor, "out in"], form: LayerFormat, whitening: Whitening
+) -> Compressed:
     """The weight in a form; scales and factors are rounded to their 16 bits here already.
 
     With integers and factors both, each is fitted in turn to what the other leaves, and the best
@@ -149,15 +151,15 @@ def build(W: Float[Tensor, "out in"], form: Form, whitening: Whitening) -> Compr
     CALDERA, Saha et al. 2024).
     """
     if form.width is None:
-        return Compressed(*_rounded(truncate(W, form.rank, whitening), W.dtype))
+        return Compressed(*_rounded(truncated_svd(W, form.rank, whitening), W.dtype))
     if not form.rank:
-        return Compressed(integers=integers.quantise(W, form))
+        return Compressed(integers=quantization.quantise(W, form))
     best: Compressed | None = None
     least = float("inf")
     low: Tensor | float = 0.0
     for _ in range(ROUNDS):
-        codes = integers.quantise((W.double() - low).to(W.dtype), form)
-        A, B = _rounded(truncate(W - codes.dequantize(), form.rank, whitening), W.dtype)
+        codes = quantization.quantise((W.double() - low).to(W.dtype), form)
+        A, B = _rounded(truncated_svd(W - codes.dequantize(), form.rank, whitening), W.dtype)
         weight = Compressed(A, B, codes)
         error = whitening.energy(W - weight.dequantize())
         if best is None or error < least:
@@ -173,19 +175,21 @@ def dense(weight: Tensor) -> Tensor:
 
 
 def is_compressed(weight: Any) -> bool:
-    """Whether a weight is one that :func:`build` makes, or a stack of those."""
+    """Whether a weight is one that :func:`build_compressed` makes, or a stack of those."""
     return isinstance(weight, StandIn)
 
 
-def form_of(weight: Compressed) -> Form:
-    """The form of a weight that :func:`build` made."""
-    base = Form() if weight.integers is None else integers.form_of(weight.integers)
-    return Form(base.width, base.group, 0 if weight.A is None else weight.A.shape[0])
+def format_of(weight: Compressed) -> LayerFormat:
+    """The form of a weight that :func:`build_compressed` made."""
+    base = (
+        LayerFormat() if weight.integers is None else quantization.integer_format(weight.integers)
+    )
+    return LayerFormat(base.width, base.group, 0 if weight.A is None else weight.A.shape[0])
 
 
 def take_apart(weight: Compressed) -> dict[str, Tensor]:
     """The tensors that a weight is stored as: ``codes`` and ``scale``, ``A`` and ``B``."""
-    parts = {} if weight.integers is None else integers.pack(weight.integers)
+    parts = {} if weight.integers is None else quantization.pack(weight.integers)
     if weight.A is not None and weight.B is not None:
         parts |= {name: weight.parts()[name].to(narrow(weight.dtype)) for name in ("A", "B")}
     for name, part in parts.items():
@@ -198,14 +202,14 @@ def take_apart(weight: Compressed) -> dict[str, Tensor]:
 
 
 def put_together(
-    parts: dict[str, Tensor], form: Form, shape: tuple[int, int], dtype: torch.dtype
+    parts: dict[str, Tensor], form: LayerFormat, shape: tuple[int, int], dtype: torch.dtype
 ) -> Compressed:
     """The weight that :func:`take_apart` took apart."""
-    codes = None if form.width is None else integers.unpack(parts, form, shape, dtype)
+    codes = None if form.width is None else quantization.unpack(parts, form, shape, dtype)
     if not form.rank:
         return Compressed(integers=codes)
     return Compressed(parts["A"].to(dtype), parts["B"].to(dtype), codes)
 
 
-def _rounded(factors: Factors, dtype: torch.dtype) -> Factors:
-    return Factors(*(factor.to(narrow(dtype)).to(dtype) for factor in factors))
+def _rounded(factors: SvdFactors, dtype: torch.dtype) -> SvdFactors:
+    return SvdFactors(*(factor.to(narrow(dtype)).to(dtype) for factor in factors))

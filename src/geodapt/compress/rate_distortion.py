@@ -3,28 +3,31 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from geodapt.compress import integers, svd
+from geodapt.compress import quantization, svd
 from geodapt.compress.budget import Option, hull
-from geodapt.compress.forms import WIDTHS, Form, Method, groups_of
+from geodapt.compress.layer_format import WIDTHS, CompressionMethod, LayerFormat, groups_of
 from geodapt.compress.svd import Whitening
 
 
 def curve(
-    W: Float[Tensor, "out in"], method: Method, whitening: Whitening, group: int | None = None
+    W: Float[Tensor, "out in"],
+    method: CompressionMethod,
+    whitening: Whitening,
+    group: int | None = None,
 ) -> list[Option]:
     """Every form that a method may give this layer.
 
     The options of ``lowrank_plus_int`` are measured without the alternation of
-    :func:`geodapt.compress.weights.build`, which then does a little better.
+    :func:`geodapt.compress.compressed_tensor.build_compressed`, which then does a little better.
     """
     whole = whitening.energy(W) or 1.0  # a layer of zeros loses nothing
     if not method.integers:
-        return _ranks(W, Form(), whitening, whole, least=1)
+        return _ranks(W, LayerFormat(), whitening, whole, least=1)
     plain = {}
     for width in [method.width] if method.width else WIDTHS:
         for size in [group] if group else groups_of(W.shape[1]):
-            form = Form(width, size)
-            left = W - integers.quantise(W, form).dequantize()
+            form = LayerFormat(width, size)
+            left = W - quantization.quantise(W, form).dequantize()
             plain[form] = (left, _option(W, form, whitening.energy(left) / whole))
     options = [option for _, option in plain.values()]
     if not method.lowrank:
@@ -38,15 +41,15 @@ def curve(
 
 
 def _ranks(
-    W: Float[Tensor, "out in"], start: Form, whitening: Whitening, whole: float, least: int
+    W: Float[Tensor, "out in"], start: LayerFormat, whitening: Whitening, whole: float, least: int
 ) -> list[Option]:
     lost = (svd.lost(W, whitening) / whole).tolist()
     return [
-        _option(W, Form(start.width, start.group, rank), lost[rank])
+        _option(W, LayerFormat(start.width, start.group, rank), lost[rank])
         for rank in range(least, len(lost))
     ]
 
 
-def _option(W: Tensor, form: Form, error: float) -> Option:
+def _option(W: Tensor, form: LayerFormat, error: float) -> Option:
     out_features, in_features = W.shape
     return Option(form, form.bytes(out_features, in_features), error)

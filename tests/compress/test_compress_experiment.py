@@ -14,10 +14,9 @@ from transformers import AutoTokenizer
 
 import geodapt
 from geodapt.adapters import AdapterBank
-from geodapt.compress import job as job_module
-from geodapt.compress import load
-from geodapt.compress.originals import load_original
+from geodapt.compress import experiment, load
 from geodapt.compress.recipe import CompressRecipe
+from geodapt.compress.source_model import load_original
 from geodapt.compress.texts import calibration_texts, measured_texts
 from geodapt.errors import InputError
 from geodapt.recipes.execution import execute
@@ -166,7 +165,7 @@ def test_kill_9_and_resume_end_with_the_same_bytes(world, tmp_path):
     assert model_bytes(tmp_path / "out") == model_bytes(tmp_path / "whole")
     assert resumed["compression"] == whole["compression"]
     done = []
-    stage = job_module.RunFolder.stage
+    stage = experiment.RunFolder.stage
 
     def watch(self, name, compute):
         def counted(work):
@@ -176,7 +175,7 @@ def test_kill_9_and_resume_end_with_the_same_bytes(world, tmp_path):
         return stage(self, name, counted)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job_module.RunFolder, "stage", watch)
+        patch.setattr(experiment.RunFolder, "stage", watch)
         execute(asked, tmp_path / "later", resume=True)
     assert "measure-004" not in done
     assert "measure-005" in done

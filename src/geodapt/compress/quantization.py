@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from geodapt.compress.forms import Form
+from geodapt.compress.layer_format import LayerFormat
 from geodapt.extras import missing
 
 
@@ -27,7 +27,7 @@ def narrow(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype.itemsize == 2 else torch.float16
 
 
-def quantise(W: Float[Tensor, "out in"], form: Form) -> Tensor:
+def quantise(W: Float[Tensor, "out in"], form: LayerFormat) -> Tensor:
     """The weight as torchao's tensor subclass: rounded to nearest, symmetric about zero.
 
     Plain int8 rows are what ``Int8WeightOnlyConfig()`` makes, all others what
@@ -62,7 +62,7 @@ def pack(weight: Tensor) -> dict[str, Tensor]:
 
 
 def unpack(
-    tensors: dict[str, Tensor], form: Form, shape: tuple[int, int], dtype: torch.dtype
+    tensors: dict[str, Tensor], form: LayerFormat, shape: tuple[int, int], dtype: torch.dtype
 ) -> Tensor:
     """The tensor that :func:`pack` took apart."""
     assert form.width is not None
@@ -88,9 +88,9 @@ def width_of(weight: Tensor) -> int:
     return int(str(weight.target_dtype).removeprefix("torch.int"))  # type: ignore[attr-defined]
 
 
-def form_of(weight: Tensor) -> Form:
+def integer_format(weight: Tensor) -> LayerFormat:
     """Width and group of a tensor that :func:`quantise` made."""
-    return Form(width_of(weight), weight.block_size[1])  # type: ignore[attr-defined]
+    return LayerFormat(width_of(weight), weight.block_size[1])  # type: ignore[attr-defined]
 
 
 def pack_bits(codes: UInt8[Tensor, "..."], width: int) -> UInt8[Tensor, "bytes"]:

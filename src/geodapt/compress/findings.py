@@ -8,7 +8,7 @@ from typing import Any
 from geodapt.compress.analysis import KINDS
 
 
-def verdict(layers: Sequence[dict[str, Any]]) -> list[str]:
+def error_findings(layers: Sequence[dict[str, Any]]) -> list[str]:
     """Sentences, each made from the figures of all layers (medians)."""
     said = [_variance(layers), _in_steps(layers), _structure(layers), _distribution(layers)]
     seen = [layer for layer in layers if layer["kinds"]["svd"]["output_error"] is not None]

@@ -12,7 +12,7 @@ WORD = 2  # bytes of a scale or of an entry of a factor
 
 
 @dataclass(frozen=True, order=True)
-class Form:
+class LayerFormat:
     """Integers, low-rank factors, or both: ``W ~ scale * codes + B A``."""
 
     width: int | None = None
@@ -39,7 +39,7 @@ class Form:
         return self.width == 8 and self.group == in_features
 
     @classmethod
-    def parse(cls, text: str) -> "Form":
+    def parse(cls, text: str) -> "LayerFormat":
         """The form that ``str`` wrote; raises :class:`InputError` for another text."""
         found = re.fullmatch(r"(?:int([2-8]) by (\d{1,9}))?(?: \+ )?(?:rank (\d{1,9}))?", text)
         width, group, rank = map(int, found.groups(default=0)) if found else (0, 0, 0)
@@ -63,7 +63,7 @@ def groups_of(in_features: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Method:
+class CompressionMethod:
     """Which forms a layer may take."""
 
     name: str
@@ -78,7 +78,7 @@ class Method:
         return self.integers and not self.lowrank and self.width is not None
 
     @classmethod
-    def named(cls, name: str) -> "Method":
+    def named(cls, name: str) -> "CompressionMethod":
         """The method of a name in :data:`METHODS`; raises :class:`InputError` for another."""
         found = re.fullmatch(r"(svd)|(lowrank_plus_)?int([2-8])?", name)
         if not found:

@@ -19,7 +19,7 @@ SAMPLE = 20_000  # entries that the goodness of fit reads at most
 
 
 @dataclass(frozen=True)
-class Spread:
+class VarianceSpread:
     """How unequal the variances of rows (or of columns) are."""
 
     ratio: float
@@ -31,7 +31,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Fit:
+class GoodnessOfFit:
     """How far the entries' distribution is from one of the same mean and spread."""
 
     distance: float
@@ -41,17 +41,17 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ErrorShape:
     """The figures of one error matrix."""
 
     mean: float
     std: float
     kurtosis: float
     """Excess: 0 for a normal, -1.2 for a uniform distribution, more for heavy tails."""
-    rows: Spread
-    columns: Spread
-    normal: Fit
-    uniform: Fit
+    rows: VarianceSpread
+    columns: VarianceSpread
+    normal: GoodnessOfFit
+    uniform: GoodnessOfFit
     rank: int
     effective_rank: float
     """``exp`` of the entropy of the shares of ``d^2`` (Roy and Vetterli 2007), over min(m, n)."""
@@ -68,12 +68,12 @@ class Shape:
         return asdict(self)
 
 
-def shape(
+def error_shape(
     E: Float[Tensor, "out in"],
     W: Float[Tensor, "out in"],
     moments: Float[Tensor, "in in"] | None = None,
     seed: int = 0,
-) -> Shape:
+) -> ErrorShape:
     """The figures of the error E of a weight W, under inputs with these second moments."""
     E, W = E.double(), W.double()
     entries = E.numpy().ravel()
@@ -90,12 +90,12 @@ def shape(
         alignment = lost / (E.square().sum() * S.diagonal().mean()).item()
     sample = entries[np.random.default_rng(seed).permutation(entries.size)[:SAMPLE]]
     mean, half = float(entries.mean()), std * 3**0.5
-    return Shape(
+    return ErrorShape(
         mean=mean,
         std=std,
         kurtosis=float(stats.kurtosis(entries)),
-        rows=spread(E, shuffled),
-        columns=spread(E.T, shuffled.T),
+        rows=variance_spread(E, shuffled),
+        columns=variance_spread(E.T, shuffled.T),
         normal=_fit(sample, stats.norm(mean, std)),
         uniform=_fit(sample, stats.uniform(mean - half, 2 * half)),
         rank=int((d > d[0] * max(E.shape) * torch.finfo(torch.float32).eps).sum()),
@@ -107,11 +107,13 @@ def shape(
     )
 
 
-def spread(E: Float[Tensor, "rows n"], shuffled: Float[Tensor, "rows n"]) -> Spread:
+def variance_spread(
+    E: Float[Tensor, "rows n"], shuffled: Float[Tensor, "rows n"]
+) -> VarianceSpread:
     """How unequal the variances of the rows are, and whether chance explains it."""
     chosen = torch.linspace(0, len(E) - 1, min(GROUPS, len(E))).long()
     test = stats.levene(*E[chosen].numpy(), center="median")
-    return Spread(_ratio(E), _ratio(shuffled), float(test.pvalue))
+    return VarianceSpread(_ratio(E), _ratio(shuffled), float(test.pvalue))
 
 
 def _ratio(E: Tensor) -> float:
@@ -125,6 +127,6 @@ def effective_rank(d: Float[Tensor, "n"]) -> float:
     return float(torch.special.entr(shares).sum().exp() / len(d))
 
 
-def _fit(sample: np.ndarray, distribution: Any) -> Fit:
+def _fit(sample: np.ndarray, distribution: Any) -> GoodnessOfFit:
     found = stats.kstest(sample, distribution.cdf)
-    return Fit(float(found.statistic), float(found.pvalue))
+    return GoodnessOfFit(float(found.statistic), float(found.pvalue))

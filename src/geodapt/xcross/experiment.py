@@ -1,0 +1,201 @@
+"""The stages of a comparison: sources first, then a row for each method, then the data curve."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geodapt.adapters import Mix
+from geodapt.adapters.base_model.targets import choose_layers
+from geodapt.data import load_domains
+from geodapt.errors import InputError
+from geodapt.models import default_dtype, load_base, transformer_blocks
+from geodapt.progress import schedule
+from geodapt.runs import RunFolder
+from geodapt.training import TrainingSettings
+from geodapt.xcross.encoders import exchange_layers
+from geodapt.xcross.head import FILE as HEAD_FILE
+from geodapt.xcross.head import Head
+from geodapt.xcross.methods import METHODS, ComparedMethod
+from geodapt.xcross.settings import XCrossSettings
+from geodapt.xcross.tasks import RankingTask, Task, make_task
+from geodapt.xcross.trainer import Job, MethodTrainer
+
+SOURCE = "source:"
+
+
+class XCrossExperiment:
+    """One base, one bank, the sources' heads and the target's task."""
+
+    def __init__(self, settings: XCrossSettings, folder: RunFolder) -> None:
+        self.settings, self.folder = settings, folder
+        names = [*settings.sources, settings.target]
+        domains = load_domains(settings.data.model_copy(update={"domains": names}))
+        dtype = {"auto": default_dtype(), "float32": torch.float32, "bfloat16": torch.bfloat16}
+        self.base, tokenizer = load_base(settings.base, dtype[settings.precision])
+        self.tasks: dict[str, Task] = {
+            name: make_task(domains[name], tokenizer, settings.prompt, settings.training_negatives)
+            for name in names
+        }
+        self.target = self.tasks[settings.target]
+        self.trainer = MethodTrainer(settings, folder, self.base, tokenizer, self.target)
+        self.bank = self.trainer.bank
+        self.source_heads: dict[str, Head] = {}
+        self._refuse_misfits()
+
+    def _refuse_misfits(self) -> None:
+        """What the base cannot do is said before anything is trained."""
+        settings, config = self.settings, self.base.config.get_text_config()
+        stack = transformer_blocks(self.base)
+        choose_layers(self.base, settings.lora.targets, stack)
+        exchange_layers(settings.integrator.layers, len(stack))
+        longest = getattr(config, "max_position_embeddings", None)
+        if longest is not None and settings.prompt.max_tokens > longest:
+            raise InputError(
+                f"prompt.max_tokens is {settings.prompt.max_tokens}, but base '{settings.base}' "
+                f"has {longest} positions; set it to {longest} or fewer"
+            )
+
+    def run(self) -> dict[str, Any]:
+        """All stages; returns what ``results.json`` holds."""
+        self._schedule()
+        self.prepare_sources()
+        rows = [self._row(name) for name in self._expanded(self.settings.methods)]
+        curve = self.settings.curve
+        points = [
+            self._curve_point(name, fraction)
+            for fraction in (sorted(curve.fractions) if curve else [])
+            for name in (curve.methods if curve else [])
+        ]
+        # The whole set's point is the table's own row.
+        for name in curve.methods if curve else []:
+            points += [{**row, "fraction": 1.0} for row in rows if row["method"] == name]
+        return self._results(rows, points)
+
+    # Sources
+
+    def prepare_sources(self) -> None:
+        """Load the source adapters that are given, train the others, and read their heads."""
+        for name, path in self.settings.adapters.items():
+            self.bank.load(name, path)
+        for name in self.settings.sources:
+            task = self.tasks[name]
+            path = self.settings.adapters.get(name) or str(self.trainer.trained_adapter(name))
+            if name not in self.bank:
+                train = partial(self.trainer.source, name, task, self._new_head(task.outputs))
+                self.folder.timed_stage(f"source-{name}", train)
+                self.bank.load(name, path)
+            head = self._new_head(task.outputs)
+            if (Path(path) / HEAD_FILE).is_file():
+                head.load(Path(path))
+            self.source_heads[name] = head
+
+    def _new_head(self, outputs: int) -> Head:
+        """A head of the shared start, so that heads of several sources can be averaged."""
+        width = self.base.config.hidden_size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            return Head(width, self.settings.head_width or width // 2, outputs)
+
+    def starting_head(self) -> Head:
+        """The mean of the source heads that score as the target does."""
+        head = self._new_head(self.target.outputs)
+        fitting = [
+            other
+            for other in self.source_heads.values()
+            if other.score.out_features == self.target.outputs
+        ]
+        return head.average(fitting) if fitting else head
+
+    # Rows
+
+    def _expanded(self, methods: list[str]) -> list[str]:
+        """The rows of the methods' names: `sources` is one row for each."""
+        rows: list[str] = []
+        for name in methods:
+            rows += [SOURCE + s for s in self.settings.sources] if name == "sources" else [name]
+        return rows
+
+    def _row(self, name: str) -> dict[str, Any]:
+        """One row of the table."""
+        if not name.startswith(SOURCE):
+            return self._stage(_stage_name(name), name, METHODS[name])
+        source = name.removeprefix(SOURCE)
+        method = ComparedMethod(f"Source: {source}", gate=lambda bank, sources: Mix({source: 1.0}))
+        head = self.source_heads[source]
+        fits = head.score.out_features == self.target.outputs
+        return self._stage(_stage_name(name), name, method, head=head if fits else None)
+
+    def _curve_point(self, name: str, fraction: float) -> dict[str, Any]:
+        """One method trained on a share of the target's training rows."""
+        point = self._stage(f"curve-{name}-{fraction!r}", name, METHODS[name], fraction)
+        return {**point, "fraction": fraction}
+
+    def _stage(
+        self,
+        stage: str,
+        name: str,
+        method: ComparedMethod,
+        fraction: float = 1.0,
+        head: Head | None = None,
+    ) -> dict[str, Any]:
+        def compute(work: Path) -> dict[str, Any]:
+            start = head or self.starting_head()
+            return self.trainer.method(name, method, start, Job(stage, work, fraction))
+
+        result = self.folder.timed_stage(stage, compute)
+        return {"method": name, "label": method.label, **result}
+
+    def _schedule(self) -> None:
+        """Announce the stages; a stage costs what its forward and backward passes do."""
+        settings, tested = self.settings, self.target.sizes()["test"]
+        weights = {
+            f"source-{name}": _passes(settings.source_training)
+            for name in settings.sources
+            if name not in settings.adapters
+        }
+        for name in self._expanded(settings.methods):
+            own = 0 if name.startswith(SOURCE) else self._training_passes(name)
+            weights[_stage_name(name)] = tested + own
+        curve = settings.curve
+        for fraction in sorted(curve.fractions) if curve else []:
+            for name in curve.methods if curve else []:
+                share = fraction**curve.steps_exponent if curve else 1.0
+                weights[f"curve-{name}-{fraction!r}"] = tested + share * self._training_passes(name)
+        schedule(weights)
+
+    def _training_passes(self, name: str) -> float:
+        """What a method's training costs, in forward passes of one row."""
+        settings, method = self.settings, METHODS[name]
+        if not method.trains:
+            return 0.0
+        if method.integrator is not None:
+            return len(settings.sources) * _passes(settings.training)
+        return _passes(settings.lora_training if method.gate is None else settings.training)
+
+    def _results(self, rows: list[dict], curve: list[dict]) -> dict[str, Any]:
+        """What ``results.json`` holds."""
+        explained: dict[str, Any] = {}
+        kept = ("contributions", "examples")
+        for row in rows:
+            explained |= {key: row.pop(key) for key in kept if key in row}
+        return {
+            "task": "ranking" if isinstance(self.target, RankingTask) else "classification",
+            "base": self.settings.base,
+            "target": self.settings.target,
+            "sources": self.settings.sources,
+            "rows": rows,
+            "curve": [{k: v for k, v in point.items() if k not in kept} for point in curve],
+            "data": self.target.sizes(),
+            **explained,
+        }
+
+
+def _stage_name(row: str) -> str:
+    return f"method-{row.replace(SOURCE, 'source-', 1) if row.startswith(SOURCE) else row}"
+
+
+def _passes(settings: TrainingSettings) -> float:
+    """What a training costs, in forward passes of one row: a backward pass counts as two."""
+    return 3.0 * settings.steps * settings.batch_size * settings.gradient_accumulation
