@@ -29,7 +29,7 @@ def test_a_weight_changed_in_any_way_is_seen(change):
     with bank.use("wide"):
         for _ in range(12):
             output(bank.model, batch)
-        assert bank.active_plan().step("encoder.layer.1.output.dense")._merged is not None
+        assert bank.runner.active().update("encoder.layer.1.output.dense").merged is not None
         if change == "data":
             layer.weight.data += 1.0
         elif change == "row":
@@ -44,7 +44,7 @@ def test_a_weight_changed_in_any_way_is_seen(change):
     with AdapterBank(bank.model).use(Off()):
         base = output(bank.model, batch)
     fresh = AdapterBank(bank.model)
-    fresh.add("wide", Adapter(wide := bank._adapters["wide"].factors, configure(wide)))
+    fresh.add("wide", Adapter(wide := bank.store.adapters["wide"].factors, configure(wide)))
     with fresh.use("wide"):
         torch.testing.assert_close(found, output(bank.model, batch), atol=1e-4, rtol=1e-4)
     assert (found - base).abs().max() > 1e-3

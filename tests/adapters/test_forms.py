@@ -10,8 +10,9 @@ from torch import nn
 
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Route, TopAtoms
 from geodapt.adapters.execution import lora_matmul
-from geodapt.adapters.execution.strategy import LayerFactors, Strategy
+from geodapt.adapters.execution.strategy import Strategy
 from geodapt.adapters.peft_files.configuration import configure
+from geodapt.adapters.store.layer_factors import LayerFactors
 from geodapt.errors import InputError
 from tests.adapters.families import seeded
 
@@ -101,10 +102,10 @@ def test_all_forms_agree_forward_and_backward(entries, training):
     x = torch.randn(len(entries), 3, 12, dtype=torch.float64, requires_grad=True)
     y = torch.randn(len(entries), 3, 9, dtype=torch.float64)
     with bank.use(gate):
-        step = bank.active_plan().step("first")
+        step = bank.runner.active().update("first")
         if step is None:
             return
-        source = LayerFactors(bank, "first", step.training, y, atoms=False)
+        source = LayerFactors(bank.store, "first", step.training, y, atoms=False)
         results = {}
         for name in Strategy.costs(source, step.entries, 3):
             out = Strategy.make(name, source, step.entries)(x, y)
@@ -132,10 +133,9 @@ def test_the_form_follows_the_shapes(entries, rows, tokens, form):
 
         bank.add(name, Adapter(factors, configure(factors)))
     with bank.use(Route(entries)):
-        step = bank.active_plan().step("0")
-        step.add(torch.zeros(rows, tokens, 512), torch.zeros(rows, tokens, 512), False)
-    (found,) = step._forms.values()
-    assert found.name == form
+        step = bank.runner.active().update("0")
+        factors = LayerFactors(bank.store, "0", frozenset(), torch.zeros(1))
+        assert Strategy.cheapest(factors, step.entries, rows * tokens) == form
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -145,7 +145,7 @@ def test_a_large_constant_sum_is_merged_into_the_weight_and_stays_equal(dtype):
     weights = dict(zip(NAMES, (0.5, -1.0, 2.0, 1.0), strict=True))
     with bank.use(Mix(weights)), torch.no_grad():
         first, later = bank(x[:1, :1]), [bank(x) for _ in range(3)]
-        merged = bank.active_plan().step("first")._merged
+        merged = bank.runner.active().update("first").merged
     assert (merged is not None) == (dtype == torch.float32)
     tolerance = (
         {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.5, "rtol": 0.1}
@@ -240,9 +240,9 @@ def test_one_choice_for_a_whole_sequence(of):
     bank = filled()
     x = torch.randn(2, 5, 12, dtype=torch.float64)
     with bank.use(TopAtoms(2, of, per="sequence")):
-        step = bank.active_plan().step("first")
+        step = bank.runner.active().update("first")
         y = torch.zeros(2, 5, 9, dtype=torch.float64)
-        found = step.add(x, y, False)
+        found = step.add(x, y, False, bank.runner.rows.place)
     for i in range(2):
         terms = []
         for name, w in of.entries[i % len(of.entries)]:
@@ -265,8 +265,8 @@ def test_forms_agree_on_atoms(route, per):
     x = torch.randn(6, 3, 12, dtype=torch.float64)
     y = torch.zeros(6, 3, 9, dtype=torch.float64)
     with bank.use(gate), torch.no_grad():
-        step = bank.active_plan().step("first")
-        source = LayerFactors(bank, "first", frozenset(), y, atoms=True)
+        step = bank.runner.active().update("first")
+        source = LayerFactors(bank.store, "first", frozenset(), y, atoms=True)
         results = [
             Strategy.make(name, source, step.entries, gate)(x, y.clone())
             for name in Strategy.costs(source, step.entries, 18)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from geodapt.adapters import Adapter, AdapterBank, Mix, Off, Route
 from geodapt.adapters.base_model.sites import site_of
-from geodapt.adapters.execution.dora import row_scale
+from geodapt.adapters.store.base_weights import row_scale
 from geodapt.errors import InputError, InputWarning
 from tests.adapters.families import output
 from tests.adapters.kinds import (
@@ -243,7 +243,7 @@ def test_dora_follows_a_weight_that_changes(build, target, tmp_path):
 
 
 def test_the_scale_of_rows_is_that_of_the_definition(monkeypatch):
-    monkeypatch.setattr("geodapt.adapters.execution.dora.CHUNK", 100)  # several pieces
+    monkeypatch.setattr("geodapt.adapters.store.base_weights.CHUNK", 100)  # several pieces
     torch.manual_seed(0)
     for layer in (torch.nn.Linear(24, 40), gpt2().transformer.h[0].mlp.c_fc):
         site = site_of(layer)

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from geodapt.adapters import AdapterBank, Mix, Route, TopAtoms
-from geodapt.adapters.execution.row_layout import Layout, combine_layouts, locate_rows, splits
+from geodapt.adapters.execution.row_layout import RowLayout, combine_layouts, locate_rows, splits
 from geodapt.errors import InputError
 from tests.adapters import zoo
 from tests.adapters.families import inputs, seeded
@@ -165,7 +165,7 @@ def test_inputs_of_a_common_seed_are_no_noise_of_ours(family):
     bank = filled(getattr(T, f"{family}Model")(config).eval(), r".*layer.*(query|q_proj)")
     for seed in range(4):
         noise = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
-        bank.rows.forget()
+        bank.runner.rows.forget()
         check(bank, {"pixel_values": noise[:2]}, Route(ROWS), ROWS)
         with bank.use(Route([*ROWS, None])):
             bank.model(pixel_values=noise)
@@ -287,7 +287,7 @@ def test_looking_for_the_rows_leaves_no_trace():
 def test_a_layout_is_located_and_undone(rows, k):
     for dim in range(3):
         for tiled in (False, True)[: 2 if k > 1 else 1]:
-            layout = Layout(dim, tiled, frozenset({k}))
+            layout = RowLayout(dim, tiled, frozenset({k}))
             shape = [7, 7, 7]
             shape[dim] = rows * k
             x = torch.randn(*shape, 4)
@@ -302,10 +302,10 @@ def test_a_layout_is_located_and_undone(rows, k):
 
 
 def test_what_two_calls_show_together():
-    runs, tiles, one = Layout(0, False, {2}), Layout(0, True, {3}), Layout(0, False, {1})
-    assert combine_layouts(one, tiles) == Layout(0, True, frozenset({1, 3}))
+    runs, tiles, one = RowLayout(0, False, {2}), RowLayout(0, True, {3}), RowLayout(0, False, {1})
+    assert combine_layouts(one, tiles) == RowLayout(0, True, frozenset({1, 3}))
     assert isinstance(combine_layouts(runs, tiles), str)
-    assert isinstance(combine_layouts(runs, Layout(1)), str)
+    assert isinstance(combine_layouts(runs, RowLayout(1)), str)
     assert combine_layouts("why", runs) == "why"
     x = torch.zeros(6, 4, 8)
     assert not one.fits(x, 2, {4})

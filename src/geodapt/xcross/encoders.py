@@ -253,7 +253,7 @@ class XCrossEncoder(Encoder):
     def _hook(self, integrator: Integrator) -> Callable[..., Any]:
         def exchange(block, inputs, output):
             # While the bank looks whose a layer's input is, no row may depend on others.
-            if not self._running.get() or self.bank.rows.looking:
+            if not self._running.get() or self.bank.probing:
                 return None
             hidden = output[0] if isinstance(output, tuple) else output
             refined = integrator(hidden.unflatten(0, (integrator.streams, -1))).flatten(0, 1)

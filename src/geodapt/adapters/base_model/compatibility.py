@@ -28,7 +28,7 @@ from geodapt.adapters.base_model.sites import Site, matrices, sites
 from geodapt.adapters.base_model.targets import fingerprint_layers
 from geodapt.adapters.peft_files import model_class
 from geodapt.adapters.peft_files.factor_checks import balance_factors
-from geodapt.adapters.peft_files.kinds import LINEAR, PARAMETER, indexed
+from geodapt.adapters.peft_files.kinds import LINEAR, PARAMETER, describe_kind, indexed
 from geodapt.errors import InputError
 
 _marks: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
@@ -165,8 +165,8 @@ def _check_kinds(name: str, adapter: Adapter, places: Mapping[str, Site]) -> Non
         kind = adapter.kinds.get(path, LINEAR)
         if kind != site.kind:
             raise InputError(
-                f"adapter '{name}' has the factors of {describe(kind)} for {path}, where the base "
-                f"has {describe(site.kind)}; was it trained on another model?"
+                f"adapter '{name}' has the factors of {describe_kind(kind)} for {path}, where "
+                f"the base has {describe_kind(site.kind)}; was it trained on another model?"
             )
         magnitude = adapter.magnitudes.get(path)
         if magnitude is not None and len(magnitude) != site.out_features:

@@ -8,7 +8,7 @@ its code does not say is seen when the model runs (:class:`WeightReads`).
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -31,7 +31,7 @@ CASTS = {
     *("_has_compatible_shallow_copy_type", "__set__", "requires_grad_"),  # of Module.to
 }
 """Functions that make another tensor of a weight, before it is used or to replace it."""
-_calling: ContextVar[int] = ContextVar("calling", default=0)
+_called: ContextVar[frozenset[str]] = ContextVar("called", default=frozenset())
 
 
 def never_called(model: nn.Module) -> set[str]:
@@ -75,63 +75,59 @@ def _code(owner: Any) -> str:
 
 
 @contextmanager
-def calling() -> Iterator[None]:
-    """Inside of the block a module that holds watched weights is called, and may read them."""
-    token = _calling.set(_calling.get() + 1)
+def calling(path: str) -> Iterator[None]:
+    """Inside of the block a watched module is called, and may read its weights."""
+    token = _called.set(_called.get() | {path})
     try:
         yield
     finally:
-        _calling.reset(token)
+        _called.reset(token)
 
 
-class Reads(TorchFunctionMode):
-    """Notes which watched tensors PyTorch's functions get outside of :func:`calling`."""
+class WeightReads(TorchFunctionMode):
+    """Notes, while a model runs, whose weights are read other than by calling their module.
 
-    aside: Collection[str] = ()
-    """Functions whose readings are noted apart."""
+    A module is known to be called by :func:`calling` and :attr:`called`.
+    """
 
-    def __init__(self, watched: Mapping[int, str]) -> None:
-        """``watched`` are names by the ``id`` of tensors that stay alive."""
+    def __init__(self, model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
+        """``modules`` are those to watch, by the paths that are noted."""
         super().__init__()
-        self.watched = watched
-        self.found: set[str] = set()
-        self.set_aside: set[str] = set()
+        owners = Counter(id(p) for module in model.modules() for p in module._parameters.values())
+        self._kept: list[Tensor] = []  # so that no other tensor gets one of the ids
+        self._watched: dict[int, list[str]] = {}
+        for path, module in modules.items():
+            for weight in _weights(module):
+                # One that modules share may be read by any of them.
+                if owners[id(weight)] == 1:
+                    self._kept.append(weight)
+                    self._watched.setdefault(id(weight), []).append(path)
+        self._used: set[str] = set()
+        self._cast: set[str] = set()
+        self.called: set[str] = set()
+        self.compiled: set[str] = set()
+        """Modules whose call is a part of what was compiled, which may show as a reading."""
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         name = getattr(func, "__name__", "")
-        if not _calling.get() and name not in ASKING:
-            seen = self.set_aside if name in self.aside else self.found
+        if name not in ASKING:
+            seen, called = self._cast if name in CASTS else self._used, _called.get()
             for value in _leaves((args, kwargs or {})):
-                if id(value) in self.watched:
-                    seen.add(self.watched[id(value)])
+                seen.update(p for p in self._watched.get(id(value), ()) if p not in called)
         return func(*args, **(kwargs or {}))
-
-
-class WeightReads(Reads):
-    """Notes, while a model runs, whose weights are read other than by calling the layer."""
-
-    aside = CASTS
-
-    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
-        owners = Counter(id(p) for module in model.modules() for p in module._parameters.values())
-        self._tensors = {  # keeps the ids
-            (path, name): tensor
-            for path, layer in layers.items()
-            for name in ("weight", "bias")
-            if (tensor := getattr(layer, name, None)) is not None
-        }
-        # What modules share may be read by any of them.
-        super().__init__({id(t): p for (p, _), t in self._tensors.items() if owners[id(t)] == 1})
-        self.called: set[str] = set()
-        self.compiled: set[str] = set()
-        """Layers whose call is a part of what was compiled, which may show as a reading."""
 
     @property
     def passed_over(self) -> frozenset[str]:
-        """Layers whose weight or bias was used; one that is called may also be cast."""
-        return frozenset((self.found | (self.set_aside - self.called)) - self.compiled)
+        """Modules whose weight or bias was used; one that is called may also be cast."""
+        return frozenset((self._used | (self._cast - self.called)) - self.compiled)
+
+
+def _weights(module: nn.Module) -> list[Tensor]:
+    """What is watched of a module: its parameters, and a quantized layer's weight."""
+    found = [*module.parameters(), *(getattr(module, name, None) for name in ("weight", "bias"))]
+    return list({id(each): each for each in found if isinstance(each, Tensor)}.values())
 
 
 def _leaves(value: Any) -> Iterator[Tensor]:

@@ -1,7 +1,6 @@
 """Biases and rows of tokens, added to a layer's output under a gate."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -9,10 +8,8 @@ from torch import Tensor, nn
 
 from geodapt.adapters.base_model.lowering import multiplier
 from geodapt.adapters.gates import Terms
+from geodapt.adapters.store.adapter_store import AdapterStore
 from geodapt.errors import InputError
-
-if TYPE_CHECKING:
-    from geodapt.adapters.bank import AdapterBank
 
 
 class AdditionUpdate:
@@ -22,26 +19,26 @@ class AdditionUpdate:
     a weight may be changed in place. While adapters are merged, from what it had before.
     """
 
-    def __init__(self, bank: "AdapterBank", path: str, entries: Sequence[Terms]) -> None:
-        self.bank, self.path = bank, path
+    def __init__(self, store: AdapterStore, path: str, entries: Sequence[Terms]) -> None:
+        self.store, self.path = store, path
         self.entries = list(entries[:1] if len(set(entries)) == 1 else entries)
         self._shifts: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
         self._places: dict[tuple[str, torch.device], Tensor] = {}
         names = dict.fromkeys(name for terms in self.entries for name, _ in terms)
-        found = {name: bank.addition(name, path) for name in names}
+        found = {name: store.adapters[name].additions.get(path) for name in names}
         self._brought = {name: each for name, each in found.items() if each is not None}
 
     @classmethod
     def of(
-        cls, bank: "AdapterBank", path: str, entries: Sequence[Terms]
+        cls, store: AdapterStore, path: str, entries: Sequence[Terms]
     ) -> "AdditionUpdate | None":
         """None where no adapter brings more than factors."""
-        step = cls(bank, path, entries)
+        step = cls(store, path, entries)
         return step if step._brought else None
 
     def apply(self, x: Tensor, y: Float[Tensor, "*rows out"]) -> Float[Tensor, "*rows out"]:
         """The output ``y`` of input ``x`` with what the entries add to each run of rows."""
-        module, n = self.bank.site(self.path).module, len(self.entries)
+        module, n = self.store.layers[self.path].module, len(self.entries)
         shift = self._shift(module, y)
         if shift is not None:
             y = (y.reshape(n, -1, y.shape[-1]) + shift.to(y.dtype)[:, None]).view(y.shape)
@@ -76,7 +73,7 @@ class AdditionUpdate:
         total, share = self._shifts[key]
         if not share.any():
             return total
-        own = self.bank.original(self.path, "bias")
+        own = self.store.original(self.path, "bias")
         base = _base(module, self.path, "bias") if own is None else own
         return total - share[:, None] * base.to(total)
 
@@ -84,7 +81,7 @@ class AdditionUpdate:
         self, dtype: torch.dtype, device: torch.device
     ) -> tuple[Float[Tensor, "n out"], Float[Tensor, "n"]]:
         """The entries' biases, and how much of the base's they stand in place of."""
-        width = self.bank.site(self.path).out_features
+        width = self.store.layers[self.path].out_features
         total = torch.zeros(len(self.entries), width, dtype=dtype)
         share = torch.zeros(len(self.entries), dtype=dtype)
         for i, terms in enumerate(self.entries):
@@ -94,14 +91,14 @@ class AdditionUpdate:
                     total[i] += weight * addition.bias.to(dtype)
                     share[i] += weight
                 if addition is not None and addition.lora_bias is not None:
-                    scale = self.bank.factors_of(name, self.path).scale
+                    scale = self.store.adapters[name].factors[self.path].scale
                     total[i] += weight * scale * addition.lora_bias.to(dtype)
         return total.to(device), share.to(device)
 
     def _delta(
         self, module: nn.Module, rows: Float[Tensor, "k width"], ids: Int[Tensor, "k"]
     ) -> Float[Tensor, "k width"]:
-        own = self.bank.original(self.path, "weight")
+        own = self.store.original(self.path, "weight")
         weight = _base(module, self.path, "weight") if own is None else own
         wide = torch.promote_types(weight.dtype, torch.float32)
         return (rows.to(weight.device, wide) - weight[ids].to(wide)) * multiplier(module)

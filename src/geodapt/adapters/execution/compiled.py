@@ -4,39 +4,35 @@ The gate is looked up when the operator runs, not when the graph is traced: anot
 weights or another route need no new graph, and threads keep their own gates.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
-from geodapt.errors import InputError
 
-if TYPE_CHECKING:
-    from geodapt.adapters.bank import AdapterBank
+class AddsUpdates(Protocol):
+    """What computes the updates of a model's layers."""
 
-banks: "WeakValueDictionary[int, AdapterBank]" = WeakValueDictionary()
+    def add_update(self, path: str, y: Tensor, x: Tensor) -> None:
+        """Add the active gate's update of ``x`` at a layer into the base's output ``y``."""
+
+
+_runners: "WeakValueDictionary[int, AddsUpdates]" = WeakValueDictionary()
+
+
+def register(runner: AddsUpdates) -> int:
+    """A number by which a compiled graph finds what computes its updates."""
+    _runners[id(runner)] = runner
+    return id(runner)
 
 
 @torch.library.custom_op("geodapt::add_update", mutates_args=("y",))
-def add_update(y: Tensor, x: Tensor, bank: int, path: str) -> None:
+def add_update(y: Tensor, x: Tensor, runner: int, path: str) -> None:
     """Add the active gate's update of ``x`` at a layer into the base's output ``y``."""
-    owner = banks[bank]
-    owner.rows.compiled(path)
-    plan = owner.active_plan()
-    plan.note(path, owner.site(path).module, x, y)
-    step = plan.step(path)
-    if step is not None:
-        if step.tells_rows_apart and owner.rows.call is None:
-            raise InputError(
-                f"layer {path} is in a part of the model that was compiled and called on its own, "
-                "where its rows are not known; compile the whole model, or run this part as it is"
-            )
-        result = step.add(x, y, training=False)
-        if result.data_ptr() != y.data_ptr():
-            y.copy_(result)
+    _runners[runner].add_update(path, y, x)
 
 
 @add_update.register_fake
-def _(y: Tensor, x: Tensor, bank: int, path: str) -> None:
+def _(y: Tensor, x: Tensor, runner: int, path: str) -> None:
     return None

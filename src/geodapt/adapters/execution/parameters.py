@@ -6,32 +6,32 @@ double the memory of what is most of a mixture of experts). The module itself do
 call goes to a twin that shares everything else, so that threads may run it under other gates.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from geodapt.adapters.base_model.sites import Site
-from geodapt.adapters.execution.strategy import LayerFactors
-from geodapt.adapters.gates import Terms, TopAtoms
+from geodapt.adapters.gates import Gate, Terms, TopAtoms
+from geodapt.adapters.store.adapter_store import AdapterStore
+from geodapt.adapters.store.layer_factors import LayerFactors
 from geodapt.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 class ParameterUpdate:
-    """One parameter under a plan."""
+    """What a gate adds to one parameter."""
 
-    def __init__(self, plan: "Plan", path: str, site: Site) -> None:
-        self.bank, self.path, self.site, self.training = plan.bank, path, site, plan.training
+    def __init__(
+        self, store: AdapterStore, gate: Gate, path: str, training: frozenset[str]
+    ) -> None:
+        self.store, self.path, self.training = store, path, training
+        self.site = site = store.parameters[path]
         self.parts = [path] if site.count is None else [f"{path}[{i}]" for i in range(site.count)]
-        entries = plan.bank.restrict(plan.gate.entries, self.parts[0])
+        entries = store.restrict(gate.entries, self.parts[0])
         self.terms = entries[0]
         if any(entries):
-            _check(plan, path, entries)
+            _check(gate, path, entries)
         self._factors: tuple[Tensor, Tensor] | None = None
 
     def weight(self) -> Tensor | None:
@@ -64,10 +64,10 @@ class ParameterUpdate:
         names = [name for name, _ in self.terms]
         As, Bs = [], []
         for part in self.parts:
-            source = LayerFactors(self.bank, part, self.training, like, atoms=False)
-            A, B = source.stacked(names)
+            factors = LayerFactors(self.store, part, self.training, like)
+            A, B = factors.stacked(names)
             As.append(A)
-            Bs.append(B * like.new_tensor(source.weights(self.terms))[:, None])
+            Bs.append(B * like.new_tensor(factors.weights(self.terms))[:, None])
         found = torch.stack(As), torch.stack(Bs)
         if not self.training:
             self._factors = found
@@ -75,21 +75,25 @@ class ParameterUpdate:
 
 
 def run_owner(
-    plan: "Plan", paths: Sequence[str], module: nn.Module, base: Callable, *args: Any, **kwargs: Any
+    updates: Mapping[str, ParameterUpdate],
+    module: nn.Module,
+    base: Callable,
+    *args: Any,
+    **kwargs: Any,
 ) -> Any:
-    """A module's output under the gate, of which adapters change the parameters ``paths``."""
+    """A module's output under the gate that gives its parameters these ``updates``, by path."""
     if torch.compiler.is_compiling():
         torch._dynamo.graph_break()
     changed = {}
-    for path in paths:
-        weight = plan.parameter(path).weight()
+    for path, update in updates.items():
+        weight = update.weight()
         if weight is not None:
             changed[path.rpartition(".")[2]] = weight
     if not changed:
         return base(*args, **kwargs)
     if not isinstance(base, partial) or base.args != (module,):
         raise InputError(
-            f"another library wraps {type(module).__name__} (parameters {', '.join(paths)}), as "
+            f"another library wraps {type(module).__name__} (parameters {', '.join(updates)}), as "
             "offloading does, and adapters change its parameters; load the base without it"
         )
     return base.func(twin(module, changed), *args, **kwargs)
@@ -103,8 +107,8 @@ def twin(module: nn.Module, parameters: dict[str, Tensor]) -> nn.Module:
     return copy
 
 
-def _check(plan: "Plan", path: str, entries: Sequence[Terms]) -> None:
-    if isinstance(plan.gate, TopAtoms):
+def _check(gate: Gate, path: str, entries: Sequence[Terms]) -> None:
+    if isinstance(gate, TopAtoms):
         raise InputError(
             f"TopAtoms chooses among a layer's terms by its input, and {path} is a parameter that "
             "its module uses by itself; use a Mix, or an adapter without it"

@@ -1,14 +1,12 @@
 """Layers that somebody put others in the place of after a bank was made: nothing acts there."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
+from geodapt.adapters.execution.attached import AttachedModules
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.errors import InputError
-
-if TYPE_CHECKING:
-    from geodapt.adapters.bank import AdapterBank
 
 
 class ReplacedModules:
@@ -18,32 +16,33 @@ class ReplacedModules:
     that another library has put its own layer around, as PEFT does, is still there.
     """
 
-    def __init__(self, bank: "AdapterBank") -> None:
-        self._bank = bank
-        self._seen: dict[str, nn.Module] = {}
+    def __init__(self, attached: AttachedModules) -> None:
+        self._attached = attached
+        self._seen = -1
+        """The version of the attached modules that was looked at."""
         self._ways: list[tuple[dict[str, Any], str, nn.Module]] = []
         """Each parent's children, a child's name and the child, from the model to the modules."""
         self._gone: frozenset[str] = frozenset()
 
-    def check(self, plan: ResolvedGate) -> None:
+    def check(self, gate: ResolvedGate) -> None:
         """Raise :class:`InputError` where a gate changes a module that is no longer there."""
-        modules = self._bank.adapted_modules()
         if (
             self._gone
-            or modules.keys() != self._seen.keys()
+            or self._attached.version != self._seen
             or any(children.get(name) is not child for children, name, child in self._ways)
         ):
-            self._look(modules)
+            self._look()
         for path in sorted(self._gone):
-            if self._bank.acts_at(plan, path):
+            if gate.acts_at(path):
                 raise InputError(
-                    f"{path} of {type(self._bank.model).__name__} was replaced after the bank was "
-                    "made, so that an adapter would not act there; change and quantize the model "
-                    "first and make a new AdapterBank"
+                    f"{path} of {type(self._attached.model).__name__} was replaced after the bank "
+                    "was made, so that an adapter would not act there; change and quantize the "
+                    "model first and make a new AdapterBank"
                 )
 
-    def _look(self, modules: dict[str, nn.Module]) -> None:
-        model = self._bank.model
+    def _look(self) -> None:
+        self._seen, model = self._attached.version, self._attached.model
+        modules = self._attached.modules()
         paths = {id(module): path for path, module in model.named_modules()}
         ways = {}
         for module in modules.values():
@@ -54,5 +53,5 @@ class ReplacedModules:
                     assert child is not None
                     ways[id(parent), name] = (parent._modules, name, child)
                     parent = child
-        self._seen, self._ways = modules, list(ways.values())
+        self._ways = list(ways.values())
         self._gone = frozenset(p for p, module in modules.items() if id(module) not in paths)

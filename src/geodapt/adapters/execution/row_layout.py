@@ -1,7 +1,7 @@
 """Where a layer's input holds the rows of the batch."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Layout:
+class RowLayout:
     """The dimension that holds the rows, in runs of k (``r r s s``) or in k tiles (``r s r s``)."""
 
     dim: int
@@ -43,9 +43,13 @@ class Layout:
         return y.reshape(shape).movedim(0, self.dim).contiguous()
 
 
+Place = Callable[[str, Tensor], tuple[RowLayout, int]]
+"""Finds where the input of the layer at a path holds the rows, and how many rows there are."""
+
+
 def locate_rows(
     changes: Sequence[tuple[Bool[Tensor, "*leading"], Sequence[int]]], rows: int
-) -> Layout | str:
+) -> RowLayout | str:
     """The layout in which exactly the rows that were changed changed, else why there is none.
 
     ``changes`` are places of a layer's input that changed, and the rows that were changed.
@@ -60,11 +64,11 @@ def locate_rows(
         for tiled in (False, True)[: 2 if k > 1 else 1]:
             owner = torch.arange(size) % rows if tiled else torch.arange(size) // k
             if all(_agree(changed, dim, owner, chosen) for changed, chosen in changes):
-                return Layout(dim, tiled, frozenset({k}))
+                return RowLayout(dim, tiled, frozenset({k}))
     return "does not keep the rows apart, or orders them by what they say"
 
 
-def combine_layouts(one: "Layout | str", other: "Layout | str") -> "Layout | str":
+def combine_layouts(one: "RowLayout | str", other: "RowLayout | str") -> "RowLayout | str":
     """What two calls of a layer show together."""
     if isinstance(one, str) or isinstance(other, str):
         return one if isinstance(one, str) else other

@@ -9,20 +9,20 @@ adapters and without gradients. Where a layer's input changed tells whose it is.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from geodapt.adapters.base_model.lowering import lowering_of
 from geodapt.adapters.base_model.uncalled import WeightReads
+from geodapt.adapters.execution.active_gate import ActiveGate
 from geodapt.adapters.execution.altered_inputs import altered
-from geodapt.adapters.execution.calls import Call, call_of, compiling, expansion, on_calls
-from geodapt.adapters.execution.hooks import Attachment
+from geodapt.adapters.execution.calls import Call
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.adapters.execution.row_layout import (
-    Layout,
+    Place,
+    RowLayout,
     combine_layouts,
     differs,
     locate_rows,
@@ -31,49 +31,37 @@ from geodapt.adapters.execution.row_layout import (
     splits,
 )
 from geodapt.adapters.gates import Off
+from geodapt.adapters.store.adapter_store import AdapterStore
 from geodapt.errors import InputError
-
-if TYPE_CHECKING:
-    from geodapt.adapters.bank import AdapterBank
 
 INSTEAD = (
     "run rows under different adapters in batches of their own, or use adapters without this layer"
 )
 LARGE = 2**20
 """Buffers of more numbers than this are not kept: no running statistic is so large."""
+Seen = dict[tuple[str, int], list[tuple[Tensor, float]]]
+"""By a layer's path and its input's number of dimensions, each input's sketch and rounding."""
 
 
 class RowTracker:
-    """What a bank knows about the rows of the running call, and of layers in past ones."""
+    """What is known about the rows of the running call, and of layers in past ones."""
 
-    def __init__(self, bank: "AdapterBank") -> None:
-        self._bank = bank
+    def __init__(self, store: AdapterStore, active: ActiveGate) -> None:
+        self._store, self._active = store, active
         self._call: ContextVar[Call | None] = ContextVar("call", default=None)
-        self._runs: ContextVar[int] = ContextVar("runs", default=1)
-        self._layouts: dict[tuple[nn.Module, str, int], Layout | str] = {}
+        self._layouts: dict[tuple[nn.Module, str, int], RowLayout | str] = {}
         self._proven: set[tuple] = set()
         self._failed: dict[nn.Module, str] = {}
         self._watch: ContextVar[WeightReads | None] = ContextVar("watch", default=None)
-        self._passed_over: dict[tuple, frozenset[str]] = {}
-        self.handles: list[Any] = []
-        whole = [m for m in bank.model.modules() if isinstance(m, PreTrainedModel)]
-        # Parts may be called on their own too, as generate calls an encoder.
-        parts = [part for module in whole for part in module.children()]
-        for module in dict.fromkeys([bank.model, *whole, *parts]):
-            self.handles += on_calls(module, self._enter, self._leave, module is bank.model)
-        for module in whole:
-            if module.can_generate():
-                self.handles.append(Attachment(module, self._generate, "generate"))
 
     @property
     def call(self) -> Call | None:
         """The outermost call of the model that is running in this thread."""
         return self._call.get()
 
-    @property
-    def looking(self) -> bool:
-        """Whether the model runs only to see whose a layer's input is."""
-        return self._bank.active_plan().looks
+    def begin(self, call: Call | None) -> None:
+        """The outermost call begins, or, with None, ends."""
+        self._call.set(call)
 
     @contextmanager
     def within(self, call: Call | None) -> Iterator[None]:
@@ -87,10 +75,20 @@ class RowTracker:
     def forget(self) -> None:
         """Look again: layers were adapted that were not before."""
         self._proven.clear()
-        self._passed_over.clear()
+
+    # Whose weights the running call reads
+
+    @property
+    def watch(self) -> WeightReads | None:
+        """What notes whose weights the running call reads, in a sort of call that is new."""
+        return self._watch.get()
+
+    @watch.setter
+    def watch(self, watch: WeightReads | None) -> None:
+        self._watch.set(watch)
 
     def called(self, path: str) -> None:
-        """A layer is called."""
+        """A module is called."""
         watch = self._watch.get()
         if watch is not None:
             watch.called.add(path)
@@ -101,28 +99,25 @@ class RowTracker:
         if watch is not None:
             watch.compiled.add(path)
 
-    @property
-    def watching(self) -> bool:
-        """Whether it is seen whose weights the running call reads."""
-        return self._watch.get() is not None
+    # Rows
 
-    def place(self, path: str, x: Tensor, plan: ResolvedGate) -> tuple[Layout, int]:
+    def place(self, path: str, x: Tensor) -> tuple[RowLayout, int]:
         """Where a layer's input holds the rows, and how many there are.
 
         Raises :class:`InputError` where that is not known.
         """
-        call, entries = self.call, len(plan.gate.entries)
+        call, gate = self.call, self._active()
         if call is None:  # the layer itself was called
-            alone = entries == 1 and not plan.routes
+            alone = len(gate.gate.entries) == 1 and not gate.routes
             rows = x.shape[0] if x.ndim > 2 or not alone else 1
-            check_rows(plan, rows, f"at layer {path}")
-            return Layout(0), rows
+            check_rows(gate, rows, f"at layer {path}")
+            return RowLayout(0), rows
         if call.rows == 1:
-            return Layout(0, counts=frozenset({x.numel() // x.shape[-1]})), 1
+            return RowLayout(0, counts=frozenset({x.numel() // x.shape[-1]})), 1
         if call.rows is None:
             raise InputError(f"no input of {call.name} holds the batch's rows; {INSTEAD}")
         found = self._layouts.get((call.module, path, x.ndim))
-        if isinstance(found, Layout) and found.fits(x, call.rows, call.lengths):
+        if isinstance(found, RowLayout) and found.fits(x, call.rows, call.lengths):
             return found, call.rows
         if found is None and call.module in self._failed:
             found = f"could not be seen, as other inputs do not run ({self._failed[call.module]})"
@@ -134,87 +129,14 @@ class RowTracker:
             f"{tuple(x.shape)} {found}; {INSTEAD}"
         )
 
-    # Calls
-
-    def _enter(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        plan = self._bank.active_plan()
-        if self.call is not None or not plan.names:
-            return
-        self._bank.replaced.check(plan)
-        call = call_of(module, args, kwargs)
-        if call.rows is not None:
-            check_rows(plan, call.rows, f"of {call.name}", self._runs.get())
-        if plan.tells_rows_apart and (call.rows or 0) > 1 and not self._known(call):
-            self._prove(call, args, kwargs)
-        sort = self._sort(call)
-        if sort in self._passed_over:
-            self._check_called(plan, sort)
-        elif compiling():  # what is compiled is not looked into
-            watch = WeightReads(module, self._bank.layers_in(module))
-            with self._watching(watch):
-                self._seen(call, *altered(module, args, kwargs, [], 0, self._bank.model))
-            self._passed_over[sort] = watch.passed_over
-            self._check_called(plan, sort)
-        else:
-            watch = WeightReads(module, self._bank.layers_in(module))
-            watch.__enter__()
-            self._watch.set(watch)
-        self._call.set(call)
-
-    def _leave(self, module: nn.Module, done: bool) -> None:
-        call, watch = self.call, self._watch.get()
-        if call is None or call.module is not module:
-            return
-        self._call.set(None)
-        if watch is not None:
-            watch.__exit__(None, None, None)
-            self._watch.set(None)
-            if done:
-                sort = self._sort(call)
-                self._passed_over[sort] = watch.passed_over
-                self._check_called(self._bank.active_plan(), sort)
-
-    @contextmanager
-    def _watching(self, watch: WeightReads) -> Iterator[None]:
-        token = self._watch.set(watch)
-        try:
-            with watch, torch.no_grad():
-                yield
-        finally:
-            self._watch.reset(token)
-
-    def _sort(self, call: Call) -> tuple:
-        """What decides which layers a call calls."""
-        grad = torch.is_grad_enabled()
-        return (call.module, call.kind, call.single, grad, self._bank.wrapped())
-
-    def _check_called(self, plan: ResolvedGate, sort: tuple) -> None:
-        """Raise where a gate changes layers whose weight the model reads by itself."""
-        for path in sorted(self._passed_over[sort]):
-            if self._bank.changes(plan, path):
-                raise InputError(
-                    f"the weight of layer {path} is read without calling the layer: by what holds "
-                    "it, or because another library took the bank's wrapper off; an adapter cannot "
-                    "act there. Use one without this layer, merge it into the base, or make a new "
-                    "AdapterBank"
-                )
-
-    def _generate(self, model: Any, base: Callable, *args: Any, **kwargs: Any) -> Any:
-        token = self._runs.set(expansion(model, args, kwargs))
-        try:
-            return base(*args, **kwargs)
-        finally:
-            self._runs.reset(token)
-
-    # Proofs
-
-    def _known(self, call: Call) -> bool:
+    def known(self, call: Call) -> bool:
+        """Whether calls of this sort were looked into."""
         kinds = [(call.module, call.kind, False), (call.module, call.kind, call.single)]
         return any(kind in self._proven for kind in kinds)
 
     @torch.compiler.disable
     @torch.no_grad()
-    def _prove(self, call: Call, args: tuple, kwargs: dict[str, Any]) -> None:
+    def prove(self, call: Call, args: tuple, kwargs: dict[str, Any]) -> None:
         """Find out where every adapted layer's input holds the rows."""
         assert call.rows is not None
         buffers = [
@@ -226,9 +148,9 @@ class RowTracker:
         runs = []
         try:
             for seed, rows in enumerate([[], *chosen]):
-                inputs = altered(call.module, args, kwargs, rows, seed, self._bank.model)
+                inputs = altered(call.module, args, kwargs, rows, seed, self._store.model)
                 try:
-                    runs.append(self._seen(call, *inputs))
+                    runs.append(self.look(call, *inputs))
                 except Exception as error:  # which the call itself raises again if it is at fault
                     self._failed[call.module] = f"{type(error).__name__}: {error}"
                     return
@@ -242,15 +164,13 @@ class RowTracker:
             self._layouts[at] = combine_layouts(self._layouts.get(at, layout), layout)
         self._proven.add((call.module, call.kind, call.single))
 
-    def _seen(
-        self, call: Call, args: list, kwargs: dict[str, Any]
-    ) -> "dict[tuple[str, int], list[tuple[Tensor, float]]]":
-        """What the adapted layers get from a pass."""
-        recorder = Recorder(self._bank)
+    def look(self, call: Call, args: list, kwargs: dict[str, Any]) -> Seen:
+        """What the adapted layers get from a pass of the model as it is."""
+        recorder = Recorder(self._store)
         devices = {p.device.index for p in call.module.parameters() if p.device.type == "cuda"}
         with (
             torch.random.fork_rng(devices=sorted(devices)),
-            self._bank.under(recorder),
+            self._active.under(recorder),
             self.within(call),
         ):
             call.module.forward(*args, **kwargs)
@@ -262,12 +182,19 @@ class Recorder(ResolvedGate):
 
     looks = True
 
-    def __init__(self, bank: "AdapterBank") -> None:
-        super().__init__(bank, Off())
+    def __init__(self, store: AdapterStore) -> None:
+        super().__init__(store, Off())
         self.seen: dict[tuple[str, int], list[tuple[Tensor, float]]] = {}
         self.paused = False
 
-    def run(self, path: str, layer: nn.Module, base: Callable[..., Tensor], x: Tensor) -> Tensor:
+    def run(
+        self,
+        path: str,
+        layer: nn.Module,
+        base: Callable[[Tensor], Tensor],
+        x: Tensor,
+        place: Place,
+    ) -> Tensor:
         y = base(x)
         self.note(path, layer, x, y)
         return y
@@ -292,12 +219,12 @@ class Recorder(ResolvedGate):
             self.seen.setdefault((path, x.ndim), []).append((sketch(x), rounding(x.dtype)))
 
 
-def check_rows(plan: ResolvedGate, rows: int, where: str, runs: int = 1) -> None:
+def check_rows(gate: ResolvedGate, rows: int, where: str, runs: int = 1) -> None:
     """Raise where a route does not have an entry for each row."""
-    if not plan.routes:
+    if not gate.routes:
         return
-    entries = len(plan.gate.entries)
-    fine = rows % entries == 0 if plan.routes.blocks else rows in (entries, entries * runs)
+    entries = len(gate.gate.entries)
+    fine = rows % entries == 0 if gate.routes.blocks else rows in (entries, entries * runs)
     if not fine:
         raise InputError(
             f"the route has {entries} entries, the batch {where} {rows} rows; give one entry a "
@@ -307,10 +234,10 @@ def check_rows(plan: ResolvedGate, rows: int, where: str, runs: int = 1) -> None
 
 def _found(
     records: list[list[tuple[Tensor, float]]], chosen: list[list[int]], rows: int
-) -> Layout | str:
+) -> RowLayout | str:
     """A layer's layout, from what it got as it is and under each change."""
     plain, *changed = records
-    found: Layout | str | None = None
+    found: RowLayout | str | None = None
     if any(len(record) != len(plain) for record in changed):
         return "depends on what the rows say"
     for i, (before, tolerance) in enumerate(plain):

@@ -6,24 +6,16 @@ the attention gives it, and the slow path is taken.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import multi_head_attention_forward
 from torch.overrides import TorchFunctionMode
 
-if TYPE_CHECKING:
-    from geodapt.adapters.bank import AdapterBank
 
-
-def run_handled(
-    bank: "AdapterBank", path: str, module: nn.Module, base: Callable, *args: Any, **kwargs: Any
-) -> Any:
-    """The module's output, in which every adapted layer is called."""
-    plan = bank.active_plan()
-    if not plan.looks and not any(plan.step(inner) for inner in bank.adapted_within(path)):
-        return base(*args, **kwargs)
+def run_calling(module: nn.Module, base: Callable, *args: Any, **kwargs: Any) -> Any:
+    """The module's output, in which every layer that it holds is called."""
     if torch.compiler.is_compiling():
         torch._dynamo.graph_break()
     with _Calling(module):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.peft_files.field_types import shown
-from geodapt.adapters.peft_files.kinds import LINEAR, LayerKind
+from geodapt.adapters.peft_files.kinds import LINEAR, LayerKind, describe_kind
 from geodapt.adapters.peft_files.model_class import trained_on
 from geodapt.errors import InputError
 
@@ -100,8 +100,8 @@ def _check_kinds(adapters: Sequence[Adapter]) -> None:
             kind = adapter.kinds.get(path, LINEAR)
             if kinds.setdefault(path, kind) != kind:
                 raise InputError(
-                    f"layer {path} is {describe(kinds[path])} in one adapter and "
-                    f"{describe(kind)} in another: they belong to different bases"
+                    f"layer {path} is {describe_kind(kinds[path])} in one adapter and "
+                    f"{describe_kind(kind)} in another: they belong to different bases"
                 )
         for name, copy in adapter.copies.items():
             first = copies.setdefault(name, copy)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.lowering import acts_plainly
 from geodapt.adapters.base_model.sites import Site, sites
-from geodapt.adapters.execution.dora import row_scale
 from geodapt.adapters.peft_files.kinds import PARAMETER, indexed
+from geodapt.adapters.store.base_weights import row_scale
 from geodapt.adapters.store.folding_additions import check_tied, merged_biases, token_updates
 from geodapt.errors import InputError
 

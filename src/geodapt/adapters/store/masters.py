@@ -58,10 +58,10 @@ class Masters(nn.Module):
         names = self.adapter.heads[path]
         return {name: getattr(self, _key(path, quoted(name))) for name in names}
 
-    def factors(self, path: str) -> tuple[Tensor, Tensor, float]:
-        """``A``, ``B`` and the scale at one layer."""
-        scale = self.adapter.factors[path].scale
-        return getattr(self, _key(path, "A")), getattr(self, _key(path, "B")), scale
+    def factors(self, path: str) -> Factors:
+        """The masters of one layer."""
+        A, B = (getattr(self, _key(path, side)) for side in "AB")
+        return Factors(A, B, self.adapter.factors[path].scale)
 
     def equals(self, adapter: Adapter) -> bool:
         """Whether an adapter holds these very numbers."""

@@ -1,0 +1,173 @@
+"""What a resolved gate does at one layer."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, linear
+
+from geodapt.adapters.base_model.lowering import lowering_of
+from geodapt.adapters.execution.addition_update import AdditionUpdate
+from geodapt.adapters.execution.dora import RowScales
+from geodapt.adapters.execution.row_layout import Place
+from geodapt.adapters.execution.strategy import Strategy
+from geodapt.adapters.gates import Gate, Terms, TopAtoms
+from geodapt.adapters.store.adapter_store import AdapterStore
+from geodapt.adapters.store.base_weights import weight_sketch
+from geodapt.adapters.store.layer_factors import LayerFactors
+
+LOOK = 16
+"""Reading a weight once, to see whether it changed, costs about as much as so many tokens."""
+
+
+class LayerUpdate:
+    """The update that a gate adds to the output of one layer."""
+
+    def __init__(
+        self,
+        store: AdapterStore,
+        gate: Gate,
+        path: str,
+        entries: list[Terms],
+        training: frozenset[str],
+    ) -> None:
+        """``entries`` are the gate's, without the adapters that do not touch the layer."""
+        self.store, self.path, self.entries = store, path, entries
+        self._top = gate if isinstance(gate, TopAtoms) else None
+        self.tells_rows_apart = len(set(entries)) > 1 or (
+            self._top is not None and self._top.per == "sequence"
+        )
+        self.training = training & {name for terms in entries for name, _ in terms}
+        self._dropouts = {n: store.adapters[n].config.lora_dropout for n in self.training}
+        self._chosen: dict[tuple[torch.dtype, torch.device, int], Strategy] = {}
+        """The strategy by type, device and number of tokens per row (its magnitude)."""
+        self._made: dict[tuple[torch.dtype, torch.device, str], Strategy] = {}
+        self._lower = lowering_of(store.layers[path].module)
+        self._factors = store.with_factors(entries, path)
+        self._scales = RowScales.of(store, path, self._factors)
+        self._additions = AdditionUpdate.of(store, path, entries)
+        self._rank = sum(store.adapters[n].factors[path].rank for n, _ in self._factors[0])
+        self._tokens = 0  # rows that a sum of many adapters was computed for in factors
+        self.merged: tuple[Tensor, Tensor] | None = None
+        """The weight with the update in it, where that is cheaper, and a mark of the base's."""
+
+    def run(
+        self, layer: nn.Module, base: Callable[[Tensor], Tensor], x: Tensor, place: Place
+    ) -> Tensor:
+        """The layer's output with the update; ``base`` computes it without."""
+        weight = self._merged_weight(layer, x)
+        if weight is not None:
+            return linear(x, weight, layer.bias)  # type: ignore[arg-type]
+        return self.add(x, base(x), layer.training, place)
+
+    def add(self, x: Tensor, y: Tensor, training: bool, place: Place) -> Tensor:
+        """The base layer's output ``y`` with the update of input ``x`` added.
+
+        ``place`` finds the rows in ``x`` where they have different adapters.
+        """
+        if not x.numel():  # such as an expert without tokens
+            return y
+        if self._lower is not None:
+            x, y, restore = self._lower(x, y)
+            return restore(self._add_rows(x, y, training, place))
+        return self._add_rows(x.to(y.dtype), y, training, place)
+
+    def _add_rows(self, x: Tensor, y: Tensor, training: bool, place: Place) -> Tensor:
+        """The same for a linear layer's input, or one that was made into such."""
+        if not self.tells_rows_apart:
+            return self._add(x, y, training)
+        layout, rows = place(self.path, x)
+        first = layout.rows_first(y, rows)
+        return layout.put_back(self._add(layout.rows_first(x, rows), first, training), y)
+
+    def _add(self, x: Tensor, y: Tensor, training: bool) -> Tensor:
+        """The same with the rows in the first dimension, where they matter."""
+        if any(self._factors):
+            dropping = training and any(self._dropouts.values())
+            y = self._add_with_dropout(x, y) if dropping else self._strategy(x, y)(x, y)
+        if self._scales is not None:
+            y = self._scales.apply(y)
+        return y if self._additions is None else self._additions.apply(x, y)
+
+    def _strategy(self, x: Tensor, y: Tensor) -> Strategy:
+        if self.training:  # their factors change from step to step
+            return self._make(self._factors, x, y)
+        # Which one is cheapest depends on the number of tokens per row, by its magnitude.
+        each = x.numel() // x.shape[-1] // len(self._factors)
+        key = (y.dtype, y.device, each.bit_length() if len(self._factors) > 1 else 0)
+        chosen = self._chosen.get(key)
+        if chosen is None:
+            # A strategy made in inference mode could not be used in training.
+            with self.store.lock, torch.inference_mode(False):
+                chosen = self._chosen[key] = self._make(self._factors, x, y, self._made)
+        return chosen
+
+    def _make(
+        self, entries: list[Terms], x: Tensor, y: Tensor, made: dict | None = None
+    ) -> Strategy:
+        atoms = self._top is not None
+        factors = LayerFactors(self.store, self.path, self.training, y, atoms)
+        name = Strategy.cheapest(factors, entries, x.numel() // x.shape[-1])
+        if made is None:
+            return Strategy.make(name, factors, entries, self._top)
+        key = (y.dtype, y.device, name)
+        if key not in made:
+            made[key] = Strategy.make(name, factors, entries, self._top)
+        return made[key]
+
+    def _add_with_dropout(self, x: Tensor, y: Tensor) -> Tensor:
+        """Adapters by their dropout, each set on its own drop of the input."""
+        for p in sorted({0.0, *self._dropouts.values()}):
+            entries = [
+                tuple((n, w) for n, w in terms if self._dropouts.get(n, 0.0) == p)
+                for terms in self._factors
+            ]
+            if any(entries):
+                dropped = dropout(x, p) if p and x.is_floating_point() else x
+                y = self._make(entries, dropped, y)(dropped, y)
+        return y
+
+    def _merged_weight(self, layer: nn.Module, x: Tensor) -> Tensor | None:
+        """``W0 + sum of the updates`` where that is cheaper than the factors.
+
+        A constant sum whose factors cost more than half of the layer itself is formed once its
+        factors have cost as much as forming it. Only in float32 and wider, where adding the
+        update to the weight does not round it away. Whether the weight is still the one that it
+        was formed of is seen from its product with a random vector: a weight may be changed in
+        ways that leave no trace (``weight.data += ...``).
+        """
+        if len(set(self.entries)) > 1 or self.training or self._top is not None:
+            return None
+        if self._scales is not None or self._additions is not None:
+            return None
+        weight = layer.weight
+        if (
+            type(weight) is not nn.Parameter
+            or type(layer) is not nn.Linear
+            or weight.dtype not in (torch.float32, torch.float64)
+            or weight.dtype != x.dtype
+            or weight.device.type != "cpu"  # comparing would make other devices wait
+            or x.device != weight.device
+            or hasattr(layer, "_hf_hook")  # accelerate's: the weight comes and goes
+            or torch.is_autocast_enabled(x.device.type)
+        ):
+            return None
+        out, width = weight.shape
+        tokens = x.numel() // width
+        rank = self._rank
+        if 2 * rank * (width + out) < width * out or tokens < LOOK:
+            return None
+        with torch.inference_mode(False), torch.no_grad():
+            sketch = weight_sketch(weight)
+        if self.merged is not None and torch.equal(self.merged[1], sketch):
+            return self.merged[0]
+        self._tokens += tokens
+        if self._tokens * (width + out) < width * out:
+            return None
+        with self.store.lock, torch.inference_mode(False), torch.no_grad():
+            source = LayerFactors(self.store, self.path, frozenset(), weight)
+            A, B = source.stacked([name for name, _ in self.entries[0]])
+            g = weight.new_tensor(source.weights(self.entries[0]))
+            merged = torch.addmm(weight, (B * g[:, None]).T, A)
+        self.merged = merged, sketch
+        return merged

@@ -1,0 +1,121 @@
+"""Around each outermost call of a model: what a gate cannot do in it is refused."""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from geodapt.adapters.base_model.uncalled import WeightReads
+from geodapt.adapters.execution.active_gate import ActiveGate
+from geodapt.adapters.execution.altered_inputs import altered
+from geodapt.adapters.execution.attached import AttachedModules
+from geodapt.adapters.execution.calls import Call, call_of, compiling, expansion, on_calls
+from geodapt.adapters.execution.hooks import Attachment
+from geodapt.adapters.execution.replaced import ReplacedModules
+from geodapt.adapters.execution.resolved_gate import ResolvedGate
+from geodapt.adapters.execution.row_tracking import RowTracker, check_rows
+from geodapt.errors import InputError
+
+
+class ModelCalls:
+    """Refuses, before or right after a call, what a gate cannot do in it."""
+
+    def __init__(
+        self, model: nn.Module, active: ActiveGate, attached: AttachedModules, rows: RowTracker
+    ) -> None:
+        self._model, self._active, self._attached, self._rows = model, active, attached, rows
+        self._runs: ContextVar[int] = ContextVar("runs", default=1)
+        self._replaced = ReplacedModules(attached)
+        self._passed_over: dict[tuple, frozenset[str]] = {}
+        """By sort of call, the modules whose weight it reads without calling them."""
+        self._handles: list[Any] = []
+        whole = [m for m in model.modules() if isinstance(m, PreTrainedModel)]
+        # Parts may be called on their own too, as generate calls an encoder.
+        parts = [part for module in whole for part in module.children()]
+        for module in dict.fromkeys([model, *whole, *parts]):
+            self._handles += on_calls(module, self._enter, self._leave, module is model)
+        for module in whole:
+            if module.can_generate():
+                self._handles.append(Attachment(module, self._generate, "generate"))
+
+    def close(self) -> None:
+        """Look at calls no more."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _enter(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        gate = self._active()
+        if self._rows.call is not None or not gate.names:
+            return
+        self._replaced.check(gate)
+        call = call_of(module, args, kwargs)
+        if call.rows is not None:
+            check_rows(gate, call.rows, f"of {call.name}", self._runs.get())
+        if gate.tells_rows_apart and (call.rows or 0) > 1 and not self._rows.known(call):
+            self._rows.prove(call, args, kwargs)
+        sort = self._sort(call)
+        if sort in self._passed_over:
+            self._check_called(gate, sort)
+        elif compiling():  # what is compiled is not looked into
+            self._rows.watch = watch = self._watch(module)
+            try:
+                with watch, torch.no_grad():
+                    self._rows.look(call, *altered(module, args, kwargs, [], 0, self._model))
+            finally:
+                self._rows.watch = None
+            self._passed_over[sort] = watch.passed_over
+            self._check_called(gate, sort)
+        else:
+            self._rows.watch = watch = self._watch(module)
+            watch.__enter__()
+        self._rows.begin(call)
+
+    def _leave(self, module: nn.Module, done: bool) -> None:
+        call, watch = self._rows.call, self._rows.watch
+        if call is None or call.module is not module:
+            return
+        self._rows.begin(None)
+        if watch is not None:
+            watch.__exit__(None, None, None)
+            self._rows.watch = None
+            if done:
+                sort = self._sort(call)
+                self._passed_over[sort] = watch.passed_over
+                self._check_called(self._active(), sort)
+
+    def _watch(self, module: nn.Module) -> WeightReads:
+        watched = self._attached.layers_in(module) | self._attached.heads_in(module)
+        return WeightReads(module, watched)
+
+    def _sort(self, call: Call) -> tuple:
+        """What decides which modules a call calls."""
+        grad, attached = torch.is_grad_enabled(), self._attached
+        return (call.module, call.kind, call.single, grad, attached.version, attached.wrapped())
+
+    def _check_called(self, gate: ResolvedGate, sort: tuple) -> None:
+        """Raise where a gate changes modules whose weight the model reads by itself."""
+        passed_over = self._passed_over[sort]
+        for path in sorted(passed_over & gate.heads()):
+            raise InputError(
+                f"{type(self._model).__name__} does not call {path} but reads its weight, so that "
+                "an adapter's own (modules_to_save) would not act; merge the adapter into the base "
+                "(bank.merge_into_base), or add it without its head"
+            )
+        for path in sorted(passed_over):
+            if gate.changes(path):
+                raise InputError(
+                    f"the weight of layer {path} is read without calling the layer: by what holds "
+                    "it, or because another library took the bank's wrapper off; an adapter cannot "
+                    "act there. Use one without this layer, merge it into the base, or make a new "
+                    "AdapterBank"
+                )
+
+    def _generate(self, model: Any, base: Callable, *args: Any, **kwargs: Any) -> Any:
+        token = self._runs.set(expansion(model, args, kwargs))
+        try:
+            return base(*args, **kwargs)
+        finally:
+            self._runs.reset(token)
