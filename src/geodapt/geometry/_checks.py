@@ -50,6 +50,20 @@ def prepare(
     or float32, whichever is wider; the result has the vectors' type. With ``pairs`` each row of
     the first meets each row of the second.
     """
+    first, *others = vectors.values()
+    if (  # what most calls are: 2 us and not 15
+        isinstance(first, Tensor)
+        and first.dtype in (torch.float32, torch.float64)
+        and first.dim() > pairs
+        and type(c) is float
+        and 0 < c < math.inf
+        and not _checking
+        and all(
+            isinstance(x, Tensor) and x.dtype == first.dtype and x.shape == first.shape
+            for x in others
+        )
+    ):
+        return c, [first, *others], first.dtype
     for name, x in vectors.items():
         vector(name, x)
     widths = {name: x.shape[-1] for name, x in vectors.items()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from geodapt.geometry import _checks
-from geodapt.geometry._sums import finite, one_minus_square, scale, square
+from geodapt.geometry._sums import NEAR, finite, lowest, one_minus_square, scale, square
 
 
 def margin(dtype: torch.dtype) -> float:
@@ -20,6 +20,9 @@ def margin(dtype: torch.dtype) -> float:
 
 def delta(x: Tensor, xx: Tensor, c: float | Tensor, name: str) -> Tensor:
     """``1 - c |x|^2`` of a point, NaN on the edge and outside; ``xx`` is ``|x|^2``."""
+    rounded = 1 - c * xx
+    if lowest(rounded) >= NEAR:
+        return rounded
     delta = one_minus_square(x, xx, c)
     if _checks.checking():
         _checks.require(delta > 0, name, "inside the ball, c |x|^2 < 1", x)
@@ -29,6 +32,9 @@ def delta(x: Tensor, xx: Tensor, c: float | Tensor, name: str) -> Tensor:
 def held_inside(factor: Tensor, s: Tensor, dtype: torch.dtype) -> Tensor:
     """A factor of vectors with ``c |v|^2 = s``, lowered where the product would be too far out."""
     most = 1 - margin(dtype)
+    if not torch.is_grad_enabled():  # the bound is infinite at the origin, and so its derivatives
+        outermost = most * torch.rsqrt(s)
+        return torch.clamp(factor, -outermost, outermost)
     beyond = factor.square() * s > most**2
     outermost = torch.copysign(most * torch.rsqrt(torch.where(beyond, s, 1.0)), factor)
     return torch.where(beyond, outermost, factor)
@@ -40,6 +46,8 @@ def inside(x: Tensor, delta: Tensor, c: float | Tensor, dtype: torch.dtype) -> T
     Near the edge ``delta`` knows it better. To derivatives the factor is the constant 1 that it
     would be without rounding, except where the point is held.
     """
+    if lowest(delta) >= 0.5:
+        return x
     s = finite(c * square(x))
     right = torch.sqrt((1 - delta.detach()) / s.detach())
     return scale(held_inside(torch.where(delta < 0.5, right, 1.0), s, dtype), x)

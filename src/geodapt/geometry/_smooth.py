@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from geodapt.geometry._sums import finite
+
 NEAR = 1e-3  # below, six terms of the series are exact in float64
+TINY = 1e-30  # where sinh, tanh and asinh are the identity in every type, and that is not 0
 
 
 def _smooth(s: Tensor, function: Callable[[Tensor], Tensor], series: Sequence[float]) -> Tensor:
     if not torch.is_grad_enabled():
-        z = torch.sqrt(s)
-        return torch.where(s == 0, series[0], function(z))
+        return function(torch.sqrt(s).clamp_min(TINY))
     near = s.abs() < NEAR
     far = function(torch.sqrt(torch.where(near, 1.0, s)))
     below = torch.where(near, s, 0.0)
@@ -48,7 +50,7 @@ def cosh(s: Tensor) -> Tensor:
 def tanhc(s: Tensor) -> Tensor:
     """``tanh(z) / z`` of ``s = z^2``; NaN, not 0, where ``s`` has overflowed."""
     series = [1, -1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925]
-    return _smooth(torch.where(s < torch.inf, s, torch.nan), lambda z: torch.tanh(z) / z, series)
+    return _smooth(finite(s), lambda z: torch.tanh(z) / z, series)
 
 
 def asinhc(s: Tensor) -> Tensor:

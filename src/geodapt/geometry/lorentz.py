@@ -32,9 +32,14 @@ from torch import Tensor
 from geodapt.errors import InputError
 from geodapt.geometry import _checks, _smooth
 from geodapt.geometry._checks import prepare
-from geodapt.geometry._chord import chord, chord_to_distance, tangent_inner
+from geodapt.geometry._chord import (
+    chord,
+    chord_distance,
+    pairwise_chord_distance,
+    tangent_inner,
+)
 from geodapt.geometry._edge import held_inside
-from geodapt.geometry._sums import dot, finite, over_pairs, plus, scale, square
+from geodapt.geometry._sums import dot, finite, norm2, over_pairs, plus, scale, square
 
 
 def time(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor, "*batch"]:
@@ -62,7 +67,7 @@ def distance(
     The gradient at coincident points is 0, as that of a norm is.
     """
     c, (x, y), dtype = prepare(c, x=x, y=y)
-    return chord_to_distance(chord(x, y, c), c).to(dtype)
+    return chord_distance(x, y, c).to(dtype)
 
 
 def pairwise_distance(
@@ -70,19 +75,19 @@ def pairwise_distance(
 ) -> Float[Tensor, "*batch n m"]:
     """:func:`distance` of each row of ``x`` to each row of ``y``; ``c`` broadcasts into (n, m)."""
     c, (x, y), dtype = prepare(c, pairs=True, x=x, y=y)
-    return chord_to_distance(over_pairs(chord, x, y, c), c).to(dtype)
+    return pairwise_chord_distance(x, y, c).to(dtype)
 
 
 def exp0(v: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor, "*batch d"]:
     """Exponential map at the origin: ``sinh(sqrt(c) |v|) / (sqrt(c) |v|) v``."""
     c, (v,), dtype = prepare(c, v=v)
-    return scale(_smooth.sinhc(c * square(v)), v).to(dtype)
+    return scale(_smooth.sinhc(c * norm2(v)), v).to(dtype)
 
 
 def log0(x: Float[Tensor, "*batch d"], c: float | Tensor = 1.0) -> Float[Tensor, "*batch d"]:
     """Logarithm at the origin: ``asinh(sqrt(c) |x|) / (sqrt(c) |x|) x``."""
     c, (x,), dtype = prepare(c, x=x)
-    return scale(_smooth.asinhc(c * square(x)), x).to(dtype)
+    return scale(_smooth.asinhc(c * norm2(x)), x).to(dtype)
 
 
 def exp(
