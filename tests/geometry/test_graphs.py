@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
-from geodapt.geometry import curvature, graphs
+from geodapt.geometry import graphs, hyperbolicity
 
 
 def edges_of(graph):
@@ -77,10 +77,10 @@ def test_ricci_is_the_whole_transport(seed, n, density, idleness):
     graph.add_edge(0, n - 1)
     edges = edges_of(graph)
     chosen = torch.randperm(len(edges), generator=torch.Generator().manual_seed(seed))[:5]
-    found = curvature.ollivier_ricci(edges, idleness=idleness, chosen=chosen)
+    found = hyperbolicity.ollivier_ricci(edges, idleness=idleness, chosen=chosen)
     expected = [whole_transport(graph, *e, idleness) for e in edges[chosen].tolist()]
     np.testing.assert_allclose(found, expected, atol=1e-9)
-    given_distances = curvature.ollivier_ricci(
+    given_distances = hyperbolicity.ollivier_ricci(
         edges, graphs.graph_distances(edges), idleness, chosen
     )
     torch.testing.assert_close(given_distances, found)
@@ -89,9 +89,9 @@ def test_ricci_is_the_whole_transport(seed, n, density, idleness):
 def test_ricci_between_hubs_is_near_the_exact(monkeypatch):
     graph = nx.gnp_random_graph(400, 0.4, seed=0)
     chosen = torch.arange(10)
-    exact = curvature.ollivier_ricci(edges_of(graph), chosen=chosen)
-    monkeypatch.setattr(curvature, "LARGEST", 80)
-    thinned = curvature.ollivier_ricci(edges_of(graph), chosen=chosen)
+    exact = hyperbolicity.ollivier_ricci(edges_of(graph), chosen=chosen)
+    monkeypatch.setattr(hyperbolicity, "LARGEST", 80)
+    thinned = hyperbolicity.ollivier_ricci(edges_of(graph), chosen=chosen)
     torch.testing.assert_close(thinned, exact, atol=0.12, rtol=0)
     assert not torch.equal(thinned, exact)  # else nothing was thinned
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from geodapt import probe
 from geodapt.cli.probe import probe as command
 from geodapt.errors import InputError
-from geodapt.geometry import curvature, scaling
+from geodapt.geometry import hyperbolicity, mds
 from geodapt.probe import figures as figures_module
 from geodapt.probe.summary import as_json, table
 
@@ -67,7 +67,7 @@ def test_the_control_of_a_cloud_is_like_it(d):
     distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
     control = figures_module.control_cloud(distances, torch.Generator().manual_seed(2))
     assert control.mean().item() == pytest.approx(distances.mean().item(), rel=0.1)
-    found, expected = (curvature.average_delta(each) for each in (control, distances))
+    found, expected = (hyperbolicity.average_delta(each) for each in (control, distances))
     assert found == pytest.approx(expected, rel=0.1, abs=1e-6)
 
 
@@ -75,7 +75,7 @@ def test_the_control_keeps_unequal_axes():
     x = torch.randn(400, 5, dtype=torch.float64) * torch.tensor([5.0, 3, 1, 0.3, 0.1])
     distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
     control = figures_module.control_cloud(distances, torch.Generator().manual_seed(0))
-    found = scaling.classical_scaling(control, 5).std(0)
+    found = mds.classical_scaling(control, 5).std(0)
     torch.testing.assert_close(found, x.std(0).sort(descending=True).values, rtol=0.1, atol=0.1)
 
 

@@ -2,7 +2,8 @@
 
 :mod:`~geodapt.geometry.lorentz` (hyperboloid, space components only),
 :mod:`~geodapt.geometry.poincare` (ball), :mod:`~geodapt.geometry.cones` (entailment),
-:mod:`~geodapt.geometry.curvature` (how hyperbolic is this data?). Curvature is always a positive
+:mod:`~geodapt.geometry.hyperbolicity` (how hyperbolic is this data?),
+:mod:`~geodapt.geometry.mds` (points that keep given distances). Curvature is always a positive
 ``c``; the space has curvature ``-c``.
 """
 

@@ -125,6 +125,12 @@ def nonnegative(name: str, w: float | Tensor) -> float | Tensor:
     return w
 
 
+def check_count(name: str, value: int) -> None:
+    """Refuse a number of dimensions, steps or samples below 1."""
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} is {value!r}; expected a whole number of 1 or more")
+
+
 def row_number(name: str, value: float | Tensor, *vectors: Tensor) -> float | Tensor:
     """A plain finite number, or a tensor of one for each row of the vectors, in their type."""
     if isinstance(value, Tensor):

@@ -6,10 +6,15 @@ import torch
 from torch import Tensor
 
 from geodapt.extras import require
-from geodapt.geometry import curvature
-from geodapt.geometry.curvature import Delta, Embedding
 from geodapt.geometry.graphs import graph_distances, nearest_neighbours
-from geodapt.geometry.scaling import classical_scaling
+from geodapt.geometry.hyperbolicity import (
+    Delta,
+    average_delta,
+    delta_hyperbolicity,
+    ollivier_ricci,
+    radius_profile,
+)
+from geodapt.geometry.mds import Embedding, classical_scaling, embed_distances, suggest_curvature
 from geodapt.probe.sources import Source, connected_sample
 
 NEIGHBOURS = 10  # of the graph whose curvature is measured, where the source is no graph itself
@@ -91,7 +96,7 @@ def measure(source: Source, seed: int = 0) -> Figures:
         _shape(source.distances, source.graph, seed),
         _shape(control, None, seed),
         drawn,
-        curvature.suggest_curvature(source.distances[drawn][:, drawn], 2, STEPS, seed, VISIBLE),
+        suggest_curvature(source.distances[drawn][:, drawn], 2, STEPS, seed, VISIBLE),
     )
 
 
@@ -132,19 +137,19 @@ def _shape(distances: Tensor, graph: Tensor | None, seed: int) -> Shape:
         paths = graph_distances(graph, between[graph[:, 0], graph[:, 1]])
     measured = _inner(graph) if paths is None else torch.arange(len(graph))
     chosen = measured[torch.randperm(len(measured), generator=generator)[:EDGES]]
-    center, radii = curvature.radius_profile(distances)
+    center, radii = radius_profile(distances)
     others = torch.arange(n) != center
     some = torch.randperm(n, generator=generator)[:DRAWN]
     part = distances[some][:, some]
     return Shape(
-        curvature.delta_hyperbolicity(distances.float(), bases),
-        curvature.average_delta(distances, seed=seed),
-        curvature.ollivier_ricci(graph, paths, chosen=chosen),
+        delta_hyperbolicity(distances.float(), bases),
+        average_delta(distances, seed=seed),
+        ollivier_ricci(graph, paths, chosen=chosen),
         radii[others] / distances.sum() * (n * (n - 1)),
-        curvature.suggest_curvature(part, DIMENSION, STEPS, seed, REACH),
-        curvature.embed(part, DIMENSION, 0, STEPS, seed),
-        curvature.suggest_curvature(part, 2, STEPS, seed, REACH),
-        curvature.embed(part, 2, 0, STEPS, seed),
+        suggest_curvature(part, DIMENSION, STEPS, seed, REACH),
+        embed_distances(part, DIMENSION, 0, STEPS, seed),
+        suggest_curvature(part, 2, STEPS, seed, REACH),
+        embed_distances(part, 2, 0, STEPS, seed),
         part.max().item(),
     )
 
@@ -166,7 +171,7 @@ def _drawn(source: Source, count: int, generator: torch.Generator) -> Tensor:
     shuffled = torch.randperm(n, generator=generator)
     if source.edges is None or n <= count:
         return shuffled[:count].sort().values
-    center, radii = curvature.radius_profile(source.distances)
+    center, radii = radius_profile(source.distances)
     if len(source.edges) < NEARLY_A_TREE * n:
         return connected_sample(source.edges, n, center, count, shuffled.numpy())
     return radii.argsort(stable=True)[:count].sort().values

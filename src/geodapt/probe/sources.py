@@ -13,8 +13,8 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from torch import Tensor
 
 from geodapt.errors import InputError
-from geodapt.geometry.curvature import check_distances
 from geodapt.geometry.graphs import graph_distances
+from geodapt.geometry.hyperbolicity import check_distances
 from geodapt.paths import given
 from geodapt.probe import tables
 from geodapt.probe.columns import Choice

@@ -1,13 +1,15 @@
 """Multidimensional scaling: points whose distances are the given ones, as near as can be.
 
-What is wanted is the least :func:`stress`, which has many local minima. Three solutions in closed
-form, each of a problem a little beside the wanted one, are where to start from:
-:func:`classical_scaling` (exact for Euclidean distances), :func:`hydra` (exact for hyperbolic ones)
-and :func:`fan` (nearly so for those of a tree). Hyperbolic points are given as tangent vectors at
-the origin of the space of curvature -1.
+:func:`embed_distances` minimises the :func:`stress`, which has many local minima, from the closed
+forms of three nearby problems: :func:`classical_scaling` (exact for Euclidean distances),
+:func:`hydra` (exact for hyperbolic ones) and :func:`fan` (nearly so for those of a tree).
+:func:`suggest_curvature` looks for the curvature under which the points keep the distances best.
+Until they are embedded, hyperbolic points are tangent vectors at the origin of the space of
+curvature -1.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +21,112 @@ from torch import Tensor
 
 from geodapt.errors import InputError
 from geodapt.geometry import lorentz
+from geodapt.geometry._checks import check_count
+from geodapt.geometry.hyperbolicity import check_distances
+from geodapt.progress import bar
+
+FARTHEST = 64.0  # what two embedded points may lie apart, in radii of curvature
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Points that keep given distances.
+
+    ``points (n, dim)`` are space components on the hyperboloid of curvature ``-c``, or Euclidean
+    where ``c`` is 0. ``distortion`` is the mean of ``|d / D - 1|`` over all pairs.
+    """
+
+    points: Tensor
+    c: float
+    distortion: float
+
+
+def embed_distances(
+    distances: Float[Tensor, "n n"],
+    dim: int = 2,
+    c: float = 1.0,
+    steps: int = 200,
+    seed: int = 0,
+) -> Embedding:
+    """Points of a ``dim``-dimensional space whose distances are the given ones, as near as can be.
+
+    Metric multidimensional scaling: minimises the mean of ``(d / D - 1)^2`` over all pairs with
+    L-BFGS, at most ``steps`` steps from each of several starts.
+    ``c=0`` is Euclidean; :func:`suggest_curvature` looks for the ``c`` that fits best.
+    """
+    check_distances(distances)
+    with bar("embedding", total=steps * (3 if c else 1)) as progress:
+        return _embed(distances, dim, c, steps, seed, progress.advance)
+
+
+def suggest_curvature(
+    distances: Float[Tensor, "n n"],
+    dim: int = 8,
+    steps: int = 200,
+    seed: int = 0,
+    reach: float = 32.0,
+) -> Embedding:
+    """The hyperbolic embedding under the curvature that keeps the distances best.
+
+    Tries curvatures by factors of 4, then of 2 about the best, with a quarter of the steps each.
+    ``c`` is in the data's units (1 / distance^2). Compare the distortion with that of
+    ``embed_distances(distances, dim, c=0)``: where that is no larger, curvature buys nothing.
+
+    A tree fits the better the larger ``c`` is, without end, so the search has one: ``reach`` is
+    the largest ``sqrt(c) * diameter``. Much beyond 32, float64 no longer tells neighbours at the
+    rim apart; points that are to be seen apart in a disk need about 10.
+    """
+    check_distances(distances)
+    if not 0 < reach < float("inf"):
+        raise InputError(f"reach is {reach}; expected a positive number of radii of curvature")
+    most = (reach / distances.max().item()) ** 2 if distances.any() else 1.0
+    tried: dict[float, float] = {}
+    with bar("looking for the curvature") as progress:
+        for refine in (False, True):
+            best = min(tried, key=tried.__getitem__) if refine else 0.0
+            for c in (best / 2, best * 2) if refine else (most / 4**k for k in range(5)):
+                if c <= most:
+                    found = _embed(distances, dim, c, max(1, steps // 4), seed, progress.advance)
+                    tried[c] = found.distortion
+        best = min(tried, key=tried.__getitem__)
+        return _embed(distances, dim, best, steps, seed, progress.advance)
+
+
+def _embed(
+    distances: Tensor, dim: int, c: float, steps: int, seed: int, each_step: Callable[[], None]
+) -> Embedding:
+    if not 0 <= c < float("inf"):
+        raise InputError(f"c is {c}; expected a number of 0 or more (the curvature is -c)")
+    check_count("dim", dim)
+    check_count("steps", steps)
+    if not distances.any():
+        raise InputError("all points coincide: there is no distance to keep")
+    n = len(distances)
+    goal = distances.double()
+    unit = 1 / c**0.5 if c else goal.sum().item() / (n * (n - 1))
+    goal = goal / unit  # in the space of curvature -1, or of the order of 1
+    if c and goal.max() > FARTHEST:
+        raise InputError(
+            f"c is {c:g}, by which the points lie up to {goal.max().item():.3g} apart in the space "
+            f"of curvature -1; float64 holds no more than {FARTHEST}: expected at most "
+            f"{c * (FARTHEST / goal.max().item()) ** 2:.3g}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    # Coinciding points and empty axes would never leave each other: a gradient there is zero.
+    noise = 1e-4 * goal.max() * torch.randn(n, dim, generator=generator, dtype=torch.float64)
+    starts = [classical_scaling(goal, dim)]
+    if c and dim > 1:
+        starts += [hydra(goal, dim), fan(goal, dim)]
+    results = [least_stress(start + noise, goal, bool(c), steps, each_step) for start in starts]
+    _, points = min(results, key=lambda result: result[0])
+    if c:
+        points = lorentz.exp0(points)
+        reached = lorentz.pairwise_distance(points, points)
+    else:
+        reached = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+    kept = goal > 0  # points that coincide have no relative error
+    distortion = (reached[kept] / goal[kept] - 1).abs().mean().item()
+    return Embedding(points * unit, c, distortion)
 
 
 def classical_scaling(distances: Float[Tensor, "n n"], dim: int) -> Float[Tensor, "n dim"]:
@@ -142,12 +250,6 @@ def _check(distances: Tensor, dim: int) -> None:
     if len(shape) != 2 or shape[0] != shape[1] or not torch.isfinite(distances).all():
         raise InputError(f"distances of shape {shape}; expected a square matrix of finite numbers")
     check_count("dim", dim)
-
-
-def check_count(name: str, value: int) -> None:
-    """Refuse a number of dimensions, steps or samples below 1."""
-    if not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} is {value!r}; expected a whole number of 1 or more")
 
 
 def _flat(result: tuple[float, np.ndarray]) -> tuple[float, np.ndarray]:

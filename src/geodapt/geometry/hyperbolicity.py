@@ -1,10 +1,10 @@
-"""How hyperbolic is a finite metric space? Four measurements, all on a matrix of distances.
+"""How hyperbolic is a finite metric space? Three measurements, all on a matrix of distances.
 
 - :func:`delta_hyperbolicity`, :func:`average_delta`: Gromov's four-point delta, 0 for a tree.
 - :func:`ollivier_ricci`: curvature of a graph's edges, negative where neighbourhoods move apart.
 - :func:`radius_profile`: how far the points lie from their centre.
-- :func:`embed` and :func:`suggest_curvature`: points of a hyperbolic (or Euclidean) space that keep
-  the distances, and the curvature under which they keep them best.
+
+The fourth is which curvature keeps the distances best: :mod:`geodapt.geometry.mds`.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,13 +18,12 @@ from torch import Tensor
 
 from geodapt.errors import InputError
 from geodapt.extras import missing
-from geodapt.geometry import lorentz, scaling
+from geodapt.geometry._checks import check_count
 from geodapt.geometry.graphs import distances_beside_edges
 from geodapt.progress import bar
 
 ROWS = 64  # rows of one block of the (max, min) product: a block stays in the cache
 LARGEST = 1000  # points from and to which mass is transported exactly
-FARTHEST = 64.0  # what two embedded points may lie apart, in radii of curvature
 
 
 @dataclass(frozen=True)
@@ -43,19 +42,6 @@ class Delta:
     @property
     def exact(self) -> bool:
         return self.delta == self.upper
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """Points that keep given distances.
-
-    ``points (n, dim)`` are space components on the hyperboloid of curvature ``-c``, or Euclidean
-    where ``c`` is 0. ``distortion`` is the mean of ``|d / D - 1|`` over all pairs.
-    """
-
-    points: Tensor
-    c: float
-    distortion: float
 
 
 def delta_hyperbolicity(
@@ -93,10 +79,10 @@ def average_delta(
     """Mean of the four-point delta over random quadruples, relative to the mean distance.
 
     Of the three sums of opposite distances among four points, half the difference of the two
-    largest. Unlike the maximum it does not hang on the worst four points. 0 for a tree.
+    largest. Unlike the maximum it does not depend on the worst four points alone. 0 for a tree.
     """
     check_distances(distances)
-    scaling.check_count("quadruples", quadruples)
+    check_count("quadruples", quadruples)
     d, n = distances.double(), len(distances)
     generator = torch.Generator().manual_seed(seed)
     i, j, k, m = torch.randint(n, (4, quadruples), generator=generator)
@@ -206,96 +192,6 @@ def radius_profile(distances: Float[Tensor, "n n"]) -> tuple[int, Float[Tensor, 
     check_distances(distances)
     center = int(distances.double().square().sum(1).argmin())
     return center, distances[center]
-
-
-def embed(
-    distances: Float[Tensor, "n n"],
-    dim: int = 2,
-    c: float = 1.0,
-    steps: int = 200,
-    seed: int = 0,
-) -> Embedding:
-    """Points of a ``dim``-dimensional space whose distances are the given ones, as near as can be.
-
-    Metric multidimensional scaling: minimises the mean of ``(d / D - 1)^2`` over all pairs with
-    L-BFGS, at most ``steps`` steps from each of several starts (:mod:`geodapt.geometry.scaling`).
-    ``c=0`` is Euclidean; :func:`suggest_curvature` looks for the ``c`` that fits best.
-    """
-    check_distances(distances)
-    with bar("embedding", total=steps * (3 if c else 1)) as progress:
-        return _embed(distances, dim, c, steps, seed, progress.advance)
-
-
-def suggest_curvature(
-    distances: Float[Tensor, "n n"],
-    dim: int = 8,
-    steps: int = 200,
-    seed: int = 0,
-    reach: float = 32.0,
-) -> Embedding:
-    """The hyperbolic embedding under the curvature that keeps the distances best.
-
-    Tries curvatures by factors of 4, then of 2 about the best, with a quarter of the steps each.
-    ``c`` is in the data's units (1 / distance^2). Compare the distortion with that of
-    ``embed(distances, dim, c=0)``: where that is no larger, curvature buys nothing.
-
-    A tree fits the better the larger ``c`` is, without end, so the search has one: ``reach`` is
-    the largest ``sqrt(c) * diameter``. Much beyond 32, float64 no longer tells neighbours at the
-    rim apart; points that are to be seen apart in a disk need about 10.
-    """
-    check_distances(distances)
-    if not 0 < reach < float("inf"):
-        raise InputError(f"reach is {reach}; expected a positive number of radii of curvature")
-    most = (reach / distances.max().item()) ** 2 if distances.any() else 1.0
-    tried: dict[float, float] = {}
-    with bar("looking for the curvature") as progress:
-        for refine in (False, True):
-            best = min(tried, key=tried.__getitem__) if refine else 0.0
-            for c in (best / 2, best * 2) if refine else (most / 4**k for k in range(5)):
-                if c <= most:
-                    found = _embed(distances, dim, c, max(1, steps // 4), seed, progress.advance)
-                    tried[c] = found.distortion
-        best = min(tried, key=tried.__getitem__)
-        return _embed(distances, dim, best, steps, seed, progress.advance)
-
-
-def _embed(
-    distances: Tensor, dim: int, c: float, steps: int, seed: int, each_step: Callable[[], None]
-) -> Embedding:
-    if not 0 <= c < float("inf"):
-        raise InputError(f"c is {c}; expected a number of 0 or more (the curvature is -c)")
-    scaling.check_count("dim", dim)
-    scaling.check_count("steps", steps)
-    if not distances.any():
-        raise InputError("all points coincide: there is no distance to keep")
-    n = len(distances)
-    goal = distances.double()
-    unit = 1 / c**0.5 if c else goal.sum().item() / (n * (n - 1))
-    goal = goal / unit  # in the space of curvature -1, or of the order of 1
-    if c and goal.max() > FARTHEST:
-        raise InputError(
-            f"c is {c:g}, by which the points lie up to {goal.max().item():.3g} apart in the space "
-            f"of curvature -1; float64 holds no more than {FARTHEST}: expected at most "
-            f"{c * (FARTHEST / goal.max().item()) ** 2:.3g}"
-        )
-    generator = torch.Generator().manual_seed(seed)
-    # Coinciding points and empty axes would never leave each other: a gradient there is zero.
-    noise = 1e-4 * goal.max() * torch.randn(n, dim, generator=generator, dtype=torch.float64)
-    starts = [scaling.classical_scaling(goal, dim)]
-    if c and dim > 1:
-        starts += [scaling.hydra(goal, dim), scaling.fan(goal, dim)]
-    results = [
-        scaling.least_stress(start + noise, goal, bool(c), steps, each_step) for start in starts
-    ]
-    _, points = min(results, key=lambda result: result[0])
-    if c:
-        points = lorentz.exp0(points)
-        reached = lorentz.pairwise_distance(points, points)
-    else:
-        reached = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-    kept = goal > 0  # points that coincide have no relative error
-    distortion = (reached[kept] / goal[kept] - 1).abs().mean().item()
-    return Embedding(points * unit, c, distortion)
 
 
 def check_distances(distances: Tensor) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geodapt.errors import InputError
-from geodapt.geometry import curvature, graphs, lorentz, scaling
+from geodapt.geometry import graphs, hyperbolicity, lorentz, mds
 
 
 def edges_of(graph):
@@ -54,7 +54,7 @@ KNOWN_DELTA = {
 def test_delta_of_known_graphs(name):
     graph, expected = KNOWN_DELTA[name]
     distances = graphs.graph_distances(edges_of(graph))
-    found = curvature.delta_hyperbolicity(distances)
+    found = hyperbolicity.delta_hyperbolicity(distances)
     assert found.delta == expected
     assert found.exact
     if len(distances) <= 25:
@@ -65,40 +65,40 @@ def test_delta_of_known_graphs(name):
 @given(st.integers(0, 10**6), st.integers(4, 12), st.integers(1, 5))
 def test_delta_is_the_four_point_condition(seed, n, d):
     distances = cloud(n, d, seed)
-    exact = curvature.delta_hyperbolicity(distances)
+    exact = hyperbolicity.delta_hyperbolicity(distances)
     assert exact.delta == pytest.approx(four_point_delta(distances.tolist()), abs=1e-12)
-    bounded = curvature.delta_hyperbolicity(distances, bases=[0, 1])
+    bounded = hyperbolicity.delta_hyperbolicity(distances, bases=[0, 1])
     assert bounded.delta <= exact.delta + 1e-12 <= bounded.upper + 2e-12
     assert 0 <= exact.relative <= 1
 
 
 def test_delta_in_float32():
     distances = cloud(60, 3)
-    exact = curvature.delta_hyperbolicity(distances)
-    single = curvature.delta_hyperbolicity(distances.float())
+    exact = hyperbolicity.delta_hyperbolicity(distances)
+    single = hyperbolicity.delta_hyperbolicity(distances.float())
     assert single.delta == pytest.approx(exact.delta, rel=1e-5)
     tree = graphs.graph_distances(edges_of(nx.balanced_tree(3, 4))).float()
-    assert curvature.delta_hyperbolicity(tree).delta == 0  # halves of whole numbers are exact
+    assert hyperbolicity.delta_hyperbolicity(tree).delta == 0  # halves of whole numbers are exact
 
 
 def test_delta_of_the_hyperbolic_plane():
     """Gromov: delta of the plane of curvature -1 is log 2 in the four-point sense."""
     directions = torch.nn.functional.normalize(torch.randn(60, 2, dtype=torch.float64), dim=-1)
     points = lorentz.exp0(directions * 12)
-    delta = curvature.delta_hyperbolicity(lorentz.pairwise_distance(points, points)).delta
+    delta = hyperbolicity.delta_hyperbolicity(lorentz.pairwise_distance(points, points)).delta
     assert 0.6 < delta < 0.6932
 
 
 def test_blocks_of_rows_give_the_whole(monkeypatch):
     distances = cloud(40, 3)
-    whole = curvature.delta_hyperbolicity(distances)
-    monkeypatch.setattr(curvature, "ROWS", 7)
-    assert curvature.delta_hyperbolicity(distances) == whole
+    whole = hyperbolicity.delta_hyperbolicity(distances)
+    monkeypatch.setattr(hyperbolicity, "ROWS", 7)
+    assert hyperbolicity.delta_hyperbolicity(distances) == whole
 
 
 def test_average_delta():
     tree = graphs.graph_distances(edges_of(nx.balanced_tree(3, 3)))
-    assert curvature.average_delta(tree) == 0
+    assert hyperbolicity.average_delta(tree) == 0
     square = graphs.graph_distances(edges_of(nx.cycle_graph(4)))
     # Delta is 1 for the 4! of 4^4 draws that are four different corners, and 1/2 or 0 else.
     total = 0.0
@@ -109,7 +109,7 @@ def test_average_delta():
         )
         total += float(sums[2] - sums[1]) / 2
     expected = total / 256 / (square.sum().item() / 12)
-    assert curvature.average_delta(square) == pytest.approx(expected, rel=0.02)
+    assert hyperbolicity.average_delta(square) == pytest.approx(expected, rel=0.02)
 
 
 KNOWN_RICCI = {  # without idleness; Lin, Lu & Yau 2011, Jost & Liu 2014
@@ -124,7 +124,7 @@ KNOWN_RICCI = {  # without idleness; Lin, Lu & Yau 2011, Jost & Liu 2014
 @pytest.mark.parametrize("name", KNOWN_RICCI)
 def test_ricci_of_known_graphs(name):
     graph, expected = KNOWN_RICCI[name]
-    found = curvature.ollivier_ricci(edges_of(graph), idleness=0)
+    found = hyperbolicity.ollivier_ricci(edges_of(graph), idleness=0)
     torch.testing.assert_close(found, torch.full_like(found, expected))
 
 
@@ -134,20 +134,20 @@ def test_ricci_inside_a_tree_and_on_a_grid():
     edges = edges_of(tree)
     inner = [i for i, (a, b) in enumerate(edges.tolist()) if a not in (0,) and tree.degree(b) == 3]
     for idleness in (0.0, 0.5):
-        found = curvature.ollivier_ricci(edges, idleness=idleness, chosen=torch.tensor(inner))
+        found = hyperbolicity.ollivier_ricci(edges, idleness=idleness, chosen=torch.tensor(inner))
         if idleness:
             # The lazy walk's two halves: 1 - W with the idle mass moving one step.
             assert (found < 0).all()
         else:
             torch.testing.assert_close(found, torch.full_like(found, -2 + 4 / 3))
     torus = nx.grid_2d_graph(8, 8, periodic=True)
-    found = curvature.ollivier_ricci(edges_of(torus))
+    found = hyperbolicity.ollivier_ricci(edges_of(torus))
     torch.testing.assert_close(found, torch.zeros_like(found), atol=1e-12, rtol=0)
 
 
 def test_radius_profile_of_a_star():
     distances = graphs.graph_distances(edges_of(nx.star_graph(6)))
-    center, radii = curvature.radius_profile(distances)
+    center, radii = hyperbolicity.radius_profile(distances)
     assert center == 0
     assert radii.tolist() == [0, *[1] * 6]
 
@@ -156,9 +156,9 @@ def test_embedding_recovers_a_hyperbolic_cloud_and_its_curvature():
     v = torch.nn.functional.normalize(torch.randn(50, 2, dtype=torch.float64), dim=-1)
     points = lorentz.exp0(v * 5 * torch.rand(50, 1).double().sqrt())
     distances = lorentz.pairwise_distance(points, points) * 10  # curvature -1/100
-    found = curvature.suggest_curvature(distances, dim=2, steps=160)
+    found = mds.suggest_curvature(distances, dim=2, steps=160)
     assert 0.004 < found.c < 0.025
-    flat = curvature.embed(distances, dim=2, c=0, steps=160)
+    flat = mds.embed_distances(distances, dim=2, c=0, steps=160)
     assert found.distortion < 0.05 < flat.distortion
     measured = lorentz.pairwise_distance(found.points, found.points, found.c)
     upper = torch.triu_indices(50, 50, 1).unbind()
@@ -168,8 +168,8 @@ def test_embedding_recovers_a_hyperbolic_cloud_and_its_curvature():
 
 def test_flat_data_needs_no_curvature():
     distances = cloud(50, 2)
-    assert curvature.embed(distances, dim=2, c=0, steps=100).distortion < 1e-3
-    assert curvature.embed(distances, dim=2, c=1, steps=100).distortion > 0.02
+    assert mds.embed_distances(distances, dim=2, c=0, steps=100).distortion < 1e-3
+    assert mds.embed_distances(distances, dim=2, c=1, steps=100).distortion > 0.02
 
 
 def test_nearest_neighbours():
@@ -194,27 +194,27 @@ def test_nearest_neighbours():
 def test_what_is_no_metric(change, message):
     distances = (1 - torch.eye(4)) * 2
     with pytest.raises(InputError, match=message):
-        curvature.delta_hyperbolicity(change(distances))
+        hyperbolicity.delta_hyperbolicity(change(distances))
     with pytest.raises(InputError):
-        curvature.embed(torch.zeros(3, 3))
+        mds.embed_distances(torch.zeros(3, 3))
 
 
 def test_numbers_that_do_not_fit_are_refused():
     d = cloud(6, 2)
     edges = torch.tensor([[0, 1], [1, 2]])
     for wrong, message in (
-        (lambda: curvature.embed(d, 0), "dim is 0"),
-        (lambda: curvature.suggest_curvature(d, dim=-1), "dim is -1"),
-        (lambda: curvature.embed(d, 2, float("nan")), "c is nan"),
-        (lambda: curvature.embed(d, 2, steps=0), "steps is 0"),
-        (lambda: curvature.suggest_curvature(d, 2, reach=-1.0), "reach is"),
-        (lambda: curvature.delta_hyperbolicity(d, [9]), "bases are"),
-        (lambda: curvature.delta_hyperbolicity(d, []), "bases are"),
-        (lambda: curvature.average_delta(d, 0), "quadruples is 0"),
-        (lambda: curvature.ollivier_ricci(edges, idleness=2.0), "idleness is"),
-        (lambda: scaling.classical_scaling(d[:3], 2), "expected a square matrix"),
-        (lambda: scaling.hydra(d * float("nan"), 2), "expected a square matrix"),
-        (lambda: scaling.fan(d, 0), "dim is 0"),
+        (lambda: mds.embed_distances(d, 0), "dim is 0"),
+        (lambda: mds.suggest_curvature(d, dim=-1), "dim is -1"),
+        (lambda: mds.embed_distances(d, 2, float("nan")), "c is nan"),
+        (lambda: mds.embed_distances(d, 2, steps=0), "steps is 0"),
+        (lambda: mds.suggest_curvature(d, 2, reach=-1.0), "reach is"),
+        (lambda: hyperbolicity.delta_hyperbolicity(d, [9]), "bases are"),
+        (lambda: hyperbolicity.delta_hyperbolicity(d, []), "bases are"),
+        (lambda: hyperbolicity.average_delta(d, 0), "quadruples is 0"),
+        (lambda: hyperbolicity.ollivier_ricci(edges, idleness=2.0), "idleness is"),
+        (lambda: mds.classical_scaling(d[:3], 2), "expected a square matrix"),
+        (lambda: mds.hydra(d * float("nan"), 2), "expected a square matrix"),
+        (lambda: mds.fan(d, 0), "dim is 0"),
     ):
         with pytest.raises(InputError, match=message):
             wrong()
