@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from geodapt.data.glyphs import Glyphs, GlyphSettings, PageSettings, load_glyphs, load_pages, pages
+from geodapt.data.glyphs import (
+    Glyphs,
+    GlyphSettings,
+    PageSettings,
+    load_glyphs,
+    load_pages,
+    page_classes,
+    pages,
+)
 from geodapt.data.glyphs.drawing import INK, PAPER
+from geodapt.data.vision import BACKGROUND, check_pictures
 from geodapt.errors import InputError
+from geodapt.vision import open_mask
 from tests.data.test_glyph_pictures import GREEK
 
 SETTINGS = PageSettings(train=12, test=8, size=96, characters=(3, 9), em=(12, 30))
@@ -66,6 +76,19 @@ def test_masks_and_boxes_agree(found):
             assert grey.max() >= PAPER[0]
             assert grey[mask > 0].mean() < grey[mask == 0].mean()
             assert grey.min() <= INK[1] + 60
+
+
+def test_pages_keep_the_contract_of_pictures(greek, found):
+    classes = page_classes(greek)
+    for rows in found.values():
+        counts = check_pictures(rows, classes)
+        assert counts.pictures == len(rows)
+        assert counts.boxes.sum() == sum(len(row["objects"]["category"]) for row in rows)
+        assert counts.pixels.sum() == sum((np.array(row["mask"]) > 0).sum() for row in rows)
+        assert ((counts.pixels > 0) == (counts.boxes > 0)).all()
+        row = rows[0]
+        labels = classes.labels(open_mask(row["mask"]))
+        assert set(np.unique(labels)) == {BACKGROUND, *row["objects"]["category"]}
 
 
 def test_pages_show_what_their_split_may_show(greek, found):

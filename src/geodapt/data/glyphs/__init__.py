@@ -20,7 +20,7 @@ for _package in ("PIL", "fontTools"):
 from geodapt.data.glyph_settings import GlyphSettings  # noqa: E402
 from geodapt.data.glyphs.fonts import Font  # noqa: E402
 from geodapt.data.glyphs.loading import Glyphs, load_glyphs  # noqa: E402
-from geodapt.data.glyphs.pages import PageSettings, load_pages  # noqa: E402
+from geodapt.data.glyphs.pages import PageSettings, load_pages, page_classes  # noqa: E402
 from geodapt.data.glyphs.tree import Tree  # noqa: E402
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "Tree",
     "load_glyphs",
     "load_pages",
+    "page_classes",
 ]

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, DatasetDict, Features, Image, List, Value
+from datasets import Dataset, DatasetDict
 from PIL import Image as Pillow
 from pydantic import Field, model_validator
 
@@ -18,6 +18,7 @@ from geodapt.data.glyphs.fonts import Font
 from geodapt.data.glyphs.loading import Glyphs
 from geodapt.data.glyphs.store import drawn_with, png
 from geodapt.data.quiet import quiet_datasets
+from geodapt.data.vision.features import FEATURES, PictureClasses
 from geodapt.errors import InputError
 from geodapt.files import build_once, cache_folder
 from geodapt.progress import bar
@@ -32,15 +33,8 @@ SHOWN = {"train": ("train",), "validation": ("validation",), "test": ("test", "n
 COVERED = 64
 """A pixel shows a character where ink covers a quarter of it (of 255)."""
 
-BACKGROUND = 0
+PAPER = 0
 TRIES = 20
-FEATURES = Features(
-    {
-        "image": Image(),
-        "mask": Image(),
-        "objects": {"bbox": List(List(Value("float32"), 4)), "category": List(Value("int32"))},
-    }
-)
 
 
 class PageSettings(Settings):
@@ -75,9 +69,9 @@ class PageSettings(Settings):
 def load_pages(glyphs: Glyphs, settings: PageSettings) -> DatasetDict:
     """Pages in ``train``, ``validation`` and ``test``, drawn where the cache does not have them.
 
-    Columns: ``image`` (grey); ``mask`` (16 bits: 0 where there is paper, else 1 + the label);
-    ``objects``, with ``bbox`` (x, y, width, height in pixels, as COCO has them) and ``category``
-    (the label). Boxes do not overlap; a character that finds no room on its page is left out.
+    Columns are those of :mod:`geodapt.data.vision.features`: ``image`` (grey); ``mask`` (16 bits,
+    whose values :func:`page_classes` explains); ``objects``. Boxes do not overlap; a character that
+    finds no room on its page is left out.
 
     Raises :class:`InputError` where a split has no characters, or more than a mask can hold.
     """
@@ -104,6 +98,11 @@ def load_pages(glyphs: Glyphs, settings: PageSettings) -> DatasetDict:
     return DatasetDict({name: Dataset.load_from_disk(str(folder / name)) for name in SHOWN})
 
 
+def page_classes(glyphs: Glyphs) -> PictureClasses:
+    """The characters as classes of pages: a mask has 1 + the label, and 0 where there is paper."""
+    return PictureClasses.numbered(tuple(glyphs.classes["name"]), offset=1, background=PAPER)
+
+
 class _Press:
     """Sets one page after another, by the seed."""
 
@@ -119,7 +118,7 @@ class _Press:
         """One page of some of these pairs of a character and a font."""
         side, random = self.settings.size, self.random
         coverage = Pillow.new("L", (side, side))
-        mask = np.full((side, side), BACKGROUND, dtype=np.uint16)
+        mask = np.full((side, side), PAPER, dtype=np.uint16)
         boxes: list[tuple[int, int, int, int]] = []
         labels: list[int] = []
         low, high = self.settings.characters

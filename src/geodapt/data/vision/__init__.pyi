@@ -1,0 +1,10 @@
+from .checks import PictureCounts as PictureCounts
+from .checks import check_pictures as check_pictures
+from .features import BACKGROUND as BACKGROUND
+from .features import FEATURES as FEATURES
+from .features import IGNORED as IGNORED
+from .features import PictureClasses as PictureClasses
+from .features import PictureData as PictureData
+from .folder import load_picture_folder as load_picture_folder
+from .folder import read_class_list as read_class_list
+from .settings import PictureFolderSettings as PictureFolderSettings

@@ -1,0 +1,120 @@
+"""Whether a data set keeps the contract of :mod:`geodapt.data.vision.features`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Image
+from jaxtyping import Int
+
+from geodapt.data.vision.features import FEATURES, PictureClasses
+from geodapt.errors import InputError
+from geodapt.progress import track
+from geodapt.vision.images import open_mask, open_picture
+
+SLACK = 0.5
+"""Pixels by which a box may leave its picture: published ones are rounded."""
+
+
+@dataclass(frozen=True)
+class PictureCounts:
+    """What a checked data set holds."""
+
+    pictures: int
+    pixels: Int[np.ndarray, " classes"]
+    """Of each class, in masks."""
+    boxes: Int[np.ndarray, " classes"]
+
+
+def check_pictures(rows: Dataset, classes: PictureClasses) -> PictureCounts:
+    """Read every picture, mask and box once, and count the classes.
+
+    Raises :class:`InputError`, with the row or file, for missing or other columns, unreadable
+    files, a mask of another size than its picture, a mask value or category that is no class, and a
+    box that is empty or leaves its picture.
+    """
+    present = _columns(rows)
+    pixels = np.zeros(len(classes.names), dtype=np.int64)
+    boxes = np.zeros(len(classes.names), dtype=np.int64)
+    raw = rows.select_columns(list(present))
+    for column in present & {"image", "mask"}:
+        raw = raw.cast_column(column, Image(decode=False))
+    for number, row in enumerate(track(raw, "checking pictures", len(raw))):
+        name = _name(row["image"], number)
+        size = open_picture(_source(row["image"]), name).size
+        if "mask" in present:
+            mask = row["mask"]
+            pixels += count_pixels(_source(mask), _name(mask, number), name, size, classes)
+        if "objects" in present:
+            boxes += _count_boxes(row["objects"], name, size, classes)
+    return PictureCounts(len(rows), pixels, boxes)
+
+
+def _columns(rows: Dataset) -> set[str]:
+    """The columns of the contract that the data set has."""
+    present = {name for name in FEATURES if name in rows.features}
+    if "image" not in present or len(present) < 2:
+        raise InputError(
+            f"a data set of pictures needs the columns image and mask or objects; it has "
+            f"{', '.join(rows.features)}"
+        )
+    for name in present:
+        found, wanted = rows.features[name], FEATURES[name]
+        fits = isinstance(found, Image) if name != "objects" else found == wanted
+        if not fits:
+            raise InputError(f"column '{name}' is {found}; expected {wanted}")
+    return present
+
+
+def count_pixels(
+    mask: bytes | str | Path,
+    name: str,
+    picture: str,
+    size: tuple[int, int],
+    classes: PictureClasses,
+) -> Int[np.ndarray, " classes"]:
+    """Pixels of each class in the mask of a picture of this width and height, named for errors.
+
+    Raises :class:`InputError` for another size and for a value that is no class.
+    """
+    values = open_mask(mask, name)
+    if values.shape != size[::-1]:
+        raise InputError(
+            f"mask '{name}' has {values.shape[1]} x {values.shape[0]} pixels, its picture "
+            f"'{picture}' {size[0]} x {size[1]} (turned as its camera was)"
+        )
+    labels = classes.labels(values, name)
+    return np.bincount(labels[labels >= 0], minlength=len(classes.names))
+
+
+def _count_boxes(
+    objects: dict[str, list], name: str, size: tuple[int, int], classes: PictureClasses
+) -> Int[np.ndarray, " classes"]:
+    corners, categories = objects["bbox"], objects["category"]
+    if len(corners) != len(categories):
+        raise InputError(f"'{name}' has {len(corners)} boxes, but {len(categories)} categories")
+    for box, category in zip(corners, categories, strict=True):
+        x, y, width, height = box
+        inside = min(x, y) >= -SLACK and x + width <= size[0] + SLACK
+        if not (inside and y + height <= size[1] + SLACK and width > 0 and height > 0):
+            raise InputError(
+                f"picture '{name}' of {size[0]} x {size[1]} pixels has the box {list(box)}; "
+                "expected x, y, width, height in pixels, within the picture"
+            )
+        if not 0 <= category < len(classes.names):
+            raise InputError(
+                f"picture '{name}' has a box of class {category}, but there are "
+                f"{len(classes.names)} classes, counted from 0"
+            )
+    return np.bincount(np.array(categories, dtype=np.int64), minlength=len(classes.names))
+
+
+def _source(cell: dict[str, Any]) -> bytes | str:
+    return cell["path"] if cell["bytes"] is None else cell["bytes"]
+
+
+def _name(cell: Any, row: int) -> str:
+    if not isinstance(cell, dict):
+        raise InputError(f"row {row} has no picture or no mask; leave the row out")
+    return cell["path"] or f"row {row}"
