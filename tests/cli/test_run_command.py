@@ -17,7 +17,7 @@ def rows(folder) -> list:
 
 def wait_for(process, condition) -> None:
     """Until the condition holds; the process must still be running then."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline

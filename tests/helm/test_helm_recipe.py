@@ -163,7 +163,7 @@ def test_killed_and_resumed_it_logs_the_same_losses(ran, world, geodapt):
     process = start(world, "run", recipe, "--out", "killed")
     try:
         state = world / "killed/work/model-helm-mice/checkpoint-8/trainer_state.json"
-        for _ in range(3000):
+        for _ in range(15000):
             if state.exists() or process.poll() is not None:
                 break
             time.sleep(0.02)

@@ -37,7 +37,7 @@ def graph_distances(
     nodes = torch.arange(n) if nodes is None else nodes
     if lengths is None:
         return _hops(edges.numpy(), n, nodes.numpy())
-    i, j = edges.T.numpy()
+    i, j = edges.T.numpy().astype(np.int32)  # as scipy before 1.15 wants them
     graph = csr_array((lengths.double().numpy(), (i, j)), shape=(n, n))
     found = dijkstra(graph, directed=False, indices=nodes.numpy())
     return torch.from_numpy(found[:, nodes.numpy()])
