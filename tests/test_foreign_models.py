@@ -23,7 +23,7 @@ import geodapt
 from geodapt.data.corpus.tokens import load_tokenizer
 from geodapt.errors import InputError
 from geodapt.models import as_input_errors, load_base, load_weights, model_class
-from geodapt.probe.sources import model_embeddings
+from geodapt.probe.embeddings import model_embeddings
 from geodapt.vision import load_clip
 
 SOURCE = Path(geodapt.__file__).parent

@@ -138,8 +138,8 @@ TEXTS = {
     "edges.tsv": ("parent\tchild\n" + "".join(f"a{n}\ta{n + 1}\n" for n in range(9)), read_edges),
     "words.txt": ("WORD1 WORD2 AVG_SCORE\n" + "dog animal 9.5\ncat dog 0.5\n" * 3, load_lexical),
     "texts.jsonl": (jsonl(ROWS), lambda path: list(documents(path))),
-    "vectors.csv": ("\n".join("1,2.5,-3e2" for _ in range(9)) + "\n", tables.read),
-    "graph.edges": ("\n".join(f"a{n} a{n // 2}" for n in range(9)) + "\n", tables.read),
+    "vectors.csv": ("\n".join("1,2.5,-3e2" for _ in range(9)) + "\n", tables.read_table),
+    "graph.edges": ("\n".join(f"a{n} a{n // 2}" for n in range(9)) + "\n", tables.read_table),
 }
 
 
@@ -158,7 +158,7 @@ def test_text_files(name, tmp_path):
 @pytest.mark.parametrize("kind", ["npy", "parquet", "gz", "safetensors"])
 def test_binary_files(kind, tmp_path):
     path = tmp_path / {"gz": "rows.jsonl.gz"}.get(kind, f"file.{kind}")
-    read = tables.read if kind in ("npy", "safetensors") else table_reader
+    read = tables.read_table if kind in ("npy", "safetensors") else table_reader
     if kind == "npy":
         np.save(path, np.arange(12.0).reshape(4, 3))
     elif kind == "parquet":

@@ -92,3 +92,13 @@ def test_the_command(geodapt, world, tmp_path):
     assert (done.code, "quantized already" in done.err) == (2, True)
     listed = geodapt("compress", "--list").out
     assert "lowrank_plus_int4" in listed
+
+
+def test_a_runs_folder_points_to_its_model(geodapt, world, tmp_path):
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "config.json").write_text("{}")
+    done = geodapt(
+        "compress", str(tmp_path / "run"), "--method", "int8", "--out", str(tmp_path / "o")
+    )
+    assert done.code == 2
+    assert f"is a run's folder; its model is in {tmp_path / 'run' / 'model'}" in done.err

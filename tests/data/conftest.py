@@ -1,8 +1,12 @@
 """A small package on disk, and a cache of its own for each test that mines."""
 
+import os
 import textwrap
+from pathlib import Path
 
 import pytest
+
+import geodapt
 
 
 @pytest.fixture(scope="module")
@@ -17,5 +21,5 @@ def toybox(request, tmp_path_factory):
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toybox\nVersion: 1.0\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(root))
+        patch.setenv("PYTHONPATH", f"{root}{os.pathsep}{Path(geodapt.__file__).parents[1]}")
         yield root

@@ -39,7 +39,7 @@ READERS = {
     "texts": lambda path: list(documents(path)),
     "edges": lambda path: load_edges(EdgeSettings(path=str(path))),
     "words": load_lexical,
-    "probe": tables.read,
+    "probe": tables.read_table,
 }
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 
@@ -74,6 +74,19 @@ def test_lines_that_are_no_objects(tmp_path, line):
     path.write_text('{"text": "fine", "label": "x", "domain": "y"}\n' + line + "\n")
     for reader in ("rows", "classification", "texts"):
         with pytest.raises(InputError, match=r"a\.jsonl, (line|record) 2"):
+            READERS[reader](path)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [("[" * 100_000, "nested too deep"), ('{"text": "\\ud800"}', "lone surrogate")],
+    ids=["nested", "surrogate"],
+)
+def test_a_line_that_looks_like_an_object_is_refused_with_the_reason(tmp_path, line, reason):
+    path = tmp_path / "a.jsonl"
+    path.write_text(line + "\n")
+    for reader in ("rows", "texts"):
+        with pytest.raises(InputError, match=rf"a\.jsonl, line 1: .*{reason}"):
             READERS[reader](path)
 
 
@@ -179,17 +192,17 @@ def test_parquet_files_with_a_wrong_byte(tmp_path, compression):
 def test_npy_files_with_broken_headers(tmp_path, content):
     (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(InputError, match=r"a\.npy"):
-        tables.read(tmp_path / "a.npy")
+        tables.read_table(tmp_path / "a.npy")
 
 
 def test_several_arrays_are_no_matrix(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.eye(3))
     (tmp_path / "a.npz").rename(tmp_path / "a.npy")
     with pytest.raises(InputError, match="several arrays"):
-        tables.read(tmp_path / "a.npy")
+        tables.read_table(tmp_path / "a.npy")
     (tmp_path / "a.csv").write_text("a," + "x" * 200_000 + "\n" + "b,c\n")
     with pytest.raises(InputError, match=r"a\.csv"):
-        tables.read(tmp_path / "a.csv")
+        tables.read_table(tmp_path / "a.csv")
 
 
 def test_a_picture_that_is_a_pipe_is_not_waited_for(tmp_path):

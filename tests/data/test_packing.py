@@ -19,8 +19,8 @@ from geodapt.data.corpus import Corpus, packing
 from geodapt.data.corpus.packing import Packer, collate, packed, tokenized
 from geodapt.data.corpus.tokens import (
     TokenizerSettings,
-    fingerprint,
     load_tokenizer,
+    tokenizer_fingerprint,
     tokenizer_for,
     train_tokenizer,
 )
@@ -74,21 +74,21 @@ def test_it_is_trained_once_and_saved(cache, monkeypatch):
         "geodapt.data.corpus.tokens.train_tokenizer", lambda *_: pytest.fail("again")
     )
     again = tokenizer_for(corpus(), TokenizerSettings(vocab_size=310))
-    assert fingerprint(again) == fingerprint(first)
+    assert tokenizer_fingerprint(again) == tokenizer_fingerprint(first)
     assert again("The name")["input_ids"] == first("The name")["input_ids"]
     with pytest.raises(pytest.fail.Exception, match="again"):
         tokenizer_for(corpus(key="other"), TokenizerSettings(vocab_size=310))
 
 
 def test_tokenizers_are_told_apart(tokenizer):
-    assert fingerprint(train_tokenizer(TEXTS, 320)) == fingerprint(tokenizer)
-    assert fingerprint(train_tokenizer(TEXTS, 321)) != fingerprint(tokenizer)
+    assert tokenizer_fingerprint(train_tokenizer(TEXTS, 320)) == tokenizer_fingerprint(tokenizer)
+    assert tokenizer_fingerprint(train_tokenizer(TEXTS, 321)) != tokenizer_fingerprint(tokenizer)
 
 
 def test_by_name(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "mine")
     loaded = tokenizer_for(corpus(), str(tmp_path / "mine"))
-    assert fingerprint(loaded) == fingerprint(tokenizer)
+    assert tokenizer_fingerprint(loaded) == tokenizer_fingerprint(tokenizer)
 
 
 def test_padding_is_the_end_where_there_is_none(tmp_path):

@@ -12,10 +12,10 @@ from geodapt.data.sequences import (
     SequenceSettings,
     Trail,
     build_domain,
-    by_group,
     draw_outside,
     k_core,
     leave_one_out,
+    rows_by_group,
 )
 from geodapt.errors import InputError
 
@@ -89,20 +89,20 @@ def test_leave_one_out_waits_for_the_fewest_items_before_a_target():
     ],
 )
 def test_by_group_takes_the_last_new_item(calls, history, target):
-    rows = by_group([Trail("f", calls, "file")], SequenceSettings(history=4))
+    rows = rows_by_group([Trail("f", calls, "file")], SequenceSettings(history=4))
     (row,) = [row for split in SPLITS for row in rows[split]]
     assert (row.history, row.target) == (history, target)
 
 
 @pytest.mark.parametrize("calls", [(1,), (1, 1, 1)])
 def test_by_group_has_no_row_without_a_history(calls):
-    rows = by_group([Trail("f", calls, "file")], SequenceSettings())
+    rows = rows_by_group([Trail("f", calls, "file")], SequenceSettings())
     assert not any(rows.values())
 
 
 def test_by_group_never_cuts_a_group():
     trails = [Trail(str(n), (n % 7, 7 + n % 5), f"file{n % 40}") for n in range(400)]
-    rows = by_group(trails, SequenceSettings())
+    rows = rows_by_group(trails, SequenceSettings())
     groups = {split: {int(row.user) % 40 for row in rows[split]} for split in SPLITS}
     assert sum(len(found) for found in groups.values()) == 40
     assert set.union(*groups.values()) == set(range(40))
@@ -156,7 +156,7 @@ def check(domain, chosen):
 def test_a_domain_keeps_its_promises(seed, history, grouped):
     chosen = SequenceSettings(history=history, negatives=20, seed=seed)
     trails = random_trails(seed)
-    rows = (by_group if grouped else leave_one_out)(trails, chosen)
+    rows = (rows_by_group if grouped else leave_one_out)(trails, chosen)
     assume(all(rows.values()))
     domain = build_domain("made", rows, ITEMS, chosen)
     check(domain, chosen)
@@ -172,7 +172,7 @@ def test_a_domain_keeps_its_promises(seed, history, grouped):
 def test_the_same_seed_gives_the_same_domain_and_another_seed_another():
     def made(seed):
         chosen = SequenceSettings(seed=seed, negatives=20)
-        return build_domain("made", by_group(random_trails(0), chosen), ITEMS, chosen)
+        return build_domain("made", rows_by_group(random_trails(0), chosen), ITEMS, chosen)
 
     first, again, other = made(0), made(0), made(1)
     for split in SPLITS:
@@ -185,7 +185,7 @@ def test_a_row_in_two_splits_stays_in_the_test_split():
     trails = [Trail(f"{s}-copy", (1, 2), files[s]) for s in SPLITS]
     trails += [Trail(f"{s}-own", (n + 3, n + 10), files[s]) for n, s in enumerate(SPLITS)]
     chosen = SequenceSettings(negatives=3)
-    domain = build_domain("made", by_group(trails, chosen), ITEMS, chosen)
+    domain = build_domain("made", rows_by_group(trails, chosen), ITEMS, chosen)
     users = {split: sorted(domain.splits[split]["user"]) for split in SPLITS}
     assert users == {
         "train": ["train-own"],

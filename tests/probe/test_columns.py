@@ -29,7 +29,7 @@ def read(tmp_path, frame, name="t.csv", **how):
         path.write_text(frame)
     else:
         frame.to_csv(path, **how)
-    return probe.load(str(path), **load)
+    return probe.load_source(str(path), **load)
 
 
 def holds(source, points):
@@ -151,7 +151,7 @@ def test_choosing_columns(tmp_path):
     np.save(tmp_path / "a.npy", FRACTIONS)
     for source in (str(tmp_path / "a.npy"), "classes"):
         with pytest.raises(InputError, match="is no text table"):
-            probe.load(source, drop=["1"])
+            probe.load_source(source, drop=["1"])
 
 
 def test_the_command_says_what_it_read(tmp_path):
@@ -174,20 +174,20 @@ def test_the_command_says_what_it_read(tmp_path):
 def test_distances_of_no_metric_are_said_and_of_unequal_twins_refused(tmp_path):
     d = distances(FRACTIONS)
     np.save(tmp_path / "a.npy", d)
-    assert probe.load(str(tmp_path / "a.npy")).notes == []
+    assert probe.load_source(str(tmp_path / "a.npy")).notes == []
     np.save(tmp_path / "a.npy", d**2)
-    (note,) = probe.load(str(tmp_path / "a.npy")).notes
+    (note,) = probe.load_source(str(tmp_path / "a.npy")).notes
     assert "break the triangle inequality" in note
     d[0, 1] = d[1, 0] = 0
     np.save(tmp_path / "a.npy", d)
     with pytest.raises(InputError, match=r"distance \[0, 1\] is 0, but"):
-        probe.load(str(tmp_path / "a.npy"))
+        probe.load_source(str(tmp_path / "a.npy"))
 
 
 def test_points_that_coincide_are_measured(tmp_path):
     for points in (np.repeat([[0.0, 1.0], [2.0, 5.0]], 20, 0), np.repeat(FRACTIONS[:5], 8, 0)):
         np.save(tmp_path / "a.npy", points)
-        measured = probe.measure(probe.load(str(tmp_path / "a.npy")))
+        measured = probe.measure(probe.load_source(str(tmp_path / "a.npy")))
         assert probe.verdict(measured).answer in ("likely", "perhaps", "unlikely")
 
 
@@ -200,11 +200,11 @@ def test_arrays_that_are_no_matrix(tmp_path):
     ):
         path.write_bytes(content.ljust(200))
         with pytest.raises(InputError, match=r"not a readable \.npy"):
-            probe.load(str(path))
+            probe.load_source(str(path))
     with path.open("wb") as file:
         np.savez(file, a=FRACTIONS)
     with pytest.raises(InputError, match="holds several arrays"):
-        probe.load(str(path))
+        probe.load_source(str(path))
     (tmp_path / "long.csv").write_text("1,2\n3," + "4" * 140_000 + "\n")
     with pytest.raises(InputError):
-        probe.load(str(tmp_path / "long.csv"))
+        probe.load_source(str(tmp_path / "long.csv"))

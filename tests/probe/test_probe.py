@@ -16,7 +16,7 @@ from geodapt.cli.probe import probe as command
 from geodapt.errors import InputError
 from geodapt.geometry import hyperbolicity, mds
 from geodapt.probe import figures as figures_module
-from geodapt.probe.summary import as_json, table
+from geodapt.probe.summary import as_json, summary_table
 
 NORMAL = np.random.default_rng(0).normal(size=(150, 4))
 
@@ -36,7 +36,7 @@ def write_edges(path, graph):
 
 
 def test_a_tree_is_hyperbolic(tmp_path):
-    source = probe.load(write_edges(tmp_path / "tree.tsv", nx.balanced_tree(3, 4)))
+    source = probe.load_source(write_edges(tmp_path / "tree.tsv", nx.balanced_tree(3, 4)))
     measured = probe.measure(source)
     said = probe.verdict(measured)
     assert measured.data.delta.delta == measured.data.average_delta == 0
@@ -45,7 +45,7 @@ def test_a_tree_is_hyperbolic(tmp_path):
 
 
 def test_a_grid_is_not(tmp_path):
-    source = probe.load(write_edges(tmp_path / "grid.tsv", nx.grid_2d_graph(11, 11)))
+    source = probe.load_source(write_edges(tmp_path / "grid.tsv", nx.grid_2d_graph(11, 11)))
     measured = probe.measure(source)
     assert measured.data.delta.delta <= 10 <= measured.data.delta.upper
     assert probe.verdict(measured).answer == "unlikely"
@@ -54,7 +54,7 @@ def test_a_grid_is_not(tmp_path):
 @pytest.mark.parametrize("d", [2, 64])
 def test_a_euclidean_cloud_is_its_own_control(tmp_path, d):
     np.save(tmp_path / "cloud.npy", np.random.default_rng(1).normal(size=(200, d)))
-    measured = probe.measure(probe.load(str(tmp_path / "cloud.npy")))
+    measured = probe.measure(probe.load_source(str(tmp_path / "cloud.npy")))
     assert 0.75 < measured.departure < 1.3
     assert measured.data.gain == pytest.approx(measured.control.gain, rel=0.2)
     assert probe.verdict(measured).answer == "unlikely"
@@ -80,7 +80,7 @@ def test_the_control_keeps_unequal_axes():
 
 
 def test_pythons_class_hierarchy_is_nearly_a_tree():
-    source = probe.load("classes", sample=200)
+    source = probe.load_source("classes", sample=200)
     measured = probe.measure(source)
     assert "object" in source.labels
     assert source.total > 1000
@@ -97,39 +97,39 @@ def test_the_same_metric_read_in_every_way(tmp_path):
     (tmp_path / "c.csv").write_text("name,a,b,c,d\n" + rows)
     d = np.linalg.norm(vectors[:, None].astype(float) - vectors, axis=-1)
     np.save(tmp_path / "d.npy", d)
-    read = [probe.load(str(path)) for path in sorted(tmp_path.iterdir())]
+    read = [probe.load_source(str(path)) for path in sorted(tmp_path.iterdir())]
     assert [source.kind for source in read] == ["vectors", "vectors", "vectors", "distances"]
     for source in read:
         np.testing.assert_allclose(source.distances, d, atol=1e-6)
     assert read[2].labels[:2] == ["p0", "p1"]
-    assert probe.load(str(tmp_path / "d.npy"), kind="vectors").kind == "vectors"
+    assert probe.load_source(str(tmp_path / "d.npy"), kind="vectors").kind == "vectors"
 
 
 def test_numbered_edges_need_to_be_called_edges(tmp_path):
     (tmp_path / "e.csv").write_text("0,1\n1,2\n2,3\n")
     with pytest.raises(InputError, match="--header or --no-header, or --kind edges"):
-        probe.load(str(tmp_path / "e.csv"))
-    read = probe.load(str(tmp_path / "e.csv"), header=False, columns=["1-2"])
+        probe.load_source(str(tmp_path / "e.csv"))
+    read = probe.load_source(str(tmp_path / "e.csv"), header=False, columns=["1-2"])
     assert (read.kind, read.total) == ("vectors", 3)
-    source = probe.load(str(tmp_path / "e.csv"), kind="edges")
+    source = probe.load_source(str(tmp_path / "e.csv"), kind="edges")
     assert source.distances.max() == 3
 
 
 def test_large_sources_are_sampled_aloud(tmp_path):
     np.save(tmp_path / "many.npy", np.random.default_rng(0).normal(size=(5000, 3)))
-    source = probe.load(str(tmp_path / "many.npy"), sample=50)
+    source = probe.load_source(str(tmp_path / "many.npy"), sample=50)
     assert source.total == 5000
     assert len(source.labels) == 50
     assert source.notes == ["a random sample of 50 of 5,000 points"]
-    again = probe.load(str(tmp_path / "many.npy"), sample=50)
+    again = probe.load_source(str(tmp_path / "many.npy"), sample=50)
     assert torch.equal(source.distances, again.distances)
-    other = probe.load(str(tmp_path / "many.npy"), sample=50, seed=1)
+    other = probe.load_source(str(tmp_path / "many.npy"), sample=50, seed=1)
     assert not torch.equal(source.distances, other.distances)
 
 
 def test_sampled_graphs_stay_connected(tmp_path):
     graph = nx.disjoint_union(nx.balanced_tree(2, 8), nx.path_graph(5))
-    source = probe.load(write_edges(tmp_path / "t.tsv", graph), sample=100)
+    source = probe.load_source(write_edges(tmp_path / "t.tsv", graph), sample=100)
     assert source.total == 511
     assert len(source.notes) == 2
     assert len(source.labels) == 100
@@ -144,7 +144,7 @@ def test_model_embeddings(tmp_path, bert):
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     BertTokenizerFast(vocab=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
     bert.save_pretrained(tmp_path)
-    vectors, labels = probe.sources.model_embeddings(str(tmp_path))
+    vectors, labels = probe.embeddings.model_embeddings(str(tmp_path))
     assert labels == [*words[:45], "unused", "[unused]"]
     rows = bert.get_input_embeddings().weight.detach().numpy()
     np.testing.assert_array_equal(vectors, rows[[*range(45), 47, 48]])
@@ -160,7 +160,7 @@ def test_class_embeddings(tmp_path):
     )
     model = BertForSequenceClassification(config)
     model.save_pretrained(tmp_path)
-    vectors, labels = probe.sources.model_embeddings(str(tmp_path), "classes")
+    vectors, labels = probe.embeddings.model_embeddings(str(tmp_path), "classes")
     assert labels == list(names.values())
     np.testing.assert_array_equal(vectors, model.classifier.weight.detach().numpy())
 
@@ -190,7 +190,7 @@ PICTURES = ViTConfig(
 def test_model_without_embeddings(kind, config, monkeypatch):
     monkeypatch.setattr("geodapt.models.load_base", lambda base: (kind(config), None))
     with pytest.raises(InputError, match="no token embeddings"):
-        probe.load("waves")
+        probe.load_source("waves")
 
 
 def test_page_and_command(tmp_path):
@@ -221,10 +221,10 @@ def test_page_and_command(tmp_path):
 
 
 def test_figures_on_the_page_are_those_measured():
-    source = probe.load("classes", sample=60)
+    source = probe.load_source("classes", sample=60)
     measured = probe.measure(source)
     numbers = json.loads(as_json(measured, probe.verdict(measured)))
-    shown = {name: data for name, data, _ in table(measured)}
+    shown = {name: data for name, data, _ in summary_table(measured)}
     assert shown["diameter"] == f"{numbers['data']['diameter']:.4g}"
     assert numbers["data"]["relative_delta"] == measured.data.delta.relative
 
@@ -282,20 +282,20 @@ def test_bad_input(case, tmp_path):
     name, write, message = BAD[case]
     write(tmp_path / name)
     with pytest.raises(InputError, match=message):
-        probe.load(str(tmp_path / name))
+        probe.load_source(str(tmp_path / name))
 
 
 def test_missing_sources(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        probe.load(str(tmp_path / "gone.npy"))
+        probe.load_source(str(tmp_path / "gone.npy"))
     with pytest.raises(InputError):
-        probe.load(str(tmp_path / "gone"))
+        probe.load_source(str(tmp_path / "gone"))
 
 
 def test_distances_must_be_square(tmp_path):
     path = save(tmp_path / "a.npy", np.ones((4, 3)))
     with pytest.raises(InputError, match="a distance matrix is square"):
-        probe.load(path, kind="distances")
+        probe.load_source(path, kind="distances")
 
 
 def test_a_bad_row_is_found_wherever_it_is(tmp_path):
@@ -304,7 +304,7 @@ def test_a_bad_row_is_found_wherever_it_is(tmp_path):
     path = save(tmp_path / "a.npy", vectors)
     for seed in range(3):
         with pytest.raises(InputError, match="row 69990 holds NaN"):
-            probe.load(path, sample=20, seed=seed)
+            probe.load_source(path, sample=20, seed=seed)
 
 
 def test_text_in_many_forms(tmp_path):
@@ -321,21 +321,21 @@ def test_text_in_many_forms(tmp_path):
     }
     for name, text in forms.items():
         (tmp_path / name).write_text(text)
-        source = probe.load(str(tmp_path / name))
+        source = probe.load_source(str(tmp_path / name))
         np.testing.assert_allclose(source.distances, expected, atol=1e-9)
         assert source.labels == (labels if "labels" in name else [str(i) for i in range(60)])
 
 
 def test_edges_with_a_header_and_doubles(tmp_path):
     (tmp_path / "e.csv").write_text("parent,child\na,b\nb,a\na,a\nb,c\n")
-    source = probe.load(str(tmp_path / "e.csv"))
+    source = probe.load_source(str(tmp_path / "e.csv"))
     assert source.labels == ["a", "b", "c"]
     assert source.edges.tolist() == [[0, 1], [1, 2]]
 
 
 def test_a_samples_paths_may_leave_it(tmp_path):
     graph = nx.grid_2d_graph(20, 20)
-    source = probe.load(write_edges(tmp_path / "g.tsv", graph), sample=60)
+    source = probe.load_source(write_edges(tmp_path / "g.tsv", graph), sample=60)
     assert source.graph.shape == (760, 2)
     for i, j in ((0, 59), (3, 40), (10, 11)):
         (a, b), (c, d) = (map(int, source.labels[k][6:-1].split(",_")) for k in (i, j))
@@ -343,7 +343,7 @@ def test_a_samples_paths_may_leave_it(tmp_path):
 
 
 def test_drawn_nodes_of_a_graph_hang_together(tmp_path):
-    source = probe.load(write_edges(tmp_path / "t.tsv", nx.balanced_tree(3, 5)))
+    source = probe.load_source(write_edges(tmp_path / "t.tsv", nx.balanced_tree(3, 5)))
     generator = torch.Generator().manual_seed(0)
     drawn = figures_module._drawn(source, 60, generator)
     assert 30 < len(drawn) <= 60
@@ -353,14 +353,14 @@ def test_drawn_nodes_of_a_graph_hang_together(tmp_path):
 
 
 def test_the_picture_of_a_grid_is_a_grid(tmp_path):
-    source = probe.load(write_edges(tmp_path / "g.tsv", nx.grid_2d_graph(15, 15)))
+    source = probe.load_source(write_edges(tmp_path / "g.tsv", nx.grid_2d_graph(15, 15)))
     drawn = set(figures_module._drawn(source, 60, torch.Generator().manual_seed(0)).tolist())
     edges = sum(a in drawn and b in drawn for a, b in source.edges.tolist())
     assert edges > 1.5 * len(drawn)
 
 
 def test_api_items_are_one_tree():
-    source = probe.load("api-calls", sample=50)
+    source = probe.load_source("api-calls", sample=50)
     assert "packages" in source.labels
     assert len(source.notes) == 1  # sampled, and no part left out
     assert len(source.graph) == source.total - 1
@@ -374,7 +374,7 @@ def test_more_than_memory(tmp_path, monkeypatch):
 
     monkeypatch.setattr("psutil.virtual_memory", lambda: Full)
     with pytest.raises(InputError, match="are free; save it as"):
-        probe.load(str(tmp_path / "big.csv"))
+        probe.load_source(str(tmp_path / "big.csv"))
 
 
 @pytest.mark.parametrize("kind", ["vectors", "edges"])
@@ -385,11 +385,11 @@ def test_more_points_than_memory(tmp_path, monkeypatch, kind):
         raise AssertionError("allocated")
 
     monkeypatch.setattr("torch.cdist", allocate)
-    monkeypatch.setattr("geodapt.probe.sources.graph_distances", allocate)
+    monkeypatch.setattr("geodapt.probe.graphs.graph_distances", allocate)
     if kind == "vectors":
         path = save(tmp_path / "a.npy", np.ones((400_000, 2)))
     else:
         (tmp_path / "a.tsv").write_text("".join(f"n\tn{i}\n" for i in range(400_000)))
         path = str(tmp_path / "a.tsv")
     with pytest.raises(InputError, match=r"to measure 400,00\d points needs about .* smaller"):
-        probe.load(path, sample=500_000)
+        probe.load_source(path, sample=500_000)

@@ -141,6 +141,14 @@ def test_every_ready_made_recipe_is_valid_and_described():
         assert load_recipe(name).recipe.recipe == entry.system
 
 
+def test_ready_made_trainings_draw_validation_curves():
+    for name, entry in catalog.packaged().items():
+        if entry.system == "xcross":
+            found = load_recipe(name).recipe
+            for training in (found.source_training, found.lora_training, found.training):
+                assert training.steps / 5 <= training.evaluate_every <= training.steps / 2, name
+
+
 def test_recipes_are_checked_before_anything_heavy_is_imported():
     """A typo is told at once, not after the seconds that torch and transformers take."""
     check = """

@@ -308,6 +308,25 @@ class TestCurves:
         assert not figure["layout"]["showlegend"]
         assert len(page.all("li")) == 1
 
+    def test_more_stages_than_colours_are_told_apart_by_marks(self):
+        lines = [
+            {"stage": f"run-{number}", "step": step, "loss": 1.0, "validation_loss": 2.0}
+            for number in range(20)
+            for step in range(20)
+        ]
+        page = built(with_page(curves_section), metrics=lines)
+        traces = page.figures[0]["data"]
+        looks = {
+            (t["line"]["color"], t["line"]["dash"], t["marker"]["symbol"], t["mode"])
+            for t in traces
+        }
+        assert len(looks) == len(traces) == 40
+        legend = [item.text for item in page.all("ul", class_="legend")[0].all("li")]
+        assert legend[:7] == [*(f"run-{number}" for number in range(6)), "■ run-6"]
+        assert legend[12] == "▲ run-12"
+        marked = [t for t in traces if t["name"].startswith("run-6")]
+        assert all("markers" in t["mode"] for t in marked)
+
     def test_values_that_are_no_numbers_are_gaps(self):
         lines = [
             {"stage": "a", "step": 2, "loss": math.nan},

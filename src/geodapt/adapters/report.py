@@ -8,7 +8,16 @@ import plotly.graph_objects as go
 
 from geodapt.adapters import Adapter, overlaps
 from geodapt.adapters.overlap import Overlap, spectrum
-from geodapt.pages.plotly_style import ACCENT, HEAT, INK, LINES, SURFACE, plain, style, wrapped
+from geodapt.pages.plotly_style import (
+    ACCENT,
+    HEAT,
+    INK,
+    LINES,
+    SURFACE,
+    plotly_text,
+    style,
+    wrapped,
+)
 from geodapt.pages.rendering import render_sections
 from geodapt.pages.section import Section
 
@@ -83,7 +92,7 @@ def _matrix(
             ygap=2,
             showscale=False,
             texttemplate="%{z:.2f}",
-            customdata=[[[plain(one), plain(two)] for two in names] for one in names],
+            customdata=[[[plotly_text(one), plotly_text(two)] for two in names] for one in names],
             hovertemplate="%{customdata[0]}, %{customdata[1]}: %{z:.3f}<extra></extra>",
         )
     )
@@ -105,7 +114,7 @@ def _by_layer(pairs: Pairs) -> dict[str, Any]:
                     [getattr(overlap, field) for overlap in found.values()],
                     ", ".join(pair),
                     colours[pair],
-                    [plain(path) for path in found],
+                    [plotly_text(path) for path in found],
                 )
                 for pair, found in pairs.items()
             ]
@@ -113,7 +122,7 @@ def _by_layer(pairs: Pairs) -> dict[str, Any]:
         every = -(-len(layers) // TICKS) or 1
         figure.update_xaxes(
             tickvals=list(range(0, len(layers), every)),
-            ticktext=[plain(_short(path)) for path in layers[::every]],
+            ticktext=[plotly_text(_short(path)) for path in layers[::every]],
         )
         low = -1.05 if field == "agreement" else -0.05
         figure.update_yaxes(range=[low, 1.05], nticks=5)
@@ -162,7 +171,7 @@ def _curve(
     return go.Scatter(
         x=x,
         y=y,
-        name=plain(name),
+        name=plotly_text(name),
         text=said,
         mode="lines+markers",
         line={"color": colour, "width": 1.5},

@@ -10,7 +10,7 @@ from rich.table import Table
 from geodapt.console import Console
 
 
-class Kind(StrEnum):
+class SourceKind(StrEnum):
     vectors = "vectors"
     distances = "distances"
     edges = "edges"
@@ -26,7 +26,7 @@ def probe(
     ],
     out: Annotated[Path, typer.Option(help="The web page to write.")] = Path("probe.html"),
     kind: Annotated[
-        Kind | None, typer.Option(help="What a file holds, where it is not to be guessed.")
+        SourceKind | None, typer.Option(help="What a file holds, where it is not to be guessed.")
     ] = None,
     tensor: Annotated[
         str | None,
@@ -65,13 +65,13 @@ def probe(
     from geodapt.files import write_text
     from geodapt.paths import page_to_write
     from geodapt.probe.report import probe_page
-    from geodapt.probe.summary import as_json, measured_on, table
+    from geodapt.probe.summary import as_json, measured_on, summary_table
     from geodapt.progress import console
 
     system.require_transport()
     target = page_to_write(out)
     results = Console()
-    read = system.load(
+    read = system.load_source(
         source,
         kind.value if kind else None,
         tensor,
@@ -91,7 +91,7 @@ def probe(
         typer.echo(as_json(figures, judged))
         return
     shown = Table("", "source", "Euclidean control", title=read.name)
-    for row in table(figures):
+    for row in summary_table(figures):
         shown.add_row(*row)
     results.print(shown)
     results.print(measured_on(figures), style="dim", highlight=False, markup=False)

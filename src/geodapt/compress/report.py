@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from geodapt.compress.results import AnalysedLayer, CompressionSummary, ErrorAnalysis
 from geodapt.pages.columns import HIT_AT_1, MRR, PERPLEXITY, Column, as_amount, as_score
-from geodapt.pages.plotly_style import ACCENT, LINES, QUIET, SURFACE, plain, style
+from geodapt.pages.plotly_style import ACCENT, LINES, QUIET, SURFACE, plotly_text, style
 from geodapt.pages.results import parse_part
 from geodapt.pages.section import RunRecord, Section, SystemPage
 
@@ -88,7 +88,7 @@ def _by_layer(found: CompressionSummary) -> dict[str, Any]:
                 None if (lost := getattr(layer, key)) is None else 100 * lost
                 for layer in found.layers
             ],
-            text=[plain(layer.path) for layer in found.layers],
+            text=[plotly_text(layer.path) for layer in found.layers],
             textposition="none",
             marker_color=ACCENT,
             hovertemplate="%{text}: %{y:.3~g} %<extra></extra>",

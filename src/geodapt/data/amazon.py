@@ -15,6 +15,7 @@ from geodapt.data.interactions import Interactions, moment
 from geodapt.data.settings import AmazonSettings
 from geodapt.data.text_files import existing, find, json_object, not_found, records
 from geodapt.errors import InputError
+from geodapt.hub import require_hub
 from geodapt.paths import given
 
 
@@ -66,6 +67,7 @@ def _file(path: str, category: str, prefix: str = "") -> Path:
         return found
     try:
         inside = f"raw/{prefix or 'review_'}categories/{name}"
+        require_hub(path, inside, repo_type="dataset")
         return Path(hf_hub_download(path, inside, repo_type="dataset"))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(

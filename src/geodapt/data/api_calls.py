@@ -19,7 +19,7 @@ from geodapt.data import mining
 from geodapt.data.domain import Domain
 from geodapt.data.quiet import quiet_datasets
 from geodapt.data.scripts import Advance, run_script, side_by_side
-from geodapt.data.sequences import Trail, build_domain, by_group, k_core
+from geodapt.data.sequences import Trail, build_domain, k_core, rows_by_group
 from geodapt.data.settings import DEMO, PACKAGES, ApiCallSettings
 from geodapt.errors import InputError
 from geodapt.extras import missing
@@ -71,7 +71,7 @@ def _domain(name: str, folder: Path, settings: ApiCallSettings) -> Domain:
         for body, calls in kept.items()
     ]
     texts = list(zip(items["name"], items["text"], strict=True))
-    return build_domain(name, by_group(trails, settings), texts, settings)
+    return build_domain(name, rows_by_group(trails, settings), texts, settings)
 
 
 def module_tree(domains: Mapping[str, Domain]) -> list[tuple[str, str]]:

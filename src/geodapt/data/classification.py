@@ -1,15 +1,17 @@
 """Texts with labels in several domains: from a table, or from the hub."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, config, load_dataset
 
 from geodapt.data.domain import SPLITS, LabelledDomain, split_of
 from geodapt.data.sequences import at_most
 from geodapt.data.settings import ClassificationSettings
 from geodapt.data.table_files import SUFFIXES, named_among, table
 from geodapt.errors import InputError
+from geodapt.hub import require_hub
 from geodapt.paths import given
 
 
@@ -69,6 +71,9 @@ def _read(settings: ClassificationSettings) -> Iterator[tuple[str, str, str]]:
 
 def _read_hub(name: str, columns: tuple[str, str, str]) -> Iterator[tuple[str, str, str]]:
     """All splits of a hub data set together: they are split anew, so that none share a text."""
+    kept = Path(config.HF_DATASETS_CACHE) / name.replace("/", "___")
+    if not kept.is_dir():
+        require_hub(name)
     try:
         splits = load_dataset(name)
     except Exception as error:  # whatever the hub, the network or the builder raises

@@ -2,8 +2,8 @@
 
 Run as a script in an interpreter of its own, ``python mining.py MODULE OUT.json``: importing the
 package to look up names and docstrings then neither changes nor depends on what the caller has
-loaded. Only the standard library is imported here, so that it starts at once. Files are parsed,
-never run.
+loaded. Besides the standard library only :mod:`geodapt.data.call_syntax` is imported, so that it
+starts at once. Files are parsed, never run.
 
 OUT.json holds ``items``, ``{name, text}`` of every public callable that was called, and
 ``bodies``, ``{file, function, calls}`` with indexes into ``items``, in the order in which the
@@ -21,52 +21,18 @@ import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-Dotted = tuple[str, tuple[str, ...]]
-"""A module's name and the attributes to take from it, one after another."""
+from geodapt.data.call_syntax import Dotted, FunctionBody, functions, imported, statements
 
 # Tests, vendored packages, and the places where packages keep what is not for users.
 NOT_API = {"tests", "testing", "conftest", "pytest", "externals", "extern", "vendored"} | {
     *("core", "compat", "distutils", "f2py"),
 }
 ASSERTION = re.compile(r"assert|raises$|fail|skip|(nodes|edges|graphs)_equal$")
-
-
-# --- names in a file ---------------------------------------------------------------------------
-
-
-def imported(node: ast.Import | ast.ImportFrom, module: str, is_package: bool) -> Iterator[tuple]:
-    """The ``(name, Dotted)`` pairs that an import statement binds; ``*`` stays a name."""
-    if isinstance(node, ast.Import):
-        for alias in node.names:
-            if alias.asname:
-                yield alias.asname, (alias.name, ())
-            else:
-                root = alias.name.split(".")[0]
-                yield root, (root, ())
-        return
-    base = node.module or ""
-    if node.level:
-        parts = module.split(".")
-        parts = parts[: len(parts) - node.level + is_package]
-        base = ".".join([*parts, base] if base else parts)
-    for alias in node.names:
-        yield alias.asname or alias.name, (base, (alias.name,))
-
-
-def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements of a module or class, those under ``if``, ``try`` and ``with`` included."""
-    for node in body:
-        yield node
-        if isinstance(node, ast.If | ast.Try | ast.With):
-            for field in ("body", "orelse", "finalbody"):
-                yield from statements(getattr(node, field, []))
-            for handler in getattr(node, "handlers", []):
-                yield from statements(handler.body)
 
 
 def module_names(tree: ast.Module, module: str, is_package: bool) -> dict[str, Dotted]:
@@ -84,77 +50,13 @@ def module_names(tree: ast.Module, module: str, is_package: bool) -> dict[str, D
     return names
 
 
-def functions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
-    """Functions and methods with their names; a nested function belongs to the one around it."""
-    for node in statements(body):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield prefix + node.name, node  # type: ignore[misc]
-        elif isinstance(node, ast.ClassDef):
-            yield from functions(node.body, f"{prefix}{node.name}.")
-
-
-class FunctionBody:
-    """The calls in a function's body in the order in which they run, and the names it binds."""
-
-    def __init__(self, function: ast.FunctionDef, module: str, is_package: bool) -> None:
-        self.module, self.is_package = module, is_package
-        self.calls: list[tuple[str, tuple[str, ...]]] = []
-        self.imports: dict[str, Dotted] = {}
-        self.bound = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
-        for statement in function.body:
-            self.visit(statement)
-
-    def visit(self, node: ast.AST) -> None:
-        kind = type(node)
-        if kind is ast.Name:
-            if isinstance(node.ctx, ast.Store):  # type: ignore[attr-defined]
-                self.bound.add(node.id)  # type: ignore[attr-defined]
-            return
-        if isinstance(node, ast.arg):
-            self.bound.add(node.arg)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            self.bound.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            self.imports.update(imported(node, self.module, self.is_package))
-        for field in kind._fields:
-            value = getattr(node, field, None)
-            if isinstance(value, ast.AST):
-                self.visit(value)
-            elif type(value) is list:
-                for child in value:
-                    if isinstance(child, ast.AST):
-                        self.visit(child)
-        if isinstance(node, ast.Call):  # after its arguments, as it runs
-            self.call(node.func)
-
-    def call(self, function: ast.expr) -> None:
-        attributes: list[str] = []
-        while isinstance(function, ast.Attribute):
-            attributes.append(function.attr)
-            function = function.value
-        if isinstance(function, ast.Name):
-            self.calls.append((function.id, tuple(reversed(attributes))))
-
-    def resolved(self, names: dict[str, Dotted]) -> list[Dotted]:
-        """The calls whose first name is imported or defined in the file, not bound in the body."""
-        found = []
-        for name, attributes in self.calls:
-            known = self.imports.get(name) or (None if name in self.bound else names.get(name))
-            if known is not None:
-                found.append((known[0], known[1] + attributes))
-        return found
-
-
-# --- what the names mean -----------------------------------------------------------------------
-
-
 def is_public(path: str) -> bool:
     """Whether no part of a dotted path is private or belongs to tests."""
     parts = path.split(".")
     return not any(p.startswith(("_", "test_")) or p in NOT_API for p in parts)
 
 
-def load(module: str) -> ModuleType | None:
+def import_quietly(module: str) -> ModuleType | None:
     """The module, or None where it does not import (an optional dependency, another system)."""
     if module in sys.modules:
         return sys.modules[module]
@@ -168,7 +70,7 @@ def load(module: str) -> ModuleType | None:
 
 def exported(module: str) -> list[str]:
     """The public names of a module: ``__all__``; else all of a package, the own of a file."""
-    loaded = load(module)
+    loaded = import_quietly(module)
     if loaded is None:
         return []
     if isinstance(getattr(loaded, "__all__", None), list | tuple):
@@ -208,13 +110,15 @@ class Api:
     def follow(dotted: Dotted) -> list[Any]:
         """The module and what each attribute leads to, as far as it leads anywhere."""
         module, attributes = dotted
-        chain: list[Any] = [load(module)]
+        chain: list[Any] = [import_quietly(module)]
         for attribute in attributes:
             try:
                 following = getattr(chain[-1], attribute)
             except Exception:
                 is_module = isinstance(chain[-1], ModuleType)
-                following = load(f"{chain[-1].__name__}.{attribute}") if is_module else None
+                following = (
+                    import_quietly(f"{chain[-1].__name__}.{attribute}") if is_module else None
+                )
             if following is None:
                 break
             chain.append(following)
@@ -270,9 +174,6 @@ def first_paragraph(value: Any) -> str:
     return ""
 
 
-# --- the whole package -------------------------------------------------------------------------
-
-
 def source_folder(package: str) -> Path:
     """Where an installed package's files are."""
     spec = importlib.util.find_spec(package)
@@ -298,7 +199,7 @@ def mine(package: str) -> dict[str, list[dict]]:
     importlib.import_module(package)  # where this fails, nothing else can work
     for _, module, is_package in files:
         if is_package and is_public(module):
-            load(module)
+            import_quietly(module)
     found: list[tuple[Path, str, list[Dotted]]] = []
     for done, (path, module, is_package) in enumerate(files, 1):
         print(f"{done}/{len(files)}", flush=True)

@@ -31,6 +31,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 """Runs a script that ends when the process that started it ends, however that ends."""
 
+PACKAGES_FOLDER = Path(__file__).parents[2]
+"""Where geodapt itself is found, by scripts that import more of it."""
+
 _running: set[subprocess.Popen] = set()
 
 
@@ -68,12 +71,14 @@ def run_script(
     """
     out, last = folder / "found.json", ""
     # -P: the script's own folder must not shadow modules that it imports.
+    paths = [str(PACKAGES_FOLDER), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, "-P", "-W", "ignore", "-c", _OBEDIENT, str(script.__file__)]
     with subprocess.Popen(
         [*command, *map(str, arguments), str(out)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         text=True,
         errors="replace",
     ) as process:

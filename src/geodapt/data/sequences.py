@@ -86,7 +86,7 @@ def leave_one_out(trails: Iterable[Trail], settings: SequenceSettings) -> dict[s
     return rows
 
 
-def by_group(trails: Iterable[Trail], settings: SequenceSettings) -> dict[str, list[Row]]:
+def rows_by_group(trails: Iterable[Trail], settings: SequenceSettings) -> dict[str, list[Row]]:
     """One row a trail; whole groups go to train (70 %), validation (10 %) or test (20 %).
 
     A trail's target is the last item that it had not met before, so that it can never be found

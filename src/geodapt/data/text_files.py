@@ -16,6 +16,11 @@ from geodapt.settings import repeated
 
 T = TypeVar("T")
 
+
+class BadRecord(ValueError):
+    """Why a record is not as expected, where the record itself does not show it."""
+
+
 LONGEST_LINE = 1 << 24
 """Characters: a document of a few thousand pages, and what is read at once of a compressed file."""
 
@@ -98,8 +103,9 @@ def records(
             yield parse(line)
         except (ValueError, LookupError, TypeError, OverflowError) as error:
             shown = line if len(line) <= 80 else line[:77] + "..."
+            reason = f" ({error})" if isinstance(error, BadRecord) else ""
             raise InputError(
-                f"{path}, line {number}: expected {expected}, found '{shown}'"
+                f"{path}, line {number}: expected {expected}, found '{shown}'{reason}"
             ) from error
 
 
@@ -108,9 +114,15 @@ def json_object(line: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+        raise BadRecord("its brackets are nested too deep to be read") from error
     if "\\u" in line:
-        json.dumps(value, ensure_ascii=False).encode()  # half a character is no text
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise BadRecord(
+                "it holds a lone surrogate, half of a character written as two; write the file "
+                "again with both halves, or without"
+            ) from error
     if not isinstance(value, dict):
         raise ValueError("not an object")
     return value

@@ -7,6 +7,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from geodapt.errors import InputError
+from geodapt.hub import require_hub
 
 
 def find_folder(source: str | Path, what: str, expected: str, **download: Any) -> Path:
@@ -27,6 +28,7 @@ def find_folder(source: str | Path, what: str, expected: str, **download: Any) -
     if local or not name:
         shown = repr(name) if len(name) <= 80 else f"{name[:77]!r}..."
         raise InputError(f"{what} {shown} is not a folder; give {expected}, or a hub name")
+    require_hub(name, "adapter_config.json", "config.json")
     try:
         return Path(snapshot_download(name, **download))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:

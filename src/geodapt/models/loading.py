@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from geodapt.errors import InputError
 from geodapt.extras import missing
 from geodapt.files import PICKLES, hash_tensors
+from geodapt.hub import require_hub
 from geodapt.models.blocks import transformer_blocks
 from geodapt.paths import given
 from geodapt.progress import bar
@@ -51,10 +52,13 @@ def locate_base(base: str) -> str:
     path = given(base)
     if path.exists():
         if not (path / "config.json").is_file():
+            if (path / "model" / "config.json").is_file():
+                raise InputError(f"'{base}' is a run's folder; its model is in {path / 'model'}")
             raise InputError(f"base '{base}' is a folder without config.json: not a saved model")
         return str(path)
     if base.startswith((".", "/", "~")) or base.count("/") > 1:
         raise InputError(f"base '{base}' does not exist")
+    require_hub(base, "config.json")
     return base
 
 

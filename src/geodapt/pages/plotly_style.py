@@ -49,11 +49,13 @@ def style(figure: go.Figure, height: int, **layout: Any) -> dict[str, Any]:
     return json.loads(figure.to_json())
 
 
-def plain(text: str) -> str:
+def plotly_text(text: str) -> str:
     """Text for a figure: plotly reads a few HTML tags in its labels, and this is no HTML."""
     return html.escape(text, quote=False)
 
 
 def wrapped(text: str, width: int = 22) -> str:
     """Text for an axis label, in lines that leave a phone room for the figure."""
-    return "<br>".join(plain(line) for line in textwrap.wrap(text, width)) or plain(text)
+    return "<br>".join(plotly_text(line) for line in textwrap.wrap(text, width)) or plotly_text(
+        text
+    )

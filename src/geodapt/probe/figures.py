@@ -15,7 +15,8 @@ from geodapt.geometry.hyperbolicity import (
     radius_profile,
 )
 from geodapt.geometry.mds import Embedding, classical_scaling, embed_distances, suggest_curvature
-from geodapt.probe.sources import Source, connected_sample
+from geodapt.probe.graphs import connected_sample
+from geodapt.probe.source import Source
 
 NEIGHBOURS = 10  # of the graph whose curvature is measured, where the source is no graph itself
 EXACT = 120  # points up to which every point is a base of delta

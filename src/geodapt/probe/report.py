@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from geodapt.geometry import lorentz, poincare
-from geodapt.pages.plotly_style import LINES, QUIET, SOFT, SURFACE, plain, style
+from geodapt.pages.plotly_style import LINES, QUIET, SOFT, SURFACE, plotly_text, style
 from geodapt.pages.rendering import render_sections
 from geodapt.pages.section import Section
 from geodapt.probe.figures import Figures
-from geodapt.probe.summary import measured_on, table
+from geodapt.probe.summary import measured_on, summary_table
 from geodapt.probe.verdict import Verdict
 
 HEIGHT = 640
@@ -24,7 +24,7 @@ def probe_page(figures: Figures, verdict: Verdict) -> str:
     notes = "; ".join(source.notes) or f"{source.total:,} points"
     found = {
         "reasons": verdict.reasons,
-        "rows": table(figures),
+        "rows": summary_table(figures),
         "measured_on": measured_on(figures),
     }
     return render_sections(
@@ -175,4 +175,4 @@ def _lines(at: Tensor, figures: Figures) -> go.Scatter:
 
 def _label(label: str) -> str:
     """A label that fits, with what plotly would take for markup made plain."""
-    return plain(label if len(label) <= LONGEST else label[: LONGEST - 3] + "...")
+    return plotly_text(label if len(label) <= LONGEST else label[: LONGEST - 3] + "...")

@@ -6,7 +6,7 @@ from geodapt.probe.figures import BASES, DIMENSION, Figures, Shape
 from geodapt.probe.verdict import Verdict
 
 
-def table(figures: Figures) -> list[tuple[str, str, str]]:
+def summary_table(figures: Figures) -> list[tuple[str, str, str]]:
     """(figure, of the source, of the control), as the terminal and the page show them."""
 
     def column(shape: Shape) -> list[str]:

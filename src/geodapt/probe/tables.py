@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 
 from geodapt.errors import InputError
 from geodapt.files import PICKLES, read_tensors
 from geodapt.paths import regular
+from geodapt.probe.arrays import must_fit, read_npy, read_safetensors
 from geodapt.probe.columns import Choice, Columns, choose, has_header, is_number
 
 SUFFIXES = {".npy", ".safetensors", ".csv", ".tsv", ".txt", ".edges"}
@@ -31,7 +31,7 @@ class Table:
     notes: tuple[str, ...] = ()  # what was taken for what
 
 
-def read(
+def read_table(
     path: Path,
     kind: str | None = None,
     tensor: str | None = None,
@@ -51,9 +51,9 @@ def read(
         read_tensors(path)  # says why pickles are refused
     regular(path)
     if path.suffix == ".npy":
-        return _numbers(_read_npy(path), None, kind)
+        return _numbers(read_npy(path), None, kind)
     if path.suffix == ".safetensors":
-        return _numbers(_read_safetensors(path, tensor), None, kind)
+        return _numbers(read_safetensors(path, tensor), None, kind)
     if path.suffix not in SUFFIXES:
         raise InputError(
             f"{path} is of no known kind; expected {', '.join(sorted(SUFFIXES))}, or the name or "
@@ -71,34 +71,6 @@ def _numbers(numbers: np.ndarray, labels: list[str] | None, kind: str | None) ->
             raise InputError(f"edges are rows of two nodes; this has the shape {numbers.shape}")
         return Table("edges", edges=[(str(a), str(b)) for a, b in numbers.tolist()])
     return Table(kind, numbers, labels)
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        numbers = np.load(path, mmap_mode="r", allow_pickle=False)  # rows are read as sampled
-    except Exception as error:  # whatever numpy raises over a broken header
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path} is not a readable .npy file of numbers: {reason}") from error
-    if not isinstance(numbers, np.ndarray):
-        raise InputError(f"{path} holds several arrays (.npz); save the one to probe as .npy")
-    if not np.issubdtype(numbers.dtype, np.number) or np.iscomplexobj(numbers):
-        raise InputError(f"{path} holds {numbers.dtype}; expected real numbers")
-    return numbers
-
-
-def _read_safetensors(path: Path, tensor: str | None) -> np.ndarray:
-    must_fit(str(path), 3 * path.stat().st_size, "save the matrix alone, as .npy")
-    tensors = read_tensors(path)
-    matrices = [name for name, value in tensors.items() if value.dim() == 2]
-    name = tensor or (matrices[0] if len(matrices) == 1 else None)
-    if name is None:
-        raise InputError(
-            f"{path} holds {len(matrices)} matrices; choose one with --tensor: "
-            f"{', '.join(matrices[:10]) or '(there is none)'}"
-        )
-    if name not in tensors:
-        raise InputError(f"{path} has no tensor '{name}'; it has {', '.join(list(tensors)[:10])}")
-    return tensors[name].float().numpy()
 
 
 def _read_text(path: Path, kind: str | None, choice: Choice) -> Table:
@@ -298,13 +270,3 @@ def _looks_like_edges(rows: list[list[str]]) -> bool:
     return len(rows[0]) == 2 and not any(
         is_number(field) or not field.strip() for row in rows[1:] or rows for field in row[1:]
     )
-
-
-def must_fit(name: str, needed: float, advice: str) -> None:
-    """Raise :class:`InputError` where ``needed`` bytes are more than are free."""
-    free = psutil.virtual_memory().available
-    if needed > free:
-        raise InputError(
-            f"{name} needs about {needed / 2**30:,.1f} GiB of memory, and "
-            f"{free / 2**30:,.1f} GiB are free; {advice}"
-        )

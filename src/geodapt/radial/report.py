@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from geodapt.pages.columns import Column, as_percent, as_score
-from geodapt.pages.plotly_style import LINES, RULE, plain, style
+from geodapt.pages.plotly_style import LINES, RULE, plotly_text, style
 from geodapt.pages.results import parse_part
 from geodapt.pages.section import RunRecord, Section, SystemPage
 
@@ -120,7 +120,7 @@ def _figure(picture: Picture, largest: float) -> dict[str, Any]:
                     "color": [_colour(level[row]) for row in rows],
                     "symbol": [symbols[level[row] % len(symbols)] for row in rows],
                 },
-                text=[plain(_short(picture.texts[row])) for row in rows],
+                text=[plotly_text(_short(picture.texts[row])) for row in rows],
                 customdata=[[level[row] + 1, picture.radii[row]] for row in rows],
                 hovertemplate="%{text}<br>level %{customdata[0]}, %{customdata[1]:.3f} from the "
                 "root<extra></extra>",

@@ -3,11 +3,12 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
 
-from geodapt.pages.plotly_style import LINES, plain, style
+from geodapt.pages.plotly_style import LINES, plotly_text, style
 from geodapt.pages.section import RunRecord, Section, SystemPage
 
 Lines = Sequence[Mapping[str, Any]]
@@ -18,6 +19,33 @@ ALIKE = ("curvature",)
 """Ends of keys that share a chart, for they are one quantity of several parts of a model."""
 MANY = 12
 """Curves have markers up to so many points."""
+MARKS = {
+    "": "circle",
+    "■": "square",
+    "▲": "triangle-up",
+    "✚": "cross",
+    "★": "star",
+    "⬟": "pentagon",
+}
+"""What tells stages of the same colour apart: a mark in the legend -> a marker on the curve."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the curves of one stage are drawn."""
+
+    colour: str
+    mark: str
+    """Of the legend; empty for the first stages, whose colours alone tell them apart."""
+
+
+def looks_of(stages: Sequence[str]) -> dict[str, Look]:
+    """A look for each stage: colours first, then marks; 36 pass before both repeat."""
+    marks = list(MARKS)
+    return {
+        name: Look(LINES[number % len(LINES)], marks[number // len(LINES) % len(marks)])
+        for number, name in enumerate(stages)
+    }
 
 
 def curves_section(run: RunRecord, page: SystemPage) -> Section | None:
@@ -41,12 +69,15 @@ def charts(stages: Mapping[str, Lines], labels: Mapping[str, str]) -> Section | 
     if not quantities:
         return None
     drawn = [name for name in stages if any(name in curves for curves in quantities.values())]
-    colours = {name: LINES[number % len(LINES)] for number, name in enumerate(drawn)}
+    looks = looks_of(drawn)
     return Section(
         "Training",
         "geodapt.report/curves.html",
         {
-            "stages": [{"name": name, "colour": colours[name]} for name in drawn],
+            "stages": [
+                {"name": name, "colour": look.colour, "mark": look.mark}
+                for name, look in looks.items()
+            ],
             "validated": any(
                 key.startswith(VALIDATION)
                 for curves in quantities.values()
@@ -56,7 +87,7 @@ def charts(stages: Mapping[str, Lines], labels: Mapping[str, str]) -> Section | 
             "charts": [
                 {
                     "title": label(quantity, labels),
-                    "figure": _figure(quantity, curves, stages, colours, labels),
+                    "figure": _figure(quantity, curves, stages, looks, labels),
                 }
                 for quantity, curves in quantities.items()
             ],
@@ -99,13 +130,14 @@ def _figure(
     quantity: str,
     curves: Mapping[str, Sequence[str]],
     stages: Mapping[str, Lines],
-    colours: Mapping[str, str],
+    looks: Mapping[str, Look],
     labels: Mapping[str, str],
 ) -> dict[str, Any]:
     traces, judged = [], quantity in ("loss", "perplexity", *ALIKE)
     for name, keys in curves.items():
         for key in keys:
             steps, values = series(stages[name], key)
+            look = looks[name]
             validation = key.startswith(VALIDATION)
             judged |= validation
             said = name if key == quantity else f"{name}, {label(key, labels)}"
@@ -113,14 +145,18 @@ def _figure(
                 go.Scatter(
                     x=steps,
                     y=values,
-                    name=plain(said.replace("validation ", "validation: ")),
-                    mode="lines" if len(steps) > MANY else "lines+markers",
+                    name=plotly_text(said.replace("validation ", "validation: ")),
+                    mode="lines" if len(steps) > MANY and not look.mark else "lines+markers",
                     line={
-                        "color": colours[name],
+                        "color": look.colour,
                         "width": 1.8 if len(keys) <= 2 else 1,
                         "dash": "dash" if validation else "solid",
                     },
-                    marker={"size": 5, "symbol": "diamond" if validation else "circle"},
+                    marker={
+                        "size": 7 if look.mark else 5,
+                        "symbol": _symbol(look, validation),
+                        "maxdisplayed": MANY,
+                    },
                     hovertemplate="step %{x}: %{y:.4~g}",
                 )
             )
@@ -129,3 +165,9 @@ def _figure(
     figure.update_yaxes(nticks=5, tickformat="~g", rangemode="normal" if judged else "tozero")
     figure.update_xaxes(title="step")
     return style(figure, height=230, showlegend=False)
+
+
+def _symbol(look: Look, validation: bool) -> str:
+    if look.mark:
+        return MARKS[look.mark] + ("-open" if validation else "")
+    return "diamond" if validation else "circle"

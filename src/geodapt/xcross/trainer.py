@@ -163,6 +163,8 @@ class MethodTrainer:
             assert curve is not None
             steps = round(training.steps * job.fraction**curve.steps_exponent)
             training = training.model_copy(update={"steps": max(1, steps)})
+            if not training.keep_best:  # the curve is of test figures: validation decides nothing
+                training = training.model_copy(update={"evaluate_every": None})
         rows = training.batch_size * training.gradient_accumulation
         visits = visits_needed(round(task.sizes()["train"] * job.fraction), training.steps, rows)
         fit(

@@ -5,7 +5,7 @@ import json
 from importlib.metadata import version
 
 from geodapt.data.api_calls import ApiCallSettings, distribution, load_api_calls
-from geodapt.data.corpus.corpus import Corpus, split_of
+from geodapt.data.corpus.corpus import Corpus, document_split
 from geodapt.data.corpus.settings import ApiTextsSettings
 
 
@@ -20,7 +20,7 @@ def load_api_texts(settings: ApiTextsSettings) -> Corpus:
         "api-calls",
         hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16],
         lambda: (
-            (split_of(text, settings.seed), text)
+            (document_split(text, settings.seed), text)
             for domain in domains.values()
             for text in domain.items["text"]
         ),

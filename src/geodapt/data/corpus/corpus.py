@@ -27,7 +27,7 @@ class Corpus:
         return (text for of, text in self.read() if of in splits)
 
 
-def split_of(document: str, seed: int) -> str:
+def document_split(document: str, seed: int) -> str:
     """The split of a document that stands for itself, by a hash: more documents move nothing."""
     at = uniform(document, seed)
     held = SHARES["test"] + SHARES["validation"]

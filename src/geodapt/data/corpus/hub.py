@@ -7,9 +7,10 @@ from typing import Any
 
 from datasets import load_dataset
 
-from geodapt.data.corpus.corpus import Corpus, split_of
+from geodapt.data.corpus.corpus import Corpus, document_split
 from geodapt.data.corpus.settings import HubSettings
 from geodapt.errors import InputError
+from geodapt.hub import require_hub
 from geodapt.progress import bar
 
 
@@ -23,7 +24,7 @@ def load_hub(settings: HubSettings) -> Corpus:
     return Corpus(
         settings.name,
         key,
-        lambda: ((split_of(text, settings.seed), text) for text in _read(settings)),
+        lambda: ((document_split(text, settings.seed), text) for text in _read(settings)),
     )
 
 
@@ -44,6 +45,7 @@ def _read(settings: HubSettings) -> Iterator[str]:
 
 
 def _open(settings: HubSettings) -> Any:
+    require_hub(settings.name)  # a stream has no cache
     try:
         return load_dataset(settings.name, settings.config, split=settings.split, streaming=True)
     except Exception as error:  # whatever the hub, the network or the builder raises

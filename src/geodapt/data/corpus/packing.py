@@ -21,7 +21,7 @@ from jaxtyping import Int
 from transformers import PreTrainedTokenizerBase
 
 from geodapt.data.corpus.corpus import Corpus
-from geodapt.data.corpus.tokens import fingerprint
+from geodapt.data.corpus.tokens import tokenizer_fingerprint
 from geodapt.data.domain import SPLITS
 from geodapt.data.quiet import quiet_datasets
 from geodapt.errors import InputError
@@ -78,7 +78,7 @@ def packed(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int) -> d
 
     Raises :class:`InputError` when a split has no text, or too little for one row.
     """
-    name = f"{corpus.key}-{fingerprint(tokenizer)}-{length}-packed{PACKING_VERSION}"
+    name = f"{corpus.key}-{tokenizer_fingerprint(tokenizer)}-{length}-packed{PACKING_VERSION}"
     folder = cache_folder() / "tokens" / name
 
     def make(temporary: Path) -> None:

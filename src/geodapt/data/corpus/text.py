@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from geodapt.data.corpus.corpus import SHARES, Corpus, split_of
+from geodapt.data.corpus.corpus import SHARES, Corpus, document_split
 from geodapt.data.corpus.settings import PLAIN, RECORDS, TextSettings
 from geodapt.data.domain import uniform
 from geodapt.data.text_files import existing, json_object, lines, not_found, records
@@ -42,7 +42,7 @@ def load_text(settings: TextSettings) -> Corpus:
         for file in found:
             if file not in plain:
                 for text in _each(file, settings.text):
-                    yield split_of(text, settings.seed), text
+                    yield document_split(text, settings.seed), text
 
     return Corpus(
         path.name,

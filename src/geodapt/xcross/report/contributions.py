@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from geodapt.pages.formatting import decimals
-from geodapt.pages.plotly_style import HEAT, INK, plain, style, wrapped
+from geodapt.pages.plotly_style import HEAT, INK, plotly_text, style, wrapped
 from geodapt.pages.results import parse_part
 from geodapt.pages.section import RunRecord, Section
 from geodapt.xcross.results import KINDS, Contributions
@@ -100,7 +100,7 @@ def cells(
 def _heat(
     values: Float[np.ndarray, "n L"], streams: list[str], layers: list[int], largest: float
 ) -> dict[str, Any]:
-    names = [plain(stream) for stream in streams]
+    names = [plotly_text(stream) for stream in streams]
     every = -(-len(layers) // 12)  # no more than twelve layers are numbered, to fit a phone
     figure = go.Figure(
         go.Heatmap(

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from geodapt.pages.columns import Column, standard_error
 from geodapt.pages.formatting import listed, percent
-from geodapt.pages.plotly_style import LINES, plain, style
+from geodapt.pages.plotly_style import LINES, plotly_text, style
 from geodapt.pages.results import Measured, columns_of, parse_part, read_rows
 from geodapt.pages.section import RunRecord, Section
 from geodapt.xcross.report.columns import METRICS
@@ -135,7 +135,7 @@ def _lines(
             go.Scatter(
                 x=[100 * fraction for fraction, _ in curve],
                 y=[scale * value for _, value in curve],
-                name=plain(names[method]),
+                name=plotly_text(names[method]),
                 error_y=errors([value for _, value in curve]),
                 mode="lines+markers",
                 line={

@@ -1,0 +1,52 @@
+"""A system is a package that one line registers: its recipes and its page are found there."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from geodapt.runs import Recipe
+from geodapt.systems import SYSTEMS, page_of, recipe_class
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_offers_its_recipe_and_its_page(name):
+    assert issubclass(recipe_class(name), Recipe)
+    page = page_of(name)
+    keys = [column.key for column in (*page.metrics, *page.costs)]
+    assert keys or page.sections or page.tables
+    assert len(set(keys)) == len(keys)
+
+
+def test_several_systems_share_their_columns():
+    keys = [column.key for column in page_of("xcross", "compress").metrics]
+    assert {"hit_at_1", "ndcg_at_10", "cosine_agreement"} <= set(keys)
+    assert len(set(keys)) == len(keys)
+    assert page_of("xcross").metrics == page_of("xcross", "xcross").metrics
+
+
+def test_a_registered_system_runs_and_has_its_own_columns(tiny, geodapt):
+    done = geodapt("run", "tiny.yaml", "--out", "out")
+    assert done.code == 0, done.err
+    assert "Hit@1" in done.out
+    assert json.loads((tiny.parent / "out" / "results.json").read_text())["recipe"] == "tiny"
+
+
+@pytest.mark.parametrize("package", ["geodapt.helm", "geodapt.compress"])
+def test_importing_a_package_registers_its_formats_with_transformers(package):
+    check = f"""
+import sys
+import {package}
+from transformers import AutoConfig
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+found = "geodapt" in AUTO_QUANTIZER_MAPPING
+if {package!r} == "geodapt.helm":
+    AutoConfig.for_model("helm")
+    found = True
+print(found)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "True", done.stderr
