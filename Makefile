@@ -10,7 +10,7 @@ CORES  := -n auto --maxprocesses 4 --dist loadfile
 # --no-compile: Python compiles what is imported, pip would compile everything, for a minute
 PIP    := -m pip --disable-pip-version-check install --quiet --no-compile
 
-.PHONY: venv demo docs test fuzz test-lowest test-newest lint constraints bench clean
+.PHONY: venv demo docs gpu test fuzz test-lowest test-newest lint constraints bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -62,9 +62,13 @@ lint: $(STAMP)  ## style, types and floors alone
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## every benchmark, one JSON file each in runs/bench
+bench: $(STAMP)  ## every benchmark that needs no GPU, one JSON file each in runs/bench
 	@mkdir -p runs/bench
-	@for b in benchmarks/[a-z]*.py; do echo "$$b"; $(BIN)/python $$b > runs/bench/$$(basename $$b .py).json || exit 1; done
+	@for b in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/[a-z]*.py)); do echo "$$b"; $(BIN)/python $$b > runs/bench/$$(basename $$b .py).json || exit 1; done
+
+gpu: $(STAMP)  ## what one GPU does, in eight minutes: models, adapters, geometry, X-Cross; JSON in runs/gpu.json
+	@mkdir -p runs
+	$(BIN)/python benchmarks/gpu.py > runs/gpu.json
 
 clean:  ## remove .venv, caches and runs
 	rm -rf $(VENV) build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

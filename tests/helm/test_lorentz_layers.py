@@ -43,7 +43,7 @@ def test_centroid(seed, radius, c):
     weights = draw(seed + 1, 4, 6).abs()
     s, mass = weights @ x, weights.sum(-1)
     u = (weights * layers.excess(layers.squared_norm(x), Curvature.of(c))).sum(-1)
-    got = s * layers.inverse_norm(layers.squared_norm(s), u, mass, Curvature.of(c)).unsqueeze(-1)
+    got = s * layers.inverse_norm(layers.squared_norm(s), u, Curvature.of(c), mass).unsqueeze(-1)
     torch.testing.assert_close(got, lorentz.centroid(x, weights, c), rtol=1e-6, atol=1e-9)
 
 

@@ -291,5 +291,5 @@ class HelmMoE(nn.Module):
             y = scale_points(y, 1 / a)
             s, u = s + y, u + excess(squared_norm(y), c)
         mass = self.shared + weights.sum(-1).view(time.shape)
-        norm = inverse_norm(squared_norm(s), u, mass, c)
+        norm = inverse_norm(squared_norm(s), u, c, mass)
         return scale_points(s, norm), logits

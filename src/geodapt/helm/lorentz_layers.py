@@ -24,34 +24,45 @@ from geodapt.helm.config import HelmConfig
 
 
 class Curvature(NamedTuple):
-    """The curvature ``-c`` of a space, with the two powers of c that its formulas are made of."""
+    """The curvature ``-c`` of a space, with the two powers of c that its formulas are made of.
 
-    c: float | Tensor
-    radius: float | Tensor
+    All are tensors without a dimension, or with one number: PyTorch adds a tensor in half the time
+    that it takes to add a Python number.
+    """
+
+    c: Tensor
+    radius: Tensor
     """``1/sqrt(c)``, the time of the origin."""
-    radius2: float | Tensor
+    radius2: Tensor
     """``1/c``."""
 
     @classmethod
     def of(cls, c: float | Tensor) -> "Curvature":
-        return cls(c, c**-0.5, 1 / c)
+        c = torch.as_tensor(c, dtype=torch.float64) if isinstance(c, float) else c
+        return cls(c, torch.rsqrt(c), torch.reciprocal(c))
 
 
 def wide(x: Tensor) -> Tensor:
     """The tensor in the type that scalars are computed in: float32 or wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
 
 
-def squared_norm(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-    """``|x|^2``, in float32 or wider."""
-    return wide(x).square().sum(-1)
+def in_type_of(x: Tensor, y: Tensor) -> Tensor:
+    """``y`` in the type of ``x``. A conversion to a tensor's own type is a call all the same, and
+    a token that is decoded makes hundreds of calls."""
+    return y if y.dtype == x.dtype else y.to(x.dtype)
+
+
+def squared_norm(x: Float[Tensor, "*batch d"], keepdim: bool = False) -> Float[Tensor, "*batch"]:
+    """``|x|^2``, in float32 or wider; with ``keepdim`` as one component."""
+    return wide(x).square().sum(-1, keepdim)
 
 
 def scale_points(
     x: Float[Tensor, "*batch d"], k: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch d"]:
     """``k x`` in the type of x, without rounding k to it."""
-    return (x * k.unsqueeze(-1)).to(x.dtype)
+    return in_type_of(x, x * k.unsqueeze(-1))
 
 
 def time_component(x: Float[Tensor, "*batch d"], c: Curvature) -> Float[Tensor, "*batch"]:
@@ -72,20 +83,22 @@ def excess(square: Float[Tensor, "*batch"], c: Curvature) -> Float[Tensor, "*bat
 def inverse_norm(
     square: Float[Tensor, "*batch"],
     excess: Float[Tensor, "*batch"],
-    mass: float | Tensor,
     c: Curvature,
+    mass: Float[Tensor, "*batch"] | None = None,
 ) -> Float[Tensor, "*batch"]:
     """``1 / sqrt(-c <s, s>_L)`` of a weighted sum of points: times ``s`` it is their centroid.
 
     ``square`` is ``|s|^2`` of the sum's space part, ``excess`` the weighted sum of excesses,
-    ``mass`` the sum of weights, so that ``s_t = mass / sqrt(c) + excess`` and::
+    ``mass`` the sum of weights, 1 if None, so that ``s_t = mass / sqrt(c) + excess`` and::
 
-        -c <s, s>_L = c (s_t^2 - |s|^2) = mass^2 + c (excess (2 mass / sqrt(c) + excess) - |s|^2)
+        -<s, s>_L = s_t^2 - |s|^2 = mass^2 / c + excess (2 mass / sqrt(c) + excess) - |s|^2
 
-    The bracket is 0 or more (the inverse triangle inequality); rounding must not take it lower.
+    All but the first is 0 or more (the inverse triangle inequality); rounding must not take it
+    lower.
     """
-    bracket = excess * (2 * mass * c.radius + excess) - square
-    return torch.rsqrt(mass * mass + c.c * bracket.clamp_min(0))
+    origin = c.radius if mass is None else mass * c.radius
+    bracket = (excess * torch.add(excess, origin, alpha=2) - square).clamp_min(0)
+    return c.radius * torch.rsqrt(torch.addcmul(bracket, origin, origin))
 
 
 def lorentz_residual(
@@ -95,17 +108,31 @@ def lorentz_residual(
     scale: Tensor,
     c: Curvature,
 ) -> Float[Tensor, "*batch d"]:
-    """Lorentzian residual connection: ``scale`` times the centroid of ``x + weight y``."""
-    s = torch.addcmul(x, y.to(x.dtype), weight.to(x.dtype))
-    lifted = excess(squared_norm(x), c) + weight * excess(squared_norm(y), c)
-    return scale_points(s, scale * inverse_norm(squared_norm(s), lifted, 1 + weight, c))
+    """Lorentzian residual connection: ``scale`` times the centroid of ``x + weight y``.
+
+    With ``a = weight / (1 + weight)`` the centroid is that of ``s = x + a (y - x)``, and::
+
+        -c <s, s>_L = 1 + a (1 - a) c (|x - y|^2 - (t(x) - t(y))^2)
+
+    The bracket is 0 or more (two points' times differ less than their places); rounding must not
+    take it lower.
+    """
+    y = in_type_of(x, y)
+    x2, y2 = squared_norm(x), squared_norm(y)
+    later = (x2 - y2) / (time_of(x2, c) + time_of(y2, c))
+    bracket = torch.addcmul(squared_norm(wide(x) - wide(y)), later, later, value=-1).clamp_min(0)
+    a = weight / (1 + weight)
+    norm = torch.rsqrt(torch.addcmul(c.radius2, a - a * a, bracket))  # without the factor sqrt(c)
+    return scale_points(torch.lerp(x, y, in_type_of(x, a)), scale * c.radius * norm)
 
 
 def lorentz_rms_norm(
     x: Float[Tensor, "*batch d"], weight: Float[Tensor, "d"], eps: float, c: Curvature
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
     """RMSNorm of the space components, and the time of the result."""
-    h = scale_points(x, torch.rsqrt(squared_norm(x) / x.shape[-1] + eps)) * weight
+    if x.dtype != weight.dtype:  # under autocast
+        x, weight = wide(x), wide(weight)
+    h = F.rms_norm(x, weight.shape, weight, eps)
     return h, time_component(h, c)
 
 
@@ -165,7 +192,7 @@ def head_centroids(
     concatenation (their space components side by side), and its time."""
     s, u = sums[..., :-1], wide(sums[..., -1])
     s2 = squared_norm(s)
-    norm = inverse_norm(s2, u, 1.0, c)
+    norm = inverse_norm(s2, u, c)
     return scale_points(s, norm).flatten(-2), time_of((s2 * norm * norm).sum(-1), c)
 
 
@@ -187,7 +214,8 @@ class LorentzLinear(nn.Linear):
         self, x: Float[Tensor, "*batch d_in"], time: Float[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch d_out"]:
         y = super().forward(x)
-        return torch.addcmul(y, time.unsqueeze(-1).to(y.dtype), self.time_weight.to(y.dtype))
+        time = in_type_of(y, time.unsqueeze(-1))
+        return torch.addcmul(y, time, in_type_of(y, self.time_weight))
 
 
 class PointLinear(nn.Linear):
@@ -212,8 +240,9 @@ class LearnedScalar(nn.Module):
         self.start = start
         self.offset = nn.Parameter(torch.zeros(1))  # FSDP2 shards no parameter without a dimension
 
-    def forward(self) -> Float[Tensor, ""]:
-        return self.start * torch.exp(wide(self.offset[0]))
+    def forward(self) -> Float[Tensor, "1"]:
+        value = torch.exp(wide(self.offset))
+        return value if self.start == 1 else value * self.start
 
 
 class HelmRMSNorm(nn.Module):

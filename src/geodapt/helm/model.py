@@ -27,6 +27,7 @@ from geodapt.helm.lorentz_layers import (
     LearnedScalar,
     LorentzResidual,
     PointLinear,
+    wide,
 )
 from geodapt.helm.positions import HelmRotaryEmbedding, RelativeBias
 
@@ -51,7 +52,7 @@ class HelmDecoderLayer(GradientCheckpointingLayer):
     def forward(
         self,
         hidden_states: Float[Tensor, "rows n d"],
-        curvature: float | Tensor,
+        curvature: Tensor,
         counted: Bool[Tensor, "rows n"] | None = None,
         **kwargs: Any,
     ) -> tuple[Float[Tensor, "rows n d"], Float[Tensor, "tokens e"] | None]:
@@ -193,7 +194,11 @@ class HelmModel(HelmPreTrainedModel):
             if attention_mask is not None and attention_mask.dim() == 2:
                 counted = attention_mask[:, -n:].bool()
 
-        c = self.config.curvature if self.curvature is None else self.curvature()
+        if self.curvature is None:
+            like = wide(inputs_embeds)
+            c = torch.full((), self.config.curvature, dtype=like.dtype, device=like.device)
+        else:
+            c = self.curvature()
         hidden_states, router_logits = inputs_embeds, []
         for layer in self.layers:
             hidden_states, logits = layer(

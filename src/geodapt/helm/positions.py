@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from geodapt.helm.config import HelmConfig
-from geodapt.helm.lorentz_layers import Curvature, excess, squared_norm, time_component
+from geodapt.helm.lorentz_layers import Curvature, excess, in_type_of, squared_norm
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, a pair of components each."""
@@ -44,37 +44,37 @@ class HelmRotaryEmbedding(LlamaRotaryEmbedding):
 def query_points(
     x: Float[Tensor, "rows n heads d"],
     rotation: Rotation | None,
-    factor: Float[Tensor, ""],
+    factor: Float[Tensor, "1"],
     c: Curvature,
 ) -> Float[Tensor, "rows heads n d+1"]:
     """``factor (R x, -t(x))``, as :func:`geodapt.helm.attention` multiplies it with keys."""
-    whole = torch.cat([rotate(x, rotation), -_last(time_component(x, c), x)], dim=-1)
-    return (whole * factor.to(x.dtype)).transpose(1, 2)
+    time = torch.sqrt(squared_norm(x, keepdim=True) + c.radius2)
+    whole = torch.cat([*_turned(x, rotation), in_type_of(x, -time)], dim=-1)
+    return (whole * in_type_of(x, factor)).transpose(1, 2)
 
 
 def key_points(
     x: Float[Tensor, "rows n heads d"], rotation: Rotation | None, c: Curvature
 ) -> Float[Tensor, "rows heads n d+1"]:
     """``(R x, u(x))``, with the time excess in the last place; values are so without rotation."""
-    u = excess(squared_norm(x), c)
-    return torch.cat([rotate(x, rotation), _last(u, x)], dim=-1).transpose(1, 2)
+    u = excess(squared_norm(x, keepdim=True), c)
+    return torch.cat([*_turned(x, rotation), in_type_of(x, u)], dim=-1).transpose(1, 2)
 
 
 def rotate(x: Float[Tensor, "rows n heads d"], rotation: Rotation | None) -> Tensor:
     """``R x``: turns the pairs ``(x_i, x_(i + p))``, i < p, and leaves the other components."""
+    return x if rotation is None else torch.cat(_turned(x, rotation), dim=-1)
+
+
+def _turned(x: Float[Tensor, "rows n heads d"], rotation: Rotation | None) -> list[Tensor]:
+    """``R x`` in parts, which are laid side by side once, with the time."""
     if rotation is None:
-        return x
+        return [x]
     cos, sin = (part.unsqueeze(2) for part in rotation)  # may be wider than x
     pairs = cos.shape[-1]
     a, b, rest = x.split([pairs, pairs, x.shape[-1] - 2 * pairs], dim=-1)
-    return torch.cat(
-        [(a * cos - b * sin).to(x.dtype), (b * cos + a * sin).to(x.dtype), rest], dim=-1
-    )
-
-
-def _last(scalar: Float[Tensor, "*batch"], x: Tensor) -> Float[Tensor, "*batch 1"]:
-    """A scalar per point as one component more."""
-    return scalar.unsqueeze(-1).to(x.dtype)
+    first = torch.addcmul(a * cos, b, sin, value=-1)
+    return [in_type_of(x, first), in_type_of(x, torch.addcmul(b * cos, a, sin)), rest]
 
 
 class RelativeBias(nn.Module):
