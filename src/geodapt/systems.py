@@ -18,6 +18,7 @@ SYSTEMS = {
     "xcross": "geodapt.xcross",
     "radial": "geodapt.radial",
     "radial-query": "geodapt.radial",
+    "hyperclip": "geodapt.hyperclip",
     "compress": "geodapt.compress",
     "helm": "geodapt.helm",
     "evaluate-lm": "geodapt.lm",

@@ -92,9 +92,10 @@ def test_parameters_are_counted_as_in_the_paper():
 
 
 def test_the_cheaper_form_is_chosen_by_shape():
-    # Long sequences of wide layers: few columns a block. Narrow layers: the weight is small.
+    """As measured: the weight form pays once per layer, not per token."""
     assert BlockScaling(768, 128).cheaper_form(577, 768) == "activation"
-    assert BlockScaling(512, 128).cheaper_form(13167, 512) == "activation"
+    assert BlockScaling(768, 768).cheaper_form(577, 768) == "activation"
+    assert BlockScaling(512, 128).cheaper_form(13167, 512) == "weight"
     assert BlockScaling(128, 128).cheaper_form(2056, 128) == "weight"
 
 

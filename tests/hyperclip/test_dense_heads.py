@@ -6,8 +6,9 @@ from torch.nn.functional import normalize
 
 from geodapt.errors import InputError
 from geodapt.hyperclip.aggregation import SpatialBlock, linear_attention
-from geodapt.hyperclip.heads import OUT, CosineHead, CostAggregation, CostSettings
+from geodapt.hyperclip.heads import OUT, CosineHead, CostAggregation
 from geodapt.hyperclip.losses import pixel_loss
+from geodapt.hyperclip.settings import CostSettings
 
 SMALL = CostSettings(
     width=8,

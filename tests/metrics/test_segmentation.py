@@ -6,7 +6,6 @@ from torchmetrics.functional import jaccard_index
 
 from geodapt.errors import InputError
 from geodapt.metrics import SegmentationMetrics
-from geodapt.metrics.segmentation import by_group
 
 NAMES = list("abcde")
 
@@ -68,8 +67,6 @@ def test_table_and_confusion(counted):
     worst = counted.confused(3)
     assert [row["pixels"] for row in worst] == sorted((r["pixels"] for r in worst), reverse=True)
     assert all(row["true"] != row["predicted"] for row in worst)
-    groups = by_group(counted, {"seen": [0, 1], "new": [2]})
-    assert groups["new"] == counted.means([2])
 
 
 def test_pages_of_void_and_a_single_class():

@@ -19,6 +19,7 @@ from geodapt.cli.merge import merge
 from geodapt.cli.probe import probe
 from geodapt.cli.quiet import silence
 from geodapt.cli.run import report, run
+from geodapt.cli.segment import segment
 
 app = typer.Typer(
     name="geodapt",
@@ -53,7 +54,7 @@ def geodapt(
     """
 
 
-for _command in (ls, cp, run, report, compare, merge, compress, probe):
+for _command in (ls, cp, run, report, compare, merge, compress, probe, segment):
     app.command()(_command)
 app.add_typer(adapters.app, name="adapters")
 

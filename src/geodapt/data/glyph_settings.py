@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from geodapt.settings import Seed, Settings
 
@@ -37,3 +37,35 @@ class GlyphSettings(Settings):
 
     def _smallest(self) -> dict[str, Any]:
         return {"scripts": self.scripts or ["Latin"], "views": 1}
+
+
+class PageSettings(Settings):
+    """Pages of characters."""
+
+    train: int = Field(default=1000, ge=1)
+    """Training pages."""
+    test: int = Field(default=200, ge=1)
+    """Test pages, and validation pages."""
+    size: int = Field(default=128, ge=32, le=2048)
+    """Side of a page in pixels."""
+    characters: tuple[int, int] = (4, 12)
+    """The fewest and the most characters on a page."""
+    em: tuple[int, int] = (20, 48)
+    """The smallest and the largest size of a font, in pixels."""
+    seed: Seed = 0
+    """Seed of what stands where."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PageSettings":
+        for name, least in (("characters", 1), ("em", 8)):
+            low, high = getattr(self, name)
+            if not least <= low <= high:
+                raise ValueError(
+                    f"{name}: expected {least} <= smallest <= largest, got {low}, {high}"
+                )
+        if self.em[1] > self.size:
+            raise ValueError(f"em: {self.em[1]} pixels do not fit on a page of {self.size}")
+        return self
+
+    def _smallest(self) -> dict[str, Any]:
+        return self._at_most(train=8, test=4)

@@ -1,10 +1,13 @@
 from .attachment import Scaling as Scaling
-from .attachment import ScalingSettings as ScalingSettings
 from .attachment import scale as scale
 from .heads import CosineHead as CosineHead
 from .heads import CostAggregation as CostAggregation
-from .heads import CostSettings as CostSettings
 from .losses import pixel_loss as pixel_loss
+from .model import OpenSegmenter as OpenSegmenter
 from .radius import embedding_radius as embedding_radius
 from .radius import radius_table as radius_table
 from .scaling import BlockScaling as BlockScaling
+from .settings import CostSettings as CostSettings
+from .settings import HyperClipSettings as HyperClipSettings
+from .settings import ScalingSettings as ScalingSettings
+from .settings import SegmenterSettings as SegmenterSettings

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
@@ -14,66 +14,17 @@ from geodapt.cards import write_card
 from geodapt.errors import InputError, InputWarning
 from geodapt.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
 from geodapt.hyperclip.projections import (
-    Matrix,
     Projection,
-    Tower,
     base_hash,
     choose_projections,
     projections,
 )
-from geodapt.hyperclip.scaling import BlockScaling, Form, mobius_scaled
+from geodapt.hyperclip.scaling import BlockScaling, mobius_scaled
+from geodapt.hyperclip.settings import ScalingSettings
 from geodapt.paths import given as given_path
-from geodapt.settings import Settings, repeated
+from geodapt.settings import Settings
 
 CONFIG, WEIGHTS = "hyperclip_config.json", "hyperclip.safetensors"
-
-
-class ScalingSettings(Settings):
-    """Which weights are scaled, and by blocks of which size."""
-
-    block: int = Field(default=128, ge=1)
-    """Side n of the diagonal blocks; it divides the width of every scaled weight."""
-    shared: bool = False
-    """Whether the blocks of a weight are one matrix."""
-    matrices: list[Matrix] = Field(default=["query", "key", "value"], min_length=1)
-    """Projections of each attention layer."""
-    towers: list[Tower] = Field(default=["text", "image"], min_length=1)
-    """Towers of the model."""
-    layers: list[int] | dict[Tower, list[int]] | None = None
-    """Layers, counted from 0, of both towers or per tower; all where none are given."""
-    dense: bool = False
-    """For dense features, which use only the values of the last image layer: leaves its query and
-    key out, which would not act."""
-    form: Form = "auto"
-    """How a layer computes: on its input, on its weight, by Mobius products (for comparison; with
-    the released clamps), or the cheaper of the first two."""
-    curvature: float = Field(default=0.01, gt=0)
-    """Of the Mobius form alone."""
-
-    @field_validator("matrices", "towers")
-    @classmethod
-    def _once(cls, values: list) -> list:
-        if twice := repeated(values):
-            raise ValueError(f"{twice[0]} is given twice")
-        return values
-
-    def chosen(self, found: list[Projection]) -> list[Projection]:
-        """The projections that these settings scale."""
-        given = self.layers
-        per_tower = given if isinstance(given, dict) else {}
-        if isinstance(given, list):
-            per_tower = {tower: given for tower in self.towers}
-        chosen = choose_projections(found, self.matrices, self.towers, per_tower)
-        if self.dense:
-            last = max((p.layer for p in found if p.tower == "image"), default=-1)
-            chosen = [
-                p
-                for p in chosen
-                if not (p.tower == "image" and p.layer == last and p.matrix != "value")
-            ]
-        if not chosen:
-            raise InputError("the settings choose no projection; give more layers or matrices")
-        return chosen
 
 
 class SavedScaling(Settings):
@@ -99,7 +50,7 @@ class Scaling(nn.Module):
         self.settings = settings
         self.base = str(getattr(model, "name_or_path", "") or "")
         self.base_sha256 = base_hash(found)
-        self._chosen = settings.chosen(found)
+        self._chosen = _chosen_projections(found, settings)
         blocks = [_new_block(projection, settings) for projection in self._chosen]
         self.blocks = nn.ModuleList(blocks)
         self._trained = [p for p in model.parameters() if p.requires_grad]
@@ -219,6 +170,25 @@ def scale(model: nn.Module, settings: ScalingSettings | None = None) -> Scaling:
     return Scaling(model, settings or ScalingSettings())
 
 
+def _chosen_projections(found: list[Projection], settings: ScalingSettings) -> list[Projection]:
+    """The projections that the settings scale."""
+    given = settings.layers
+    per_tower = given if isinstance(given, dict) else {}
+    if isinstance(given, list):
+        per_tower = {tower: given for tower in settings.towers}
+    chosen = choose_projections(found, settings.matrices, settings.towers, per_tower)
+    if settings.dense:
+        last = max((p.layer for p in found if p.tower == "image"), default=-1)
+        chosen = [
+            p
+            for p in chosen
+            if not (p.tower == "image" and p.layer == last and p.matrix != "value")
+        ]
+    if not chosen:
+        raise InputError("the settings choose no projection; give more layers or matrices")
+    return chosen
+
+
 def _new_block(projection: Projection, settings: ScalingSettings) -> BlockScaling:
     module = projection.module
     if _is_scaled(module):
@@ -281,7 +251,7 @@ def _read_saved(folder: Path) -> tuple[SavedScaling, dict[str, Tensor]]:
 
 def _expected_shapes(model: nn.Module, settings: ScalingSettings) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
-    for projection in settings.chosen(projections(model)):
+    for projection in _chosen_projections(projections(model), settings):
         count = 1 if settings.shared else projection.module.in_features // settings.block
         shapes[f"{projection.place}.delta"] = (count, settings.block, settings.block)
     return shapes

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize
 
 from geodapt.errors import InputError
 from geodapt.hyperclip.aggregation import AggregationLayer
-from geodapt.settings import Settings
+from geodapt.hyperclip.settings import CostSettings
 
 OUT = -100.0
 """Logit of the classes that are left out where there are more than the head takes."""
@@ -42,29 +41,6 @@ class CosineHead(nn.Module):
     ) -> Float[Tensor, "images classes h w"]:
         """Logits on the grid of the features; ``levels`` are not used."""
         return self.log_scale.exp() * cost_volume(features, texts) + self.bias
-
-
-class CostSettings(Settings):
-    """Sizes of :class:`CostAggregation`; the defaults are CAT-Seg's."""
-
-    width: int = Field(default=128, ge=1)
-    """Channels of the embedded cost, and of both guidances."""
-    layers: int = Field(default=2, ge=1)
-    """Pairs of spatial and class aggregation."""
-    heads: int = Field(default=4, ge=1)
-    """Of every attention; they divide the width."""
-    window: int = Field(default=12, ge=2)
-    """Places on a side of the windows of the spatial attention."""
-    pooling: int = Field(default=2, ge=1)
-    """Places on a side that the class attention of training takes as one; evaluation takes each."""
-    classes: int = Field(default=256, ge=1)
-    """Most classes per image; of more, those with the largest cost anywhere are kept."""
-    decoder: tuple[int, int] = (64, 32)
-    """Channels after each doubling of the grid."""
-    decoder_guidance: tuple[int, int] = (256, 128)
-    """Channels of the upsampled intermediate features."""
-    decoder_guidance_projected: tuple[int, int] = (32, 16)
-    """Channels of them that each doubling takes."""
 
 
 class CostAggregation(nn.Module):

@@ -1,7 +1,5 @@
 """The training loss of a dense head."""
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -9,8 +7,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
 from geodapt.errors import InputError
 from geodapt.hyperclip.heads import resized
-
-Ignored = Literal["left_out", "negative"]
+from geodapt.hyperclip.settings import Ignored
 
 
 def pixel_loss(

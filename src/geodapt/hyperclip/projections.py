@@ -8,15 +8,13 @@ before the tower.
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from geodapt.errors import InputError
-
-Tower = Literal["text", "image"]
-Matrix = Literal["query", "key", "value"]
+from geodapt.hyperclip.settings import Matrix, Tower
 
 PATTERN = re.compile(
     r"(?:^|\.)(?P<place>(?P<tower>text|vision)_model\.encoder\.layers\.(?P<layer>\d+)"

@@ -25,9 +25,7 @@ from torch import Tensor, nn
 from geodapt.errors import InputError
 from geodapt.geometry import poincare
 
-Form = Literal["auto", "activation", "weight", "mobius"]
-
-COLUMNS_OF_TRAFFIC = 30
+COLUMNS_OF_TRAFFIC = 48
 """What reading and writing the activations costs in the activation form, as columns of a block: the
 one measured constant of :meth:`BlockScaling.cheaper_form` (``benchmarks/hyperclip.py``)."""
 

@@ -9,7 +9,7 @@ Two rules of the mean are in use, and differ where a class is predicted that no 
 What is stored is the confusion matrix alone, so memory does not grow with the data set.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Int
@@ -130,10 +130,3 @@ class SegmentationMetrics:
             for pixels, place in zip(values.tolist(), places.tolist(), strict=True)
             if pixels
         ]
-
-
-def by_group(
-    metrics: SegmentationMetrics, groups: Mapping[str, Sequence[int]]
-) -> dict[str, dict[str, float | int | None]]:
-    """:meth:`SegmentationMetrics.means` of groups of classes, such as seen and new ones."""
-    return {name: metrics.means(members) for name, members in groups.items()}

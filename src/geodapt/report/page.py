@@ -78,7 +78,7 @@ def lede(results: dict[str, Any]) -> str:
         said.append(f"What {results['base']} knows of a hierarchy, untuned and tuned.")
     data = results.get("data") or {}
     if data.get("train") is not None and data.get("test") is not None:
-        cases = {"classification": "texts", "hierarchy": "chains"}
+        cases = {"classification": "texts", "hierarchy": "chains", "segmentation": "pages"}
         case = cases.get(str(results.get("task")), "sequences")
         sentence = f"Trained on {data['train']:,} {case} and tested on {data['test']:,}"
         if data.get("candidates"):

@@ -17,10 +17,10 @@ for _package in ("PIL", "fontTools"):
     if find_spec(_package) is None:
         raise missing(f"characters are drawn with {_package}, which is not installed", "glyphs")
 
-from geodapt.data.glyph_settings import GlyphSettings  # noqa: E402
+from geodapt.data.glyph_settings import GlyphSettings, PageSettings  # noqa: E402
 from geodapt.data.glyphs.fonts import Font  # noqa: E402
 from geodapt.data.glyphs.loading import Glyphs, load_glyphs  # noqa: E402
-from geodapt.data.glyphs.pages import PageSettings, load_pages, page_classes  # noqa: E402
+from geodapt.data.glyphs.pages import load_pages, page_classes  # noqa: E402
 from geodapt.data.glyphs.tree import Tree  # noqa: E402
 
 __all__ = [

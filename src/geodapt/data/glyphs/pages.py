@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, DatasetDict
 from PIL import Image as Pillow
-from pydantic import Field, model_validator
 
+from geodapt.data.glyph_settings import PageSettings
 from geodapt.data.glyphs.drawing import Ink, Pen, greys
 from geodapt.data.glyphs.fonts import Font
 from geodapt.data.glyphs.loading import Glyphs
@@ -22,7 +22,6 @@ from geodapt.data.vision.features import FEATURES, PictureClasses
 from geodapt.errors import InputError
 from geodapt.files import build_once, cache_folder
 from geodapt.progress import bar
-from geodapt.settings import Seed, Settings
 
 PAGES_VERSION = 1
 """Part of the cache's key: raised whenever the same settings give other pages."""
@@ -35,35 +34,6 @@ COVERED = 64
 
 PAPER = 0
 TRIES = 20
-
-
-class PageSettings(Settings):
-    """Pages of characters."""
-
-    train: int = Field(default=1000, ge=1)
-    """Training pages."""
-    test: int = Field(default=200, ge=1)
-    """Test pages, and validation pages."""
-    size: int = Field(default=128, ge=32, le=2048)
-    """Side of a page in pixels."""
-    characters: tuple[int, int] = (4, 12)
-    """The fewest and the most characters on a page."""
-    em: tuple[int, int] = (20, 48)
-    """The smallest and the largest size of a font, in pixels."""
-    seed: Seed = 0
-    """Seed of what stands where."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "PageSettings":
-        for name, least in (("characters", 1), ("em", 8)):
-            low, high = getattr(self, name)
-            if not least <= low <= high:
-                raise ValueError(
-                    f"{name}: expected {least} <= smallest <= largest, got {low}, {high}"
-                )
-        if self.em[1] > self.size:
-            raise ValueError(f"em: {self.em[1]} pixels do not fit on a page of {self.size}")
-        return self
 
 
 def load_pages(glyphs: Glyphs, settings: PageSettings) -> DatasetDict:

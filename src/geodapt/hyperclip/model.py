@@ -1,0 +1,246 @@
+"""An open-vocabulary segmenter: a picture and words in, a word for each pixel out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from warnings import warn
+
+import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
+from jaxtyping import Float, Int
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from geodapt.cards import write_card
+from geodapt.errors import InputError, InputWarning
+from geodapt.files import read_json, read_tensors, write_json, write_tensors
+from geodapt.hyperclip.heads import CosineHead, CostAggregation, resized
+from geodapt.hyperclip.settings import SegmenterSettings
+from geodapt.paths import given
+from geodapt.vision import Clip, load_clip, slide
+from geodapt.vision.images import as_rgb
+from geodapt.vision.templates import embed_synonyms, fill_templates
+from geodapt.vision.towers import image_tower
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CONFIG, HEAD, CLIP = "config.json", "head.safetensors", "clip"
+NO_WORD = -1
+"""The label of pixels that show none of the words."""
+CLASSES_AT_ONCE = 64
+"""Classes that are upsampled to pixels at a time: memory does not grow with their number."""
+
+
+class OpenSegmenter(nn.Module, ModelHubMixin, library_name="geodapt"):
+    """A CLIP or SigLIP with a dense head. No word is in its weights.
+
+    >>> segmenter = OpenSegmenter.from_pretrained("runs/pages/model")  # doctest: +SKIP
+    >>> segmenter.segment(image, ["Latin letter", "arrow", "digit"])  # doctest: +SKIP
+    """
+
+    def __init__(self, clip: Clip, settings: SegmenterSettings | None = None) -> None:
+        """With an untrained head."""
+        super().__init__()
+        self.settings = settings or SegmenterSettings()
+        self.clip, self.clip_model = clip, clip.model
+        tower = image_tower(clip.model)
+        self.layers = _guiding_layers(len(tower.layers))
+        fill_templates(["word"], self.settings.templates)  # refused here, not at the first picture
+        self.window = self.settings.window or tower.side or 16 * tower.patch
+        if self.window % tower.patch:
+            raise InputError(
+                f"a window of {self.window} pixels does not divide into patches of {tower.patch}"
+            )
+        self.head: nn.Module = CosineHead()
+        if self.settings.head == "cost":
+            embedding = clip.model.get_text_features(**clip.tokens(["word"]))
+            width = getattr(embedding, "pooler_output", embedding).shape[-1]
+            self.head = CostAggregation(width, tower.width, self.settings.cost)
+        self.head.to(clip.model.device)
+
+    # Batches, with gradients
+
+    def forward(
+        self, pixels: Float[Tensor, "images 3 height width"], texts: Float[Tensor, "classes d"]
+    ) -> Float[Tensor, "images classes h w"]:
+        """Logits of texts' vectors on the head's grid, of normalised pixels that patches divide."""
+        layers = self.layers if self.settings.head == "cost" else ()
+        dense = self.clip.dense_features(pixels, self.settings.residual, layers)
+        return self.head(dense.features, texts, dense.hidden)
+
+    def word_vectors(self, words: Sequence[str | Sequence[str]]) -> Float[Tensor, "words d"]:
+        """A unit vector per word: the mean over its synonyms and the templates, without gradients.
+
+        Raises :class:`InputError` for no words, and for one without letters; warns of words that
+        are cut because the model reads no more tokens.
+        """
+        if isinstance(words, str):
+            raise InputError(f"give a list of words, not the text {words!r}")
+        if not words:
+            raise InputError("there are no words to look for; give at least one")
+        names = [[word] if isinstance(word, str) else list(word) for word in words]
+        self._warn_of_long([name for synonyms in names for name in synonyms])
+        vectors = embed_synonyms(self.clip, names, self.settings.templates)
+        return vectors.to(self.clip.model.device)
+
+    # Pictures of any size, without gradients
+
+    @torch.no_grad()
+    def segment(
+        self,
+        image: "Image",
+        words: Sequence[str | Sequence[str]],
+        threshold: float | None = None,
+    ) -> Int[Tensor, "height width"]:
+        """The number of each pixel's most likely word, on the CPU.
+
+        A word may be a list of synonyms. Where no word's probability reaches ``threshold`` the
+        label is -1; without one, every pixel gets a word.
+        """
+        texts = self.word_vectors(words)
+        best = labels = None
+        for start, part in self._pieces(image, texts):
+            value, place = part.max(0)
+            if best is None or labels is None:
+                best, labels = value, place + start
+            else:
+                labels = torch.where(value > best, place + start, labels)
+                best = torch.maximum(value, best)
+        assert best is not None
+        assert labels is not None
+        if threshold is not None:
+            labels = labels.masked_fill(best.sigmoid() < threshold, NO_WORD)
+        return labels
+
+    @torch.no_grad()
+    def probabilities(
+        self, image: "Image", words: Sequence[str | Sequence[str]]
+    ) -> Float[Tensor, "words height width"]:
+        """How likely each pixel shows each word, on the CPU: sigmoids, which do not add up to 1."""
+        pieces = self._pieces(image, self.word_vectors(words))
+        return torch.cat([part.sigmoid() for _, part in pieces])
+
+    def _pieces(self, image: "Image", texts: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Some words at a time: the number of the first, their logits at the image's own size."""
+        training, settings = self.training, self.settings
+        self.eval()
+        image = as_rgb(image)
+        size = (image.height, image.width)
+        scale = settings.short_side / min(size) if settings.short_side else 1.0
+        inner = (max(1, round(scale * image.height)), max(1, round(scale * image.width)))
+        picture = self.clip.normalise([image], inner)[0]
+        stride = settings.stride or max(1, 2 * self.window // 3)
+        windows: list[Tensor] = []
+        whole = None
+        if settings.whole:
+            whole = self(self.clip.normalise([image], (self.window, self.window)), texts)
+        for start in range(0, len(texts), CLASSES_AT_ONCE):
+            some = slice(start, start + CLASSES_AT_ONCE)
+            compute = self._on_windows(texts, some, windows)
+            logits = slide(compute, picture, self.window, stride)
+            if whole is not None:
+                logits = (logits + resized(whole[:, some], inner)[0]) / 2
+            yield start, resized(logits[None], size)[0].cpu()
+        self.train(training)
+
+    def _on_windows(
+        self, texts: Tensor, some: slice, known: list[Tensor]
+    ) -> Callable[[Tensor], Tensor]:
+        """Logits of some words for :func:`slide`; ``known`` keeps those of all on the head's grid.
+
+        The windows come in the same order for every part of the words, so each passes once.
+        """
+        numbers = count()
+
+        def compute(windows: Tensor) -> Tensor:
+            number = next(numbers)
+            if number == len(known):
+                known.append(self(windows, texts))
+            return resized(known[number][:, some], (self.window, self.window))
+
+        return compute
+
+    def _warn_of_long(self, names: Sequence[str]) -> None:
+        most = self.clip.texts.max_tokens
+        for text in (t for row in fill_templates(names, self.settings.templates) for t in row):
+            if (length := len(self.clip.processor.tokenizer(text)["input_ids"])) > most:
+                warn(
+                    InputWarning(
+                        f"'{text[:60]}...' has {length} tokens; the model reads the first {most}"
+                    ),
+                    stacklevel=4,
+                )
+                return
+
+    # Saving
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.clip.model.save_pretrained(save_directory / CLIP)
+        self.clip.processor.save_pretrained(save_directory / CLIP)
+        write_tensors(save_directory / HEAD, self.head.state_dict())
+        write_json(save_directory / CONFIG, self.settings.model_dump(mode="json"))
+        write_card(
+            save_directory,
+            "Open-vocabulary segmenter",
+            "A CLIP with a dense head, which labels every pixel with one of any words.",
+            base=self.clip.name or None,
+            relation="finetune",
+            tags=["hyperclip", "image-segmentation"],
+            facts={"head": self.settings.head, "window": self.window},
+            usage=(
+                "from geodapt.hyperclip import OpenSegmenter\n\n"
+                'segmenter = OpenSegmenter.from_pretrained("this folder")\n'
+                'segmenter.segment(image, ["dog", "grass", "sky"])'
+            ),
+        )
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **_: Any,
+    ) -> "OpenSegmenter":
+        """Read what :meth:`save_pretrained` wrote; raises :class:`InputError` for anything else."""
+        folder = given(model_id)
+        if not folder.is_dir():
+            folder = Path(
+                snapshot_download(
+                    model_id,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    force_download=force_download,
+                    local_files_only=local_files_only,
+                    token=token,
+                )
+            )
+        if not (folder / CONFIG).is_file() or not (folder / HEAD).is_file():
+            raise InputError(
+                f"{folder} holds no segmenter: it has no {HEAD}; give a folder that "
+                "OpenSegmenter.save_pretrained wrote, such as a run's model/"
+            )
+        try:
+            settings = SegmenterSettings.model_validate(read_json(folder / CONFIG))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(
+                f"{folder / CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            ) from error
+        segmenter = cls(load_clip(str(folder / CLIP)), settings)
+        try:
+            segmenter.head.load_state_dict(read_tensors(folder / HEAD))
+        except RuntimeError as error:
+            raise InputError(f"{folder / HEAD} does not fit the head in {CONFIG}") from error
+        return segmenter.eval()
+
+
+def _guiding_layers(count: int) -> tuple[int, int]:
+    """Image layers whose states guide the decoder: 4 and 8 of 12, 8 and 16 of 24."""
+    return max(1, count // 3), max(1, 2 * count // 3)

@@ -1,0 +1,130 @@
+"""Segmented pictures to look at: colours over the image, with a list of words."""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int
+
+from geodapt.hyperclip.model import NO_WORD, OpenSegmenter
+from geodapt.hyperclip.page_classes import VOID, PageClasses
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from PIL.Image import Image
+
+COLOURS = (
+    *("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377"),
+    *("#ee7733", "#009988", "#882255", "#999933", "#332288", "#88ccee"),
+)
+"""Told apart by most people who confuse red and green (Paul Tol's qualitative schemes)."""
+OPACITY = 0.55
+PAGES = 4
+"""Pages that a run's report shows."""
+
+
+def overlay(
+    image: "Image", labels: Int[np.ndarray, "height width"], words: Sequence[str]
+) -> "Image":
+    """The picture with every pixel tinted by its word, above a list of the words that it shows.
+
+    ``labels`` number the words; what is none of them, such as -1, keeps its colour.
+    """
+    from PIL import Image as Pillow
+    from PIL import ImageDraw
+
+    shown = shown_words(labels, words)
+    colours = {number: COLOURS[place % len(COLOURS)] for place, number in enumerate(shown)}
+    tinted = tint(image, labels, colours)
+    total = labels.size
+    lines = [
+        (colours[number], f"{words[number]}  {100 * (labels == number).sum() / total:.1f} %")
+        for number in shown
+    ]
+    height = 18
+    legend = Pillow.new("RGB", (max(tinted.width, 200), height * len(lines) + 6), "white")
+    draw = ImageDraw.Draw(legend)
+    for place, (colour, line) in enumerate(lines):
+        top = 4 + height * place
+        draw.rectangle((4, top, 16, top + 12), fill=colour)
+        draw.text((22, top), line, fill="black")
+    page = Pillow.new("RGB", (legend.width, tinted.height + legend.height), "white")
+    page.paste(tinted, (0, 0))
+    page.paste(legend, (0, tinted.height))
+    return page
+
+
+def shown_words(labels: Int[np.ndarray, "height width"], words: Sequence[str]) -> list[int]:
+    """The words that a picture shows, those with the most pixels first."""
+    numbers, counts = np.unique(labels[(labels >= 0) & (labels < len(words))], return_counts=True)
+    return numbers[np.argsort(-counts, kind="stable")].tolist()
+
+
+def tint(
+    image: "Image", labels: Int[np.ndarray, "height width"], colours: Mapping[int, str]
+) -> "Image":
+    """The picture with the pixels of some labels tinted."""
+    from PIL import Image as Pillow
+    from PIL import ImageColor
+
+    values = np.asarray(image.convert("RGB")).astype(np.float64)
+    for number, colour in colours.items():
+        where = labels == number
+        paint = np.array(ImageColor.getrgb(colour), dtype=np.float64)
+        values[where] = (1 - OPACITY) * values[where] + OPACITY * paint
+    return Pillow.fromarray(values.round().astype(np.uint8))
+
+
+def page_pictures(
+    segmenter: OpenSegmenter, pages: "Dataset", classes: PageClasses
+) -> list[dict[str, Any]]:
+    """Of the first pages: image, truth, prediction and error, as PNGs in base 64, and the words.
+
+    The prediction is asked for all classes, and shown where the truth has a character.
+    """
+    found = []
+    for page in pages.select(range(min(PAGES, len(pages)))):
+        image = page["image"].convert("RGB")
+        truth = classes.labels(np.array(page["mask"])).numpy()
+        predicted = segmenter.segment(image, classes.names).numpy()
+        predicted = np.where(truth == VOID, NO_WORD, predicted)
+        shown = shown_words(truth, classes.names)
+        shown += [n for n in shown_words(predicted, classes.names) if n not in shown]
+        colours = {number: COLOURS[place % len(COLOURS)] for place, number in enumerate(shown)}
+        wrong = np.where((predicted != truth) & (truth != VOID), 0, NO_WORD)
+        pictures = {
+            "image": image,
+            "truth": tint(image, truth, colours),
+            "predicted": tint(image, predicted, colours),
+            "wrong": tint(image, wrong, {0: "#cc3311"}),
+        }
+        found.append(
+            {
+                "pictures": {name: png_text(picture) for name, picture in pictures.items()},
+                "words": [
+                    {
+                        "word": classes.names[number],
+                        "colour": colours[number],
+                        "new": number in set(classes.new),
+                        "true": bool((truth == number).any()),
+                        "predicted": bool((predicted == number).any()),
+                    }
+                    for number in shown
+                ],
+            }
+        )
+    return found
+
+
+def png_bytes(image: "Image") -> bytes:
+    """The picture as a PNG file."""
+    buffer = BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def png_text(image: "Image") -> str:
+    """A PNG in base 64."""
+    return b64encode(png_bytes(image)).decode()

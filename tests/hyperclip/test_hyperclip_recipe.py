@@ -1,0 +1,203 @@
+"""The recipe on Greek pages: every method, resumed, its page, and the command `segment`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from geodapt.data.glyphs import GlyphSettings, PageSettings, load_glyphs, load_pages
+from geodapt.hyperclip import OpenSegmenter, Scaling
+from geodapt.hyperclip.page_classes import VOID, PageBatches, PageClasses
+from geodapt.tinyclip import TinyClipSettings
+from geodapt.tinyclip.fitting import save_clip, untrained_clip
+from geodapt.vision import load_clip
+from tests.commands import call
+from tests.tinyclip.small import SMALL
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+PAGES = {"train": 6, "test": 3, "size": 64, "characters": [3, 6], "em": [16, 28]}
+METHODS = ["frozen", "full", "query-value", "lora", "hyperclip-1", "hyperclip-8"]
+RECIPE = {
+    "recipe": "hyperclip",
+    "title": "Greek pages",
+    "base": "base",
+    "data": SMALL["data"],
+    "pages": PAGES,
+    "segmenter": {"templates": ["{}"], "window": 64},
+    "classes": 6,
+    "training": {"steps": 3, "batch_size": 2, "learning_rate": 1e-3, "tensorboard": False},
+    "methods": METHODS,
+    "lora_rank": 2,
+    "keep": "hyperclip-8",
+}
+
+
+@pytest.fixture(scope="module")
+def glyphs(own_cache):
+    return load_glyphs(GlyphSettings(**SMALL["data"]))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, glyphs) -> Path:
+    folder = tmp_path_factory.mktemp("hyperclip")
+    save_clip(*untrained_clip(TinyClipSettings(**SMALL), glyphs), folder / "base")
+    (folder / "pages.yaml").write_text(yaml.safe_dump(RECIPE))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ran(world) -> Path:
+    done = call(world, "run", "pages.yaml", "--out", "ran")
+    assert done.code == 0, done.err
+    assert "HyperCLIP, blocks of 8" in done.out
+    return world / "ran"
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_a_run_measures_every_method(ran):
+    found = results(ran)
+    rows = {row["method"]: row for row in found["rows"]}
+    assert list(rows) == METHODS
+    for row in rows.values():
+        for key in ("miou", "miou_seen", "miou_union", "miou_level_1", "miou_level_2", "zero_shot"):
+            assert 0 <= row[key] <= 1
+        assert row["seconds"] > 0
+    # One layer of width 32 in each tower; of the image's, dense features use the values alone.
+    weights = 32 * 32
+    assert {name: row["clip_numbers"] for name, row in rows.items()} == {
+        "frozen": 0,
+        "full": rows["full"]["clip_numbers"],
+        "query-value": 4 * weights,
+        "lora": 2 * 3 * 2 * (32 + 32),
+        "hyperclip-1": (3 + 1) * 32,
+        "hyperclip-8": (3 + 1) * 32 * 8,
+    }
+    assert rows["frozen"]["trainable_parameters"] == 2  # the cosine head's scale and bias
+    assert rows["full"]["clip_numbers"] > 20 * weights
+    assert found["data"]["objects"] >= found["data"]["test"]
+
+
+def test_the_page_shows_pages_words_and_norms(ran):
+    page = (ran / "report.html").read_text()
+    for text in (
+        "Segmented pages",
+        "Worst classes",
+        "Radius",
+        "data:image/png;base64",
+        "Texts, level 3",
+    ):
+        assert text in page
+
+
+def test_the_kept_model_is_the_base_with_the_scaling_folded_in(ran, world):
+    segmenter = OpenSegmenter.from_pretrained(ran / "model")
+    base = load_clip(str(world / "base"))
+    Scaling.load(base.model, ran / "scaling").fold()
+    own = segmenter.clip.model.state_dict()
+    assert all(torch.equal(tensor, own[name]) for name, tensor in base.model.state_dict().items())
+
+
+def test_a_run_that_was_cut_short_goes_on(ran, world):
+    stages = ran / "stages"
+    command = ("run", "pages.yaml", "--out", "again", "methods=[frozen,hyperclip-8]")
+    done = call(world, *command)
+    assert done.code == 0, done.err
+    again = world / "again"
+    expected = results(again)
+    (again / "results.json").unlink()
+    (again / "stages" / "method-hyperclip-8.json").unlink()
+    done = call(
+        world, "run", "pages.yaml", "--out", "again", "methods=[frozen,hyperclip-8]", "--resume"
+    )
+    assert done.code == 0, done.err
+    for row, other in zip(results(again)["rows"], expected["rows"], strict=True):
+        assert {k: v for k, v in row.items() if k not in ("seconds", "peak_memory_mb")} == {
+            k: v for k, v in other.items() if k not in ("seconds", "peak_memory_mb")
+        }
+    assert len(list(stages.iterdir())) == len(METHODS)
+
+
+def test_segment_writes_a_picture(ran, world, glyphs):
+    page = load_pages(glyphs, PageSettings(**PAGES))["test"][0]["image"]
+    page.save(world / "photo.png")
+    words = "Greek small letter,Greek capital letter/Greek letter"
+    done = call(world, "segment", "ran", "photo.png", "--words", words, "--out", "overlay.png")
+    assert done.code == 0, done.err
+    assert "%  Greek" in done.out
+    with Image.open(world / "overlay.png") as found:
+        assert found.width >= 64
+        assert found.height > 64
+    again = call(world, "segment", "ran/model", "photo.png", "--words", words, "--threshold", "1")
+    assert again.code == 0
+    assert "%" not in again.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("ran", "photo.png", "--words", "a,,b"), "holds an empty word"),
+        (("ran", "photo.png", "--words", "a", "--out", "x.jpg"), "ends with .png"),
+        (("ran", "missing.png", "--words", "a"), "does not exist"),
+        (("base", "photo.png", "--words", "a"), "holds no segmenter"),
+    ],
+)
+def test_segment_refuses(ran, world, arguments, expected):
+    done = call(world, "segment", *arguments)
+    assert done.code == 2
+    assert expected in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (["methods=[adapter]"], "method 'adapter' is unknown; there are frozen, full"),
+        (["methods=[hyperclip-5]"], "blocks of 5 do not divide a width of 32"),
+        (["keep=oft"], "method 'oft' is unknown"),
+        (["pages.size=60"], "pages of 60 pixels do not divide into patches of 8"),
+        (["base=nowhere/at/all"], "does not exist"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(world, changes, expected):
+    done = call(world, "run", "pages.yaml", "--out", "refused", *changes)
+    assert done.code == 2
+    assert expected in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize("level", [1, 3, 4])
+def test_classes_of_pages(glyphs, level):
+    classes = PageClasses.of(glyphs, level)
+    chains = glyphs.classes["captions"]
+    assert sorted(classes.seen + classes.new) == list(range(len(classes.names)))
+    known = {c[level - 1] for c, new in zip(chains, glyphs.classes["new"], strict=True) if not new}
+    assert {classes.names[k] for k in classes.seen} == known
+    mask = np.array([[0, 1], [len(chains), 2]], dtype=np.uint16)
+    labels = classes.labels(mask)
+    assert labels[0, 0] == VOID
+    assert classes.names[labels[1, 0]] == chains[-1][level - 1]
+
+
+def test_batches_ask_for_what_is_there_and_for_others(glyphs, world):
+    classes, clip = PageClasses.of(glyphs, 3), load_clip(str(world / "base"))
+    pages = load_pages(glyphs, PageSettings(**PAGES))["train"]
+    batches = PageBatches(pages, classes, clip, asked=8)
+    batch, again = batches.collate([0, 2]), batches.collate([0, 2])
+    assert all(torch.equal(batch[name], again[name]) for name in batch)
+    labels = torch.stack([batches.masks[0], batches.masks[2]])
+    words = batches.words(labels, [0, 2])
+    shown = set(labels.unique().tolist()) - {VOID}
+    assert shown <= set(words)
+    assert len(words) == len(set(words)) == max(8, len(shown))
+    assert set(words) <= set(classes.seen)
+    back = torch.tensor([*words, VOID])
+    masks = batch["masks"].clone()
+    masks[masks == VOID] = len(words)
+    assert torch.equal(back[masks], labels)
+    assert batch["input_ids"].shape[0] == len(words)
