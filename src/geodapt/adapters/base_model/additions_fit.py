@@ -55,7 +55,7 @@ def fit_additions(
                 f"adapter '{name}' has a bias of lora_B for {path} and no factors; save it again"
             )
         if addition.lora_bias is not None:
-            _check_width(name, path, addition.lora_bias, adapter.factors[path].B.shape[0])
+            _check_shape(name, path, addition.lora_bias, adapter.factors[path].B.shape[:1])
         if addition.tokens is not None:
             rows = _rows(name, path, place, module, adapter, addition)
             source[path] = addition = replace(source[path], base_rows=rows)
@@ -73,7 +73,7 @@ def _bias(name: str, path: str, module: nn.Module, bias: Tensor) -> Tensor:
             f"adapter '{name}' brings a bias for {path}, where the base has none; was it trained "
             "on another model?"
         )
-    _check_width(name, path, bias, len(ours) if ours.ndim == 1 else -1)
+    _check_shape(name, path, bias, tuple(ours.shape))
     return ours
 
 
@@ -81,11 +81,11 @@ def _seen(tensor: Tensor) -> Tensor | None:
     return None if tensor.device.type == "meta" else tensor.detach().cpu()
 
 
-def _check_width(name: str, path: str, bias: Tensor, width: int) -> None:
-    if len(bias) != width:
+def _check_shape(name: str, path: str, bias: Tensor, shape: tuple[int, ...]) -> None:
+    if bias.shape != shape:
         raise InputError(
-            f"adapter '{name}' brings a bias of {len(bias)} numbers for {path}, where the base has "
-            f"{max(width, 0)}; was it trained on another model?"
+            f"adapter '{name}' brings a bias of shape {tuple(bias.shape)} for {path}, where the "
+            f"base's is {tuple(shape)}; was it trained on another model?"
         )
 
 

@@ -21,6 +21,17 @@ PLAIN: frozenset[Any] = frozenset(
 """Modules of PyTorch that add their bias to their output, along its features or channels."""
 
 
+def channels_first(module: nn.Module) -> bool:
+    """Whether a module, a convolution apart, has its output's channels in dimension 1.
+
+    So has the layer norm that transformers' models for pictures use, by its ``data_format``.
+    """
+    norm = isinstance(module, nn.LayerNorm)
+    return isinstance(module, CHANNELS_FIRST) or (
+        norm and getattr(module, "data_format", None) == "channels_first"
+    )
+
+
 @torch.no_grad()
 def adds_bias(module: nn.Module) -> bool:
     """Whether a module's bias is added to its output, so that another one shifts it.
@@ -34,14 +45,16 @@ def adds_bias(module: nn.Module) -> bool:
     bias = module.bias
     if not isinstance(bias, Tensor) or bias.ndim != 1 or bias.device.type == "meta":
         return False
+    dim = 1 if channels_first(module) else -1
     generator = torch.Generator().manual_seed(0)
     more = torch.randn(len(bias), generator=generator).to(bias)
     width = getattr(module, "in_features", len(bias))
-    x = torch.randn(2, 3, width, generator=generator).to(bias)
+    x = torch.randn((2, width, 3, 5) if dim == 1 else (2, 3, width), generator=generator).to(bias)
     try:
         one, other = (own(_twin(module, b), x) for b in (bias, bias + more))
         rounding = 8 * torch.finfo(one.dtype).eps * (1 + float(one.abs().max()))
-        return torch.allclose(other, one + more, rtol=0, atol=rounding)
+        shifted = (one.movedim(dim, -1) + more).movedim(-1, dim)
+        return torch.allclose(other, shifted, rtol=0, atol=rounding)
     except Exception:  # it takes another shape, or more than one input
         return False
 

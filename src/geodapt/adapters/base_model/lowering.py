@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from transformers.pytorch_utils import Conv1D
 
-from geodapt.adapters.base_model.biases import CHANNELS_FIRST
+from geodapt.adapters.base_model.biases import channels_first
 from geodapt.adapters.base_model.sites import CONVOLUTIONS
 from geodapt.errors import InputError
 
@@ -27,7 +27,7 @@ def lowering_of(layer: nn.Module) -> Lowering | None:
         return lambda x, y: (x.unsqueeze(-1), y, lambda result: result)
     if isinstance(layer, CONVOLUTIONS):
         return lambda x, y: _convolution(layer, x, y)
-    if isinstance(layer, CHANNELS_FIRST):
+    if channels_first(layer):
         return _channels_last
     return None
 

@@ -141,17 +141,17 @@ def _check(where: str, addition: Addition) -> None:
     for name, tensor in addition.tensors():
         if name == "token_ids":
             continue
-        wanted = 2 if name == "token_rows" else 1
-        if tensor.dtype not in FLOATS or tensor.ndim != wanted or not tensor.numel():
+        fits = tensor.ndim == 2 if name == "token_rows" else tensor.ndim > 0
+        if tensor.dtype not in FLOATS or not fits or not tensor.numel():
             raise InputError(
-                f"{where}: its {name.replace('_', ' ')} are {tensor.dtype} of shape "
-                f"{tuple(tensor.shape)}; expected {wanted} dimensions of float16, bfloat16, "
-                "float32 or float64"
+                f"{where}: {name} is {tensor.dtype} of shape {tuple(tensor.shape)}; expected "
+                "float16, bfloat16, float32 or float64, "
+                + ("a row for each token" if name == "token_rows" else "a number for each output")
             )
         if not largest(tensor) <= LARGEST:
             raise InputError(
-                f"{where}: its {name.replace('_', ' ')} hold values of {largest(tensor):.1e}, "
-                "which overflow in float32; was it trained until it diverged?"
+                f"{where}: {name} holds values of {largest(tensor):.1e}, which overflow in "
+                "float32; was it trained until it diverged?"
             )
     if addition.tokens is not None and len(addition.tokens.ids) != len(addition.tokens.rows):
         raise InputError(
