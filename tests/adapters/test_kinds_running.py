@@ -6,11 +6,23 @@ import pytest
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from transformers import Llama4ForCausalLM, Llama4TextConfig
 
 from geodapt.adapters import AdapterBank, Mix, Off, Route, TopAtoms
 from geodapt.errors import InputError
 from tests.adapters.families import output
-from tests.adapters.kinds import KINDS, gemma, inputs, seeded, tied_llama, tuned
+from tests.adapters.kinds import (
+    EXPERTS,
+    KINDS,
+    WIDTHS,
+    gemma,
+    gpt_oss,
+    inputs,
+    mixtral,
+    seeded,
+    tied_llama,
+    tuned,
+)
 
 
 class Case:
@@ -53,10 +65,6 @@ def test_one_adapter_and_none(case):
 
 def test_an_adapter_per_row(case):
     wanted = torch.stack([case.alone["b"][0], case.base[1], case.alone["a"][2]])
-    if case.parameters and "weight" not in str(case.config.get("target_parameters")):
-        with pytest.raises(InputError, match=r"different adapters at .*a parameter that"):
-            case.under(Route(["b", None, "a"]))
-        return
     close(case.under(Route(["b", None, "a"])), wanted)
 
 
@@ -109,3 +117,68 @@ def test_saved_by_the_bank_it_acts_in_peft(case, tmp_path):
     case.bank.save("a", tmp_path / "a")
     again = PeftModel.from_pretrained(seeded(case.build), tmp_path / "a").eval()
     close(output(again, case.batch), case.alone["a"])
+
+
+@pytest.mark.parametrize("build", [mixtral, gpt_oss])
+def test_rows_of_a_generation_run_through_their_own_experts(build, tmp_path):
+    """With beams, and against each row by itself in PEFT."""
+    bank, alone = AdapterBank(seeded(build)), {None: seeded(build)}
+    for seed, key in enumerate("ab"):
+        alone[key] = tuned(build, seed, target_modules=[], target_parameters=EXPERTS)
+        alone[key].save_pretrained(tmp_path / key)
+        bank.load(key, tmp_path / key)
+    ids, rows = inputs(build)["input_ids"], ["b", None, "a"]
+    options = {"num_beams": 2, "max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    with bank.use(Route(rows)):
+        found = bank.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
+    for row, key in enumerate(rows):
+        mine = ids[row : row + 1]
+        wanted = alone[key].generate(
+            input_ids=mine, attention_mask=torch.ones_like(mine), **options
+        )
+        assert torch.equal(found[row], wanted[0])
+
+
+def test_a_route_trains_the_experts_of_its_rows():
+    bank = AdapterBank(seeded(mixtral))
+    for key in "ab":
+        bank.create(key, rank=2, targets=["experts.gate_up_proj"])
+        for parameter in bank.parameters_of(key):
+            parameter.data.normal_(std=0.3)
+    bank.train_only("a")
+    batch = inputs(mixtral)
+    with bank.use(Route(["b", "a", "a"])):
+        bank.model(**batch).logits[1:].sum().backward()
+    apart = [p.grad.clone() for p in bank.parameters_of("a")]
+    bank.zero_grad()
+    with bank.use("a"):
+        bank.model(input_ids=batch["input_ids"][1:]).logits.sum().backward()
+    for one, other in zip(apart, bank.parameters_of("a"), strict=True):
+        torch.testing.assert_close(one, other.grad, atol=1e-5, rtol=1e-4)
+
+
+def test_experts_whose_tokens_do_not_lie_in_the_rows_order_are_refused():
+    """Llama 4's get every token once for each expert."""
+    config = Llama4TextConfig(
+        **WIDTHS,
+        intermediate_size_mlp=24,
+        num_key_value_heads=2,
+        head_dim=8,
+        num_local_experts=3,
+        interleave_moe_layer_step=1,
+        pad_token_id=0,
+    )
+    bank = AdapterBank(Llama4ForCausalLM(config).eval())
+    for key in "ab":
+        bank.create(key, rank=2, targets=["experts.gate_up_proj"])
+        for parameter in bank.parameters_of(key):
+            parameter.data.normal_(std=0.3)
+    bank.train_only()
+    batch = inputs(mixtral)
+    with bank.use(Route(["a", "a", "a"])):
+        bank.model(**batch)
+    with (
+        bank.use(Route(["a", "b", None])),
+        pytest.raises(InputError, match=r"layer .*feed_forward\.experts of .* does not keep"),
+    ):
+        bank.model(**batch)

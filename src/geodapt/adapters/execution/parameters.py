@@ -6,14 +6,14 @@ double the memory of what is most of a mixture of experts). The module itself do
 call goes to a twin that shares everything else, so that threads may run it under other gates.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from geodapt.adapters.gates import Gate, Terms, TopAtoms
+from geodapt.adapters.gates import Gate, TopAtoms
 from geodapt.adapters.store.adapter_store import AdapterStore
 from geodapt.adapters.store.layer_factors import LayerFactors
 from geodapt.errors import InputError
@@ -31,7 +31,7 @@ class ParameterUpdate:
         entries = store.restrict(gate.entries, self.parts[0])
         self.terms = entries[0]
         if any(entries):
-            _check(gate, path, entries)
+            _check(gate, path)
         self._factors: tuple[Tensor, Tensor] | None = None
 
     def weight(self) -> Tensor | None:
@@ -82,8 +82,6 @@ def run_owner(
     **kwargs: Any,
 ) -> Any:
     """A module's output under the gate that gives its parameters these ``updates``, by path."""
-    if torch.compiler.is_compiling():
-        torch._dynamo.graph_break()
     changed = {}
     for path, update in updates.items():
         weight = update.weight()
@@ -107,14 +105,9 @@ def twin(module: nn.Module, parameters: dict[str, Tensor]) -> nn.Module:
     return copy
 
 
-def _check(gate: Gate, path: str, entries: Sequence[Terms]) -> None:
+def _check(gate: Gate, path: str) -> None:
     if isinstance(gate, TopAtoms):
         raise InputError(
             f"TopAtoms chooses among a layer's terms by its input, and {path} is a parameter that "
             "its module uses by itself; use a Mix, or an adapter without it"
-        )
-    if len(set(entries)) > 1:
-        raise InputError(
-            f"the route's rows have different adapters at {path}, a parameter that its module "
-            "uses for all rows together; run the rows of each adapter as a batch of their own"
         )

@@ -1,6 +1,6 @@
 """A model whose layers act under the active gate."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from geodapt.adapters.execution.compiled import register
 from geodapt.adapters.execution.deberta import run_by_rows, shares_input
 from geodapt.adapters.execution.heads import HeadRunner
 from geodapt.adapters.execution.model_calls import ModelCalls
-from geodapt.adapters.execution.parameters import run_owner
+from geodapt.adapters.execution.parameter_rows import run_owner_by_rows
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.adapters.execution.row_tracking import RowTracker
 from geodapt.adapters.execution.torch_layers import run_calling
@@ -47,7 +47,8 @@ class Runner:
             if site.kind == PARAMETER:
                 if above not in self.attached:
                     paths = [each for each in self.store.parameters if path_above(each) == above]
-                    self.attached.add(above, site.module, partial(self._run_owner, paths))
+                    run = partial(run_owner_by_rows, self.active, self.rows, paths)
+                    self.attached.add(above, site.module, run)
                 continue
             if path in self.attached:
                 continue
@@ -113,12 +114,6 @@ class Runner:
         y = base(x)
         torch.ops.geodapt.add_update(y, x, self._number, path)
         return y
-
-    def _run_owner(
-        self, paths: Collection[str], module: nn.Module, base: Callable, *args: Any, **kwargs: Any
-    ) -> Any:
-        updates = {path: self.active().parameter(path) for path in paths}
-        return run_owner(updates, module, base, *args, **kwargs)
 
     def _run_handled(
         self, path: str, module: nn.Module, base: Callable, *args: Any, **kwargs: Any
