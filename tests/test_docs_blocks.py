@@ -9,13 +9,23 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from geodapt.adapters import AdapterBank
+from tests.vision.duals import dual
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("index", "adapters", "merging", "compress", "geometry", "helm", "extending")
+        for name in (
+            "index",
+            "adapters",
+            "merging",
+            "compress",
+            "geometry",
+            "helm",
+            "extending",
+            "vision",
+        )
     ),
 )
 
@@ -56,11 +66,14 @@ def shelf(tmp_path_factory):
         for parameter in bank.parameters_of(name):
             torch.nn.init.normal_(parameter, std=0.1)
         bank.save(name, folder / name)
+    clip = dual("clip")
+    clip.model.save_pretrained(folder / "clip")
+    clip.processor.save_pretrained(folder / "clip")
     return folder
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_blocks_run(page, shelf, tmp_path, monkeypatch):
+def test_the_blocks_run(page, shelf, tmp_path, monkeypatch, own_cache):
     text = (ROOT / page).read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert blocks
@@ -73,6 +86,7 @@ def test_the_blocks_run(page, shelf, tmp_path, monkeypatch):
             ("your/base", "base"),
             ("path/or/hub-id", "toys"),
             ("another/folder", "tools"),
+            ("openai/clip-vit-base-patch32", "clip"),
         ):
             block = block.replace(f'"{name}"', repr(str(shelf / folder)))
         exec(compile(block, page, "exec"), names)

@@ -11,6 +11,8 @@ from transformers import (
     CLIPSegModel,
     MetaClip2Config,
     MetaClip2Model,
+    Owlv2Config,
+    Owlv2Model,
     OwlViTConfig,
     OwlViTModel,
     Siglip2Config,
@@ -39,6 +41,7 @@ FAMILIES = {
     "clipseg": (CLIPSegConfig, CLIPSegModel),
     "metaclip_2": (MetaClip2Config, MetaClip2Model),
     "owlvit": (OwlViTConfig, OwlViTModel),
+    "owlv2": (Owlv2Config, Owlv2Model),
     "siglip": (SiglipConfig, SiglipModel),
     "siglip2": (Siglip2Config, Siglip2Model),
 }

@@ -71,7 +71,7 @@ def test_token_embeddings_equal_their_tokens(clip):
 
 
 def test_gradients_reach_token_embeddings_up_to_a_texts_end(clip):
-    if clip.name == "owlvit":
+    if clip.name.startswith("owl"):
         pytest.skip("it takes the largest token for the end, which is right in CLIP's vocabulary")
     tokens = clip.tokens(TEXTS)
     learned = clip.model.text_model.embeddings.token_embedding(tokens["input_ids"]).detach()
