@@ -49,7 +49,7 @@ def calls():
         "square": (layers.squared_norm, of_zero(3, 4)),
         "scaled": (layers.scale_points, draw(3, 4), draw(3)),
         "residual": (
-            lambda x, y, w, g, c: layers.lorentz_residual(x, y, w, g, Curvature.of(c)),
+            lambda x, y, w, g, c: layers.lorentz_residual(x, y, w / (1 + w), g, Curvature.of(c)),
             *(of_zero(3, 4), draw(3, 4), positive(), positive(), positive()),
         ),
         "rms_norm": (

@@ -33,7 +33,7 @@ def test_time_and_excess(seed, radius, c):
 def test_residual(seed, radius, c, w):
     x, y = draw(seed, 2, 7, 5, radius=radius)
     weight, scale = torch.tensor([w, 1.5], dtype=torch.float64)
-    got = layers.lorentz_residual(x, y, weight, scale, Curvature.of(c))
+    got = layers.lorentz_residual(x, y, weight / (1 + weight), scale, Curvature.of(c))
     torch.testing.assert_close(got, 1.5 * lorentz.residual(x, y, w, c), rtol=1e-6, atol=1e-9)
 
 
@@ -52,7 +52,7 @@ def test_norm_never_leaves_its_bound_in_float32(seed, radius, c):
     """``-c <s, s>_L`` is at least the squared mass, however far the points are."""
     x, y = draw(seed, 2, 7, 5, radius=radius).float()
     one = torch.ones(())
-    got = layers.lorentz_residual(x, y, one, one, Curvature.of(c))
+    got = layers.lorentz_residual(x, y, one / 2, one, Curvature.of(c))
     assert torch.isfinite(got).all()
     assert (got.norm(dim=-1) <= (x + y).norm(dim=-1) / 2 * (1 + 1e-5)).all()
 

@@ -26,15 +26,12 @@ from geodapt.helm.config import HelmConfig
 class Curvature(NamedTuple):
     """The curvature ``-c`` of a space, with the two powers of c that its formulas are made of.
 
-    All are tensors without a dimension, or with one number: PyTorch adds a tensor in half the time
-    that it takes to add a Python number.
+    Each is a tensor of one number: adding a Python number takes PyTorch twice as long.
     """
 
     c: Tensor
-    radius: Tensor
-    """``1/sqrt(c)``, the time of the origin."""
-    radius2: Tensor
-    """``1/c``."""
+    radius: Tensor  # 1/sqrt(c), the time of the origin
+    radius2: Tensor  # 1/c
 
     @classmethod
     def of(cls, c: float | Tensor) -> "Curvature":
@@ -48,8 +45,7 @@ def wide(x: Tensor) -> Tensor:
 
 
 def in_type_of(x: Tensor, y: Tensor) -> Tensor:
-    """``y`` in the type of ``x``. A conversion to a tensor's own type is a call all the same, and
-    a token that is decoded makes hundreds of calls."""
+    """``y`` in the type of ``x``, without a call where it has it: a decoded token has hundreds."""
     return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
@@ -104,26 +100,25 @@ def inverse_norm(
 def lorentz_residual(
     x: Float[Tensor, "*batch d"],
     y: Float[Tensor, "*batch d"],
-    weight: Tensor,
+    share: Tensor,
     scale: Tensor,
     c: Curvature,
 ) -> Float[Tensor, "*batch d"]:
-    """Lorentzian residual connection: ``scale`` times the centroid of ``x + weight y``.
+    """Lorentzian residual connection: ``scale`` times the centroid of x and y.
 
-    With ``a = weight / (1 + weight)`` the centroid is that of ``s = x + a (y - x)``, and::
+    ``share`` is y's share ``a`` of the weights, from 0 to 1, so that with ``s = x + a (y - x)``::
 
         -c <s, s>_L = 1 + a (1 - a) c (|x - y|^2 - (t(x) - t(y))^2)
 
-    The bracket is 0 or more (two points' times differ less than their places); rounding must not
-    take it lower.
+    The bracket is 0 or more (times differ less than places); rounding must not take it lower.
     """
     y = in_type_of(x, y)
     x2, y2 = squared_norm(x), squared_norm(y)
     later = (x2 - y2) / (time_of(x2, c) + time_of(y2, c))
     bracket = torch.addcmul(squared_norm(wide(x) - wide(y)), later, later, value=-1).clamp_min(0)
-    a = weight / (1 + weight)
-    norm = torch.rsqrt(torch.addcmul(c.radius2, a - a * a, bracket))  # without the factor sqrt(c)
-    return scale_points(torch.lerp(x, y, in_type_of(x, a)), scale * c.radius * norm)
+    both = torch.addcmul(share, share, share, value=-1)
+    norm = torch.rsqrt(torch.addcmul(c.radius2, both, bracket))  # without the factor 1/sqrt(c)
+    return scale_points(torch.lerp(x, y, in_type_of(x, share)), scale * c.radius * norm)
 
 
 def lorentz_rms_norm(
@@ -274,7 +269,8 @@ class LorentzResidual(nn.Module):
     def forward(
         self, x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], c: Curvature
     ) -> Float[Tensor, "*batch d"]:
-        return lorentz_residual(x, y, self.weight(), self.scale(), c)
+        share = torch.sigmoid(wide(self.weight.offset))  # w / (1 + w) of w = exp(offset)
+        return lorentz_residual(x, y, share, self.scale(), c)
 
 
 class HelmMLP(nn.Module):
