@@ -1,10 +1,11 @@
 """Printing what may come from elsewhere: a rich console that passes no control characters on."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from rich import console
 from rich.segment import Segment
+from rich.table import Table
 
 from geodapt.errors import visible
 
@@ -15,3 +16,18 @@ class Console(console.Console):
     def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
+
+
+def plain_table(
+    *headings: str, numbers: Collection[str] = (), whole: Collection[str] = ()
+) -> Table:
+    """A table without lines; ``numbers`` stand at the right, and ``whole`` columns never wrap."""
+    table = Table(box=None, padding=(0, 3, 0, 0))
+    for heading in headings:
+        table.add_column(
+            heading,
+            justify="right" if heading in numbers else "left",
+            no_wrap=heading in whole,
+            overflow="fold",
+        )
+    return table

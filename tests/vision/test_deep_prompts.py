@@ -40,8 +40,9 @@ def text_by_hand(clip, tokens, prompts, start):
     if "attention_mask" in tokens:
         hidden = tokens["attention_mask"][:, None, None] == 0
         mask = mask.masked_fill(hidden, float("-inf"))
+    states = embedded
     for number, layer in enumerate(tower.encoder.layers):
-        state = embedded if number == 0 else states
+        state = states
         if number < len(prompts):
             given = prompts[number].expand(len(ids), -1, -1)
             state = torch.cat([state[:, :start], given, state[:, start + COUNT :]], dim=1)

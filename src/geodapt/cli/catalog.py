@@ -15,14 +15,10 @@ def ls() -> None:
     Example:
       geodapt ls
     """
-    from rich.table import Table
-
-    from geodapt.console import Console
+    from geodapt.console import Console, plain_table
     from geodapt.recipes.catalog import packaged
 
-    table = Table(box=None, padding=(0, 3, 0, 0))
-    for heading in ("name", "system", "what it does", "needs"):
-        table.add_column(heading, no_wrap=heading in {"name", "system"}, overflow="fold")
+    table = plain_table("name", "system", "what it does", "needs", whole=("name", "system"))
     for entry in packaged().values():
         table.add_row(entry.name, entry.system, entry.title, entry.needs)
     Console(markup=False).print(table)

@@ -92,8 +92,7 @@ def compress(
 
         asked = _recipe(given)
         with resumable(out):
-            results = execute(asked, out, resume)
-        _print(results)
+            execute(asked, out, resume)
         show(out)
 
 
@@ -115,49 +114,10 @@ def _recipe(given: dict[str, Any]) -> Any:
 
 
 def _list() -> None:
-    from rich.table import Table
-
     from geodapt.compress.layer_format import METHODS
-    from geodapt.console import Console
+    from geodapt.console import Console, plain_table
 
-    table = Table("method", "what it does", box=None, padding=(0, 3, 0, 0))
+    table = plain_table("method", "what it does")
     for name, line in METHODS.items():
         table.add_row(name, line)
     Console(markup=False).print(table)
-
-
-def _print(results: dict[str, Any]) -> None:
-    """Each layer's form and error, and the sizes."""
-    from rich.table import Table
-
-    from geodapt.console import Console
-
-    console = Console(markup=False, highlight=False)
-    found = results["compression"]
-    calibrated = found["calibrated"]
-    table = Table(box=None, padding=(0, 3, 0, 0))
-    for heading in ("layer", "form", "size", "weight lost", *(["output lost"] * calibrated)):
-        left = heading in ("layer", "form")
-        table.add_column(heading, justify="left" if left else "right", overflow="fold")
-    for layer in found["layers"]:
-        cells = [layer["path"], layer["form"], f"{layer['bytes'] / 1024:,.0f} kB"]
-        table.add_row(*cells, *_shares(layer, calibrated))
-    console.print(table)
-    console.print(
-        f"\n{len(found['layers'])} layers, {found['weights']:,} weights: "
-        f"{found['bytes_before'] / 2**20:.1f} MB before, {found['bytes'] / 2**20:.1f} MB after, "
-        f"{found['bits_per_weight']:.2f} bits per weight"
-    )
-    console.print(found["sentence"])
-    console.print(results["comparison"])
-    for sentence in (results["analysis"] or {}).get("verdict", []):
-        console.print(f"- {sentence}")
-    console.print()
-
-
-def _shares(layer: dict[str, Any], calibrated: bool) -> list[str]:
-    shown = [f"{layer['weight_error']:.2%}"]
-    if not calibrated:
-        return shown
-    lost = layer["output_error"]
-    return [*shown, "–" if lost is None else f"{lost:.2%}"]

@@ -61,17 +61,13 @@ def probe(
 
     Example: geodapt probe minilm --out minilm.html
     """
-    from geodapt import probe as system  # imported late: --help should be quick
-    from geodapt.files import write_text
     from geodapt.paths import page_to_write
-    from geodapt.probe.report import probe_page
-    from geodapt.probe.summary import as_json, measured_on, summary_table
+    from geodapt.probe import Probed, load_source, measure, require_transport, verdict
     from geodapt.progress import console
 
-    system.require_transport()
+    require_transport()
     target = page_to_write(out)
-    results = Console()
-    read = system.load_source(
+    read = load_source(
         source,
         kind.value if kind else None,
         tensor,
@@ -82,20 +78,21 @@ def probe(
         labels=labels,
         header=header,
     )
-    for note in read.notes:
+    for note in read.notes:  # before the minutes that measuring takes
         console.print(f"{read.name}: {note}", highlight=False, markup=False)
-    figures = system.measure(read, seed)
-    judged = system.verdict(figures)
-    write_text(target, probe_page(figures, judged))
+    figures = measure(read, seed)
+    probed = Probed(figures, verdict(figures))
+    probed.write_page(target)
     if json:
-        typer.echo(as_json(figures, judged))
+        typer.echo(probed.json)
         return
+    results = Console()
     shown = Table("", "source", "Euclidean control", title=read.name)
-    for row in summary_table(figures):
+    for row in probed.table:
         shown.add_row(*row)
     results.print(shown)
-    results.print(measured_on(figures), style="dim", highlight=False, markup=False)
-    results.print(f"{judged.headline}.", style="bold", highlight=False)
-    for reason in judged.reasons:
+    results.print(probed.measured_on, style="dim", highlight=False, markup=False)
+    results.print(f"{probed.verdict.headline}.", style="bold", highlight=False)
+    for reason in probed.verdict.reasons:
         results.print(f"- {reason}", highlight=False, markup=False)
     results.print(f"Pictures: {out}", highlight=False, markup=False)

@@ -1,12 +1,16 @@
 """Sections: what compression made of every layer, and what its errors look like."""
 
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+from rich.console import RenderableType
+from rich.text import Text
 
 from geodapt.compress.results import AnalysedLayer, CompressionSummary, ErrorAnalysis
+from geodapt.console import plain_table
 from geodapt.pages.columns import HIT_AT_1, MRR, PERPLEXITY, Column, as_amount, as_score
 from geodapt.pages.plotly_style import ACCENT, LINES, QUIET, SURFACE, plotly_text, style
 from geodapt.pages.results import parse_part
@@ -191,6 +195,34 @@ def _curves(layer: AnalysedLayer) -> dict[str, Any]:
     )
 
 
+def compression_tables(results: dict[str, Any]) -> Iterator[RenderableType]:
+    """For the terminal: each layer's form and error, the sizes, and what the figures say."""
+    found: CompressionSummary | None = parse_part(CompressionSummary, results, "compression")
+    if found is None:
+        return
+    numbers = ("size", "weight lost", "output lost")
+    headings = ("layer", "form", *numbers) if found.calibrated else ("layer", "form", *numbers[:2])
+    table = plain_table(*headings, numbers=numbers)
+    for layer in found.layers:
+        output = "–" if layer.output_error is None else f"{layer.output_error:.2%}"
+        lost = [f"{layer.weight_error:.2%}", output]
+        size = f"{layer.bytes / 1024:,.0f} kB"
+        cells = [layer.path, layer.form, size, *lost[: len(headings) - 3]]
+        table.add_row(*map(Text, cells))
+    yield table
+    yield Text(
+        f"\n{len(found.layers)} layers, {found.weights:,} weights: "
+        f"{found.bytes_before / 2**20:.1f} MB before, {found.bytes / 2**20:.1f} MB after, "
+        f"{found.bits_per_weight:.2f} bits per weight"
+    )
+    yield Text(found.sentence)
+    yield Text(str(results.get("comparison", "")))
+    analysis: ErrorAnalysis | None = parse_part(ErrorAnalysis, results, "analysis")
+    for sentence in analysis.verdict if analysis else ():
+        yield Text(f"- {sentence}")
+    yield Text()
+
+
 PAGE = SystemPage(
     metrics=(
         HIT_AT_1,
@@ -203,4 +235,5 @@ PAGE = SystemPage(
         Column("forward_ms", "Forward", as_amount, "ms", cost=True),
     ),
     sections=(layers_section, errors_section),
+    tables=compression_tables,
 )

@@ -12,12 +12,10 @@ import numpy as np
 
 from geodapt.data.chains import Chain, Hierarchy
 from geodapt.data.domain import split_of
-from geodapt.data.hierarchy_settings import EdgeSettings, TreeSettings
+from geodapt.data.hierarchy_settings import EDGE_NAMES, EdgeSettings, TreeSettings
 from geodapt.data.sequences import at_most
 from geodapt.data.text_files import existing, lines
 from geodapt.errors import InputError
-
-HEADS = {"parent", "child", "hypernym", "hyponym", "source", "target", "from", "to"}
 
 
 class Forest:
@@ -100,7 +98,7 @@ def read_edges(path: str | Path) -> list[tuple[str, str]]:
                 f"{file}, line {number}: {len(cells)} fields; an edge has two, the general text "
                 "and the specific one, with a tab between"
             )
-        if not edges and {cell.lower() for cell in cells} <= HEADS:
+        if not edges and {cell.lower() for cell in cells} <= EDGE_NAMES:
             continue
         edges.append((cells[0], cells[1]))
     return edges

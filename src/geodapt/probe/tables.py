@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from geodapt.data.hierarchy_settings import EDGE_NAMES
 from geodapt.errors import InputError
 from geodapt.files import PICKLES, read_tensors
 from geodapt.paths import regular
@@ -15,7 +16,6 @@ from geodapt.probe.arrays import must_fit, read_npy, read_safetensors
 from geodapt.probe.columns import Choice, Columns, choose, has_header, is_number
 
 SUFFIXES = {".npy", ".safetensors", ".csv", ".tsv", ".txt", ".edges"}
-EDGE_NAMES = {"parent", "child", "source", "target", "from", "to"}  # a header over edges
 HEAD = 50  # rows from which it is told what a text file holds
 NUMBERS, EDGES = 4, 70  # bytes of memory that a byte of such text takes, paths of a graph included
 
