@@ -3,11 +3,11 @@
 ::
 
     config.yaml     the resolved recipe; running it again repeats the run
-    metrics.jsonl   one line a log step: {"stage": ..., "step": ..., "loss": ...}
+    metrics.jsonl   one line per log step: {"stage": ..., "step": ..., "loss": ...}
     results.json    final figures
     model/          safetensors, reloadable by one documented call
     report.html     the pictures
-    stages/         one finished stage a JSON file; with --resume these are not computed again
+    stages/         one JSON file per finished stage; with --resume these are not computed again
     work/           checkpoints of the stage in progress, and what the run has cost so far
 
 Of several processes (``accelerate launch``) only the main one writes. torch is imported late,

@@ -95,7 +95,7 @@ class CompressExperiment:
     # Stages
 
     def _calibrate(self) -> None:
-        """The inputs' moments of all layers, a file a layer."""
+        """The inputs' moments of all layers, one file per layer."""
         if not self.calibration:
             return
         numbers = {path: number for number, path in enumerate(self.layers)}
@@ -130,7 +130,7 @@ class CompressExperiment:
         return choose_formats(curves, self.method, self.settings.target, count_weights(self.layers))
 
     def _compress(self, forms: dict[str, LayerFormat]) -> list[LayerReport]:
-        """The compressed weights, a file a layer, and what each lost."""
+        """The compressed weights, one file per layer, and what each lost."""
 
         def compute(number: int, path: str, work: Path) -> dict[str, Any]:
             W = weight_of(self.layers[path])

@@ -57,7 +57,7 @@ def compressible(model: nn.Module) -> dict[str, Layer]:
 def survey(model: nn.Module) -> Survey:
     """The linear layers and fused experts of a model, and what is left as it is.
 
-    Left are the output embedding and a pooler, which see a token per text or share their weight
+    Left are the output embedding and a pooler, which see one token per text or share their weight
     with the embedding, and weights that several layers share. Raises :class:`InputError` when
     nothing can be compressed, when a layer is quantized already, carries adapters or hooks, is
     offloaded, or holds NaN or huge numbers.

@@ -19,7 +19,7 @@ DAMPING = 1e-4
 
 
 class Whitening:
-    """What an error weighs: by the inputs' second moments, or without them every entry alike."""
+    """The error norm: weighted by the inputs' second moments, else plain Frobenius."""
 
     def __init__(self, moments: Float[Tensor, "in in"] | None = None) -> None:
         self.root: Tensor | None = None

@@ -26,7 +26,7 @@ class Source:
     labels: list[str]
     edges: Tensor | None = None  # (m, 2) of a graph, between the points
     graph: Tensor | None = None  # (M, 2): all its edges, of the points that were left out too
-    notes: list[str] = field(default_factory=list)  # what a reader must be told
+    notes: list[str] = field(default_factory=list)  # what a reader must know
 
 
 def sample_rows(name: str, total: int, sample: int, generator) -> tuple[np.ndarray, list[str]]:

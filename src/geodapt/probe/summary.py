@@ -1,4 +1,4 @@
-"""What a probe says of its figures: the table, on what it was measured, and JSON."""
+"""The figures of a probe as a table, the sentence about what they were taken on, and JSON."""
 
 import json
 

@@ -16,7 +16,7 @@ from geodapt.probe.arrays import must_fit, read_npy, read_safetensors
 from geodapt.probe.columns import Choice, Columns, choose, has_header, is_number
 
 SUFFIXES = {".npy", ".safetensors", ".csv", ".tsv", ".txt", ".edges"}
-HEAD = 50  # rows from which it is told what a text file holds
+HEAD = 50  # rows by which the content of a text file is recognised
 NUMBERS, EDGES = 4, 70  # bytes of memory that a byte of such text takes, paths of a graph included
 
 

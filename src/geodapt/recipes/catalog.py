@@ -34,9 +34,9 @@ def packaged() -> dict[str, PackagedRecipe]:
 
 
 def find_recipe(name: str) -> Path:
-    """The file behind a ready-made recipe's name or a path.
+    """The file of a ready-made recipe's name or of a path.
 
-    Raises :class:`InputError` that tells the nearest name when there is neither.
+    Raises :class:`InputError` that names the nearest one when there is neither.
     """
     entries = {path.stem: path for path in FOLDER.glob("*.yaml")}
     if name in entries:

@@ -118,7 +118,7 @@ def _describe(location: _Location) -> str:
 
 
 def _kind(holder: Any) -> str:
-    """``kind csv`` for a member of a union that is told apart by its kind; else nothing."""
+    """``kind csv`` for a member of a union whose members differ by their kind; else nothing."""
     field = next((member.model_fields.get("kind") for member in _models(holder)), None)
     values = get_args(field.annotation) if field else ()
     return f"kind {' or '.join(map(str, values))}" if values else ""
@@ -142,7 +142,7 @@ def _tags(annotation: Any, key: str) -> list[str]:
 
 
 def _locate(location: tuple[str | int, ...], model: type[BaseModel]) -> _Location:
-    """The keys behind pydantic's location, which names a union's member between the keys.
+    """The keys of pydantic's location, which names a union's member between the keys.
 
     Walking down the types tells such names from keys.
     """

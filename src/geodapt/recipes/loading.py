@@ -56,7 +56,7 @@ def _leave_old_kinds(document: Document, model: type[Recipe]) -> None:
 
 
 def validate(document: Document, model: type[Recipe]) -> Recipe:
-    """The recipe that a document describes; what is wrong is told with its place."""
+    """The recipe that a document describes; what is wrong is reported with its place."""
     try:
         return model.model_validate(document.values)
     except ValidationError as error:

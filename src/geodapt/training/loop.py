@@ -66,7 +66,7 @@ def fit(
     weights as an undisturbed run. ``metrics(logits, labels)`` names figures of the validation
     rows; ``best_by`` is the one that chooses the best (the lowest for ``loss``, else the
     highest). ``groups`` are optimizer parameter groups; their ``lr`` overrides the setting's.
-    ``forget_after(step)`` is told behind which step the training begins or goes on, before it does.
+    ``forget_after(step)`` is called first, with the step after which training begins or goes on.
 
     Raises :class:`InputError` when the training rows are empty, nothing trains, a batch does not
     fit into memory, the loss becomes NaN or infinite, or the checkpoint holds shards of other

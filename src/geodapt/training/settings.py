@@ -13,11 +13,11 @@ class TrainingSettings(Settings):
     steps: int = Field(default=200, ge=1)
     """Optimizer steps."""
     batch_size: int = Field(default=8, ge=1)
-    """Rows a process and a forward pass."""
+    """Rows per process and forward pass."""
     evaluation_batch_size: int = Field(default=8, ge=1)
-    """Rows a process and a forward pass when evaluating."""
+    """Rows per process and forward pass when evaluating."""
     gradient_accumulation: int = Field(default=1, ge=1)
-    """Forward passes an optimizer step."""
+    """Forward passes per optimizer step."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Highest step size of AdamW."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"

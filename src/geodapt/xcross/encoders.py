@@ -25,7 +25,7 @@ POST_NORM = {
     *("BertLayer", "RobertaLayer", "XLMRobertaLayer", "CamembertLayer", "ElectraLayer"),
     *("DebertaLayer", "DebertaV2Layer"),
 }
-"""Blocks in which nothing behind the attention weights reads another token, so that the last one
+"""Blocks in which nothing after the attention weights reads another token, so that the last one
 can go on with the summary token alone: ``attention.output(context, input)``, then feed-forward."""
 
 # Whether an encoder's pass is running that wants the first token alone. Other passes of the base
@@ -115,7 +115,7 @@ class Encoder(nn.Module):
     def _base(self, input_ids, attention_mask, token_type_ids, **cache):
         if token_type_ids is not None:
             cache["token_type_ids"] = token_type_ids
-        if self.decoder:  # which keeps every layer's keys and values unless told not to
+        if self.decoder:  # which keeps every layer's keys and values unless use_cache is false
             cache.setdefault("use_cache", False)
         token = _SUMMARY_ALONE.set(self.pooling == "first" and not self.whole)
         try:
@@ -164,7 +164,7 @@ class Encoder(nn.Module):
 
 
 class XCrossEncoder(Encoder):
-    """n adapted copies of one base that exchange behind each block, then a weighted sum.
+    """n adapted copies of one base that exchange after each block, then a weighted sum.
 
     The streams are stacked along the batch, stream after stream, under one ``Route``: a block
     runs once for all of them. ``W_concat = 0`` and ``w = 1/n`` at the start, so training begins
@@ -252,7 +252,7 @@ class XCrossEncoder(Encoder):
 
     def _hook(self, integrator: Integrator) -> Callable[..., Any]:
         def exchange(block, inputs, output):
-            # While the bank looks whose a layer's input is, no row may depend on others.
+            # While the bank finds out which rows a layer's inputs belong to, rows must not mix.
             if not self._running.get() or self.bank.probing:
                 return None
             hidden = output[0] if isinstance(output, tuple) else output
@@ -275,7 +275,7 @@ def _shorten(block: nn.Module) -> None:
 
 
 def exchange_layers(chosen: str | list[int], count: int) -> list[int]:
-    """The blocks behind which streams exchange, in order."""
+    """The blocks after which streams exchange, in order."""
     if isinstance(chosen, str):
         return {"all": list(range(count)), "last": [count - 1], "none": []}[chosen]
     outside = [layer for layer in chosen if not 0 <= layer < count]

@@ -1,4 +1,4 @@
-"""How much every source domain gave at every layer: mean |beta z| and mean |gamma z|."""
+"""How much every source domain contributed at every layer: mean |beta z| and mean |gamma z|."""
 
 from collections.abc import Mapping
 

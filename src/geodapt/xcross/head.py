@@ -16,7 +16,7 @@ FILE = "head.safetensors"
 
 
 class Head(nn.Module):
-    """Pooler and scores: one score a prompt for ranking, one a label for classification."""
+    """Pooler and scores: one score per prompt for ranking, one per label for classification."""
 
     def __init__(self, width: int, pooled: int, outputs: int = 1) -> None:
         super().__init__()

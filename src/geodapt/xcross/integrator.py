@@ -64,7 +64,7 @@ class Integrator(nn.Module):
         direct, interaction = self.terms(h)
         if self.keep_terms:
             self.last_terms = (direct.detach(), interaction.detach())
-        # h~_m = (1 + sum_m' i_mm') h_m + sum_m' (d_mm' - i_mm') h_m' : one n x n matrix a token.
+        # h~_m = (1 + sum_m' i_mm') h_m + sum_m' (d_mm' - i_mm') h_m' : one n x n matrix per token.
         mixing = direct - interaction + torch.diag_embed(interaction.sum(-1))
         return h + torch.einsum("rtmk,krtd->mrtd", mixing.to(h.dtype), h)
 
@@ -84,7 +84,7 @@ class Integrator(nn.Module):
     ) -> Float[Tensor, "rows tokens n n"]:
         """Lay n (n-1) numbers around a zero diagonal."""
         n = self.streams
-        # Behind each run of n numbers that follow a diagonal entry stands the next one, so the
-        # matrix without its first entry is n-1 rows of (n numbers, one zero).
+        # Between two diagonal entries lie n others. So the flattened matrix without its first
+        # entry is n-1 rows, each of n numbers and then a zero.
         rows = nn.functional.pad(z.unflatten(-1, (n - 1, n)), (0, 1)).flatten(-2)
         return nn.functional.pad(rows, (1, 0)).unflatten(-1, (n, n))

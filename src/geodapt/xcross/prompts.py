@@ -47,7 +47,7 @@ class ItemPrompts:
             self.between, self.after = ids(["\n"])[0], []
 
     def __call__(self, history: Sequence[int], candidates: Sequence[int]) -> list[Prompt]:
-        """One prompt a candidate, all of the same history part."""
+        """One prompt per candidate, all with the same history part."""
         past: list[int] = []
         for item in history:
             past += self.comma * bool(past) + self.names[item]

@@ -27,7 +27,7 @@ class Contributions(BaseModel):
 
 
 def check_shape(kind: str, values: Exchange, layers: int, streams: int) -> None:
-    """Raise ValueError unless there is one value a layer, receiver and giver."""
+    """Raise ValueError unless there is one value per layer, receiver and giver."""
     if len(values) != layers or any(
         len(layer) != streams or any(len(row) != streams for row in layer) for layer in values
     ):

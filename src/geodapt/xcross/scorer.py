@@ -13,7 +13,7 @@ from geodapt.xcross.head import Head
 
 @dataclass
 class Scores(ModelOutput):
-    """``logits``: a score a candidate (ranking) or a label (classification)."""
+    """``logits``: a score per candidate (ranking) or per label (classification)."""
 
     loss: Float[Tensor, ""] | None = None
     logits: Float[Tensor, "rows choices"] | None = None
@@ -40,7 +40,7 @@ class Scorer(nn.Module):
     ) -> Scores:
         """``shared`` says how many leading tokens a row's candidates have in common.
 
-        A decoder in eval mode then encodes these once a row instead of once a candidate.
+        A decoder in eval mode then encodes these once per row instead of once per candidate.
         """
         rows, candidates, _ = input_ids.shape
         if self._can_share(shared, candidates):

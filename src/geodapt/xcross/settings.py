@@ -23,9 +23,9 @@ class IntegratorSettings(Settings):
     terms: Literal["both", "direct", "interaction"] = "both"
     """Which of the two kinds of terms there are."""
     dynamic: bool = True
-    """z depends on the token (``W_concat h^``); false: one learned z a layer for every token."""
+    """Whether z depends on the token (``W_concat h^``); else it is learned, one per layer."""
     layers: Literal["all", "last", "none"] | list[int] = "all"
-    """The blocks behind which the streams exchange."""
+    """The blocks after which the streams exchange."""
     scale: Literal["unit", "sqrt_width", "none"] = "unit"
     """What ``W_concat`` reads: the unit vector, the vector over ``sqrt(n d)``, or it raw."""
     aggregation: Literal["learned", "uniform"] = "learned"

@@ -29,7 +29,7 @@ class Task(Protocol):
 
     name: str
     outputs: int
-    """Scores a prompt."""
+    """Scores per prompt."""
     headline: str
     """The figure that chooses the best weights."""
 
