@@ -10,11 +10,13 @@ from contextvars import ContextVar
 from importlib import import_module
 
 _SETTINGS_ONLY: ContextVar[bool] = ContextVar("settings_only", default=False)
+_PENDING: list[str] = []
+"""Modules whose packages were imported for their settings."""
 
 
 @contextmanager
 def settings_only() -> Iterator[None]:
-    """Within the block, packages are imported for their settings and register nothing."""
+    """Within the block, packages are imported for their settings and register nothing yet."""
     token = _SETTINGS_ONLY.set(True)
     try:
         yield
@@ -24,5 +26,13 @@ def settings_only() -> Iterator[None]:
 
 def register_formats(module: str) -> None:
     """Import the module that registers a package's formats, for the package's ``__init__``."""
-    if not _SETTINGS_ONLY.get():
+    if _SETTINGS_ONLY.get():
+        _PENDING.append(module)
+    else:
         import_module(module)
+
+
+def register_pending() -> None:
+    """Register the formats of all packages that were imported for their settings."""
+    while _PENDING:
+        import_module(_PENDING.pop())

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, get_args
 
 from geodapt.pages.section import SystemPage
-from geodapt.registration import settings_only
+from geodapt.registration import register_pending, settings_only
 from geodapt.runs import Recipe
 
 SYSTEMS = {
@@ -33,6 +33,13 @@ def recipe_class(name: str) -> type[Recipe]:
     return next(
         each for each in recipes if name in get_args(each.model_fields["recipe"].annotation)
     )
+
+
+def register_systems() -> None:
+    """Register the model formats of all systems with transformers: any recipe may name them."""
+    for package in dict.fromkeys(SYSTEMS.values()):
+        import_module(package)
+    register_pending()
 
 
 def page_of(*recipes: Any) -> SystemPage:

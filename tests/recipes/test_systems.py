@@ -33,6 +33,25 @@ def test_a_registered_system_runs_and_has_its_own_columns(tiny, geodapt):
     assert json.loads((tiny.parent / "out" / "results.json").read_text())["recipe"] == "tiny"
 
 
+def test_what_was_imported_for_its_settings_alone_is_registered_for_a_run():
+    check = """
+import sys
+from geodapt.recipes.loading import load_recipe
+load_recipe("compress")
+load_recipe("helm-tiny")
+assert "transformers" not in sys.modules
+import geodapt.recipes.execution
+from transformers import AutoConfig
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+AutoConfig.for_model("helm")
+print("geodapt" in AUTO_QUANTIZER_MAPPING)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "True", done.stderr
+
+
 @pytest.mark.parametrize("package", ["geodapt.helm", "geodapt.compress"])
 def test_importing_a_package_registers_its_formats_with_transformers(package):
     check = f"""

@@ -5,7 +5,7 @@ from .losses import radial_loss as radial_loss
 from .losses import radial_terms as radial_terms
 from .model import Index as Index
 from .model import RadialModel as RadialModel
-from .model import RetrievalStep as RetrievalStep
+from .results import RetrievalStep as RetrievalStep
 from .roots import generality as generality
 from .settings import LossSettings as LossSettings
 from .settings import RootSettings as RootSettings

@@ -111,7 +111,7 @@ class RadialExperiment:
         return {
             **figures,
             "trainable_parameters": 0,
-            "picture": picture(measurer),
+            "picture": picture(measurer).model_dump(),
             "notes": [skipped] if skipped else [],
         }
 
@@ -156,7 +156,7 @@ class RadialExperiment:
         return {
             **figures,
             "trainable_parameters": trained,
-            "picture": picture(measurer, start),
+            "picture": picture(measurer, start).model_dump(),
         }
 
     def _model_folder(self, name: str) -> str:

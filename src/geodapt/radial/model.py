@@ -22,6 +22,7 @@ from geodapt.metrics.hierarchy import STEPS
 from geodapt.models import TextEncoder
 from geodapt.paths import given
 from geodapt.radial.encoders import load_encoder, text_modules, text_parameters
+from geodapt.radial.results import RetrievalStep
 from geodapt.radial.roots import Roots, generality, initial_roots, nearest_root
 from geodapt.radial.settings import RootSettings
 from geodapt.settings import Settings
@@ -50,15 +51,6 @@ class Index:
     texts: list[str]
     vectors: Float[Tensor, "candidates d"]
     radii: Float[Tensor, "roots candidates"]
-
-
-@dataclass(frozen=True)
-class RetrievalStep:
-    """One candidate on the way from the root to a query."""
-
-    text: str
-    radius: float
-    similarity: float
 
 
 class RadialModel(nn.Module):

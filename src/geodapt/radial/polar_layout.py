@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from geodapt.radial.evaluation import Measurer
+from geodapt.radial.results import PolarPicture
 from geodapt.radial.roots import generality
 
 CHAINS = 40  # drawn
@@ -65,12 +66,8 @@ def _between(angles: Float[Tensor, " n"]) -> Float[Tensor, "n n"]:
     return torch.atan2(difference.sin(), difference.cos()).abs()
 
 
-def picture(measurer: Measurer, start: list[float] | None = None) -> dict:
-    """Some held-out chains as ``results.json`` keeps them.
-
-    ``texts``, ``chains`` (rows of each chain, general to specific), ``radii``, ``angles`` and the
-    mean ``angle_error`` in degrees.
-    """
+def picture(measurer: Measurer, start: list[float] | None = None) -> PolarPicture:
+    """Some held-out chains as ``results.json`` keeps them."""
     spread = max(1, len(measurer.chains) // CHAINS)
     chains = measurer.chains[::spread][:CHAINS]
     texts: dict[str, int] = {}
@@ -79,15 +76,15 @@ def picture(measurer: Measurer, start: list[float] | None = None) -> dict:
         for text in chain.texts:
             texts.setdefault(text, len(texts))
             roots.setdefault(text, measurer.root_of(chain))
-    told = polar(
+    layout = polar(
         measurer.at(list(texts)),
         torch.stack([roots[text] for text in texts]),
         None if start is None else torch.tensor(start),
     )
-    return {
-        "texts": list(texts),
-        "chains": [[texts[text] for text in chain.texts] for chain in chains],
-        "radii": [round(value, 4) for value in told.radii.tolist()],
-        "angles": [round(value, 4) for value in told.angles.tolist()],
-        "angle_error": round(math.degrees(told.error), 1),
-    }
+    return PolarPicture(
+        texts=list(texts),
+        chains=[[texts[text] for text in chain.texts] for chain in chains],
+        radii=[round(value, 4) for value in layout.radii.tolist()],
+        angles=[round(value, 4) for value in layout.angles.tolist()],
+        angle_error=round(math.degrees(layout.error), 1),
+    )

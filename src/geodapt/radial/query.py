@@ -1,6 +1,5 @@
 """The `radial-query` recipe: a text or an image, as concepts from general to specific."""
 
-from dataclasses import asdict
 from typing import Any, Literal
 
 from pydantic import Field
@@ -9,6 +8,7 @@ from geodapt.data.hierarchy_settings import HierarchySettings
 from geodapt.data.text_files import existing, lines
 from geodapt.errors import InputError
 from geodapt.paths import names_file
+from geodapt.radial.results import RetrievedChain
 from geodapt.runs import Recipe, RunFolder
 from geodapt.vision.images import IMAGE_SUFFIXES
 
@@ -59,7 +59,7 @@ class RadialQueryRecipe(Recipe):
             "title": self.title,
             "base": self.model,
             "chains": [
-                {"query": query, "steps": [asdict(step) for step in chain]}
+                RetrievedChain(query=query, steps=chain).model_dump()
                 for query, chain in zip(asked, chains, strict=True)
             ],
             "data": {"candidates": len(index.texts)},

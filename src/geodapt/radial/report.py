@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import plotly.graph_objects as go
-from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +16,7 @@ from geodapt.pages.columns import Column, as_percent, as_score
 from geodapt.pages.plotly_style import LINES, RULE, plotly_text, style
 from geodapt.pages.results import parse_part
 from geodapt.pages.section import RunRecord, Section, SystemPage
+from geodapt.radial.results import PolarPicture, RetrievedChain
 
 LONGEST = 80  # characters of a label
 MARKS = {
@@ -44,24 +44,11 @@ Their number and that of the colours have no common divisor: 102 levels pass bef
 """
 
 
-class Picture(BaseModel):
-    """Some chains of a model, laid out around the root."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    texts: list[str]
-    chains: list[list[int]]
-    """Rows of ``texts``, from general to specific."""
-    radii: list[float]
-    angles: list[float]
-    """Radians."""
-    angle_error: float
-    """The mean difference between a drawn angle and the true one, degrees."""
-
-
 def polar_section(run: RunRecord) -> Section | None:
     """The pictures side by side, where the run left any."""
-    pictures: dict[str, Picture] | None = parse_part(dict[str, Picture], run.results, "pictures")
+    pictures: dict[str, PolarPicture] | None = parse_part(
+        dict[str, PolarPicture], run.results, "pictures"
+    )
     if not pictures:
         return None
     largest = max(radius for picture in pictures.values() for radius in picture.radii)
@@ -91,7 +78,7 @@ def _colour(level: int) -> str:
     return LINES[level % len(LINES)]
 
 
-def _figure(picture: Picture, largest: float) -> dict[str, Any]:
+def _figure(picture: PolarPicture, largest: float) -> dict[str, Any]:
     """Radius and angle as they are, on plain axes, so that the circles can be labelled."""
     x = [r * math.cos(a) for r, a in zip(picture.radii, picture.angles, strict=True)]
     y = [r * math.sin(a) for r, a in zip(picture.radii, picture.angles, strict=True)]
@@ -164,23 +151,6 @@ def _step(largest: float) -> float:
 
 def _short(text: str) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
-
-
-class ChainStep(BaseModel):
-    """A concept on the way out from the root."""
-
-    text: str
-    radius: float
-    similarity: float
-
-
-class RetrievedChain(BaseModel):
-    """What was found for one query."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    query: str
-    steps: list[ChainStep]
 
 
 def retrieved_chains(results: dict) -> list[RetrievedChain]:

@@ -6,8 +6,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import geodapt.compress.quantizer
-import geodapt.helm.registered  # noqa: F401 - model formats which any recipe may name
 from geodapt import __version__
 from geodapt.errors import InputError
 from geodapt.files import sweep, write_text
@@ -17,6 +15,9 @@ from geodapt.processes import is_main_process, wait_for_everyone
 from geodapt.recipes.document import Document, dump
 from geodapt.recipes.loading import validate
 from geodapt.runs import Recipe, RunFolder
+from geodapt.systems import register_systems
+
+register_systems()  # takes the seconds of importing transformers, which this module's users expect
 
 # What a person may change about a finished run without making it another run.
 WORDS = {"title", "needs"}
