@@ -7,7 +7,7 @@ from html_page import read_html
 from invented_run import write_run
 
 from geodapt.errors import InputError
-from geodapt.report.compare import Compared, short_names
+from geodapt.report.compared_runs import Compared, short_names
 
 
 @pytest.fixture

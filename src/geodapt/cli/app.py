@@ -51,6 +51,11 @@ def geodapt(
     Run it:                        geodapt run demo
     Make it yours:                 geodapt cp xcross my.yaml
                                    geodapt run my.yaml base=microsoft/deberta-v3-base
+    Put runs side by side:         geodapt compare runs/demo runs/mine
+    Look at adapters, merge them:  geodapt adapters info toys/ tools/
+                                   geodapt merge toys/ tools/ --out merged/
+    Shrink a model:                geodapt compress minilm --bits-per-weight 4.5 --out small/
+    Is this data hyperbolic?       geodapt probe minilm
     """
 
 

@@ -18,7 +18,7 @@ def compare(
     ] = Path("comparison.html"),
     debug: Debug = False,
 ) -> None:
-    """Put finished runs side by side: one table, and all curves of a quantity in one chart.
+    """Put finished runs into one table and one chart per quantity.
 
     \b
     Examples:
@@ -28,7 +28,7 @@ def compare(
     with quiet(debug):
         from geodapt.paths import given, page_to_write
         from geodapt.report import print_table
-        from geodapt.report.compare import Compared
+        from geodapt.report.compared_runs import Compared
 
         target = page_to_write(out)
         compared = Compared([given(folder) for folder in folders])

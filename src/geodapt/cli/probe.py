@@ -54,7 +54,7 @@ def probe(
     ] = 0,
     json: Annotated[bool, typer.Option(help="Print the figures as JSON instead.")] = False,
 ) -> None:
-    """Measure how hyperbolic a model's embeddings, a file of vectors or a graph are.
+    """Measure how hyperbolic embeddings, vectors or a graph are.
 
     Prints the figures beside those of a Euclidean random control, says whether hyperbolic methods
     are likely to pay, and writes a web page with the pictures.

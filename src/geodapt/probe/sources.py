@@ -9,11 +9,11 @@ from geodapt.errors import InputError
 from geodapt.paths import given
 from geodapt.probe import tables
 from geodapt.probe.builtin_graphs import BUILT_IN
-from geodapt.probe.columns import Choice
 from geodapt.probe.embeddings import model_embeddings
 from geodapt.probe.graphs import from_edges
 from geodapt.probe.matrices import from_distances, from_vectors
 from geodapt.probe.source import Kind, Source
+from geodapt.probe.table_columns import Choice
 
 
 def load_source(

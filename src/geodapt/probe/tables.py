@@ -13,7 +13,7 @@ from geodapt.errors import InputError
 from geodapt.files import PICKLES, read_tensors
 from geodapt.paths import regular
 from geodapt.probe.arrays import must_fit, read_npy, read_safetensors
-from geodapt.probe.columns import Choice, Columns, choose, has_header, is_number
+from geodapt.probe.table_columns import Choice, Columns, choose, has_header, is_number
 
 SUFFIXES = {".npy", ".safetensors", ".csv", ".tsv", ".txt", ".edges"}
 HEAD = 50  # rows by which the content of a text file is recognised

@@ -17,10 +17,10 @@ from geodapt.training import TrainingSettings
 from geodapt.xcross.encoders import exchange_layers
 from geodapt.xcross.head import FILE as HEAD_FILE
 from geodapt.xcross.head import Head
+from geodapt.xcross.method_trainer import Job, MethodTrainer
 from geodapt.xcross.methods import METHODS, ComparedMethod
 from geodapt.xcross.settings import XCrossSettings
 from geodapt.xcross.tasks import RankingTask, Task, make_task
-from geodapt.xcross.trainer import Job, MethodTrainer
 
 SOURCE = "source:"
 
