@@ -13,7 +13,7 @@ from weakref import WeakSet, finalize
 from torch import Tensor, nn
 
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.base_model.compatibility import fit_adapter
+from geodapt.adapters.base_model.compatibility import Fitted, fit_adapter
 from geodapt.adapters.base_model.targets import fingerprint_layers
 from geodapt.adapters.execution.gate_checks import check_terms
 from geodapt.adapters.execution.hooks import bind_checkpointing, strip
@@ -131,7 +131,7 @@ class AdapterBank(nn.Module):
             return
 
         def work() -> None:
-            fitted = fit_adapter(self.model, name, Adapter.from_pretrained(source))
+            fitted = self._fit(name, Adapter.from_pretrained(source))
             with self.store.lock:
                 self.store.add(name, fitted)
                 self.runner.attach(fitted.local)
@@ -169,11 +169,14 @@ class AdapterBank(nn.Module):
         base: other layers, other widths, or other weights than those that it was trained on.
         """
         self.store.require_new(name)
-        fitted = fit_adapter(self.model, name, adapter)
+        fitted = self._fit(name, adapter)
         with self.store.lock:
             self.store.require_new(name)
             self.store.add(name, fitted)
             self.runner.attach(fitted.local)
+
+    def _fit(self, name: str, adapter: Adapter) -> Fitted:
+        return fit_adapter(self.model, name, adapter, self.store.originals)
 
     def remove(self, name: str) -> None:
         """Forget an adapter; raises :class:`InputError` while a gate uses it."""

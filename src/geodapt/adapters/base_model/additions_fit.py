@@ -18,9 +18,15 @@ Additions = dict[str, Addition]
 
 
 def fit_additions(
-    model: nn.Module, name: str, adapter: Adapter, naming: Naming
+    model: nn.Module,
+    name: str,
+    adapter: Adapter,
+    naming: Naming,
+    originals: Mapping[str, Tensor],
 ) -> tuple[dict[str, str], Additions, Additions]:
     """The model's path of each module, what acts there, and the source with the base's values.
+
+    ``originals`` are what the base's weights and biases were before adapters were merged.
 
     Rows of tokens also act at the modules that are tied to the input embedding, as in PEFT.
 
@@ -46,7 +52,7 @@ def fit_additions(
         module, addition = modules[place], adapter.additions[path]
         if addition.bias is not None:
             bias = _bias(name, path, module, addition.bias)
-            addition = replace(addition, base_bias=_seen(bias))
+            addition = replace(addition, base_bias=_seen(originals.get(f"{place}.bias", bias)))
             source[path] = addition
             if not _acts(name, path, module, modules):  # at one that shares it
                 addition = replace(addition, bias=None, base_bias=None)
@@ -57,7 +63,7 @@ def fit_additions(
         if addition.lora_bias is not None:
             _check_shape(name, path, addition.lora_bias, adapter.factors[path].B.shape[:1])
         if addition.tokens is not None:
-            rows = _rows(name, path, place, module, adapter, addition)
+            rows = _rows(name, path, module, adapter, addition, originals.get(place))
             source[path] = addition = replace(source[path], base_rows=rows)
             for tied in _tied(model, name, adapter, naming, path, modules):
                 local[tied] = replace(local.get(tied, Addition()), tokens=addition.tokens)
@@ -105,7 +111,12 @@ def _acts(name: str, path: str, module: nn.Module, modules: Mapping[str, nn.Modu
 
 
 def _rows(
-    name: str, path: str, place: str, module: nn.Module, adapter: Adapter, addition: Addition
+    name: str,
+    path: str,
+    module: nn.Module,
+    adapter: Adapter,
+    addition: Addition,
+    original: Tensor | None,
 ) -> Tensor | None:
     """The base's own rows of an addition's tokens; None where they are offloaded."""
     assert addition.tokens is not None
@@ -135,7 +146,8 @@ def _rows(
             f"adapter '{name}' brings rows of tokens for {path} and changes it otherwise, too; "
             "train one of them, not both"
         )
-    return None if weight.device.type == "meta" else weight.detach()[ids.to(weight.device)].cpu()
+    base = weight.detach() if original is None else original
+    return None if base.device.type == "meta" else base[ids.to(base.device)].cpu()
 
 
 def _refuse_bias(name: str, path: str) -> None:

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -72,8 +73,15 @@ class Fitted:
         }
 
 
-def fit_adapter(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
+def fit_adapter(
+    model: nn.Module,
+    name: str,
+    adapter: Adapter,
+    originals: Mapping[str, Tensor] = MappingProxyType({}),
+) -> Fitted:
     """The adapter under this model's layer paths.
+
+    ``originals`` are what the base's weights and biases were before adapters were merged.
 
     What the adapter has for a part that the model is without (a decoder, a pooler, a head) is
     left out, with an :class:`InputWarning`.
@@ -108,7 +116,7 @@ def fit_adapter(model: nn.Module, name: str, adapter: Adapter) -> Fitted:
     heads = fit_heads(model, name, adapter, naming)
     _check_base(model, name, adapter, paths)
     # Two adapters that fit one model object belong to one base, named or not.
-    more, additions, known = fit_additions(model, name, adapter, naming)
+    more, additions, known = fit_additions(model, name, adapter, naming, originals)
     source = replace(adapter, fits=_marks.setdefault(model, uuid.uuid4().hex), additions=known)
     fitted = source.under(paths | more, heads)
     if model_class.names_class_of(adapter.config, model):
