@@ -17,7 +17,7 @@ from datasets import Dataset
 
 from geodapt.data import mining
 from geodapt.data.domain import Domain
-from geodapt.data.quiet import quiet_datasets
+from geodapt.data.progress_bars import quiet_datasets
 from geodapt.data.scripts import Advance, run_script, side_by_side
 from geodapt.data.sequences import Trail, build_domain, k_core, rows_by_group
 from geodapt.data.settings import DEMO, PACKAGES, ApiCallSettings

@@ -88,7 +88,7 @@ def vector(name: str, x: Tensor) -> None:
             "vectors along the last dimension"
         )
     if _checking:
-        require(torch.isfinite(x).all(-1), name, "finite", x)
+        require_values(torch.isfinite(x).all(-1), name, "finite", x)
 
 
 def positive(name: str, c: float | Tensor, expected: str) -> float | Tensor:
@@ -101,7 +101,7 @@ def positive(name: str, c: float | Tensor, expected: str) -> float | Tensor:
             raise InputError(f"{name} is of type {c.dtype}; expected floating-point numbers")
         valid = (c > 0) & (c < math.inf)
         if _checking:
-            require(valid, name, f"positive ({expected.partition('(')[2]}", c)
+            require_values(valid, name, f"positive ({expected.partition('(')[2]}", c)
         return torch.where(valid, c, math.nan)
     c = number(name, c, expected)
     if not 0 < c < math.inf:
@@ -118,7 +118,7 @@ def nonnegative(name: str, w: float | Tensor) -> float | Tensor:
         if not _real(w):
             raise InputError(f"{name} is of type {w.dtype}; expected real numbers")
         if _checking:
-            require(w >= 0, name, "0 or more", w)
+            require_values(w >= 0, name, "0 or more", w)
         return torch.where(w >= 0, w, math.nan)
     if not 0 <= w < math.inf:
         raise InputError(f"{name} is {w}; expected a number of 0 or more")
@@ -201,7 +201,7 @@ def _common(dtypes) -> torch.dtype:
     return result
 
 
-def require(holds: Tensor, name: str, expected: str, value: Tensor) -> None:
+def require_values(holds: Tensor, name: str, expected: str, value: Tensor) -> None:
     """Of the checked mode: refuse values for which something does not hold."""
     if not bool(holds.all()):
         wrong = (~holds).nonzero()

@@ -25,7 +25,7 @@ def delta(x: Tensor, xx: Tensor, c: float | Tensor, name: str) -> Tensor:
         return rounded
     delta = one_minus_square(x, xx, c)
     if _checks.checking():
-        _checks.require(delta > 0, name, "inside the ball, c |x|^2 < 1", x)
+        _checks.require_values(delta > 0, name, "inside the ball, c |x|^2 < 1", x)
     return torch.where(delta > 0, delta, torch.nan)
 
 

@@ -61,12 +61,24 @@ def lowest(s: Tensor) -> float:
 
 def scale(a: Tensor, x: Tensor) -> Tensor:
     """``a x``, a factor for each vector."""
-    return a.unsqueeze(-1) * x
+    return once(a).unsqueeze(-1) * x
 
 
 def plus(x: Tensor, a: Tensor, y: Tensor) -> Tensor:
     """``x + a y``, a factor for each vector."""
-    return torch.addcmul(x, a.unsqueeze(-1), y)
+    return torch.addcmul(x, once(a).unsqueeze(-1), y)
+
+
+def once(a: Tensor) -> Tensor:
+    """Factors that were computed, unchanged; a CPU's compiled loop then computes each only once.
+
+    Inlined into the loop over components, a factor is computed anew for every 16 of them, by one
+    number at a time: lorentz.exp0 of 4,096 vectors of 128 numbers then takes 0.87 ms and not 0.27.
+    A strided view is of what lies in memory, so that the compiler must put it there.
+    """
+    if a.device.type != "cpu" or not torch.compiler.is_compiling():
+        return a
+    return a.as_strided(a.shape, a.stride())
 
 
 def one_minus_square(x: Tensor, xx: Tensor, c: float | Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from geodapt.data.corpus import extraction
 from geodapt.data.corpus.corpus import SHARES, Corpus
 from geodapt.data.corpus.settings import DocsSettings
 from geodapt.data.domain import SPLITS, uniform
-from geodapt.data.quiet import quiet_datasets
+from geodapt.data.progress_bars import quiet_datasets
 from geodapt.data.scripts import Advance, run_script, side_by_side
 from geodapt.errors import InputError
 from geodapt.files import build_once, cache_folder

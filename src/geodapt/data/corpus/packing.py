@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from geodapt.data.corpus.corpus import Corpus
 from geodapt.data.corpus.tokens import tokenizer_fingerprint
 from geodapt.data.domain import SPLITS
-from geodapt.data.quiet import quiet_datasets
+from geodapt.data.progress_bars import quiet_datasets
 from geodapt.errors import InputError
 from geodapt.files import build_once, cache_folder
 from geodapt.progress import bar

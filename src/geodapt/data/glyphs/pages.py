@@ -17,7 +17,7 @@ from geodapt.data.glyphs.drawing import Ink, Pen, greys
 from geodapt.data.glyphs.fonts import Font
 from geodapt.data.glyphs.loading import Glyphs
 from geodapt.data.glyphs.store import drawn_with, png
-from geodapt.data.quiet import quiet_datasets
+from geodapt.data.progress_bars import quiet_datasets
 from geodapt.data.vision.features import FEATURES, PictureClasses
 from geodapt.errors import InputError
 from geodapt.files import build_once, cache_folder

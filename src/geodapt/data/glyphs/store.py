@@ -15,7 +15,7 @@ from PIL import features as pillow_features
 from geodapt.data.glyph_settings import GlyphSettings
 from geodapt.data.glyphs.drawing import EM, MARGIN, SUPERSAMPLED, Ink, Pen, draw_glyph
 from geodapt.data.glyphs.fonts import Font
-from geodapt.data.quiet import quiet_datasets
+from geodapt.data.progress_bars import quiet_datasets
 from geodapt.errors import InputError
 from geodapt.files import build_once, cache_folder
 from geodapt.progress import bar
