@@ -1,16 +1,25 @@
 """``geodapt merge`` and ``geodapt adapters info``, as a person calls them."""
 
+import copy
 import json
 import shutil
 import socket
+from dataclasses import replace
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedTokenizerFast
 
-from geodapt.adapters import METHODS, Adapter, merge
-from geodapt.adapters.peft_files import peft_format
+from geodapt.adapters import (
+    METHODS,
+    Adapter,
+    calibrate_on_texts,
+    load_base_of,
+    merge,
+    search_on_texts,
+)
+from geodapt.errors import InputError
 from tests.adapters.families import randomise, seeded
 from tests.commands import call
 
@@ -148,7 +157,7 @@ def test_an_adapter_is_replaced_only_when_that_is_said(geodapt, folders, tmp_pat
 def test_where_nothing_can_be_written_is_said_before_any_work(
     geodapt, folders, texts, tmp_path, monkeypatch, out, message
 ):
-    monkeypatch.setattr(peft_format, "read", None)
+    monkeypatch.setattr("geodapt.adapters.adapter.read_adapter", None)
     before = sorted(tmp_path.rglob("*"))
     done = call(tmp_path, "merge", *folders, "--out", out)
     assert done.code == 2
@@ -207,6 +216,34 @@ def test_info_and_the_picture(geodapt, folders, tmp_path):
     same = geodapt("adapters", "info", folders[0], tmp_path / "twin").out
     assert "100.0 %" in same
     assert "+1.000" in same
+
+
+def test_info_refuses_an_adapter_that_is_given_twice(geodapt, folders):
+    done = geodapt("adapters", "info", *folders, folders[0])
+    assert done.code == 2
+    assert f"{folders[0]} is given twice" in done.err.replace("\n", "")
+
+
+def test_what_the_command_does_is_a_call_in_python(geodapt, folders, texts, tmp_path):
+    loaded = [Adapter.from_pretrained(folder) for folder in folders]
+    rows = [json.loads(line) for line in texts.read_text().splitlines()]
+    best, trials = search_on_texts(loaded, rows, tmp_path / "trials", "accuracy", budget=4)
+    assert len(trials) == 4
+    words = ["merge", *folders, "--search", texts, "--metric", "accuracy", "--budget", 4]
+    assert geodapt(*words, "--out", tmp_path / "best").code == 0
+    assert Adapter.from_pretrained(tmp_path / "best").sha256 == best.sha256
+    found = calibrate_on_texts(loaded, [row["text"] for row in rows])
+    model, _ = load_base_of(loaded)
+    assert found.keys() == {path for adapter in loaded for path in adapter.factors}
+    assert {x.shape[1] for x in found.values()} == {model.config.hidden_size}
+    with pytest.raises(InputError, match="do not say what their base is"):
+        load_base_of([adapter_without_base(loaded[0])])
+
+
+def adapter_without_base(adapter: Adapter) -> Adapter:
+    config = copy.deepcopy(adapter.config)
+    config.base_model_name_or_path = None
+    return replace(adapter, config=config)
 
 
 @pytest.mark.parametrize("width", ["50", "80"])

@@ -8,6 +8,9 @@ from .gates import Route as Route
 from .gates import TopAtoms as TopAtoms
 from .merging import METHODS as METHODS
 from .merging import merge as merge
+from .on_texts import calibrate_on_texts as calibrate_on_texts
+from .on_texts import load_base_of as load_base_of
+from .on_texts import search_on_texts as search_on_texts
 from .overlap import overlap as overlap
 from .overlap import overlaps as overlaps
 from .peft_files.factors import Factors as Factors

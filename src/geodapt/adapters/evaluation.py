@@ -1,6 +1,6 @@
 """What an adapter is worth on a little data: the values that a search compares."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ METRICS = {"loss": False, "perplexity": False, "accuracy": True}
 
 
 def evaluator(
-    bank: AdapterBank, tokenizer: Any, rows: Sequence[dict[str, Any]], metric: str
+    bank: AdapterBank, tokenizer: Any, rows: Sequence[Mapping[str, Any]], metric: str
 ) -> Callable[[Adapter], float]:
     """A function that says what an adapter on the bank's model is worth.
 

@@ -29,6 +29,16 @@ def svd_of_product(B: Float[Tensor, "out r"], A: Float[Tensor, "r in"]) -> SVD:
     return SVD(Qb @ U, d, Vt @ Qa.T)
 
 
+def effective_rank(d: Float[Tensor, "n"]) -> float:
+    """``exp(-sum p log p)`` of singular values with ``p = d^2 / sum d^2``; 0 where all are zero.
+
+    Between 1 and n. Source: Roy and Vetterli 2007.
+    """
+    energy = d.double().square()
+    total = energy.sum()
+    return float(torch.special.entr(energy / total).sum().exp()) if total > 0 else 0.0
+
+
 def rank_one_terms(
     B: Float[Tensor, "out r"], A: Float[Tensor, "r in"]
 ) -> tuple[Float[Tensor, "k in"], Float[Tensor, "k out"]]:

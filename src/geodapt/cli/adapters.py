@@ -34,9 +34,13 @@ def info(
     """
     from geodapt.adapters import Adapter
     from geodapt.console import Console
+    from geodapt.errors import InputError
     from geodapt.paths import page_to_write
 
     target = page_to_write(picture) if picture is not None else None
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice} is given twice; give each adapter once")
     loaded = {_label(path, paths): Adapter.from_pretrained(path) for path in paths}
     console = Console(markup=False)
     for name, adapter in loaded.items():
@@ -58,6 +62,7 @@ def _label(path: str, paths: list[str]) -> str:
 
 
 def _describe(console: Any, name: str, adapter: Any, layers: bool) -> None:
+    from geodapt.adapters.lowrank import effective_rank
     from geodapt.adapters.overlap import spectrum
 
     ranks = sorted({factors.rank for factors in adapter.factors.values()})
@@ -74,7 +79,7 @@ def _describe(console: Any, name: str, adapter: Any, layers: bool) -> None:
     ):
         console.print(f"  {label:<11}{text}", soft_wrap=True)
     shares = [spectrum(factors) for factors in adapter.factors.values()]
-    effective = [_effective_rank(d) for d in shares]
+    effective = [effective_rank(d) for d in shares]
     console.print(
         f"  {'spectrum':<11}effective rank {min(effective):.1f} to {max(effective):.1f} "
         "(exponential of the entropy of d^2)"
@@ -84,15 +89,6 @@ def _describe(console: Any, name: str, adapter: Any, layers: bool) -> None:
             values = " ".join(f"{value:.3g}" for value in d[:8].tolist())
             more = " ..." if len(d) > 8 else ""
             console.print(f"    {path}: {values}{more}", soft_wrap=True)
-
-
-def _effective_rank(d: Any) -> float:
-    """``exp(-sum p log p)`` with ``p = d^2 / sum d^2`` (Roy and Vetterli 2007)."""
-    energy = d.double().square()
-    if energy.sum() == 0:
-        return 0.0
-    p = energy / energy.sum()
-    return float((-(p * p.clamp(min=1e-300).log()).sum()).exp())
 
 
 def _compare(console: Any, loaded: dict[str, Any], layers: bool) -> None:

@@ -15,7 +15,7 @@ from geodapt.cli.catalog import cp, ls
 from geodapt.cli.compare import compare
 from geodapt.cli.compress import compress
 from geodapt.cli.endings import Commands
-from geodapt.cli.merge import merge
+from geodapt.cli.merge import merge_command
 from geodapt.cli.probe import probe
 from geodapt.cli.quiet import silence
 from geodapt.cli.run import report, run
@@ -59,8 +59,8 @@ def geodapt(
     """
 
 
-for _command in (ls, cp, run, report, compare, merge, compress, probe, segment):
-    app.command()(_command)
+for _command in (ls, cp, run, report, compare, merge_command, compress, probe, segment):
+    app.command(_command.__name__.removesuffix("_command"))(_command)
 app.add_typer(adapters.app, name="adapters")
 
 

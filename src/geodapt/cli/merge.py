@@ -1,6 +1,5 @@
 """``geodapt merge``: many adapters into one."""
 
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,11 +7,11 @@ import typer
 
 from geodapt.errors import InputError
 
-CALIBRATED_ON, MAX_TOKENS = 256, 512
-"""Texts by which atoms chooses at most, and how much is read of each."""
+CALIBRATED_ON = 256
+"""Texts by which atoms chooses at most."""
 
 
-def merge(
+def merge_command(
     adapters: Annotated[
         list[str] | None, typer.Argument(help="PEFT folders or hub names.", show_default=False)
     ] = None,
@@ -96,7 +95,8 @@ def merge(
         kept = 1 if heads == "first" else 0
         loaded = [*loaded[:kept], *(adapter.without_heads() for adapter in loaded[kept:])]
     if search is not None:
-        merged, method = _search(loaded, search, metric, budget, base, folder, seed or 0, same_base)
+        options = {"budget": budget, "base": base, "seed": seed or 0, "same_base": same_base}
+        merged, method = _search(loaded, search, folder, metric, **options)
     else:
         inputs = None
         if calibration is not None:
@@ -230,40 +230,16 @@ def _report(merged: Any, method: str, out: str, layers: bool) -> None:
 
 
 def _search(
-    loaded: list[Any],
-    data: Path,
-    metric: str,
-    budget: int,
-    base: str | None,
-    out: Path,
-    seed: int,
-    same_base: bool,
+    loaded: list[Any], data: Path, out: Path, metric: str, **options: Any
 ) -> tuple[Any, str]:
     """The best merge, and its method."""
     from rich.table import Table
 
-    from geodapt.adapters import AdapterBank, search
-    from geodapt.adapters.evaluation import METRICS, evaluator
+    from geodapt.adapters import search_on_texts
     from geodapt.console import Console
-    from geodapt.models import fingerprint
 
-    rows = _rows(data)
-    model, tokenizer = _base(loaded, base, causal=metric != "accuracy")
-    evaluate = evaluator(AdapterBank(model), tokenizer, rows, metric)
-    best, trials = search(
-        loaded,
-        evaluate,
-        budget,
-        out.with_name(out.name + ".search"),
-        maximise=METRICS[metric],
-        seed=seed,
-        same_base=same_base,
-        about={
-            "metric": metric,
-            "data": sha256(data.read_bytes()).hexdigest(),
-            "base": fingerprint(model),
-        },
-    )
+    folder = out.with_name(out.name + ".search")
+    best, trials = search_on_texts(loaded, _rows(data), folder, metric, **options)
     table = Table(box=None, padding=(0, 3, 0, 0))
     for heading in (metric, "method", "weights", "rank", "density"):
         table.add_column(heading)
@@ -277,20 +253,17 @@ def _search(
         )
     console = Console(markup=False)
     console.print(table)
-    console.print(f"all {len(trials)} trials: {out.with_name(out.name + '.search')}/trials.json")
+    console.print(f"all {len(trials)} trials: {folder}/trials.json")
     return best, trials[0].method
 
 
 def _calibrate(loaded: list[Any], source: str, base: str | None) -> dict[str, Any]:
-    from geodapt.adapters import calibrate
+    from geodapt.adapters import calibrate_on_texts
+    from geodapt.adapters.on_texts import MAX_TOKENS
     from geodapt.data.corpus.sample import draw
     from geodapt.data.corpus.sources import named
-    from geodapt.models import text_batches
 
-    texts = draw(named(source), CALIBRATED_ON, MAX_TOKENS)
-    model, tokenizer = _base(loaded, base, causal=False)
-    batches = list(text_batches(tokenizer, texts, model, MAX_TOKENS))
-    return calibrate(model, batches, dict.fromkeys(p for a in loaded for p in a.factors))
+    return calibrate_on_texts(loaded, draw(named(source), CALIBRATED_ON, MAX_TOKENS), base)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -309,26 +282,3 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if not rows:
         raise InputError(f"{path} is empty")
     return rows
-
-
-def _base(loaded: list[Any], base: str | None, causal: bool) -> tuple[Any, Any]:
-    """The base that the adapters name, or the one given, with a language-model head if needed."""
-    from geodapt.models import as_input_errors, load_base, load_weights, locate_base
-
-    name = base or loaded[0].config.base_model_name_or_path
-    if not name:
-        raise InputError("the adapters do not say what their base is; give it with --base")
-    model, tokenizer = load_base(name)
-    if causal:
-        from transformers import AutoModelForCausalLM
-
-        with as_input_errors(name):
-            try:
-                model = load_weights(name, locate_base(name), kind=AutoModelForCausalLM)
-            except ValueError as error:
-                raise InputError(
-                    f"base '{name}' is no causal language model, which the metric needs; "
-                    "use --metric accuracy with labelled rows"
-                ) from error
-        model.eval()
-    return model, tokenizer

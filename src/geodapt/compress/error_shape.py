@@ -14,6 +14,8 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
+from geodapt.adapters.lowrank import effective_rank
+
 GROUPS = 256  # rows, and columns, that the test of equal variances compares at most
 SAMPLE = 20_000  # entries that the goodness of fit reads at most
 
@@ -99,8 +101,8 @@ def error_shape(
         normal=_fit(sample, stats.norm(mean, std)),
         uniform=_fit(sample, stats.uniform(mean - half, 2 * half)),
         rank=int((d > d[0] * max(E.shape) * torch.finfo(torch.float32).eps).sum()),
-        effective_rank=effective_rank(d),
-        effective_rank_shuffled=effective_rank(torch.linalg.svdvals(shuffled)),
+        effective_rank=effective_rank(d) / len(d),
+        effective_rank_shuffled=effective_rank(torch.linalg.svdvals(shuffled)) / len(d),
         weight_error=(E.square().sum() / W.square().sum()).item(),
         output_error=output,
         alignment=alignment,
@@ -119,12 +121,6 @@ def variance_spread(
 def _ratio(E: Tensor) -> float:
     low, high = E.var(1).quantile(torch.tensor([0.1, 0.9], dtype=E.dtype)).tolist()
     return high / low if low > 0 else float(np.finfo(np.float32).max)
-
-
-def effective_rank(d: Float[Tensor, "n"]) -> float:
-    """The effective rank of singular values as a share of their number."""
-    shares = d.square() / d.square().sum()
-    return float(torch.special.entr(shares).sum().exp() / len(d))
 
 
 def _fit(sample: np.ndarray, distribution: Any) -> GoodnessOfFit:
