@@ -384,6 +384,13 @@ class AdapterBank(nn.Module):
                 raise
             return getattr(self.__dict__["model"], name)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Neither pickle nor copy take a bank, which reaches into a model that is not its own."""
+        raise InputError(
+            "an AdapterBank cannot be copied or pickled; write its adapters with bank.save(name, "
+            "folder), and load them into an AdapterBank on the other model"
+        )
+
     def train(self, mode: bool = True) -> "AdapterBank":
         self.model.train(mode)
         return super().train(mode)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
+from geodapt.errors import InputError
+
 MAIN = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
 """Inputs that name the rows where a model does not say which of its inputs is the main one."""
 NO_ROWS = re.compile(
@@ -83,6 +85,8 @@ def named_arguments(
 
 def names_of_arguments(module: nn.Module, count: int) -> list[str]:
     """The names of a module's first positional arguments."""
+    if not count:
+        return []
     parameters = inspect.signature(module.forward).parameters.values()
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return [names[i] if i < len(names) else f"argument {i}" for i in range(count)]
@@ -119,6 +123,22 @@ def expansion(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> int:
     return max(option("num_beams"), option("num_return_sequences"))
 
 
+class NotPickled:
+    """A hook that does nothing but say why a module cannot be pickled; copies of it share it."""
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        return None
+
+    def __deepcopy__(self, memo: Any) -> "NotPickled":
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise InputError(
+            "a model that has an AdapterBank cannot be pickled; write it with save_pretrained or "
+            "its state_dict(), or call bank.close() first. Adapters are written by bank.save"
+        )
+
+
 def compiling() -> bool:
     """Whether the running call is one of a model that :func:`torch.compile` made."""
     inside = getattr(torch._dynamo.eval_frame, "_is_in_optimized_module", lambda: False)
@@ -148,6 +168,7 @@ def on_calls(
     if whole:
         before, after = torch.compiler.disable(before), torch.compiler.disable(after)
     return [
+        module.register_forward_hook(NotPickled()),
         module.register_forward_pre_hook(before, with_kwargs=True),
         module.register_forward_hook(after, always_call=True),
     ]

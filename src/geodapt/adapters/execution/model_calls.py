@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
 from geodapt.adapters.base_model.uncalled import WeightReads
@@ -31,6 +32,7 @@ class ModelCalls:
         self._replaced = ReplacedModules(attached)
         self._passed_over: dict[tuple, frozenset[str]] = {}
         """By sort of call, the modules whose weight it reads without calling them."""
+        self._norms = {p: m for p, m in model.named_modules() if isinstance(m, _BatchNorm)}
         self._handles: list[Any] = []
         whole = [m for m in model.modules() if isinstance(m, PreTrainedModel)]
         # Parts may be called on their own too, as generate calls an encoder.
@@ -54,8 +56,10 @@ class ModelCalls:
         call = call_of(module, args, kwargs)
         if call.rows is not None:
             check_rows(gate, call.rows, f"of {call.name}", self._runs.get())
-        if gate.tells_rows_apart and (call.rows or 0) > 1 and not self._rows.known(call):
-            self._rows.prove(call, args, kwargs)
+        if gate.tells_rows_apart and (call.rows or 0) > 1:
+            self._check_norms(module)
+            if not self._rows.known(call):
+                self._rows.prove(call, args, kwargs)
         sort = self._sort(call)
         if sort in self._passed_over:
             self._check_called(gate, sort)
@@ -85,6 +89,16 @@ class ModelCalls:
                 sort = self._sort(call)
                 self._passed_over[sort] = watch.passed_over
                 self._check_called(self._active(), sort)
+
+    def _check_norms(self, module: nn.Module) -> None:
+        """Raise where a norm would mix rows under different adapters, before it counts them."""
+        for path, norm in self._norms.items():
+            if (norm.training or norm.running_mean is None) and norm in set(module.modules()):
+                raise InputError(
+                    f"{path} is a {type(norm).__name__} in training mode: it would take the "
+                    "statistics of rows under different adapters together; call eval() on it or on "
+                    "the model, or run the rows of each adapter as a batch of their own"
+                )
 
     def _watch(self, module: nn.Module) -> WeightReads:
         watched = self._attached.layers_in(module) | self._attached.heads_in(module)

@@ -30,6 +30,8 @@ class RowLayout:
         self, x: Float[Tensor, "*leading d"], rows: int
     ) -> Float[Tensor, "rows positions d"]:
         """The input with everything of a row together: a view where rows come first already."""
+        if not self.dim and not self.tiled and x.ndim == 3 and x.shape[0] == rows:
+            return x
         x = x.movedim(self.dim, 0)
         if self.tiled:
             x = x.unflatten(0, (-1, rows)).transpose(0, 1)
@@ -37,6 +39,8 @@ class RowLayout:
 
     def put_back(self, y: Float[Tensor, "rows positions d"], like: Tensor) -> Tensor:
         """An output of :meth:`rows_first` in the shape that the layer's own output has."""
+        if not self.dim and not self.tiled:
+            return y.reshape(like.shape)
         shape = like.movedim(self.dim, 0).shape
         if self.tiled:
             y = y.reshape(y.shape[0], shape[0] // y.shape[0], -1, y.shape[-1]).transpose(0, 1)

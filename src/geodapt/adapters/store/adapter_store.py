@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -39,6 +38,7 @@ class AdapterStore:
     def __init__(self, model: nn.Module, capacity: int | None, masters: nn.ModuleDict) -> None:
         """``masters`` takes the float32 masters, so that its owner saves them."""
         self.model, self.masters = model, masters
+        self._masters: dict[str, Masters] = {}
         self.lock = threading.RLock()
         self.closed = False
         self.training: frozenset[str] = frozenset()
@@ -99,7 +99,7 @@ class AdapterStore:
         self.training -= {name}
         self._loading.pop(name, None)
         del self.adapters[name], self.fitted[name]
-        if key_of(name) in self.masters:
+        if self._masters.pop(name, None) is not None:
             del self.masters[key_of(name)]
         self.heads.keep(self.adapters)
         touched = {path for adapter in self.adapters.values() for path in adapter.touched}
@@ -177,8 +177,8 @@ class AdapterStore:
 
     def now(self, name: str) -> Adapter:
         """An adapter as it is now, under the model's layer paths."""
-        if key_of(name) in self.masters:
-            return self.masters_of(name).snapshot()
+        if name in self._masters:
+            return self._masters[name].snapshot()
         return self.adapters[name]
 
     def masters_of(self, name: str) -> Masters:
@@ -186,8 +186,7 @@ class AdapterStore:
 
         Raises :class:`InputError` for an adapter that is more than factors and heads.
         """
-        key = key_of(name)
-        if key not in self.masters:
+        if name not in self._masters:
             adapter = self.adapters[name]
             if adapter.magnitudes or adapter.additions:
                 what = "is a DoRA adapter" if adapter.magnitudes else "brings biases or tokens"
@@ -197,9 +196,9 @@ class AdapterStore:
                 )
             devices = {path: device_of(self.layers[path]) for path in adapter.factors}
             places = {path: self.model.get_submodule(path) for path in adapter.heads}
-            self.masters[key] = Masters(adapter, devices, places).requires_grad_(False)
-        found: Any = self.masters[key]
-        return found
+            self._masters[name] = Masters(adapter, devices, places).requires_grad_(False)
+            self.masters[key_of(name)] = self._masters[name]
+        return self._masters[name]
 
     def train_only(self, names: Collection[str]) -> None:
         """Let these adapters train and freeze every other."""
@@ -213,7 +212,7 @@ class AdapterStore:
         """Let frozen adapters act as their masters are, which somebody may have changed."""
         with self.lock:
             for name in names:
-                if name in self.training or key_of(name) not in self.masters:
+                if name in self.training or name not in self._masters:
                     continue
                 if not self.masters_of(name).equals(self.adapters[name]):
                     self._take_over_masters(name)

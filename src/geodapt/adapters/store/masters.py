@@ -37,10 +37,11 @@ class Masters(nn.Module):
                 "not train as one here; train it with PEFT, or without that setting"
             )
         self.adapter = adapter
+        self._keys: dict[tuple[str, str], str] = {}
         for path, (A, B, _) in adapter.factors.items():
             for side, tensor in (("A", A), ("B", B)):
                 master = tensor.detach().to(devices[path], torch.float32, copy=True)
-                self.register_parameter(_key(path, side), nn.Parameter(master))
+                self.register_parameter(self._name(path, side), nn.Parameter(master))
         for path, head in adapter.heads.items():
             buffers = dict(modules[path].named_buffers())
             device = next(iter(modules[path].state_dict().values())).device
@@ -49,32 +50,42 @@ class Masters(nn.Module):
                 where = "cpu" if device.type == "meta" else device  # offloaded
                 master = tensor.detach().to(where, dtype, copy=True)
                 if name in buffers:
-                    self.register_buffer(_key(path, quoted(name)), master)
+                    self.register_buffer(self._name(path, name), master)
                 else:
-                    self.register_parameter(_key(path, quoted(name)), nn.Parameter(master))
+                    self.register_parameter(self._name(path, name), nn.Parameter(master))
+
+    def _name(self, path: str, part: str) -> str:
+        """A new parameter's name, of a factor (``A``, ``B``) or of a head's tensor."""
+        self._keys[path, part] = key = f"{quoted(path)}:{quoted(part)}"
+        return key
 
     def head(self, path: str) -> dict[str, Tensor]:
         """The tensors of a module that trains in full, by their names in it."""
         names = self.adapter.heads[path]
-        return {name: getattr(self, _key(path, quoted(name))) for name in names}
+        return {name: getattr(self, self._keys[path, name]) for name in names}
 
     def factors(self, path: str) -> Factors:
         """The masters of one layer."""
-        A, B = (getattr(self, _key(path, side)) for side in "AB")
+        A, B = (self._parameters[self._keys[path, side]] for side in "AB")
+        assert A is not None
+        assert B is not None
         return Factors(A, B, self.adapter.factors[path].scale)
 
+    @torch.no_grad()
     def equals(self, adapter: Adapter) -> bool:
-        """Whether an adapter holds these very numbers."""
+        """Whether an adapter, on the CPU, holds these very numbers.
+
+        A tensor's version does not tell: it stays when somebody writes to ``.data``.
+        """
         for path, (A, B, scale) in adapter.factors.items():
             mine = self.factors(path)
-            same = scale == mine[2] and torch.equal(A, mine[0].detach().cpu())
-            if not same or not torch.equal(B, mine[1].detach().cpu()):
+            if scale != mine.scale or not (_equal(A, mine.A) and _equal(B, mine.B)):
                 return False
-        return all(
-            torch.equal(tensor, self.head(path)[name].detach().cpu())
-            for path, head in adapter.heads.items()
-            for name, tensor in head.items()
-        )
+        for path, head in adapter.heads.items():
+            masters = self.head(path)
+            if not all(_equal(tensor, masters[name]) for name, tensor in head.items()):
+                return False
+        return True
 
     def snapshot(self) -> Adapter:
         """The adapter as it is now, on the CPU."""
@@ -172,6 +183,10 @@ def _head(model: nn.Module, path: str) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
+def _equal(tensor: Tensor, master: Tensor) -> bool:
+    return torch.equal(tensor, master if master.device == tensor.device else master.cpu())
+
+
 def key_of(name: str) -> str:
     """An adapter's name as a module's: without dots, and unlike any attribute of a module."""
     return f":{quoted(name)}"
@@ -180,7 +195,3 @@ def key_of(name: str) -> str:
 def quoted(name: str) -> str:
     """A name without dots, which modules and parameters must not have in theirs."""
     return quote(name, safe="").replace(".", "%2E")
-
-
-def _key(path: str, side: str) -> str:
-    return f"{quoted(path)}:{side}"
