@@ -1,6 +1,7 @@
 """The recipe on Greek pages: every method, resumed, its page, and the command `segment`."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -201,3 +202,15 @@ def test_batches_ask_for_what_is_there_and_for_others(glyphs, world):
     masks[masks == VOID] = len(words)
     assert torch.equal(back[masks], labels)
     assert batch["input_ids"].shape[0] == len(words)
+
+
+def test_the_guides_block_runs(ran, world, glyphs, monkeypatch):
+    guide = Path(__file__).parents[2] / "docs" / "hyperclip.md"
+    block = re.search(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)[1]
+    block = block.replace("runs/hyperclip-glyphs", "ran").replace("block=128", "block=8")
+    image = load_pages(glyphs, PageSettings(**PAGES))["test"][0]["image"]
+    names = {"image": image, "model": load_clip(str(world / "base")).model}
+    monkeypatch.chdir(world)
+    exec(block, names)
+    assert names["labels"].shape == (64, 64)
+    assert not names["scaling"].attached
