@@ -169,7 +169,7 @@ class _InAll(ProgressColumn):
 def bar(label: str, total: float | None = None) -> Iterator[Bar]:
     """Show the progress of the block: a bar that vanishes at its end, or lines of a log.
 
-    Without a total it only shows that something goes on, and for how long. Only the main
+    Without a total it only shows that something is running, and for how long. Only the main
     process of several shows anything.
     """
     label = stages.label + label

@@ -1,4 +1,4 @@
-"""A run's folder: what `geodapt run` leaves, and what lets it go on after a kill.
+"""A run's folder: what `geodapt run` leaves, and what lets it continue after a kill.
 
 ::
 
@@ -97,7 +97,7 @@ class RunFolder:
         return self.stage(name, with_costs)
 
     def watch(self, stage: str) -> dict[str, Any]:
-        """Where :func:`geodapt.training.fit` tells of a stage's training, as its arguments."""
+        """Where :func:`geodapt.training.fit` reports a stage's training, as its arguments."""
         return {
             "log": partial(self.log, stage),
             "forget_after": partial(self.forget_after, stage),
@@ -196,7 +196,7 @@ class RunFolder:
 def _mapping(path: Path) -> dict[str, Any]:
     found = read_json(path)
     if not isinstance(found, dict):
-        raise InputError(f"{path} was not written by a run; remove it, and go on with --resume")
+        raise InputError(f"{path} was not written by a run; remove it, and continue with --resume")
     return found
 
 

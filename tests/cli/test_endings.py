@@ -62,8 +62,8 @@ def test_an_early_end_of_file_is_no_abort():
 
 def test_signals_end_with_their_status_and_how_to_go_on(capsys):
     interrupted = KeyboardInterrupt()
-    interrupted.add_note("go on with: geodapt run")
-    assert ended(capsys, interrupted) == (130, "\nstopped; go on with: geodapt run\n")
+    interrupted.add_note("continue with: geodapt run")
+    assert ended(capsys, interrupted) == (130, "\nstopped; continue with: geodapt run\n")
     assert ended(capsys, Terminated()) == (143, "\nstopped\n")
     before = signal.getsignal(signal.SIGTERM)
 
@@ -87,7 +87,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tiny, start, stop):
     _, err = process.communicate(timeout=60)
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[stop]
     assert err.splitlines()[-1] == (
-        "stopped; out is usable; go on with: geodapt run out/config.yaml --out out --resume"
+        "stopped; out is usable; continue with: geodapt run out/config.yaml --out out --resume"
     )
     assert not Path("out/work/.holder.json").exists()
 
@@ -101,7 +101,7 @@ def test_a_full_disk_is_one_line(tiny, geodapt, monkeypatch):
     assert done.code == 2
     assert done.err.splitlines()[-2:] == [
         "error: out/metrics.jsonl: No space left on device",
-        "out is usable; go on with: geodapt run out/config.yaml --out out --resume",
+        "out is usable; continue with: geodapt run out/config.yaml --out out --resume",
     ]
 
 

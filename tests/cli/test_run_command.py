@@ -98,7 +98,7 @@ def test_ctrl_c_says_how_to_go_on(start, geodapt, tiny):
     _, err = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in err
-    said = re.search(r"^stopped; out is usable; go on with: geodapt (.*)$", err, re.MULTILINE)
+    said = re.search(r"^stopped; out is usable; continue with: geodapt (.*)$", err, re.MULTILINE)
     assert geodapt(*said[1].split()).code == 0
     assert rows("out") == rows("undisturbed")
 

@@ -1,4 +1,4 @@
-"""The recipe and the command: what they write, refuse, and go on with."""
+"""The recipe and the command: what they write, refuse, and continue."""
 
 import html
 import json

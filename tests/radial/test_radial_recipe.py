@@ -239,7 +239,7 @@ def test_a_wrong_recipe_is_one_error_that_leaves_nothing(world, geodapt, overrid
     [
         ({"queries": ["images/none.png"]}, "image 'images/none.png' does not exist"),
         ({"queries": [" "]}, "query 1 is empty"),
-        ({"data": None}, "give candidates (a file, one text a line) or data"),
+        ({"data": None}, "give candidates (a file, one text per line) or data"),
         ({"candidates": "images"}, "and not both"),
         ({"candidates": "images", "data": None}, "is a folder"),
         ({"queries": ["images/red_car.png"], "model": "bert"}, "embeds texts only"),

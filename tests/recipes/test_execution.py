@@ -56,7 +56,7 @@ def test_the_configuration_is_written_before_the_work(tiny, monkeypatch):
 def test_a_folder_with_something_in_it_is_refused(tiny):
     execute(recipe(), "out")
     before = {path: Path("out", path).read_bytes() for path in everything_in(Path("out"))}
-    with pytest.raises(InputError, match="out is not empty; go on with its run by --resume"):
+    with pytest.raises(InputError, match="out is not empty; continue its run by --resume"):
         execute(recipe(), "out")
     assert before == {path: Path("out", path).read_bytes() for path in everything_in(Path("out"))}
 

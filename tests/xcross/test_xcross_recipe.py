@@ -236,7 +236,7 @@ def test_stops_and_kills_end_as_an_undisturbed_run(calm, world, geodapt):
     _, err = process.communicate()
     assert process.returncode == 130
     assert "Traceback" not in err
-    said, _, go_on = err.strip().rpartition("; go on with: geodapt ")
+    said, _, go_on = err.strip().rpartition("; continue with: geodapt ")
     assert said.splitlines()[-1] == "stopped; disturbed is usable"
 
     for stage, arguments in (

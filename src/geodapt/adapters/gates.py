@@ -43,7 +43,7 @@ class Mix:
 
 @dataclass(frozen=True, init=False, repr=False)
 class Route:
-    """One entry a batch row: an adapter's name, None (the base alone) or ``{name: weight}``.
+    """One entry per batch row: an adapter's name, None (the base alone) or ``{name: weight}``.
 
     Inside ``generate``, what beam search and ``num_return_sequences`` make of a row keeps the
     row's entry. With ``blocks``, each entry acts on one of as many equal blocks of consecutive
@@ -58,7 +58,7 @@ class Route:
     ) -> None:
         if isinstance(rows, str) or not isinstance(rows, Sequence) or not len(rows):
             raise InputError(
-                f"Route takes a list with one entry a batch row, got {rows!r}; "
+                f"Route takes a list with one entry per batch row, got {rows!r}; "
                 "for one adapter on every row use Mix({name: 1.0})"
             )
         object.__setattr__(self, "entries", tuple(terms(row) for row in rows))

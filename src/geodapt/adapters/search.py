@@ -49,7 +49,7 @@ def search(
     largest) and density.
 
     ``folder`` keeps, after every trial, the table of all of them as ``trials.json``. A search that
-    was cut short, at whatever moment, goes on from there and ends with the same trials: what a
+    was cut short, at whatever moment, continues from there and ends with the same trials: what a
     trial draws depends on its number and on the trials before it alone.
 
     Args:

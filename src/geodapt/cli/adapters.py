@@ -92,7 +92,7 @@ def _describe(console: Any, name: str, adapter: Any, layers: bool) -> None:
 
 
 def _compare(console: Any, loaded: dict[str, Any], layers: bool) -> None:
-    """A line per pair, or with ``layers`` a table per pair; long names go on in the next line."""
+    """A line per pair, or with ``layers`` a table per pair; long names wrap onto the next line."""
     from itertools import combinations
 
     from geodapt.adapters import overlaps

@@ -271,7 +271,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
     if not path.is_file():
         raise InputError(
-            f"{path} does not exist or is a folder; give a JSONL file with a text a line"
+            f"{path} does not exist or is a folder; give a JSONL file with one text per line"
         )
 
     def row(line: str) -> dict[str, Any]:

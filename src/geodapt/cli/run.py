@@ -70,7 +70,7 @@ def run(
 
 @contextmanager
 def resumable(out: Path) -> Iterator[None]:
-    """Adds to whatever ends the block early how its run can go on."""
+    """Adds to whatever ends the block early how its run can be continued."""
     try:
         yield
     except (KeyboardInterrupt, Exception) as error:
@@ -84,7 +84,7 @@ def _go_on(out: Path) -> str:
     if not config.is_file():
         return "nothing was written"
     command = shlex.join(["geodapt", "run", str(config), "--out", str(out), "--resume"])
-    return f"{out} is usable; go on with: {command}"
+    return f"{out} is usable; continue with: {command}"
 
 
 def report(

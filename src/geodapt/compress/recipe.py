@@ -1,4 +1,4 @@
-"""The `compress` recipe: what `geodapt compress` runs, and goes on with after a kill."""
+"""The `compress` recipe: what `geodapt compress` runs, and continues after a kill."""
 
 from typing import Any, Literal
 

@@ -91,7 +91,7 @@ def load(folder: Path | str) -> PreTrainedModel:
         )
     _require_whole(folder, info)
     if any(name.startswith("pooler.") for name in info["missing_keys"]):
-        model.pooler = None  # the saved model had none, which no configuration tells
+        model.pooler = None  # the saved model had none, which no configuration records
     if described["quant_method"] == "torchao":
         torchao_format.wrap(model)
     return model.requires_grad_(False).eval()

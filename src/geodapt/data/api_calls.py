@@ -40,7 +40,7 @@ def load_api_calls(settings: ApiCallSettings) -> dict[str, Domain]:
 
 
 def distribution(name: str) -> str:
-    """The distribution behind a domain's name, which may also be the module's (sklearn)."""
+    """The distribution of a domain, named as itself or as its module (sklearn)."""
     known = {**{module: package for package, module in PACKAGES.items()}, **dict.fromkeys(PACKAGES)}
     if name not in known:
         near = get_close_matches(name, known, n=1)

@@ -19,7 +19,7 @@ def byte_pairs(
     """A tokenizer of so many tokens, the special ones first (Sennrich et al. 2016).
 
     Bytes are its alphabet, as in GPT-2, so that it takes any text. With ``prefix_space`` a text's
-    first word counts as one that stands behind another.
+    first word counts as one that follows another.
     """
     tokenizer = Tokenizer(models.BPE())
     if normalizer is not None:

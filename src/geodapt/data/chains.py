@@ -55,7 +55,7 @@ class Hierarchy:
     classes: list[str] = field(default_factory=list)
     """Of a tree: the inner nodes' texts, into which the leaves can be classified."""
     notes: list[str] = field(default_factory=list)
-    """What a reader must be told of the data."""
+    """What a reader must know of the data."""
     pictures: Pictures | None = None
     """Those of the test chains' groups, and of other names."""
     names: list[str] = field(default_factory=list)
@@ -105,7 +105,7 @@ def read_chains(
     ``texts``.
 
     Raises :class:`InputError` with file and line for a missing column, an empty text, a chain of
-    another length than the first's, fewer than two levels, negatives that are not one a level or
+    another length than the first's, fewer than two levels, negatives that are not one per level or
     that repeat their text, and a text that stands at two levels of a chain, unless ``repeats``
     allows that: published test files are measured as they are.
     """
@@ -127,7 +127,7 @@ def read_chains(
 def contradicted(
     chains: list[Chain], among: Sequence[Chain], name: str, seed: int
 ) -> tuple[list[Chain], list[str]]:
-    """The chains with a contradicting text a level, drawn where they have none; and notes.
+    """The chains with a contradicting text per level, drawn where they have none; and notes.
 
     What is drawn stands at the same level of another chain, and together with the text in none.
 
@@ -189,7 +189,7 @@ def _chain(
                 )
     if negatives and len(negatives) not in (len(texts), len(texts) - 1):
         raise InputError(
-            f"{place}: {len(negatives)} negatives for {len(texts)} levels; give one a level "
+            f"{place}: {len(negatives)} negatives for {len(texts)} levels; give one per level "
             "(the last may be left out), or none at all"
         )
     negatives = negatives[: len(texts) - 1]  # nothing is below the last level to contrast with

@@ -7,7 +7,7 @@ starts at once. Files are parsed, never run.
 
 OUT.json holds ``items``, ``{name, text}`` of every public callable that was called, and
 ``bodies``, ``{file, function, calls}`` with indexes into ``items``, in the order in which the
-calls run. While it works it prints ``done/total`` in files, a line a file.
+calls run. While it works it prints ``done/total`` in files, one line per file.
 """
 
 import ast

@@ -40,9 +40,9 @@ _running: set[subprocess.Popen] = set()
 def side_by_side(
     label: str, sizes: Mapping[str, int], work: Callable[[str, Advance], None]
 ) -> None:
-    """``work(name, advance)`` for every name, the largest first, behind one progress bar.
+    """``work(name, advance)`` for every name, the largest first, with one progress bar.
 
-    Where one fails, or the process is told to stop, the others are ended too.
+    Where one fails, or the process is asked to stop, the others are ended too.
     """
     with (
         bar(label, total=sum(sizes.values())) as progress,

@@ -53,7 +53,7 @@ def k_core(
     """Which interactions stay: the most in which all users and items have enough of each other.
 
     A user stays with ``per_user`` different items or more, an item with ``per_item`` different
-    users or more; dropping one can drop others, so this goes on until nothing changes.
+    users or more; dropping one can drop others, so this repeats until nothing changes.
     """
     if len(users) == 0:
         return np.zeros(0, dtype=bool)

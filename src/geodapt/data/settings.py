@@ -142,6 +142,6 @@ DataSettings = Annotated[
     | ClassificationSettings,
     Field(discriminator="kind"),
 ]
-"""Where data comes from: the ``data:`` part of a recipe, told apart by its ``kind``."""
+"""Where data comes from: the ``data:`` part of a recipe, chosen by its ``kind``."""
 
 SequenceKinds = ApiCallSettings | AmazonSettings | MovieLensSettings | InteractionFileSettings

@@ -50,7 +50,7 @@ def not_found(folder: Path, wanted: str) -> InputError:
 
 
 def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """Numbered lines from 1, without their ends, behind a progress bar.
+    """Numbered lines from 1, without their ends, with a progress bar.
 
     Raises :class:`InputError` when the file is no text in this encoding, a broken gzip file, no
     file but a pipe or a pointer, or has a line without end.

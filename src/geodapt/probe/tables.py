@@ -173,7 +173,7 @@ def _no_broken_numbers(path: Path, column: pd.Series, columns: Columns) -> None:
 
 
 def _counting(column: np.ndarray) -> bool:
-    """Whether whole numbers go on by one step, as a column that counts the rows does."""
+    """Whether whole numbers rise in steps of one, as a column that counts the rows does."""
     if len(column) < 4 or column[0] != round(column[0]):
         return False
     steps = np.diff(column)

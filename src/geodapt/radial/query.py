@@ -22,7 +22,7 @@ class RadialQueryRecipe(Recipe):
     queries: list[str] = Field(min_length=1)
     """Texts, or paths of images for an encoder of images."""
     candidates: str | None = None
-    """A file with one candidate text a line; none: the texts of `data`."""
+    """A file with one candidate text per line; none: the texts of `data`."""
     data: HierarchySettings | None = None
     """A hierarchy whose texts are the candidates."""
     steps: int = Field(default=50, ge=2)
@@ -69,7 +69,7 @@ class RadialQueryRecipe(Recipe):
     def _texts(self) -> list[str]:
         if (self.candidates is None) == (self.data is None):
             raise InputError(
-                "give candidates (a file, one text a line) or data (a hierarchy), and not both"
+                "give candidates (a file, one text per line) or data (a hierarchy), and not both"
             )
         if self.data is not None:
             from geodapt.data.hierarchies import load_hierarchy

@@ -1,4 +1,4 @@
-"""Running a recipe into a folder: what may start, what goes on, what is already done."""
+"""Running a recipe into a folder: what may start, what continues, what is already done."""
 
 import shutil
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ WORDS = {"title", "needs"}
 def execute(recipe: Recipe, out: Path | str, resume: bool = False) -> dict[str, Any]:
     """Run a recipe into the folder ``out``; returns what its ``results.json`` holds.
 
-    ``config.yaml`` is written before any work. With ``resume`` a run that was cut short goes on
+    ``config.yaml`` is written before any work. With ``resume`` a run that was cut short continues
     in its folder, a finished one is not computed again, and a missing one starts.
 
     Raises :class:`InputError` when the folder holds something and ``resume`` is not set, or when
@@ -85,7 +85,7 @@ def _there(recipe: Recipe, out: Path, resume: bool) -> bool:
         return False
     if not resume:
         raise InputError(
-            f"{out} is not empty; go on with its run by --resume, "
+            f"{out} is not empty; continue its run by --resume, "
             "or start another with --out FOLDER"
         )
     if not config.is_file():
@@ -112,7 +112,7 @@ def config_text(recipe: Recipe) -> str:
 
 
 def _require_same(recipe: Recipe, config: Path) -> None:
-    """Refuse to go on with the run of another configuration."""
+    """Refuse to continue the run of another configuration."""
     # Validated, so that a key that is newer than the run has its default there too.
     document = Document.read(config, str(config))
     kind = document.values.get("recipe")

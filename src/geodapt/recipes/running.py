@@ -53,7 +53,7 @@ def run(
         run.table
 
     ``overrides`` are ``key=value`` as on the command line. ``out`` is ``runs/NAME`` when not
-    given. With ``resume`` a run that was cut short goes on, and a finished one is only read. With
+    given. With ``resume`` a run that was cut short continues, and a finished one is only read. With
     ``smoke`` every part runs on a few rows for two steps.
 
     Raises :class:`InputError` for what the command line refuses.

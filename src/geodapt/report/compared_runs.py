@@ -90,7 +90,7 @@ class Compared:
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """The folders' last names, with as much of the path before them as tells them apart."""
+    """The folders' last names, with as much of the path before them as makes them differ."""
     parts = [Path(folder).absolute().parts for folder in folders]
     if len(set(parts)) < len(parts):
         raise InputError("a run stands twice among those to compare; give each once")

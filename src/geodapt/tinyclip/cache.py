@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def checkpoint(settings: TinyClipSettings | None = None, **watched: Any) -> Path:
     """The folder of the CLIP that these settings give, trained now where the cache has none.
 
-    A training that was cut short goes on where it was; ``watched`` goes to
+    A training that was cut short continues where it was; ``watched`` goes to
     :func:`geodapt.training.fit`.
     """
     from geodapt.data.glyphs import load_glyphs

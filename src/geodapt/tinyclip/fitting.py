@@ -21,7 +21,7 @@ def train_clip(
 ) -> tuple[CLIPModel, CLIPProcessor]:
     """A CLIP of these settings, trained on the ``train`` split by transformers' contrastive loss.
 
-    ``work`` takes the checkpoints, from which a training that was cut short goes on; ``watched``
+    ``work`` takes the checkpoints, from which a training that was cut short continues; ``watched``
     goes to :func:`geodapt.training.fit`.
     """
     model, processor = untrained_clip(settings, glyphs)

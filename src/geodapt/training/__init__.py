@@ -2,7 +2,7 @@
 
 Trainer brings devices, processes (``accelerate launch``), accumulation, schedules, checkpoints
 and resumption. Here stand the settings that recipes share, checkpoints that hold only what
-trains, a progress bar, and the refusal to go on from a NaN.
+trains, a progress bar, and the refusal to continue from a NaN.
 """
 
 import lazy_loader

@@ -62,7 +62,7 @@ def fit(
     """Train what requires gradients in ``model``, in place; it ends with the best weights.
 
     ``model(**batch)`` gives an output with ``loss`` and ``logits``. ``work`` takes the
-    checkpoints: where it holds a whole one, training goes on from there and ends with the same
+    checkpoints: where it holds a whole one, training continues from there and ends with the same
     weights as an undisturbed run. ``metrics(logits, labels)`` names figures of the validation
     rows; ``best_by`` is the one that chooses the best (the lowest for ``loss``, else the
     highest). ``groups`` are optimizer parameter groups; their ``lr`` overrides the setting's.
@@ -108,7 +108,7 @@ def fit(
     if checkpoint and any(checkpoint.glob("*_fsdp_*")) and not trainer.is_fsdp_enabled:
         raise InputError(
             f"{checkpoint} was written by several processes with a shard of the weights each "
-            "(FSDP2); go on with the accelerate launch that the run began with"
+            "(FSDP2); continue with the accelerate launch that the run began with"
         )
     if forget_after is not None:
         forget_after(int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)

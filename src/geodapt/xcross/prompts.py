@@ -58,7 +58,7 @@ class ItemPrompts:
 
 
 class TextPrompts:
-    """Prompts of plain texts, one a row."""
+    """Prompts of plain texts, one per row."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, settings: PromptSettings) -> None:
         self.tokenizer, self.settings = tokenizer, settings

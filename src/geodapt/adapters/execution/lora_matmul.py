@@ -68,7 +68,7 @@ class Segment(NamedTuple):
 def segmented(
     x: Input, y: Output, groups: Sequence[Segment], order: Int[Tensor, "routed"], n: int
 ) -> Output:
-    """Rows sorted by their factors, one product a group.
+    """Rows sorted by their factors, one product per group.
 
     ``order`` holds the positions of the n runs of rows, group after group; runs that no group
     holds stay as they are.

@@ -19,7 +19,7 @@ class RowLayout:
     """The k that were seen."""
 
     def fits(self, x: Tensor, rows: int, lengths: Collection[int]) -> bool:
-        """Whether what was seen tells where the rows of another input are."""
+        """Whether what was seen determines where the rows of another input are."""
         k, rest = divmod(x.shape[self.dim], rows)
         if rest or (k > 1 and self.counts == {1}):  # runs and tiles look alike where k is 1
             return False

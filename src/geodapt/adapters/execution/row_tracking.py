@@ -3,7 +3,7 @@
 Layers get their input batch first, sequence first, flattened, in windows, gathered by expert or
 shared by all rows, and no name says which. So before a gate first treats rows differently in a
 sort of call, the model runs as it is and a few times with some rows' inputs changed, without
-adapters and without gradients. Where a layer's input changed tells whose it is.
+adapters and without gradients. Where a layer's input changed shows which row it belongs to.
 """
 
 from collections.abc import Callable, Iterator

@@ -59,7 +59,7 @@ def merge(
     Args:
         adapters: what to merge; a layer that only some of them touch merges those.
         method: a name in ``METHODS`` (``geodapt merge --list`` explains each).
-        weights: one an adapter; ``1 / n`` each unless the method averages by itself.
+        weights: one per adapter; ``1 / n`` each unless the method averages by itself.
         rank: rank of the result, for the methods that cut it; the adapters' largest by default.
         energy: instead of a rank, the share of the squared norm that each layer keeps.
         density: the share of entries or tiles that stays, for the methods that thin out.

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 def each_layer(work: Callable[[Layer], Result], layers: Sequence[Layer]) -> Iterator[Result]:
     """Results in the layers' order, by as many threads as PyTorch may use.
 
-    A layer alone would keep few of them busy: its steps are many, and each is short.
+    One layer cannot keep all threads busy: its steps are many, and each is short.
     """
     threads = torch.get_num_threads()
     workers = min(threads, len(layers))

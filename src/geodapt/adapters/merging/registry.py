@@ -42,17 +42,17 @@ class MergeMethod:
     source: str
     function: Callable[..., Merged]
     averages: bool
-    """Whether it averages by itself, so that every weight is 1 unless told otherwise; the
+    """Whether it averages by itself, so that every weight is 1 by default; the
     weights of the others are 1 / n."""
     truncates: bool
-    """Whether its result is cut to a rank: to the largest of the adapters unless told otherwise."""
+    """Whether its result is cut to a rank: to the largest of the adapters by default."""
     exact: bool
     """Whether it is the weighted sum itself; of the others it is said how far they are from it, or
     what the cut lost."""
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The names of what it can be told."""
+        """The names of its options."""
         return tuple(inspect.signature(self.function).parameters)[1:]
 
     def __call__(self, parts: Sequence[Part], **options) -> Merged:

@@ -31,7 +31,7 @@ NO_EFFECT = frozenset(
         "qalora_group_size",  # used only with use_qalora
         "ensure_weight_tying",  # both layers' factors are in the file
         "velora_config",  # another backward pass, the same forward
-        # How factors start; what these leave in the base is told by init_lora_weights.
+        # How factors start; what these leave in the base is decided by init_lora_weights.
         *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
     }
 )

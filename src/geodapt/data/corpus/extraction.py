@@ -5,7 +5,7 @@ packages are then read side by side. Only the standard library is imported, so t
 once. Python files are parsed, never run.
 
 FILES.json is a list of paths. OUT.json has a list of texts for each file with any: its docstrings
-in order, or the one text that it is. While it works it prints ``done/total``, a line a file.
+in order, or the one text that it is. While it works it prints ``done/total``, one line per file.
 """
 
 import ast

@@ -39,7 +39,7 @@ Row = tuple[Int[np.ndarray, " tokens"], list[int]]
 
 
 class Packer:
-    """Documents laid end to end in rows; one that does not fit goes on in the next row."""
+    """Documents laid end to end in rows; one that does not fit continues in the next row."""
 
     def __init__(self, length: int) -> None:
         self.length = length

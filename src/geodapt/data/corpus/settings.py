@@ -77,7 +77,7 @@ CorpusSettings = Annotated[
     ApiTextsSettings | DocsSettings | TextSettings | HubSettings,
     Field(discriminator="kind"),
 ]
-"""Where text comes from: the ``data:`` part of a recipe, told apart by its ``kind``."""
+"""Where text comes from: the ``data:`` part of a recipe, chosen by its ``kind``."""
 
 
 class TokenizerSettings(Settings):

@@ -19,7 +19,7 @@ from geodapt.paths import regular
 from geodapt.progress import bar
 
 PIECE = 1 << 16
-"""Characters after which a long file goes on as another document: far more than a model sees."""
+"""Characters after which a long file starts another document: far more than a model sees."""
 
 
 def load_text(settings: TextSettings) -> Corpus:
@@ -122,7 +122,7 @@ def _pieces(source: Iterable[str]) -> Iterator[str]:
 
 
 def _each(file: Path, column: str) -> Iterator[str]:
-    """The documents of a file that has one a line or a record."""
+    """The documents of a file that has one per line or record."""
     if file.name.endswith(PLAIN):
         yield from (line.strip() for _, line in lines(file) if line.strip())
     else:

@@ -16,7 +16,7 @@ KINDS = {"L": "letter", "N": "number", "P": "punctuation mark", "S": "symbol"}
 """The first step, by the first letter of the general category; other characters have no path."""
 
 NAMELESS = ("CJK UNIFIED IDEOGRAPH", "CJK COMPATIBILITY IDEOGRAPH", "TANGUT IDEOGRAPH")
-"""Characters whose name is a number says nothing of what they look like."""
+"""Characters named by number: the name does not describe the shape."""
 
 ARABIC_FORM = re.compile(r" (?:ISOLATED|INITIAL|MEDIAL|FINAL) FORM$")
 
