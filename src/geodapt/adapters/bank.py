@@ -227,7 +227,7 @@ class AdapterBank(nn.Module):
             self.store.changed()
 
     def close(self) -> None:
-        """Take the bank's hands off the model, which goes on as the base alone.
+        """Remove the bank from the model, which is the base alone again.
 
         Raises :class:`InputError` while a gate runs, or while adapters are merged into the base.
         """

@@ -73,8 +73,8 @@ def suggest_curvature(
     ``embed_distances(distances, dim, c=0)``: where that is no larger, curvature buys nothing.
 
     A tree fits the better the larger ``c`` is, without end, so the search has one: ``reach`` is
-    the largest ``sqrt(c) * diameter``. Much beyond 32, float64 no longer tells neighbours at the
-    rim apart; points that are to be seen apart in a disk need about 10.
+    the largest ``sqrt(c) * diameter``. Much beyond 32, float64 no longer separates neighbours at
+    the rim; in a picture of the disk, neighbours stay visibly separate up to about 10.
     """
     check_distances(distances)
     if not 0 < reach < float("inf"):

@@ -91,7 +91,7 @@ def _at_most(first: str, documents: Iterator[str]) -> Iterator[str]:
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A short hash that tells apart tokenizers that give other tokens for the same text."""
+    """A short hash that differs between tokenizers that give different tokens for the same text."""
     samples = ["Hello, world!\n\n  def f(x):\n\treturn x + 1", "naïve 中文 Ω 3.14159 don't"]
     told = [
         type(tokenizer).__name__,
