@@ -85,8 +85,7 @@ def _there(recipe: Recipe, out: Path, resume: bool) -> bool:
         return False
     if not resume:
         raise InputError(
-            f"{out} is not empty; continue its run by --resume, "
-            "or start another with --out FOLDER"
+            f"{out} is not empty; continue its run by --resume, or start another with --out FOLDER"
         )
     if not config.is_file():
         raise InputError(
