@@ -145,7 +145,7 @@ def test_ready_made_trainings_draw_validation_curves():
     for name, entry in catalog.packaged().items():
         if entry.system == "xcross":
             found = load_recipe(name).recipe
-            for training in (found.source_training, found.lora_training, found.training):
+            for training in (found.lora_training, found.training):
                 assert training.steps / 5 <= training.evaluate_every <= training.steps / 2, name
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from geodapt.data import ClassificationSettings, MovieLensSettings, load_domains
 from geodapt.training import predict
+from geodapt.xcross import method_trainer
 from geodapt.xcross.methods import METHODS
 from geodapt.xcross.model import XCross
 from geodapt.xcross.prompts import PromptCollator
@@ -153,6 +154,29 @@ def test_its_model_reloads_and_gives_the_same_figures(ranked, world):
     scores = model.rank(example["history"], texts)
     wanted = [candidate["score"] for candidate in example["candidates"]]
     assert scores == pytest.approx(wanted, abs=1e-4)
+
+
+def test_validation_curves_change_no_figure(ranked, world, geodapt, monkeypatch):
+    """Where the last weights are kept, some validation rows are measured and decide nothing."""
+    monkeypatch.setattr(method_trainer, "CURVE_ROWS", 3)
+    given = {name: f"ranked/adapters/{name}" for name in ("comedy", "drama")}
+    curve = {"fractions": [0.5], "methods": ["lora"]}
+    recipe(world, "ratings", adapters=given, methods=["lora", "xcross"], curve=curve)
+    for name, every in (("watched", "4"), ("unwatched", "null")):
+        overrides = [
+            f"{part}.{key}"
+            for part in ("training", "lora_training")
+            for key in ("steps=8", "keep_best=false", f"evaluate_every={every}")
+        ]
+        done = geodapt("run", "ratings.yaml", *overrides, "--out", name)
+        assert done.code == 0, done.err
+    assert rows(world / "watched") == rows(world / "unwatched")
+    assert rows(world / "watched", "curve") == rows(world / "unwatched", "curve")
+    lines = [json.loads(line) for line in (world / "watched/metrics.jsonl").open()]
+    stages = {line["stage"] for line in lines if "validation_hit_at_1" in line}
+    assert stages == {"method-lora", "method-xcross"}
+    page = (world / "watched" / "report.html").read_text()
+    assert "dashed: on the validation rows" in page
 
 
 def test_adapters_of_a_run_serve_another(ranked, world, geodapt):

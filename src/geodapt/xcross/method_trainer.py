@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import Subset
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -28,6 +29,8 @@ from geodapt.xcross.scorer import Scorer
 from geodapt.xcross.settings import IntegratorSettings, XCrossSettings
 from geodapt.xcross.tasks import ClassificationTask, RankingTask, Task, visits_needed
 
+CURVE_ROWS = 100
+"""Validation rows that a training is measured on where this draws a curve and decides nothing."""
 EXPLAINED = 16
 """Test rows over which contributions are averaged."""
 
@@ -166,6 +169,10 @@ class MethodTrainer:
             if not training.keep_best:  # the curve is of test figures: validation decides nothing
                 training = training.model_copy(update={"evaluate_every": None})
         rows = training.batch_size * training.gradient_accumulation
+        validation = task.rows("validation")
+        if not training.keep_best and len(validation) > CURVE_ROWS:
+            places = torch.linspace(0, len(validation) - 1, CURVE_ROWS).long().tolist()
+            validation = Subset(validation, places)  # type: ignore[arg-type]  # any Rows will do
         visits = visits_needed(round(task.sizes()["train"] * job.fraction), training.steps, rows)
         fit(
             scorer,
@@ -173,7 +180,7 @@ class MethodTrainer:
             training,
             work=job.work,
             collate=self.collate,
-            validation=task.rows("validation"),
+            validation=validation,
             metrics=task.metrics,
             best_by=task.headline,
             groups=groups,
