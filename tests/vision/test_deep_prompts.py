@@ -186,6 +186,24 @@ def test_another_model_and_a_copy_keep_their_own(clip):
         assert torch.equal(clip.text_vectors(tokens), prompted)
 
 
+@torch.no_grad()
+def test_a_model_that_was_compiled_before_gets_its_prompts(clip):
+    tokens, pixels = clip.tokens(TEXTS), {"pixel_values": squares()}
+    prompts = Prompts(values(clip, "text"), values(clip, "vision"))
+
+    def both():
+        return torch.cat([clip.text_vectors(tokens), clip.image_vectors(pixels)])
+
+    compiled = torch.compile(both, backend="eager")
+    plain = both()
+    torch.testing.assert_close(compiled(), plain)
+    for given in (prompts, Prompts(values(clip, "text", seed=5), values(clip, "vision", seed=6))):
+        with prompts_on(clip.model, given):
+            torch.testing.assert_close(compiled(), both())
+            assert (both() - plain).abs().max() > 1e-3
+    torch.testing.assert_close(compiled(), plain)
+
+
 def test_an_error_inside_turns_prompts_off(clip):
     tokens = clip.tokens(TEXTS)
     plain = clip.text_vectors(tokens)

@@ -56,8 +56,8 @@ class RadialExperiment:
         if given is None:
             if own is None or dual:
                 return own
-            told = f"'{self.settings.base}' embeds texts only: names stand for their pictures"
-            self.notes.append(told)
+            note = f"'{self.settings.base}' embeds texts only: names stand for their pictures"
+            self.notes.append(note)
             return None
         if not dual:
             raise InputError(

@@ -2,7 +2,8 @@
 
 Outside :func:`prompts_on` every hook is the identity, so one frozen model serves any number of
 learners, also in several threads: what is on is kept in a ContextVar, which each thread has of its
-own. Gradients reach the prompts; gradient checkpointing and autocast work as without them.
+own. Gradients reach the prompts; gradient checkpointing and autocast work as without them. A model
+may be compiled before or after; its graph is split at the hooks, so ``fullgraph=True`` is refused.
 
 A text tower takes prompts in place of tokens, at the positions after the start token: the texts
 must hold as many placeholder tokens there. At layer 0 they replace token embeddings, to which
@@ -11,6 +12,7 @@ more tokens after the patches, without positions; CLIP's first norm acts on them
 (Zhou et al. 2022) for the first layer, MaPLe (Khattak et al. 2023), section 3.2, for the others.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -65,6 +67,9 @@ def prompts_on(model: Any, prompts: Prompts) -> Iterator[None]:
         if model not in _hooked:
             _register(model)
             _hooked.add(model)
+            if "torch._dynamo" in sys.modules:
+                # What was compiled before has no guard on hooks and would run on without prompts.
+                torch.compiler.reset()
     token = _active.set({**_active.get(), id(model): prompts})
     try:
         yield

@@ -107,7 +107,7 @@ _UNKNOWN = -(2**31)
 
 @dataclass(frozen=True)
 class PictureData:
-    """A data set of pictures, its classes, and what a reader must be told of it."""
+    """A data set of pictures, its classes, and notes for its reader."""
 
     rows: Dataset
     """With the columns of :data:`FEATURES`."""
