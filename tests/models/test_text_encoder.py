@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from sentence_transformers import SentenceTransformer
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
-from geodapt.errors import InputError
+from geodapt.errors import InputError, InputWarning
+from geodapt.models import text_encoder
 from geodapt.models.text_encoder import TEXTS_AT_ONCE, TextEncoder
 from tests.radial.small import save_bert, save_sentence_transformer
 
@@ -43,3 +45,12 @@ def test_what_cannot_be_pooled(tmp_path):
         TextEncoder.load(str(save_sentence_transformer(tmp_path / "b", module="Dense")))
     with pytest.raises(InputError, match="does not exist"):
         TextEncoder.load("./no/such/encoder")
+
+
+def test_a_pooling_that_cannot_be_looked_up_is_told(monkeypatch):
+    def unreachable(*_):
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(text_encoder, "hf_hub_download", unreachable)
+    with pytest.warns(InputWarning, match=r"modules.json could not be looked up"):
+        assert text_encoder.declared_pooling("some-org/some-model", "some-org/some-model") is None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from warnings import warn
 
 import torch
-from huggingface_hub import ModelHubMixin, snapshot_download
+from huggingface_hub import ModelHubMixin
 from jaxtyping import Float, Int
 from pydantic import ValidationError
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from geodapt.errors import InputError, InputWarning
 from geodapt.files import read_json, read_tensors, write_json, write_tensors
 from geodapt.hyperclip.heads import CosineHead, CostAggregation, resized
 from geodapt.hyperclip.settings import SegmenterSettings
-from geodapt.paths import given
+from geodapt.models.hub import find_folder
 from geodapt.vision import Clip, load_clip, slide
 from geodapt.vision.images import as_rgb
 from geodapt.vision.templates import embed_synonyms, fill_templates
@@ -209,18 +209,16 @@ class OpenSegmenter(nn.Module, ModelHubMixin, library_name="geodapt"):
         **_: Any,
     ) -> "OpenSegmenter":
         """Read what :meth:`save_pretrained` wrote; raises :class:`InputError` for anything else."""
-        folder = given(model_id)
-        if not folder.is_dir():
-            folder = Path(
-                snapshot_download(
-                    model_id,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    token=token,
-                )
-            )
+        folder = find_folder(
+            model_id,
+            "segmenter",
+            "a folder that OpenSegmenter.save_pretrained wrote",
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
         if not (folder / CONFIG).is_file() or not (folder / HEAD).is_file():
             raise InputError(
                 f"{folder} holds no segmenter: it has no {HEAD}; give a folder that "

@@ -4,19 +4,20 @@ The pooling, its configuration and its formats are sentence-transformers' own (e
 the weights are loaded as all bases are, without anybody's code and from safetensors alone.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from geodapt.errors import InputError
+from geodapt.errors import InputError, InputWarning
 from geodapt.extras import require
 from geodapt.files import read_json
 from geodapt.models.batches import text_batches
@@ -217,5 +218,14 @@ def _file(location: str, name: str) -> Path | None:
         return path if path.is_file() else None
     try:
         return Path(hf_hub_download(location, name))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
-        return None
+    except LocalEntryNotFoundError:
+        if try_to_load_from_cache(location, name) is not _CACHED_NO_EXIST:
+            message = (
+                f"encoder '{location}': whether its repository has a {name} could not be looked up "
+                "on the hub; it is read as a model without one, and pools by the mean or the last "
+                "token"
+            )
+            warnings.warn(message, InputWarning, stacklevel=2)
+    except (HfHubHTTPError, HFValidationError, OSError):
+        pass
+    return None
