@@ -14,7 +14,7 @@ from transformers import (
     XLNetModel,
 )
 
-from geodapt.adapters import AdapterBank, Mix, Off, Route, merge
+from geodapt.adapters import Adapter, AdapterBank, Mix, Off, Route, merge
 from geodapt.compress import compress
 from geodapt.errors import InputError
 from tests.adapters.families import output, randomise, tiny_deberta
@@ -241,3 +241,19 @@ def test_biases_trained_while_others_are_merged(tmp_path):
         close(output(bank.model, batch), output(models["b"], batch))
     with bank.use(Off()):
         close(output(bank.model, batch), output(seeded(bert), batch))
+
+
+def test_the_command_line_shows_and_merges_them(tmp_path, monkeypatch, geodapt):
+    config = {"target_modules": ["query"], "bias": "all", "trainable_token_indices": [7]}
+    for seed, key in enumerate("ab"):
+        tuned(tmp_path / key, bert, seed, **config)
+    monkeypatch.chdir(tmp_path)
+    shown = geodapt("adapters", "info", "a")
+    assert "beside     biases of 10 modules, 1 rows of tokens" in shown.out
+    assert geodapt("merge", "a", "b", "--out", "merged").code == 0
+    assert Adapter.from_pretrained("merged").additions.keys() == (
+        Adapter.from_pretrained("a").additions.keys()
+    )
+    refused = geodapt("merge", "a", "b", "--weights", "1", "1", "--out", "other")
+    assert refused.code == 2
+    assert "do not sum to 1" in refused.err

@@ -61,6 +61,15 @@ def _label(path: str, paths: list[str]) -> str:
     return name if sum((Path(other).name or other) == name for other in paths) == 1 else path
 
 
+def _beside(adapter: Any) -> str:
+    """What an adapter adds beside its factors, which norms and overlaps leave out."""
+    added = list(adapter.additions.values())
+    biases = sum(each.bias is not None or each.lora_bias is not None for each in added)
+    rows = sum(len(each.tokens.ids) for each in added if each.tokens is not None)
+    parts = [f"biases of {biases} modules"] if biases else []
+    return ", ".join([*parts, *([f"{rows} rows of tokens"] if rows else [])])
+
+
 def _describe(console: Any, name: str, adapter: Any, layers: bool) -> None:
     from geodapt.adapters.lowrank import effective_rank
     from geodapt.adapters.overlap import spectrum
@@ -76,6 +85,7 @@ def _describe(console: Any, name: str, adapter: Any, layers: bool) -> None:
         ("parameters", f"{adapter.parameters:,}"),
         ("norm", f"{adapter.norm():.4g}"),
         *([("in full", ", ".join(adapter.heads))] if adapter.heads else []),
+        *([("beside", _beside(adapter))] if adapter.additions else []),
     ):
         console.print(f"  {label:<11}{text}", soft_wrap=True)
     shares = [spectrum(factors) for factors in adapter.factors.values()]

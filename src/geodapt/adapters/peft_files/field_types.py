@@ -54,9 +54,9 @@ class FieldTypes(BaseModel):
     )
     bias: Literal["none", "all", "lora_only"] = Field("none", description="none, all or lora_only")
     lora_bias: bool = Field(False, description=SWITCH)
-    trainable_token_indices: TokenIds | dict[Name, TokenIds] | None = Field(
-        None, max_length=1_000_000, description="token ids in a list, or lists by module name"
-    )
+    trainable_token_indices: (
+        TokenIds | Annotated[dict[Name, TokenIds], Field(max_length=100)] | None
+    ) = Field(None, description="token ids in a list, or lists by module name, at most 100")
     modules_to_save: list[PlainName] | None = Field(
         None, max_length=1000, description="a list of module names, or null"
     )
