@@ -9,7 +9,7 @@ from torch import Tensor
 
 from geodapt.errors import InputError
 from geodapt.geometry.graphs import graph_distances
-from geodapt.probe.source import Source, checked, require_memory
+from geodapt.probe.source import Source, check_source, require_memory
 
 
 def from_edges(
@@ -42,7 +42,7 @@ def from_edges(
     tree = len(graph) == total - 1
     distances = graph_distances(edges) if tree else graph_distances(graph, nodes=nodes)
     names = labels[part[nodes].numpy()].tolist()
-    return checked(Source(name, "edges", total, distances, names, edges, graph, notes))
+    return check_source(Source(name, "edges", total, distances, names, edges, graph, notes))
 
 
 def _among(edges: Tensor, nodes: Tensor, total: int) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from geodapt.errors import InputError
-from geodapt.probe.source import Source, checked, sample_rows
+from geodapt.probe.source import Source, check_source, sample_rows
 from geodapt.progress import track
 
 THROUGH = 32  # points by which the triangle inequality is tried
@@ -30,7 +30,7 @@ def from_vectors(
     direct = "donot_use_mm_for_euclid_dist"  # the fast form loses close points
     distances = torch.cdist(rows, rows, compute_mode=direct)
     names = [labels[i] if labels else str(i) for i in chosen]
-    return checked(Source(name, "vectors", total, distances, names, notes=notes))
+    return check_source(Source(name, "vectors", total, distances, names, notes=notes))
 
 
 def from_distances(
@@ -43,7 +43,9 @@ def from_distances(
     chosen, notes = sample_rows(name, total, sample, generator)
     rows = np.asarray(matrix[np.ix_(chosen, chosen)], dtype=np.float64)
     names = [labels[i] if labels else str(i) for i in chosen]
-    found = checked(Source(name, "distances", total, torch.from_numpy(rows), names, notes=notes))
+    found = check_source(
+        Source(name, "distances", total, torch.from_numpy(rows), names, notes=notes)
+    )
     return replace(found, notes=[*notes, *_no_metric(name, rows, generator)])
 
 

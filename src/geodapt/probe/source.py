@@ -43,7 +43,7 @@ def require_memory(name: str, points: int) -> None:
     must_fit(f"{name}: to measure {points:,} points", needed, "take a smaller --sample")
 
 
-def checked(source: Source) -> Source:
+def check_source(source: Source) -> Source:
     check_distances(source.distances)
     if not (source.distances > 0).any():
         raise InputError(f"{source.name}: all {source.total} points coincide")
