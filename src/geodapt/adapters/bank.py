@@ -1,25 +1,23 @@
 """Many LoRA adapters on one frozen base."""
 
-import copy
-import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakSet, finalize
+from weakref import finalize
 
-from torch import Tensor, nn
+from torch import nn
 
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.compatibility import Fitted, fit_adapter
-from geodapt.adapters.base_model.targets import fingerprint_layers
 from geodapt.adapters.execution.gate_checks import check_terms
 from geodapt.adapters.execution.hooks import bind_checkpointing, strip
+from geodapt.adapters.execution.model_view import ModelView, close_views_of
+from geodapt.adapters.execution.prepared_gates import PreparedGates
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.adapters.execution.runner import Runner
-from geodapt.adapters.gates import Gate, Mix, Off, TopAtoms, as_gate, names_of, terms
+from geodapt.adapters.gates import Gate, Off, as_gate, names_of, terms
 from geodapt.adapters.peft_files.kinds import BIAS, PARAMETER
 from geodapt.adapters.store.adapter_store import SHOWN, AdapterStore
 from geodapt.adapters.store.folding import fold, unfold
@@ -27,12 +25,9 @@ from geodapt.adapters.store.masters import new_adapter
 from geodapt.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
-PREPARED = 8
-"""How many gates stay prepared; a prepared gate may hold copies of the factors that it uses."""
-_open: "WeakSet[AdapterBank]" = WeakSet()
 
 
-class AdapterBank(nn.Module):
+class AdapterBank(ModelView):
     """Adapters stacked layer by layer on a model that stays as it is.
 
     The bank freezes the base and wraps the ``forward`` of the linear layers that adapters
@@ -57,20 +52,17 @@ class AdapterBank(nn.Module):
     """
 
     def __init__(self, model: nn.Module, capacity: int | None = None) -> None:
-        super().__init__()
         if capacity is not None and capacity < 1:
             raise InputError(f"AdapterBank has capacity {capacity}; give at least 1, or None")
         strip(model)
-        close_banks_of(model)
-        object.__setattr__(self, "model", model.requires_grad_(False))  # used, not owned
+        close_views_of(model)
+        super().__init__(model.requires_grad_(False))
         self.masters = nn.ModuleDict()
         self.store = AdapterStore(model, capacity, self.masters)
         self.runner = Runner(self.store)
-        self._prepared: dict[Gate, ResolvedGate] = {}
+        self._gates = PreparedGates(self.store)
         self._checkpointing = bind_checkpointing(model, self.bind)
-        _open.add(self)
-        # Trainer reads the signature, to know which columns the model takes.
-        self.forward = wraps(model.forward)(partial(self.forward))  # type: ignore[method-assign]
+        self.open()
 
     # Adapters
 
@@ -117,7 +109,7 @@ class AdapterBank(nn.Module):
         self.store.require([name])
         with self.store.lock:
             self.store.require_here([name])
-            return self.store.fitted[name].restored(self.store.now(name))
+            return self.store.under_own_paths(name)
 
     def load(self, name: str, source: str | Path, background: bool = False) -> None:
         """Read an adapter from a PEFT folder or the hub and add it under a name.
@@ -183,23 +175,16 @@ class AdapterBank(nn.Module):
         self.store.require([name])
         with self.store.lock:
             self.store.remove(name)
-            for gate in [gate for gate in self._prepared if name in names_of(gate)]:
-                del self._prepared[gate]
+            self._gates.forget(name)
             self.runner.keep(self.store.adapters)
 
     def save(self, name: str, folder: str | Path) -> None:
         """Write an adapter as a PEFT folder, with the base's name and fingerprint."""
+        self.store.require([name])
         with self.store.lock:
-            adapter, fitted = self[name], self.store.fitted[name]
-        config = copy.deepcopy(adapter.config)
-        config.base_model_name_or_path = (
-            getattr(self.model, "name_or_path", None) or config.base_model_name_or_path
-        )
-        # While adapters are merged, the weights are not the base's.
-        whole = len(fitted.paths) == len(adapter.factors) and not self.store.originals
-        mark = fingerprint_layers(self.model, fitted.paths) if whole else adapter.base_sha256
-        made = fitted.made(adapter)
-        replace(adapter, config=config, base_sha256=mark, made=made).save_pretrained(folder)
+            self.store.require_here([name])
+            adapter = self.store.for_saving(name)
+        adapter.save_pretrained(folder)
 
     def merge_into_base(self, weights: Mapping[str, float]) -> None:
         """Add a weighted sum of adapters to the base's own weights, until :meth:`unmerge`.
@@ -243,7 +228,6 @@ class AdapterBank(nn.Module):
             self.runner.close()
             self._checkpointing.remove()
             self.store.close()
-            _open.discard(self)
 
     # Training
 
@@ -295,13 +279,13 @@ class AdapterBank(nn.Module):
         gate, cache = as_gate(gate), self.store.cache
         old = self.runner.active.resting
         try:
-            new = self._hold(gate, wait=False)
+            new = self._gates.hold(gate, wait=False)
             cache.release(old.names)
         except InputError:  # no room for both at once
             self.store.require(names_of(gate))
             cache.release(old.names)
             try:
-                new = self._hold(gate, wait=False)
+                new = self._gates.hold(gate, wait=False)
             except BaseException:
                 cache.hold(old.names, self.store.training)
                 raise
@@ -316,7 +300,7 @@ class AdapterBank(nn.Module):
         """
         active = self.runner.active
         resting = active.resting.names - self.store.training
-        resolved = self._hold(as_gate(gate), wait=not active.nested, beside=resting)
+        resolved = self._gates.hold(as_gate(gate), wait=not active.nested, beside=resting)
         try:
             with active.under(resolved):
                 yield
@@ -343,77 +327,8 @@ class AdapterBank(nn.Module):
         finalize(bound, cache.release, gate.names).atexit = False
         return bound  # type: ignore[return-value]
 
-    def _hold(self, gate: Gate, wait: bool, beside: frozenset[str] = frozenset()) -> ResolvedGate:
-        """The gate, resolved, with its adapters on the device."""
-        if isinstance(gate, TopAtoms) and gate.of is None:
-            gate = TopAtoms(gate.keep, Mix(dict.fromkeys(self.names, 1.0)), gate.per)
-        names, store = names_of(gate), self.store
-        store.require(names)
-        for row in dict.fromkeys(gate.entries):
-            check_terms(store.adapters, row, store.training)
-        store.take_over_changes(names)
-        store.cache.hold(names, store.training, wait, beside)
-        try:
-            with store.lock:
-                resolved = self._prepared.pop(gate, None) or ResolvedGate(store, gate)
-                resolved.refresh()
-                for other in [g for g, prepared in self._prepared.items() if prepared.stale]:
-                    del self._prepared[other]  # it may hold factors that left the device
-                self._prepared[gate] = resolved  # most recently used last
-                while len(self._prepared) > PREPARED:
-                    self._prepared.pop(next(iter(self._prepared)))
-        except BaseException:
-            store.cache.release(names)
-            raise
-        return resolved
-
-    # The model, seen through the bank
-
-    def forward(self, *args: Any, labels: Tensor | None = None, **kwargs: Any) -> Any:
-        """The model's own forward under the active gate."""
-        if labels is not None:  # named here because Trainer looks for it in the class
-            kwargs["labels"] = labels
-        return self.model(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        """What the bank does not have, the model has: ``config``, ``generate``, ``device``, ..."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if "model" not in self.__dict__:
-                raise
-            return getattr(self.__dict__["model"], name)
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Neither pickle nor copy take a bank, which reaches into a model that is not its own."""
-        raise InputError(
-            "an AdapterBank cannot be copied or pickled; write its adapters with bank.save(name, "
-            "folder), and load them into an AdapterBank on the other model"
-        )
-
-    def train(self, mode: bool = True) -> "AdapterBank":
-        self.model.train(mode)
-        return super().train(mode)
-
     def _apply(self, fn: Callable, recurse: bool = True) -> "AdapterBank":
-        self.model._apply(fn)
+        super()._apply(fn, recurse)
         self.store.heads.forget()
         self.store.changed()
-        return super()._apply(fn, recurse)
-
-
-def close_banks_of(model: nn.Module) -> None:
-    """Close the bank that a model, or a part of it, already has.
-
-    Raises :class:`InputError` while that bank's gate runs or its adapters are merged.
-    """
-    parts = set(model.modules())
-    for bank in list(_open):
-        if not parts.isdisjoint(bank.model.modules()):
-            gc.collect()  # checkpoints of finished passes hold their gate until then
-            try:
-                bank.close()
-            except InputError as error:
-                raise InputError(
-                    f"the {type(model).__name__} already has an AdapterBank, and {error}"
-                ) from None
+        return self

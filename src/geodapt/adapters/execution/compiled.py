@@ -21,7 +21,7 @@ class AddsUpdates(Protocol):
 _runners: "WeakValueDictionary[int, AddsUpdates]" = WeakValueDictionary()
 
 
-def register(runner: AddsUpdates) -> int:
+def register_runner(runner: AddsUpdates) -> int:
     """A number by which a compiled graph finds what computes its updates."""
     _runners[id(runner)] = runner
     return id(runner)

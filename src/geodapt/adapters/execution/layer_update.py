@@ -46,7 +46,7 @@ class LayerUpdate:
         self._factors = store.with_factors(entries, path)
         self._scales = RowScales.of(store, path, self._factors)
         self._additions = AdditionUpdate.of(store, path, entries)
-        self._rank = sum(store.adapters[n].factors[path].rank for n, _ in self._factors[0])
+        self._mergeable = self._may_merge()
         self._tokens = 0  # rows that a sum of many adapters was computed for in factors
         self.merged: tuple[Tensor, Tensor] | None = None
         """The weight with the update in it, where that is cheaper, and a mark of the base's."""
@@ -127,6 +127,17 @@ class LayerUpdate:
                 y = self._make(entries, dropped, y)(dropped, y)
         return y
 
+    def _may_merge(self) -> bool:
+        """Whether there is one constant sum, whose factors cost more than half of the layer."""
+        if len(set(self.entries)) > 1 or self.training or self._top is not None:
+            return False
+        if self._scales is not None or self._additions is not None:
+            return False
+        site, adapters = self.store.layers[self.path], self.store.adapters
+        rank = sum(adapters[name].factors[self.path].rank for name, _ in self._factors[0])
+        width, out = site.in_features, site.out_features
+        return 2 * rank * (width + out) >= width * out
+
     def _merged_weight(self, layer: nn.Module, x: Tensor) -> Tensor | None:
         """``W0 + sum of the updates`` where that is cheaper than the factors.
 
@@ -136,9 +147,7 @@ class LayerUpdate:
         was formed of is seen from its product with a random vector: a weight may be changed in
         ways that leave no trace (``weight.data += ...``).
         """
-        if len(set(self.entries)) > 1 or self.training or self._top is not None:
-            return None
-        if self._scales is not None or self._additions is not None:
+        if not self._mergeable:
             return None
         weight = layer.weight
         if (
@@ -154,8 +163,7 @@ class LayerUpdate:
             return None
         out, width = weight.shape
         tokens = x.numel() // width
-        rank = self._rank
-        if 2 * rank * (width + out) < width * out or tokens < LOOK:
+        if tokens < LOOK:
             return None
         with torch.inference_mode(False), torch.no_grad():
             sketch = weight_sketch(weight)

@@ -11,7 +11,7 @@ from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.uncalled import HANDLED, calling
 from geodapt.adapters.execution.active_gate import ActiveGate
 from geodapt.adapters.execution.attached import AttachedModules, path_above, paths_above
-from geodapt.adapters.execution.compiled import register
+from geodapt.adapters.execution.compiled import register_runner
 from geodapt.adapters.execution.deberta import run_by_rows, shares_input
 from geodapt.adapters.execution.heads import HeadRunner
 from geodapt.adapters.execution.model_calls import ModelCalls
@@ -35,7 +35,7 @@ class Runner:
         self.rows = RowTracker(store, self.active)
         self.heads = HeadRunner(store, self.active, self.attached, self.rows)
         self._calls = ModelCalls(store.model, self.active, self.attached, self.rows)
-        self._number = register(self)
+        self._number = register_runner(self)
 
     def attach(self, adapter: Adapter) -> None:
         """Reach into what an adapter touches and brings."""

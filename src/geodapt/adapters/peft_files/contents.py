@@ -86,6 +86,10 @@ class AdapterContents:
         """The paths of all that it changes, modules trained in full apart."""
         return list(dict.fromkeys([*self.factors, *self.additions]))
 
+    def touches(self, path: str) -> bool:
+        """Whether it changes what is at a path, by factors or by what it adds beside them."""
+        return path in self.factors or path in self.additions
+
     def targeted(self, layers: Iterable[str], parameters: Iterable[str] = ()) -> list[str]:
         """Those of a model's layers and parameters that the configuration names, as PEFT does."""
         rules, names = LayerRules(self.config), tuple(self.config.target_parameters or ())

@@ -1,10 +1,12 @@
 """The adapters of a bank: as they were loaded, as masters, and stacked on the device."""
 
+import copy
 import itertools
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -14,6 +16,7 @@ from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.compatibility import Fitted
 from geodapt.adapters.base_model.lowering import multiplier
 from geodapt.adapters.base_model.sites import Site, bias_site, matrices, sites
+from geodapt.adapters.base_model.targets import fingerprint_layers
 from geodapt.adapters.gates import Terms
 from geodapt.adapters.peft_files.factors import Factors
 from geodapt.adapters.peft_files.kinds import PARAMETER
@@ -63,8 +66,6 @@ class AdapterStore:
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="adapters")
         self.version = 0
         self._versions: dict[str | None, int] = {}
-
-    # Which adapters there are
 
     @property
     def names(self) -> list[str]:
@@ -173,13 +174,27 @@ class AdapterStore:
         """A mark of these adapters as they are now."""
         return tuple(self._versions.get(name, 0) for name in (None, *sorted(names)))
 
-    # Training
-
     def now(self, name: str) -> Adapter:
         """An adapter as it is now, under the model's layer paths."""
         if name in self._masters:
             return self._masters[name].snapshot()
         return self.adapters[name]
+
+    def under_own_paths(self, name: str) -> Adapter:
+        """An adapter as it is now, under the paths that it came with, by which it is written."""
+        return self.fitted[name].restored(self.now(name))
+
+    def for_saving(self, name: str) -> Adapter:
+        """The same with the base's name, a fingerprint of its layers, and where it came from."""
+        adapter, fitted = self.under_own_paths(name), self.fitted[name]
+        config = copy.deepcopy(adapter.config)
+        config.base_model_name_or_path = (
+            getattr(self.model, "name_or_path", None) or config.base_model_name_or_path
+        )
+        # While adapters are merged, the weights are not the base's.
+        whole = len(fitted.paths) == len(adapter.factors) and not self.originals
+        mark = fingerprint_layers(self.model, fitted.paths) if whole else adapter.base_sha256
+        return replace(adapter, config=config, base_sha256=mark, made=fitted.made(adapter))
 
     def masters_of(self, name: str) -> Masters:
         """An adapter's float32 masters, made where there are none.
@@ -230,7 +245,8 @@ class AdapterStore:
 
     def restrict(self, entries: Sequence[Terms], path: str) -> list[Terms]:
         """A gate's entries without the adapters that do not touch a layer."""
-        touching = {n for row in entries for n, _ in row if self._touches(n, path)}
+        names = {n for row in entries for n, _ in row}
+        touching = {n for n in names if self.adapters[n].touches(path)}
         return [tuple((n, w) for n, w in row if n in touching) for row in entries]
 
     def with_factors(self, entries: Sequence[Terms], path: str) -> list[Terms]:
@@ -242,10 +258,6 @@ class AdapterStore:
     def original(self, path: str, parameter: str) -> Tensor | None:
         """What a module's parameter was before adapters were merged, where it is another now."""
         return self.originals.get(f"{path}.{parameter}" if parameter == "bias" else path)
-
-    def _touches(self, name: str, path: str) -> bool:
-        adapter = self.adapters[name]
-        return path in adapter.factors or path in adapter.additions
 
     def stack(self, path: str, names: Collection[str], like: Tensor, atoms: bool = False) -> Stack:
         """A layer's stacked factors, or atoms, where ``like`` is; those of the names are in it."""
