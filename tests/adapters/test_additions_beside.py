@@ -1,9 +1,12 @@
 """Biases and rows of tokens beside what else a bank and a model may do."""
 
+import warnings
+
 import accelerate
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
     ConvNextConfig,
@@ -16,7 +19,7 @@ from transformers import (
 
 from geodapt.adapters import Adapter, AdapterBank, Mix, Off, Route, merge
 from geodapt.compress import compress
-from geodapt.errors import InputError
+from geodapt.errors import InputError, InputWarning
 from tests.adapters.families import output, randomise, tiny_deberta
 from tests.adapters.kinds import WIDTHS, bert, gpt2, gpt_oss, inputs, seeded, tied_llama
 
@@ -257,3 +260,18 @@ def test_the_command_line_shows_and_merges_them(tmp_path, monkeypatch, geodapt):
     refused = geodapt("merge", "a", "b", "--weights", "1", "1", "--out", "other")
     assert refused.code == 2
     assert "do not sum to 1" in refused.err
+
+
+@torch.no_grad()
+def test_biases_that_were_not_saved_are_missed(tmp_path):
+    """As some versions of PEFT did; where the layers have none, nothing is missed."""
+    for key, build, target in (("a", bert, "query"), ("b", tied_llama, "q_proj")):
+        tuned(tmp_path / key, build, target_modules=[target], bias="lora_only")
+        path = tmp_path / key / "adapter_model.safetensors"
+        kept = {name: t for name, t in load_file(path).items() if not name.endswith(".bias")}
+        save_file(kept, path)
+    with pytest.warns(InputWarning, match="bias='lora_only' and its file holds no biases"):
+        AdapterBank(seeded(bert)).load("a", tmp_path / "a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", InputWarning)
+        AdapterBank(seeded(tied_llama)).load("b", tmp_path / "b")

@@ -1,5 +1,6 @@
 """Does what an adapter adds beside its factors belong on this base, and where does it act?"""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ from geodapt.adapters.base_model.lowering import check_lowering
 from geodapt.adapters.base_model.naming import Naming, absent_parts, warn_left_out
 from geodapt.adapters.peft_files.additions import Addition
 from geodapt.adapters.peft_files.saved_modules import holder_of
-from geodapt.errors import InputError
+from geodapt.errors import InputError, InputWarning
 
 Additions = dict[str, Addition]
 
@@ -69,7 +70,24 @@ def fit_additions(
                 local[tied] = replace(local.get(tied, Addition()), tokens=addition.tokens)
         if any(True for _ in addition.tensors()):
             local[place] = addition
+    _warn_lost(
+        name, adapter, {path: modules.get(naming.to_model(path)) for path in adapter.factors}
+    )
     return paths, local, source
+
+
+def _warn_lost(name: str, adapter: Adapter, layers: Mapping[str, nn.Module | None]) -> None:
+    """Some versions of PEFT trained biases and did not save them."""
+    setting = adapter.config.bias
+    if setting == "none" or any(each.bias is not None for each in adapter.additions.values()):
+        return
+    if any(isinstance(getattr(layer, "bias", None), Tensor) for layer in layers.values()):
+        warnings.warn(
+            f"adapter '{name}' was trained with bias='{setting}' and its file holds no biases; the "
+            "base's are used, as PEFT does. Save it again with a newer PEFT if you can",
+            InputWarning,
+            stacklevel=4,
+        )
 
 
 def _bias(name: str, path: str, module: nn.Module, bias: Tensor) -> Tensor:
