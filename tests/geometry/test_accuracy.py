@@ -88,3 +88,36 @@ def test_neighbouring_floats_are_apart():
     for c in (1e-3, 1.0, 1e2):
         truth = exact.lorentz_distance(exact.numbers(x[0]), exact.numbers(y[0]), exact.mpf(c))
         assert math.isclose(lorentz.distance(x, y, c).item(), float(truth), rel_tol=1e-5)
+
+
+@pytest.mark.parametrize("per_row", [False, True])
+def test_a_pair_has_its_own_digits_among_others(per_row):
+    """A few close pairs and pairs far out on one ray, among many that lie apart."""
+    x, y = torch.randn(2, 64, 8) / 2
+    y[3], x[11], y[12] = x[3] * (1 + 1e-5), x[12] * 100, x[12] * 150
+    x[12] *= 100
+    c = torch.rand(64) + 0.5 if per_row else 1.3
+    leaves = [a.clone().requires_grad_() for a in (x, y)]
+    wide = [a.double().requires_grad_() for a in (x, y)]
+    for call in (lorentz.distance, lambda x, y, c: lorentz.pairwise_distance(x, y, c).diagonal()):
+        found, exact = call(*leaves, c), call(*wide, c.double() if per_row else c)
+        torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0.0)
+        with torch.no_grad():
+            torch.testing.assert_close(call(*leaves, c), found, rtol=1e-6, atol=0.0)
+        for a, b in zip(
+            torch.autograd.grad(found.sum(), leaves),
+            torch.autograd.grad(exact.sum(), wide),
+            strict=True,
+        ):
+            gap = (a.double() - b).norm(dim=-1) / b.norm(dim=-1)
+            assert gap.max() < 5e-6
+
+
+def test_squares_beyond_the_range_are_nan_compiled_too():
+    """``s - s`` must not become 0."""
+    v = torch.full((2, 32), 1e20)
+    v[0] = 0.1
+    for function in (poincare.exp0, lorentz.time):
+        torch._dynamo.reset()
+        out = torch.compile(function)(v).reshape(2, -1)
+        assert torch.isnan(out).all(1).tolist() == [False, True]
