@@ -11,6 +11,7 @@ from PIL import Image
 from geodapt.errors import InputError
 from geodapt.vision import PictureFiles, open_mask, open_picture
 from geodapt.vision import images as module
+from geodapt.vision.images import as_rgb
 
 
 @pytest.fixture
@@ -144,6 +145,15 @@ def test_broken_files_are_refused_by_name(tmp_path, grey):
         open_picture(tmp_path / "nowhere.png")
     with pytest.raises(InputError, match="does not exist or is no file"):
         open_picture(tmp_path)
+
+
+def test_a_picture_without_a_name_is_told_by_its_file_or_size(tmp_path):
+    image = Image.new("F", (6, 4))
+    with pytest.raises(InputError, match="picture 'in memory, 6 x 4 pixels' has floating-point"):
+        as_rgb(image)
+    opened = Image.open(saved(tmp_path, "a.tif", image))
+    with opened, pytest.raises(InputError, match=r"a\.tif' has floating-point"):
+        as_rgb(opened)
 
 
 def test_files_open_when_they_are_asked_for(tmp_path, grey):

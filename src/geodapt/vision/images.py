@@ -58,6 +58,7 @@ def as_rgb(image: "Image", name: str = "") -> "Image":
     from PIL import Image as Pillow
     from PIL import ImageOps
 
+    name = name or _called(image)
     _check(image, name)
     _loaded(image, name)
     if image.mode == "RGB" and not image.getexif() and "transparency" not in image.info:
@@ -110,7 +111,7 @@ def _opened(source: Any, name: str) -> "Iterator[tuple[Image, str]]":
     from PIL import Image as Pillow
 
     if isinstance(source, Pillow.Image):
-        yield source, name or getattr(source, "filename", "") or "in memory"
+        yield source, name or _called(source)
         return
     called = name or ("in memory" if isinstance(source, bytes) else str(source))
     if not isinstance(source, bytes) and not (source := given(source)).is_file():
@@ -126,6 +127,10 @@ def _opened(source: Any, name: str) -> "Iterator[tuple[Image, str]]":
         raise InputError(f"picture '{called}' cannot be read: {reason}") from error
     with image:
         yield image, called
+
+
+def _called(image: "Image") -> str:
+    return getattr(image, "filename", "") or f"in memory, {image.width} x {image.height} pixels"
 
 
 def _check(image: "Image", name: str) -> None:
