@@ -3,8 +3,8 @@
 Equal widths, heads and layers; the feed-forward size of the HELM is set so that parameters are
 equal. Training steps (forward, loss, backward) eager and compiled, prefill and decoding; HMLA's
 absorbed decoding beside rebuilding keys and values; the cache's bytes beside the formula. A ratio
-is HELM's median time over its peer's. The floor beside it is the ratio of multiply-adds in the
-matrix products and attention. Prints JSON.
+is HELM's median time over its peer's, on a CPU of processor time. The floor beside it is the ratio
+of multiply-adds in the matrix products and attention. Prints JSON.
 
     python benchmarks/helm.py [--quick] [--parts train compiled serve decode cache] [--device cuda]
 """
@@ -12,11 +12,13 @@ matrix products and attention. Prints JSON.
 import argparse
 import gc
 import json
+import time
 from collections.abc import Callable
+from functools import partial
 from unittest.mock import patch
 
 import torch
-from _measuring import timed
+from _measuring import timed as timed_by
 from transformers import (
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
@@ -40,6 +42,11 @@ LATENT |= {"first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}
 EXPERTS = 4
 IN_A_ROW = 8
 PARTS = ["train", "compiled", "serve", "decode", "cache"]
+
+
+timed = partial(
+    timed_by, clock=time.perf_counter if torch.cuda.is_available() else time.process_time
+)
 
 
 def pair(kind: str, width: int, layers: int, vocabulary: int, device: str) -> dict:
@@ -259,7 +266,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1)
     parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--budget", type=float, default=30.0, help="seconds a comparison")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     if options.quick:
         options.widths, options.tokens, options.contexts = [96], [32], [64, 256]

@@ -24,7 +24,7 @@ if CACHE not in {field.name for field in fields(MoeModelOutputWithPast)}:
 RECORDED = {"output_attentions", "output_hidden_states"}
 """Read by transformers around ``forward``."""
 PACKING = {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"}
-"""Where the rows of a packed batch start; flash attention alone reads all but the last."""
+"""Where the rows of a packed batch start; only flash attention reads them, all but the last."""
 LOSS = {"num_items_in_batch", "ignore_index", "shift_labels"}
 """Read by transformers' loss of a causal language model."""
 

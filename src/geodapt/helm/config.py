@@ -24,7 +24,7 @@ class HelmConfig(PreTrainedConfig):
     cache is a whole point: ``head_dim``, ``qk_nope_head_dim``, ``v_head_dim`` and
     ``kv_lora_rank`` are one time and the rest space, so that they are the powers of two that
     kernels are built for. All other sizes (``hidden_size``, ``intermediate_size``,
-    ``q_lora_rank``, ``qk_rope_head_dim``) count space components alone.
+    ``q_lora_rank``, ``qk_rope_head_dim``) count space components only.
 
     **Geometry.** The space has curvature ``-curvature``; ``learn_curvature`` trains it.
     ``expert_curvatures`` holds those of the shared experts and then of the routed ones: a list,

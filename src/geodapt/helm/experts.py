@@ -46,8 +46,8 @@ from geodapt.helm.lorentz_layers import (
 class HelmRouter(nn.Module):
     """The gate: which routed experts a token goes to, and with what weights.
 
-    ``e_score_correction_bias`` takes part in the choice alone. :meth:`balance` moves it, against
-    the load since the last time.
+    ``e_score_correction_bias`` affects only the choice, not the weights. :meth:`balance` moves it
+    against the load since the last call.
     """
 
     e_score_correction_bias: Tensor

@@ -14,7 +14,7 @@ so its excess is that of ``|k_h|^2 + |r|^2``.
 
 **Decoding.** The maps move to the other side: ``q.k_h = (W^k_h^T q).z + q.b`` and
 ``sum_j p_j v_hj = W^v_h (sum_j p_j z_j) + b'``. The constant ``q.b`` leaves the softmax. So a step
-reads the cache alone and never builds a key or a value; the excesses, which are not affine in z,
+reads only the cache and never builds a key or a value; the excesses, which are not affine in z,
 are the cached ones. With many queries at once building keys and values is the lesser work; where
 the map is more than its weight (an adapter is on it, it is quantized) there is no other way.
 
@@ -161,7 +161,7 @@ class HelmLatentAttention(nn.Module):
         )
         rope, nope, time = q.split([self.rope, self.nope, 1], dim=-1)
         q_z = torch.einsum("bhnk,hkr->bhnr", nope, w_k)
-        # Head h meets its own excess alone: its time stands in the h-th of ``heads`` places.
+        # Head h reads only its own excess: its time is the h-th of ``heads`` entries, the rest 0.
         own = torch.eye(heads, dtype=q.dtype, device=q.device).unsqueeze(1)
         q_kept = torch.cat([rope, time * own], dim=-1)
         excess = kept[..., self.rope + heads :].mT.unsqueeze(2)
@@ -179,7 +179,7 @@ class HelmLatentAttention(nn.Module):
 def is_its_weight(layer: Any) -> bool:
     """Whether a layer computes what its weight and bias say, so that they may be read instead.
 
-    Not so where something stands around it or in its place: an adapter of PEFT or of a bank, a
+    Not so where something wraps or replaces it: an adapter of PEFT or of a bank, a
     hook, a parametrization, a quantized or an offloaded weight.
     """
     return (

@@ -60,7 +60,7 @@ class HelmDecoderLayer(GradientCheckpointingLayer):
 
         ``counted`` selects the tokens that count in the experts' balance: all but padding.
         """
-        c = Curvature.of(curvature)  # here: checkpointing may take tensors alone for arguments
+        c = Curvature.of(curvature)  # here: checkpointed arguments must be tensors
         h, time = self.input_layernorm(hidden_states, c)
         attended, _ = self.self_attn(h, time, c, **kwargs)
         hidden_states = self.attention_residual(hidden_states, attended, c)

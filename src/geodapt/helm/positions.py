@@ -3,7 +3,7 @@
     HoPE(x, i) = [sqrt(|R_i x|^2 + 1/c), R_i x] = [t(x), R_i x]
 
 with the rotary matrix ``R_i`` of position i: a rotation keeps the norm, so it keeps the time.
-``<HoPE(q, i), HoPE(k, j)>_L`` depends on q, k and ``i - j`` alone.
+``<HoPE(q, i), HoPE(k, j)>_L`` depends only on q, k and ``i - j``.
 """
 
 import copy
@@ -18,11 +18,11 @@ from geodapt.helm.config import HelmConfig
 from geodapt.helm.lorentz_layers import Curvature, excess, in_type_of, squared_norm
 
 Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines, a pair of components each."""
+"""Cosines and sines, one of each per rotated pair of components."""
 
 
 class HelmRotaryEmbedding(LlamaRotaryEmbedding):
-    """Cosines and sines of each position's angles, one a rotated pair.
+    """Cosines and sines of each position's angles, one per rotated pair.
 
     Takes every ``rope_type`` of transformers. Their extra factor on cosine and sine is left out:
     with it ``R_i`` would be no rotation, and the temperature of attention is learned anyway.

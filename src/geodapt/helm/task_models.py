@@ -48,7 +48,7 @@ class HelmForCausalLM(HelmPreTrainedModel, GenerationMixin):
         """As LlamaForCausalLM's; ``past_key_values`` is the cache's older name.
 
         In training, ``loss`` includes the experts' balance loss, which is ``aux_loss``; elsewhere
-        it is the cross entropy alone. Router logits are returned unless ``output_router_logits``
+        it is only the cross entropy. Router logits are returned unless ``output_router_logits``
         is False. Raises as :meth:`HelmModel.forward`.
         """
         config = self.config

@@ -112,8 +112,8 @@ def text_perplexity(
 ) -> dict[str, Any]:
     """``perplexity`` per token, ``bits_per_byte``, and how many tokens and bytes there were.
 
-    Each document stands alone, after the tokenizer's start of text (its end where it has none),
-    and is read in stretches of ``length`` tokens. Bits per byte do not depend on the tokenizer, so
+    Each document is read by itself, after the tokenizer's start of text (its end if it has none),
+    in stretches of ``length`` tokens. Bits per byte do not depend on the tokenizer, so
     they compare models of different ones. Raises :class:`InputError` where there is no text.
     """
     first = tokenizer.bos_token_id

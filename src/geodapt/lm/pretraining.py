@@ -92,7 +92,7 @@ def held_out_loss(
 
 
 class _TrainingLog:
-    """Adds to a training's log lines what a language model's training is judged by."""
+    """Adds perplexity, speed, the norm of states and the watched scalars to the log lines."""
 
     def __init__(
         self,
