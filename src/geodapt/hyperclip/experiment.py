@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from geodapt.data.glyphs import load_glyphs, load_pages
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder
 from geodapt.hyperclip.attachment import scale
@@ -37,6 +36,8 @@ class HyperClipExperiment:
     """One CLIP, one set of pages, and the methods that tune the one for the other."""
 
     def __init__(self, settings: HyperClipSettings, folder: RunFolder) -> None:
+        from geodapt.data.glyphs import load_glyphs, load_pages  # draws, which needs more packages
+
         self.settings, self.folder = settings, folder
         self.glyphs = load_glyphs(settings.data)
         self.pages = load_pages(self.glyphs, settings.pages)

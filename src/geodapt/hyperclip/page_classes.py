@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from geodapt.data.glyphs.pages import page_classes
 from geodapt.data.vision import PictureClasses
 from geodapt.vision import Clip
 
@@ -42,6 +41,8 @@ class PageClasses:
     @classmethod
     def of(cls, glyphs: "Glyphs", level: int) -> "PageClasses":
         """The classes of a level of the captions, 1 to 4."""
+        from geodapt.data.glyphs.pages import page_classes  # draws, which needs more packages
+
         captions = [chain[level - 1] for chain in glyphs.classes["captions"]]
         names = list(dict.fromkeys(captions))
         number = {name: place for place, name in enumerate(names)}
