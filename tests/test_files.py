@@ -194,6 +194,7 @@ def whole(content: bytes) -> bool:
     return bool(number) and content == number * 20000
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_whole_files(tmp_path):
     source = str(Path(files.__file__).parents[1])
     chance = random.Random(0)

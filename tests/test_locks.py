@@ -34,6 +34,7 @@ def test_a_second_user_is_told_who_the_first_is(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [LOCK]
 
 
+@pytest.mark.slow
 def test_a_lock_goes_with_its_process(tmp_path):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)],

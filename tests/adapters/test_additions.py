@@ -410,6 +410,7 @@ def test_adapters_with_additions_are_not_trained_here(tmp_path):
         bank.train_only("a")
 
 
+@pytest.mark.slow
 def test_compiled_it_acts_the_same(tmp_path):
     tuned("tokens and biases").save_pretrained(tmp_path / "a")
     bank, batch = AdapterBank(seeded(bert)), inputs(bert)

@@ -86,6 +86,7 @@ def test_a_weight_that_is_also_read_is_refused():
         bank(torch.randn(2, 4))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_what_is_compiled_is_refused_too():
     model, batch = falcon_mamba()

@@ -13,6 +13,7 @@ from tests.adapters.heads import GPT2, KINDS, batch_for, changed, close, from_pe
 from tests.adapters.test_adapter_paths import PICTURES, SMALL, T5, build
 
 
+@pytest.mark.slow
 def test_compiled_models_and_heads():
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4)).eval()
     bank = AdapterBank(model)

@@ -230,6 +230,7 @@ def test_gradients_of_layers_with_the_tokens_first(make):
         torch.testing.assert_close(found, each, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiled_layers_with_the_tokens_first():
     model = TokensFirst()

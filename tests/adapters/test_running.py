@@ -60,6 +60,7 @@ def test_a_route_lives_through_generate(options, atoms):
         assert torch.equal(together[i], alone[0])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiled_models_follow_the_gate_without_recompiling():
     bank = filled()
@@ -83,6 +84,7 @@ def test_compiled_models_follow_the_gate_without_recompiling():
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 def test_compiled_models_train():
     bank = filled()
     bank.train_only("toys")

@@ -131,6 +131,7 @@ def test_names_that_training_wrapped_are_read_and_written_plain(how, family, tmp
     close(out(again, batch), out(peft, batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", [["q_proj"], "all-linear"])
 @pytest.mark.parametrize("wrapped", ["model", "block"])
 def test_a_bank_on_what_was_compiled_writes_plain_names(wrapped, targets, tmp_path):

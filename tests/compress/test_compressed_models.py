@@ -191,6 +191,7 @@ def test_other_float_types():
     )
 
 
+@pytest.mark.slow
 def test_torch_compile():
     weight = build_compressed(torch.randn(24, 32), LayerFormat(4, 16, 3), Whitening())
     layer = nn.Linear(32, 24)

@@ -92,6 +92,7 @@ def test_a_stop_ends_the_scripts_at_once(slow, tmp_path):
     assert time.monotonic() - started < 50
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks a process up in /proc")
 def test_a_kill_ends_the_scripts_too(slow, tmp_path):
     parent = subprocess.Popen(

@@ -113,6 +113,7 @@ def test_a_pair_has_its_own_digits_among_others(per_row):
             assert gap.max() < 5e-6
 
 
+@pytest.mark.slow
 def test_squares_beyond_the_range_are_nan_compiled_too():
     """``s - s`` must not become 0."""
     v = torch.full((2, 32), 1e20)

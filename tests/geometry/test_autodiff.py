@@ -51,6 +51,7 @@ def test_vmap_grad_and_forward_mode(name):
         torch.testing.assert_close(tangent, leaf.grad, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cases.FUNCTIONS)
 def test_dynamo_traces_one_graph(name):
     function, args = arguments(name, torch.float32)
@@ -60,6 +61,7 @@ def test_dynamo_traces_one_graph(name):
         torch.testing.assert_close(traced(*args, c), function(*args, c))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [lorentz.distance, poincare.log0, poincare.mobius_add])
 def test_compiled_gradients_with_learned_curvature(function):
     x, y = (lorentz.to_poincare(a) for a in torch.randn(2, 8, 16))
@@ -73,6 +75,7 @@ def test_compiled_gradients_with_learned_curvature(function):
     torch.testing.assert_close(found, torch.autograd.grad(expected.sum(), leaves))
 
 
+@pytest.mark.slow
 def test_the_compiler_keeps_the_exact_difference_at_the_edge():
     """``(x + shift) - shift`` must not become ``x``."""
     direction = torch.nn.functional.normalize(torch.randn(8, 33), dim=-1)

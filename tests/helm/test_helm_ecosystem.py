@@ -99,6 +99,7 @@ def test_trainer(kind, tmp_path):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["learned-curvature", "mixed"])
 def test_compiles_without_graph_breaks(kind):
     helm = small.model(kind, num_hidden_layers=1, first_k_dense_replace=0).train()

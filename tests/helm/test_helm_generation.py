@@ -81,6 +81,7 @@ def test_packed_equals_separate(kind, cached):
     torch.testing.assert_close(together, separate, **CLOSE)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["mha", "mla"])
 def test_compiled_decoding_with_a_static_cache(kind):

@@ -135,6 +135,7 @@ def test_gradient_checkpointing(form, reentrant):
     torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["activation", "weight", "auto"])
 def test_compiled_is_eager(form):
     torch._dynamo.reset()

@@ -186,6 +186,7 @@ def test_another_model_and_a_copy_keep_their_own(clip):
         assert torch.equal(clip.text_vectors(tokens), prompted)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_model_that_was_compiled_before_gets_its_prompts(clip):
     tokens, pixels = clip.tokens(TEXTS), {"pixel_values": squares()}
