@@ -19,12 +19,11 @@ hypll pins an old torch; `pip install --no-deps --target FOLDER hypll` and `PYTH
 import argparse
 import json
 import math
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
+import _geometry_cases as cases
 import torch
 from _geometry_peers import Peer, geoopt, hypll
 from _measuring import timed
@@ -33,10 +32,6 @@ from torch import Tensor
 from geodapt.geometry import lorentz, poincare
 from geodapt.progress import bar, console
 from geodapt.runs import device_name
-
-# The sweep over arguments and the 60-digit formulas are those of the tests.
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "geometry"))
-import cases
 
 SIZES = ((256, 512), (4096, 128), (65536, 64))  # a batch of embeddings; tokens; pixels
 TURNS = {"least": 7, "most": 50, "warm": 2, "calls": 5, "clock": time.process_time}

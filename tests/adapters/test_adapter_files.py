@@ -107,9 +107,8 @@ def test_where_an_adapter_cannot_be_written_is_said(folder, tmp_path):
 
 
 REFUSED_CONFIGS = [
-    ({"bias": "all"}, "biases"),
-    ({"lora_bias": True}, "biases"),
-    ({"trainable_token_indices": [1, 2]}, "rows of the embedding"),
+    ({"lora_bias": True}, "lacks what lora_bias stands for"),
+    ({"trainable_token_indices": [1, 2]}, "lacks what trainable_token_indices stands for"),
     ({"layer_replication": [[0, 2]]}, "repeated layers"),
     ({"alora_invocation_tokens": [3]}, "invocation sequence"),
     ({"some_new_field": 3}, "some_new_field=3"),

@@ -2,178 +2,32 @@
 
 import copy
 import dataclasses
-import json
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    BertForSequenceClassification,
-    MambaConfig,
-    MambaForCausalLM,
-    T5Config,
-    T5ForConditionalGeneration,
-)
+from peft import PeftModel
+from safetensors.torch import load_file
 
 from geodapt.adapters import Adapter, AdapterBank, Mix, Off, Route, TopAtoms, merge
-from geodapt.errors import InputError, InputWarning
-from tests.adapters import kinds
-from tests.adapters.families import output, randomise
-from tests.adapters.kinds import (
-    WIDTHS,
-    bart,
-    bert,
-    gemma,
-    gpt2,
-    llama,
-    tied_llama,
-    vit,
-    wav2vec2,
+from geodapt.errors import InputError
+from tests.adapters.additions import (
+    CASES,
+    UNFOLDED,
+    Loaded,
+    close,
+    inputs,
+    seeded,
+    tuned,
 )
-
-TOKENS = [7, 9]
-
-
-def masked():
-    """Its decoder shares a bias with the module that holds it."""
-    return BertForMaskedLM(BertConfig(**WIDTHS))
-
-
-def classifier():
-    return BertForSequenceClassification(BertConfig(**WIDTHS))
-
-
-def mamba():
-    return MambaForCausalLM(
-        MambaConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, state_size=4)
-    )
-
-
-def t5():
-    """Its embedding is tied to those of both towers and to the head."""
-    return T5ForConditionalGeneration(
-        T5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2)
-    )
-
-
-CASES = {
-    "biases of adapted layers": (bert, ["query", "dense"], {"bias": "lora_only"}),
-    "all biases": (bert, ["query"], {"bias": "all"}),
-    "all biases, one shared": (masked, ["query"], {"bias": "all"}),
-    "biases beside a head": (classifier, ["query"], {"bias": "all", "task_type": "SEQ_CLS"}),
-    "biases stored transposed": (gpt2, ["c_attn"], {"bias": "all"}),
-    "biases of convolutions": (vit, ["projection", "q_proj"], {"bias": "all"}),
-    "biases of channels": (wav2vec2, ["q_proj"], {"bias": "all"}),
-    "biases of two towers": (bart, ["q_proj"], {"bias": "all"}),
-    "no biases to train": (llama, ["q_proj"], {"bias": "all"}),
-    "dora's biases": (bert, ["query", "dense"], {"bias": "lora_only", "use_dora": True}),
-    "lora_bias": (bert, ["query"], {"lora_bias": True}),
-    "lora_bias without a bias": (llama, ["q_proj", "down_proj"], {"lora_bias": True}),
-    "lora_bias and biases": (gpt2, ["c_attn"], {"lora_bias": True, "bias": "all"}),
-    "lora_bias of a convolution": (vit, ["projection"], {"lora_bias": True}),
-    "tokens": (llama, ["q_proj"], {"trainable_token_indices": TOKENS}),
-    "tokens beside a head's factors": (
-        llama,
-        ["q_proj", "lm_head"],
-        {"trainable_token_indices": TOKENS},
-    ),
-    "tied tokens": (tied_llama, ["q_proj"], {"trainable_token_indices": TOKENS}),
-    "tied tokens by name": (
-        tied_llama,
-        ["q_proj"],
-        {"trainable_token_indices": {"embed_tokens": TOKENS, "lm_head": TOKENS}},
-    ),
-    "tied tokens that differ": (
-        tied_llama,
-        ["q_proj"],
-        {"trainable_token_indices": {"embed_tokens": TOKENS, "lm_head": [7, 8]}},
-    ),
-    "a head's tokens": (llama, ["q_proj"], {"trainable_token_indices": {"lm_head": TOKENS}}),
-    "scaled tokens": (gemma, ["q_proj"], {"trainable_token_indices": TOKENS}),
-    "tokens of towers": (t5, ["q"], {"trainable_token_indices": TOKENS}),
-    "tokens and biases": (bert, ["query"], {"trainable_token_indices": TOKENS, "bias": "all"}),
-}
-UNFOLDED = {  # of which merging into the base is refused, and why
-    "lora_bias without a bias": "has no bias, into which",
-    "tied tokens that differ": "shares its weight with",
-}
-
-
-def seeded(build):
-    return kinds.seeded(build).double()
-
-
-def tuned(case, seed=0):
-    """A PEFT model whose factors, biases and tokens do something."""
-    build, targets, config = CASES[case]
-    settings = LoraConfig(r=2, lora_alpha=6, target_modules=targets, **config)
-    model = get_peft_model(seeded(build), settings, autocast_adapter_dtype=False).eval()
-    randomise(model, seed)
-    generator = torch.Generator().manual_seed(seed + 50)
-    for name, parameter in model.named_parameters():
-        if "trainable_tokens" in name or (name.endswith(".bias") and parameter.requires_grad):
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.data = parameter.data + noise * 0.3
-        parameter.data = parameter.data.double()
-    return model
-
-
-def inputs(build):
-    if build is t5:
-        batch = kinds.inputs(bert)
-        batch["decoder_input_ids"] = batch["input_ids"].flip(1)[:, :3]
-    else:
-        batch = kinds.inputs(build)
-    for key in ("input_ids", "decoder_input_ids"):
-        if key in batch:
-            batch[key][:, 0], batch[key][:, -1] = TOKENS
-    return {
-        key: value.double() if value.is_floating_point() else value for key, value in batch.items()
-    }
-
-
-class Loaded:
-    """Two adapters of one kind, on a bank and in PEFT's folders."""
-
-    def __init__(self, name, folder):
-        self.name, self.folder = name, folder
-        self.build, _, self.config = CASES[name]
-        self.batch, self.alone, self.parameters = inputs(self.build), {}, {}
-        self.bank = AdapterBank(seeded(self.build))
-        for seed, key in enumerate("ab"):
-            model = tuned(name, seed)
-            model.save_pretrained(folder / key)
-            self.alone[key] = output(model, self.batch)
-            self.bank.load(key, folder / key)
-            if name not in UNFOLDED:
-                self.parameters[key] = model.merge_and_unload().state_dict()
-        self.base = output(seeded(self.build), self.batch)
-
-    def under(self, gate):
-        with self.bank.use(gate):
-            return output(self.bank.model, self.batch)
-
-    def mixed(self, weights):
-        """The base with a weighted sum of what the adapters change in its parameters."""
-        model = seeded(self.build)
-        own = model.state_dict()
-        for key, tensor in own.items():
-            change = sum(w * (self.parameters[name][key] - tensor) for name, w in weights.items())
-            own[key] = tensor + change if tensor.is_floating_point() else tensor
-        model.load_state_dict(own)
-        return output(model, self.batch)
+from tests.adapters.families import output
+from tests.adapters.kinds import (
+    llama,
+)
 
 
 @pytest.fixture(params=CASES, scope="module")
 def case(request, tmp_path_factory):
     return Loaded(request.param, tmp_path_factory.mktemp("additions"))
-
-
-def close(found, wanted):
-    torch.testing.assert_close(found, wanted, atol=1e-9, rtol=1e-9)
 
 
 WEIGHTS = {"a": 0.5, "b": -0.25}
@@ -323,149 +177,3 @@ def test_other_tokens_of_another_adapter_move_by_their_weight(tmp_path):
         found = output(bank.model, batch)
     with bank.use(Mix({"a": 0.5, "b": 2.0})):
         torch.testing.assert_close(found, output(bank.model, batch), atol=2e-5, rtol=2e-5)
-
-
-# What the base is, and is not
-
-
-def test_a_bias_stands_in_place_of_the_bases_as_it_is_now(tmp_path):
-    tuned("all biases").save_pretrained(tmp_path / "a")
-    bank, batch = AdapterBank(seeded(bert)), inputs(bert)
-    bank.load("a", tmp_path / "a")
-    with bank.use("a"):
-        before = output(bank.model, batch)
-        for module in bank.model.modules():
-            if getattr(module, "bias", None) is not None:
-                module.bias.data += 1.0
-        close(output(bank.model, batch), before)
-
-
-def test_an_adapter_of_a_classifier_acts_on_the_bare_model(tmp_path):
-    tuned("biases beside a head").save_pretrained(tmp_path / "a")
-    whole = tuned("biases beside a head")
-    bank, batch = AdapterBank(seeded(classifier).bert), inputs(bert)
-    with pytest.warns(InputWarning, match="classifier, which this BertModel is without"):
-        bank.load("a", tmp_path / "a")
-    with bank.use("a"):
-        found = bank.model(**batch).last_hidden_state
-    close(found, whole.base_model.model.bert(**batch).last_hidden_state)
-
-
-def test_a_bias_that_the_model_reads_without_calling_the_module_is_refused(tmp_path):
-    """Mamba reads dt_proj's; merged into the base it acts."""
-    model = get_peft_model(
-        seeded(mamba), LoraConfig(r=2, target_modules=["in_proj"], bias="all")
-    ).eval()
-    randomise(model)
-    for name, parameter in model.named_parameters():
-        if name.endswith("dt_proj.bias"):
-            parameter.data += 1.0
-    model.save_pretrained(tmp_path / "a")
-    bank, batch = AdapterBank(seeded(mamba)), inputs(llama)
-    bank.load("a", tmp_path / "a")
-    with (
-        bank.use("a"),
-        pytest.raises(InputError, match=r"weight of layer .*(conv1d|dt_proj) is read without"),
-    ):
-        bank.model(**batch)
-    bank.merge_into_base({"a": 1.0})
-    torch.testing.assert_close(output(bank.model, batch), output(model, batch))
-
-
-class Odd(torch.nn.LayerNorm):
-    """Multiplies with its bias."""
-
-    def forward(self, x):
-        return super().forward(x) * self.bias
-
-
-def test_a_bias_that_is_not_added_is_refused(tmp_path):
-    tuned("all biases").save_pretrained(tmp_path / "a")
-    model = seeded(bert)
-    model.embeddings.LayerNorm.__class__ = Odd
-    with pytest.raises(InputError, match=r"embeddings\.LayerNorm, a Odd, which does not add"):
-        AdapterBank(model).load("a", tmp_path / "a")
-
-
-def test_tokens_of_a_tied_head_with_a_bias_are_refused(tmp_path):
-    model = get_peft_model(
-        seeded(masked), LoraConfig(target_modules=["query"], trainable_token_indices=TOKENS)
-    )
-    model.save_pretrained(tmp_path / "a")
-    with pytest.raises(InputError, match="PEFT leaves the bias out while the adapter acts"):
-        AdapterBank(seeded(masked)).load("a", tmp_path / "a")
-
-
-def test_tokens_trained_on_a_tied_base_are_refused_where_it_is_not(tmp_path):
-    tuned("tied tokens by name").save_pretrained(tmp_path / "a")
-    with pytest.raises(InputError, match=r"tied in the base that it was trained on and not in"):
-        AdapterBank(seeded(llama)).load("a", tmp_path / "a")
-
-
-def test_adapters_with_additions_are_not_trained_here(tmp_path):
-    tuned("tokens").save_pretrained(tmp_path / "a")
-    bank = AdapterBank(seeded(llama))
-    bank.load("a", tmp_path / "a")
-    with pytest.raises(InputError, match="brings biases or tokens, which the bank runs and does"):
-        bank.train_only("a")
-
-
-@pytest.mark.slow
-def test_compiled_it_acts_the_same(tmp_path):
-    tuned("tokens and biases").save_pretrained(tmp_path / "a")
-    bank, batch = AdapterBank(seeded(bert)), inputs(bert)
-    bank.load("a", tmp_path / "a")
-    model = torch.compile(bank.model, backend="eager")
-    with torch.no_grad():
-        for gate in (Off(), Mix({"a": 0.5}), Route(["a", None, {"a": 0.5}])):
-            with bank.use(gate):
-                close(output(model, batch), output(bank.model, batch))
-
-
-# Broken folders
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"trainable_token_indices": [7]}, r"2 rows for 1 tokens"),
-        ({"trainable_token_indices": [7, 7]}, r"hold one token twice"),
-        ({"trainable_token_indices": [7, 60]}, r"tokens up to 60 of .*resize the base's"),
-        ({"trainable_token_indices": {"wte": [7, 9]}}, r"name it 0 times"),
-        ({"trainable_token_indices": None}, r"does not say of which"),
-        ({"trainable_token_indices": [-1, 2]}, r"indices is \[-1, 2\]; expected token ids"),
-        ({"trainable_token_indices": "7"}, r"trainable_token_indices is '7'"),
-        ({"lora_bias": True}, r"lacks what lora_bias stands for"),
-        ({"bias": "some"}, r"bias is 'some'; expected none, all or lora_only"),
-    ],
-)
-def test_a_configuration_that_does_not_belong_is_refused(change, reason, tmp_path):
-    folder = tmp_path / "a"
-    tuned("tokens").save_pretrained(folder)
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(InputError, match=reason):
-        AdapterBank(seeded(llama)).load("a", folder)
-
-
-@pytest.mark.parametrize(
-    ("name", "tensor", "reason"),
-    [
-        ("encoder.layer.0.attention.self.key.bias", torch.ones(3), r"a bias of shape \(3,\) for"),
-        ("encoder.layer.0.attention.self.key.bias", torch.ones(16) * 1e30, r"overflow in float32"),
-        (
-            "encoder.layer.0.attention.self.key.bias",
-            torch.ones(16, 1),
-            r"a bias of shape \(16, 1\) for",
-        ),
-        ("encoder.layer.0.attention.self.other.bias", torch.ones(16), r"which BertModel does not"),
-        ("encoder.layer.0.attention.self.key.lora_B.bias", torch.ones(16), r"says lora_bias=False"),
-    ],
-)
-def test_a_bias_that_does_not_belong_is_refused(name, tensor, reason, tmp_path):
-    folder = tmp_path / "a"
-    tuned("all biases").save_pretrained(folder)
-    path = folder / "adapter_model.safetensors"
-    save_file({**load_file(path), f"base_model.model.{name}": tensor}, path)
-    with pytest.raises(InputError, match=reason):
-        AdapterBank(seeded(bert)).load("a", folder)

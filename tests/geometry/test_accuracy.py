@@ -2,8 +2,8 @@
 
 import math
 
-import cases
-import exact
+import _geometry_cases as cases
+import _geometry_exact as exact
 import pytest
 import torch
 

@@ -1,6 +1,6 @@
 """Gradients of every order, in every way that PyTorch takes them."""
 
-import cases
+import _geometry_cases as cases
 import pytest
 import torch
 from torch import func

@@ -3,7 +3,7 @@
 import inspect
 import math
 
-import cases
+import _geometry_cases as cases
 import pytest
 import torch
 

@@ -262,9 +262,9 @@ class AdapterStore:
     def stack(self, path: str, names: Collection[str], like: Tensor, atoms: bool = False) -> Stack:
         """A layer's stacked factors, or atoms, where ``like`` is; those of the names are in it."""
         with self.lock, torch.inference_mode(False):
-            stacks = self._stacks[path]
+            stacks = self._stacked(path)
             for name in names:
-                if name not in stacks:  # another thread lets it train meanwhile
+                if name not in stacks:  # another thread lets it train, or adds it anew, meanwhile
                     stacks.put(name, self._factors(name, path))
             return stacks.get(like, names, atoms)
 
@@ -278,18 +278,22 @@ class AdapterStore:
         factors = self.adapters[name].factors[path]
         return factors._replace(scale=factors.scale * multiplier(self.layers[path].module))
 
+    def _stacked(self, path: str) -> StackedLayer:
+        """A layer's stacks, made where there are none."""
+        if path not in self._stacks:
+            site = self.layers[path]
+            # What computes in a wider type than its weight's is seen when it is first used.
+            plain = site.weight.is_floating_point() and site.weight.dtype.itemsize > 1
+            dtype = site.weight.dtype if plain else torch.bfloat16
+            self._stacks[path] = StackedLayer(
+                site.in_features, site.out_features, dtype, device_of(site)
+            )
+        return self._stacks[path]
+
     @torch.inference_mode(False)  # what is stacked for one pass serves all, training among them
     def _stack_up(self, name: str) -> None:
         for path in self.adapters[name].factors:
-            if path not in self._stacks:
-                site = self.layers[path]
-                # What computes in a wider type than its weight's is seen when it is first used.
-                plain = site.weight.is_floating_point() and site.weight.dtype.itemsize > 1
-                dtype = site.weight.dtype if plain else torch.bfloat16
-                self._stacks[path] = StackedLayer(
-                    site.in_features, site.out_features, dtype, device_of(site)
-                )
-            self._stacks[path].put(name, self._factors(name, path))
+            self._stacked(path).put(name, self._factors(name, path))
         self.changed(name)
 
     def _unstack(self, name: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
-import exact
+import _geometry_exact as exact
 import torch
 from mpmath import mpf
 
