@@ -22,7 +22,10 @@ _COPIES = (aten.detach.default, aten.clone.default, aten.alias.default)
 
 
 class StandIn(torch.Tensor):
-    """Base of weights that are made of parts."""
+    """Base of weights that are made of parts; each kind defines both ``parts`` and ``dequantize``.
+
+    (A tensor's class cannot have ABC's metaclass, which would refuse one without them.)
+    """
 
     def parts(self) -> dict[str, Tensor]:
         """The tensors that it is made of, by attribute."""

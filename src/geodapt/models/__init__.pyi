@@ -1,4 +1,5 @@
 from .batches import text_batches as text_batches
+from .blocks import input_embeddings as input_embeddings
 from .blocks import is_decoder as is_decoder
 from .blocks import transformer_blocks as transformer_blocks
 from .hub import find_folder as find_folder

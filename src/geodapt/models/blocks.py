@@ -8,6 +8,18 @@ from transformers.pytorch_utils import Conv1D
 from geodapt.errors import InputError
 
 
+def input_embeddings(model: nn.Module) -> nn.Module | None:
+    """What takes the model's input, as transformers names it: a table of tokens, or patches.
+
+    None for a model without; transformers says so by one of several errors, as do modules that
+    are no transformers models or hide theirs in a part.
+    """
+    try:
+        return model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError, TypeError):
+        return None
+
+
 def transformer_blocks(model: nn.Module) -> nn.ModuleList:
     """The model's transformer blocks, in order; of an encoder-decoder, the encoder's.
 

@@ -15,15 +15,14 @@ def model_embeddings(base: str, tensor: str | None = None) -> tuple[np.ndarray, 
     """A model's token embeddings with their tokens, or its classifier's rows with class names."""
     if tensor == "classes":
         return _class_embeddings(base)
-    from geodapt.models import load_base  # transformers is slow to import, and files need none
+    # transformers is slow to import, and files need none
+    from geodapt.models import input_embeddings, load_base
 
     model, tokenizer = load_base(base)
-    # Of a model that reads sound, transformers says so by this error; of one that reads pictures
-    # it gives the patches' module, which has no table.
-    try:
-        weight: Any = model.get_input_embeddings().weight
-    except (NotImplementedError, AttributeError) as error:
-        raise InputError(f"model '{base}' has no token embeddings; give a file instead") from error
+    # Of a model that reads pictures this is the patches' module, which has no table.
+    weight: Any = getattr(input_embeddings(model), "weight", None)
+    if weight is None:
+        raise InputError(f"model '{base}' has no token embeddings; give a file instead")
     if weight.dim() != 2:
         raise InputError(f"model '{base}' has no token embeddings but an input of {weight.shape}")
     words = {index: word for word, index in tokenizer.get_vocab().items()}

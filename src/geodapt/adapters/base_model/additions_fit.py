@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.biases import adds_bias
 from geodapt.adapters.base_model.lowering import check_lowering
-from geodapt.adapters.base_model.naming import Naming, absent_parts, warn_left_out
+from geodapt.adapters.base_model.naming import Naming, fit_paths
 from geodapt.adapters.peft_files.additions import Addition
 from geodapt.adapters.peft_files.saved_modules import holder_of
 from geodapt.errors import InputError, InputWarning
+from geodapt.models import input_embeddings
 
 Additions = dict[str, Addition]
 
@@ -35,18 +36,9 @@ def fit_additions(
     something else with its bias or its rows.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
-    here = {path: naming.to_model(path) for path in adapter.additions}
-    lacking = [path for path, local in here.items() if local not in modules]
-    parts = absent_parts(model, [here[path] for path in lacking])
-    for path in lacking:
-        if parts[here[path]] is None:
-            raise InputError(
-                f"adapter '{name}' brings a bias or rows of tokens for {path}, which "
-                f"{type(model).__name__} does not have; was it trained on another model?"
-            )
-    if lacking:
-        warn_left_out(model, name, parts.values())
-    paths = {path: local for path, local in here.items() if path not in lacking}
+    paths = fit_paths(
+        model, name, naming, adapter.additions, "brings a bias or rows of tokens for {}"
+    )
     source: Additions = dict(adapter.additions)
     local: Additions = {}
     for path, place in paths.items():
@@ -222,12 +214,8 @@ def _tied(
 
 def _sharing(model: nn.Module, module: nn.Module, modules: Mapping[str, nn.Module]) -> list[str]:
     """What shares the input embedding's weight, or should by the model's configuration."""
-    try:
-        embedding = model.get_input_embeddings()  # type: ignore[operator]
-    except (AttributeError, NotImplementedError, TypeError):
-        return []
     tied = getattr(getattr(model, "config", None), "tie_word_embeddings", False)
-    if module is not embedding or not tied:
+    if not tied or module is not input_embeddings(model):
         return []
     keys = getattr(model, "_tied_weights_keys", None)
     listed = {key.removesuffix(".weight") for key in keys} if isinstance(keys, dict) else set()

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.base_model.naming import Naming, absent_parts, tower, warn_left_out
+from geodapt.adapters.base_model.naming import Naming, fit_paths, tower
 from geodapt.adapters.peft_files import model_class
 from geodapt.adapters.peft_files.saved_modules import Head, find_modules, holder_of
 from geodapt.errors import InputError
@@ -12,18 +12,7 @@ from geodapt.errors import InputError
 def fit_heads(model: nn.Module, name: str, adapter: Adapter, naming: Naming) -> dict[str, str]:
     """The model's path of each module that the adapter brings trained in full."""
     modules = dict(model.named_modules(remove_duplicate=False))
-    here = {head: naming.to_model(head) for head in adapter.heads}
-    lacking = [head for head, path in here.items() if path not in modules]
-    parts = absent_parts(model, [here[head] for head in lacking])
-    for head in lacking:
-        if parts[here[head]] is None:
-            raise InputError(
-                f"adapter '{name}' brings its own {head} (modules_to_save), which "
-                f"{type(model).__name__} does not have; was it trained on another model?"
-            )
-    if lacking:
-        warn_left_out(model, name, parts.values())
-    heads = {head: path for head, path in here.items() if head not in lacking}
+    heads = fit_paths(model, name, naming, adapter.heads, "brings its own {} (modules_to_save)")
     for head, path in heads.items():
         check_head(name, head, modules[path], adapter.heads[head])
         touched = next((own for own in adapter.factors if holder_of(own, [head])), None)

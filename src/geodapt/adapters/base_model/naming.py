@@ -215,6 +215,29 @@ def _numbered(path: str) -> str:
     return path[before.rfind(".") + 1 :] if before else ""
 
 
+def fit_paths(
+    model: nn.Module, name: str, naming: "Naming", paths: Iterable[str], brings: str
+) -> dict[str, str]:
+    """The model's path of each module for which an adapter ``brings`` something.
+
+    Warns of those in a part that the model is without. Raises :class:`InputError` for others that
+    it lacks; ``brings`` says what the adapter does, with a place for the path.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    here = {path: naming.to_model(path) for path in paths}
+    lacking = [path for path, local in here.items() if local not in modules]
+    parts = absent_parts(model, [here[path] for path in lacking])
+    for path in lacking:
+        if parts[here[path]] is None:
+            raise InputError(
+                f"adapter '{name}' {brings.format(path)}, which {type(model).__name__} does not "
+                "have; was it trained on another model?"
+            )
+    if lacking:
+        warn_left_out(model, name, parts.values())
+    return {path: local for path, local in here.items() if path not in lacking}
+
+
 def absent_parts(model: nn.Module, paths: Iterable[str]) -> dict[str, str | None]:
     """The named part of a model that each path needs and the model lacks; None within a block.
 

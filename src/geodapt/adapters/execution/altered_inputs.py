@@ -11,6 +11,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from geodapt.adapters.execution.calls import holds_rows, main_input, named_arguments, tensors_of
+from geodapt.models import input_embeddings
 
 SPECIAL = re.compile(r"tok(en)?_?(id|index|idx)s?$")
 """Configuration keys that hold the ids of special tokens."""
@@ -99,10 +100,8 @@ def _ids(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, list
 
 
 def _size(module: nn.Module) -> int | None:
-    try:
-        return module.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    except (AttributeError, NotImplementedError, TypeError):
-        return getattr(getattr(module, "config", None), "vocab_size", None)
+    size = getattr(input_embeddings(module), "num_embeddings", None)
+    return size or getattr(getattr(module, "config", None), "vocab_size", None)
 
 
 def _other_ids(
