@@ -33,11 +33,11 @@ class Overlap:
 def overlap(one: Factors, two: Factors) -> Overlap:
     """Compare two updates of one layer, in their factors.
 
-    The inner product is ``s1 s2 tr((B1^T B2)(A2 A1^T))``. An all-zero update overlaps nothing.
+    The inner product is ``tr((B1^T B2)(A2 A1^T))``. An all-zero update overlaps nothing.
     """
-    A1, B1, s1 = one.A.cpu().double(), one.B.cpu().double(), one.scale
-    A2, B2, s2 = two.A.cpu().double(), two.B.cpu().double(), two.scale
-    inner = s1 * s2 * ((B1.T @ B2) * (A1 @ A2.T)).sum().item()
+    A1, B1, _ = one._replace(A=one.A.cpu().double(), B=one.B.cpu().double()).folded()
+    A2, B2, _ = two._replace(A=two.A.cpu().double(), B=two.B.cpu().double()).folded()
+    inner = ((B1.T @ B2) * (A1 @ A2.T)).sum().item()
     norms = one.norm() * two.norm()
     cosines = torch.linalg.svdvals(_row_space(A1, B1).T @ _row_space(A2, B2)).clamp(max=1)
     return Overlap(

@@ -91,8 +91,8 @@ class AdditionUpdate:
                     total[i] += weight * addition.bias.to(dtype)
                     share[i] += weight
                 if addition is not None and addition.lora_bias is not None:
-                    scale = self.store.adapters[name].factors[self.path].scale
-                    total[i] += weight * scale * addition.lora_bias.to(dtype)
+                    factors = self.store.adapters[name].factors[self.path]
+                    total[i] += weight * factors.scaled(addition.lora_bias.to(dtype))
         return total.to(device), share.to(device)
 
     def _delta(

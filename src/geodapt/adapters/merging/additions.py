@@ -83,7 +83,7 @@ def _lora_bias(path: str, adapters: Sequence[Adapter], shares: Sequence[float]) 
         bias = adapter.additions.get(path, Addition()).lora_bias
         if bias is not None:
             wide = bias.to(torch.promote_types(bias.dtype, torch.float32))
-            part = share * adapter.factors[path].scale * wide
+            part = share * adapter.factors[path].scaled(wide)
             total = part if total is None else total + part
     return total
 

@@ -30,10 +30,10 @@ def normalise(touching: Sequence[tuple[Factors, float]]) -> tuple[list[Part], in
     update = max(size for _, size in sizes)
     weight = max(_power(weight) for _, weight in touching)
     parts = []
-    for ((A, B, scale), share), (size, _) in zip(touching, sizes, strict=True):
-        A, B = (factor.detach().to("cpu", dtype) for factor in (A, B))
+    for (factors, share), (size, _) in zip(touching, sizes, strict=True):
+        A, B = (factor.detach().to("cpu", dtype) for factor in (factors.A, factors.B))
         A = A * math.ldexp(1.0, -size)
-        B = B * math.ldexp(scale, size - update)  # Factors.folded, out of reach of underflow
+        B = factors.scaled(B, size - update)
         parts.append(Part(A, B, math.ldexp(share, -weight)))
     return parts, update + weight
 

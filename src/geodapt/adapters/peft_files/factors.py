@@ -23,20 +23,30 @@ class Factors(NamedTuple):
     def rank(self) -> int:
         return self.A.shape[0]
 
+    def scaled(self, tensor: Tensor, power: int = 0) -> Tensor:
+        """``scale * 2^power * tensor``: the one place where ``alpha / r`` is multiplied in.
+
+        ``tensor`` is B, or a bias that PEFT trains on B. The power of two is for callers that
+        also bring the result near 1, where two products could underflow between them.
+        """
+        return tensor * math.ldexp(self.scale, power)
+
     def folded(self) -> "Factors":
-        """The same update with the scale in B: where ``alpha / r`` is folded in."""
-        return Factors(self.A, self.B * self.scale)
+        """The same update with the scale in B."""
+        return Factors(self.A, self.scaled(self.B))
 
     def delta(self) -> Float[Tensor, "out_features in_features"]:
         """The full update. It is as large as the layer: for merging into it and for tests."""
-        return self.scale * (self.B @ self.A)
+        return self.scaled(self.B @ self.A)
 
     def norm(self) -> float:
-        """Frobenius norm of the update: ``s sqrt(tr((B^T B)(A A^T)))``, from r x r matrices."""
+        """Frobenius norm of the update: ``|s| sqrt(tr((B^T B)(A A^T)))``, from r x r matrices."""
         A, B = self.A.cpu().double(), self.B.cpu().double()
         if self.rank > min(A.shape[1], B.shape[0]):  # then the update itself is smaller
-            return abs(self.scale) * torch.linalg.matrix_norm(B @ A).item()
-        return abs(self.scale) * math.sqrt(max(((B.T @ B) * (A @ A.T)).sum().item(), 0.0))
+            norm = torch.linalg.matrix_norm(B @ A)
+        else:
+            norm = ((B.T @ B) * (A @ A.T)).sum().clamp(min=0).sqrt()
+        return self.scaled(norm).abs().item()
 
 
 def level_matrices(
@@ -56,11 +66,7 @@ def level_matrices(
         most = max(factors[path].rank for path in paths)
         one_scale = len({factors[path].scale for path in paths}) == 1
         for path in paths:
-            A, B, scale = factors[path]
-            more = most - A.shape[0]
-            result[path] = factors[path]._replace(
-                A=pad(A, (0, 0, 0, more)),
-                B=pad(B if one_scale else B * scale, (0, more)),
-                scale=scale if one_scale else 1.0,
-            )
+            each = factors[path] if one_scale else factors[path].folded()
+            more = most - each.rank
+            result[path] = each._replace(A=pad(each.A, (0, 0, 0, more)), B=pad(each.B, (0, more)))
     return result

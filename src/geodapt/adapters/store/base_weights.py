@@ -29,9 +29,10 @@ def row_scale(
     matrix = site.matrix(weight.detach())
     wide = torch.promote_types(matrix.dtype, torch.float32)
     A, B = (factor.detach().to(matrix.device, wide) for factor in (factors.A, factors.B))
+    B = factors.scaled(B)
     rows = max(1, CHUNK // matrix.shape[1])
     norms = [
-        torch.addmm(part.to(wide), b, A, alpha=factors.scale).norm(dim=1)
+        torch.addmm(part.to(wide), b, A).norm(dim=1)
         for part, b in zip(matrix.split(rows), B.split(rows), strict=True)
     ]
     return magnitude.to(matrix.device, wide) / torch.cat(norms)

@@ -69,7 +69,7 @@ def merged_biases(
             if addition.bias is not None:
                 move += weight * (addition.bias.to(move) - bias.to(move))
             if addition.lora_bias is not None:
-                move += weight * adapter.factors[path].scale * addition.lora_bias.to(move)
+                move += weight * adapter.factors[path].scaled(addition.lora_bias.to(move))
             key = f"{path}.bias".lstrip(".")
             moves[key] = moves.get(key, 0) + move
     return {
