@@ -10,7 +10,11 @@ import pytest
 
 import geodapt
 
-WHOLE = {"geodapt.data.glyphs": "glyphs", "geodapt.geometry.manifold": "manifold"}
+WHOLE = {
+    "geodapt.data.glyphs": "glyphs",
+    "geodapt.geometry.manifold": "manifold",
+    "geodapt.serve.http": "serve",
+}
 """Modules that are of no use without an extra, and name it when they are imported."""
 ASKED = {
     "run demo": "demo",

@@ -1,0 +1,119 @@
+"""The answers of one request, from the engine's thread into the server's event loop."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Protocol, TypeVar
+
+from geodapt.serve.adapter_folder import Lease
+from geodapt.serve.generation import Event, Generation, Statistics
+from geodapt.serve.http.api_errors import Receive
+
+T = TypeVar("T")
+
+
+class Cancellable(Protocol):
+    """What the engine gives for a request."""
+
+    def cancel(self) -> None: ...
+
+
+class TextEngine(Protocol):
+    """What is needed of the engine that makes text."""
+
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def ready(self) -> bool: ...
+    def submit(
+        self, generation: Generation, on_event: Callable[[Event], None] | None = None
+    ) -> Cancellable: ...
+    def statistics(self) -> Statistics: ...
+
+
+class Answers:
+    """Events of several generations as they come, each with its generation's number.
+
+    The lease of their adapters ends with the last of them, whether or not anybody still listens.
+    """
+
+    def __init__(self, generations: Sequence[Generation], lease: Lease) -> None:
+        self.generations, self._lease = list(generations), lease
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._tickets: list[Cancellable] = []
+        self._lock = threading.Lock()
+        self._open = len(self.generations)
+
+    def submit(self, engine: TextEngine) -> None:
+        """Ask for all of them, or for none. Raises what ``engine.submit`` does."""
+        try:
+            for number, generation in enumerate(self.generations):
+                ticket = engine.submit(generation, partial(self._arrived, number))
+                self._tickets.append(ticket)
+        except BaseException:
+            self.cancel()
+            self._ended(len(self.generations) - len(self._tickets))
+            raise
+
+    async def each(self) -> AsyncIterator[list[tuple[int, Event]]]:
+        """What has come since the last time, until every generation has ended."""
+        open_ones = len(self.generations)
+        while open_ones:
+            events = [await self._events.get()]
+            while not self._events.empty():
+                events.append(self._events.get_nowait())
+            open_ones -= sum(event.finish is not None for _, event in events)
+            yield events
+
+    def cancel(self) -> None:
+        """Nobody listens any more. What has ended stays as it is."""
+        for ticket in self._tickets:
+            ticket.cancel()
+
+    def _arrived(self, number: int, event: Event) -> None:
+        if event.finish is not None:
+            self._ended(1)
+        with suppress(RuntimeError):  # the server has ended
+            self._loop.call_soon_threadsafe(self._events.put_nowait, (number, event))
+
+    def _ended(self, count: int) -> None:
+        with self._lock:
+            self._open -= count
+            last = self._open == 0 and count > 0
+        if last:
+            self._lease.release()
+
+
+class ClientGone(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def while_connected(receive: Receive, work: Awaitable[T], seconds: float) -> T:
+    """``work``'s result.
+
+    It is cancelled, and :class:`ClientGone` raised, when the client goes away, or after
+    ``seconds``, which raises :class:`TimeoutError`.
+    """
+
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    working, going = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        done, _ = await asyncio.wait(
+            {working, going}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        if working in done:
+            return working.result()
+        if not done:
+            raise TimeoutError
+        raise ClientGone
+    finally:
+        for task in (working, going):
+            task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await asyncio.gather(working, going, return_exceptions=True)

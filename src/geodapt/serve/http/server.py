@@ -1,0 +1,167 @@
+"""uvicorn around the application: an end that waits for answers, and connections that stall."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from geodapt.serve.http.api_errors import App, Receive, Scope, Send, logger
+from geodapt.serve.http.app import build_app
+from geodapt.serve.http.service import Service
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LAST_MOMENT = 1.0
+"""Seconds for responses to leave after the drain."""
+
+
+class Connection(H11Protocol):
+    """A connection that its application can cut off, and that closes where no request comes.
+
+    uvicorn closes idle connections only after a first request, and lets half a head wait for ever.
+    """
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        inner = self.app
+
+        async def with_abort(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["abort"] = transport.abort
+            await inner(scope, receive, send)
+
+        self.app = with_abort
+        self._idle: asyncio.TimerHandle | None = None
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._between_requests:
+            self._wait()
+        elif self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        super().connection_lost(exc)
+
+    @property
+    def _between_requests(self) -> bool:
+        return self.conn.their_state is h11.IDLE
+
+    def _wait(self) -> None:
+        """From the last whole request on, however many bytes of the next one trickle in."""
+        if self._idle is None:
+            self._idle = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        self._idle = None
+        if self._between_requests and not self.transport.is_closing():
+            self.transport.abort()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which leaves signals to :func:`serve_until_told`."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections; port 0 takes any free one. Raises :class:`OSError`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((host, port))
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def make_server(service: Service, app: App | None = None) -> Server:
+    """A server of a service, not yet running."""
+    config = uvicorn.Config(
+        app or build_app(service),
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=int(service.settings.idle_seconds) or 1,
+        timeout_graceful_shutdown=max(1, int(LAST_MOMENT)),
+    )
+    return Server(config)
+
+
+def serve_until_told(
+    service: Service,
+    listening: socket.socket,
+    on_end: Callable[[float], None],
+    tell: Callable[[str], None] = logger.info,
+) -> int:
+    """Serve until SIGTERM, Ctrl-C or the engine's death; the exit status.
+
+    After a signal new requests are turned away, those that run may end for ``drain_seconds``, then
+    ``on_end`` is called with the seconds that are left, and the status is 0. A second signal ends
+    the waiting. When the engine has died the status is 1, at once.
+    """
+    return asyncio.run(_serve(service, listening, on_end, tell))
+
+
+async def _serve(
+    service: Service,
+    listening: socket.socket,
+    on_end: Callable[[float], None],
+    tell: Callable[[str], None],
+) -> int:
+    server, loop = make_server(service), asyncio.get_running_loop()
+    told, again = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        (again if told.is_set() else told).set()
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, stop)
+    serving = asyncio.create_task(server.serve([listening]))
+    died = asyncio.create_task(_death(service))
+    stopping = asyncio.create_task(told.wait())
+    await asyncio.wait({serving, died, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    dead = died.done()
+    service.draining = True
+    if dead:
+        tell("the engine has died; the server ends")
+    elif not serving.done():
+        tell(f"ending: {service.running} requests may end in {service.settings.drain_seconds:g} s")
+        await _drained(service, again, died)
+        dead = died.done()
+    await asyncio.to_thread(on_end, LAST_MOMENT)
+    server.should_exit = True
+    await serving
+    for task in (died, stopping):
+        task.cancel()
+    return 1 if dead else 0
+
+
+async def _death(service: Service) -> None:
+    while service.engine.alive:
+        await asyncio.sleep(0.1)
+
+
+async def _drained(service: Service, again: asyncio.Event, died: asyncio.Task) -> None:
+    """Until nothing runs, time is up, somebody asks again, or the engine dies."""
+    end = asyncio.get_running_loop().time() + service.settings.drain_seconds
+    while service.running and not again.is_set() and not died.done():
+        if asyncio.get_running_loop().time() >= end:
+            return
+        await asyncio.sleep(0.02)

@@ -1,0 +1,56 @@
+"""What one server serves, and what it does just now."""
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Request
+
+from geodapt.serve.adapter_folder import AdapterFolder
+from geodapt.serve.http.answers import TextEngine
+from geodapt.serve.http.metrics import ServerMetrics
+from geodapt.serve.http.serve_settings import ServeSettings
+from geodapt.serve.http.text_tokens import TextTokens
+from geodapt.serve.requested_gate import BASE
+
+RECENT = 512
+"""Answers whose times the page shows."""
+
+
+@dataclass
+class Service:
+    """The engine, the adapters and the systems behind a server's routes."""
+
+    settings: ServeSettings
+    engine: TextEngine
+    adapters: AdapterFolder
+    tokens: TextTokens
+    metrics: ServerMetrics
+    scoring: Any = None
+    """A :class:`geodapt.serve.scoring.Scoring`, where systems that score are served."""
+    created: int = field(default_factory=lambda: int(time.time()))
+    draining: bool = False
+    running: int = 0
+    """Requests that are being answered."""
+    recent: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RECENT))
+    """Of the last answers, the seconds to their first token and to their end."""
+
+    @property
+    def base_names(self) -> set[str]:
+        """What requests may call the base."""
+        return {self.settings.name, BASE}
+
+    @property
+    def ready(self) -> bool:
+        """Whether a new request would be taken."""
+        return self.engine.alive and self.engine.ready and not self.draining
+
+
+def service_of(request: Request) -> Service:
+    """The service behind a request's route."""
+    return request.app.state.service
+
+
+Handler = Callable[[Request], Awaitable[Any]]
