@@ -14,7 +14,8 @@ from geodapt.data.glyphs import (
     pages,
 )
 from geodapt.data.glyphs.drawing import INK, PAPER
-from geodapt.data.vision import BACKGROUND, check_pictures
+from geodapt.data.glyphs.paper import NAMES, rules
+from geodapt.data.vision import check_pictures, read_segments
 from geodapt.errors import InputError
 from geodapt.vision import open_mask
 from tests.data.test_glyph_pictures import GREEK
@@ -37,12 +38,16 @@ def found(greek):
 
 def content(found):
     return {
-        name: [(row["image"].tobytes(), row["mask"].tobytes(), row["objects"]) for row in rows]
+        name: [
+            (*(row[key].tobytes() for key in ("image", "mask", "segments")), row["objects"])
+            for row in rows
+        ]
         for name, rows in found.items()
     }
 
 
-def test_masks_and_boxes_agree(found):
+def test_masks_and_boxes_agree(greek, found):
+    papers = [1 + number for number in page_classes(greek).stuff]
     assert {name: len(rows) for name, rows in found.items()} == {
         "train": 12,
         "validation": 8,
@@ -66,15 +71,16 @@ def test_masks_and_boxes_agree(found):
                 assert y + height <= 96
                 assert not boxed[box].any(), "boxes overlap"
                 boxed[box] = label + 1
-                assert set(np.unique(mask[box])) - {0} == {label + 1}
+                assert set(np.unique(mask[box])) - {*papers} == {label + 1}
                 # The box is tight: each of its sides has ink.
                 paper = grey.max()
                 sides = (grey[box][0], grey[box][-1], grey[box][:, 0], grey[box][:, -1])
                 assert all((side < paper).any() for side in sides)
-            assert not mask[boxed == 0].any()
+            (paper,) = set(np.unique(mask[boxed == 0]))
+            assert paper in papers
             # Where the mask says paper there is mostly paper, elsewhere mostly ink.
             assert grey.max() >= PAPER[0]
-            assert grey[mask > 0].mean() < grey[mask == 0].mean()
+            assert grey[mask != paper].mean() < grey[mask == paper].mean()
             assert grey.min() <= INK[1] + 60
 
 
@@ -83,12 +89,66 @@ def test_pages_keep_the_contract_of_pictures(greek, found):
     for rows in found.values():
         counts = check_pictures(rows, classes)
         assert counts.pictures == len(rows)
-        assert counts.boxes.sum() == sum(len(row["objects"]["category"]) for row in rows)
-        assert counts.pixels.sum() == sum((np.array(row["mask"]) > 0).sum() for row in rows)
-        assert ((counts.pixels > 0) == (counts.boxes > 0)).all()
-        row = rows[0]
-        labels = classes.labels(open_mask(row["mask"]))
-        assert set(np.unique(labels)) == {BACKGROUND, *row["objects"]["category"]}
+        objects = sum(len(row["objects"]["category"]) for row in rows)
+        assert counts.boxes.sum() == objects
+        assert counts.segments.sum() == objects + len(rows)
+        assert counts.pixels.sum() == len(rows) * 96**2
+        things = np.delete(np.arange(len(classes.names)), classes.stuff)
+        assert (counts.segments[things] == counts.boxes[things]).all()
+        assert ((counts.pixels > 0) == (counts.segments > 0)).all()
+
+
+def test_segments_are_the_objects_in_their_order_then_the_paper(greek, found):
+    classes = page_classes(greek)
+    for rows in found.values():
+        for row in rows:
+            labels = classes.labels(open_mask(row["mask"]))
+            segments = read_segments(row["segments"], row["segments_info"], classes)
+            boxes = row["objects"]["bbox"]
+            assert segments.categories[:-1].tolist() == row["objects"]["category"]
+            assert segments.categories[-1] in classes.stuff
+            assert not segments.crowd.any()
+            assert (
+                classes.labels(open_mask(row["mask"])) == segments.categories[segments.places]
+            ).all()
+            for (x, y, width, height), mask, category in zip(
+                boxes, segments.masks(), segments.categories, strict=False
+            ):
+                # An object is what its box shows of its class, and nothing else.
+                inside = np.zeros_like(mask)
+                inside[int(y) : int(y + height), int(x) : int(x + width)] = True
+                assert (mask == (inside & (labels == category))).all()
+
+
+def test_each_kind_of_paper_has_its_rules(greek):
+    random = np.random.default_rng(0)
+    drawn = {kind: rules(kind, 64, random) > 0 for kind in NAMES}
+    assert not drawn["plain"].any()
+    rows, columns = (drawn["lined"].all(1), drawn["squared"].all(0))
+    assert rows.sum() == drawn["lined"].any(1).sum() >= 3
+    assert columns.sum() >= 3
+    assert drawn["squared"].all(1).sum() >= 3
+    dots = drawn["dotted"]
+    assert dots.sum() == dots.any(0).sum() * dots.any(1).sum() >= 9
+    lined = SETTINGS.model_copy(update={"papers": ["lined"], "train": 3, "test": 1})
+    for row in load_pages(greek, lined)["train"]:
+        category = row["segments_info"]["category"][-1]
+        assert page_classes(greek).names[category] == "lined paper"
+
+
+def test_papers_show_on_their_pages(greek, found):
+    """The darkest paper is darker than the lightest on all but plain pages."""
+    shown = set()
+    classes = page_classes(greek)
+    for row in found["train"]:
+        kind = classes.names[row["segments_info"]["category"][-1]]
+        shown.add(kind)
+        grey, mask = np.array(row["image"]).astype(int), np.array(row["mask"])
+        far = np.ones_like(mask, dtype=bool)
+        for x, y, width, height in row["objects"]["bbox"]:
+            far[int(y) : int(y + height), int(x) : int(x + width)] = False
+        assert (np.ptp(grey[far]) == 0) == (kind == "plain paper")
+    assert len(shown) >= 3
 
 
 def test_pages_show_what_their_split_may_show(greek, found):
@@ -123,6 +183,8 @@ def test_the_same_settings_give_the_same_pages(greek, found, monkeypatch, tmp_pa
         ({"em": (4, 30)}, "em: expected 8"),
         ({"em": (20, 300)}, "em: 300 pixels do not fit on a page of 128"),
         ({"size": 8}, "greater than or equal to 32"),
+        ({"papers": ["lined", "lined"]}, "papers: lined is given twice"),
+        ({"papers": ["handmade"]}, "Input should be 'plain', 'lined'"),
         ({"pages": 3}, "Extra inputs"),
     ],
 )

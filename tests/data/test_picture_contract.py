@@ -16,6 +16,7 @@ from geodapt.data.vision import (
     check_pictures,
     load_picture_folder,
     read_class_list,
+    read_segments,
 )
 from geodapt.errors import InputError
 from geodapt.vision import open_mask, open_picture
@@ -262,6 +263,60 @@ def test_data_sets_that_do_not_keep_the_contract(rows, said):
         check_pictures(rows, PictureClasses.numbered(NAMES))
 
 
+def panoptic(ids=(7, 300), category=(0, 2), crowd=(False, False)):
+    return {"id": [*ids], "category": [*category], "crowd": [*crowd]}
+
+
+def colours():
+    """Segment 7 left, 300 right of it, and a column of no segment."""
+    values = np.zeros((4, 6, 3), dtype=np.uint8)
+    values[:, :2, 0] = 7
+    values[:, 2:5] = 300 % 256, 300 // 256, 0
+    return Pillow.fromarray(values)
+
+
+def test_segments_of_colours_and_of_numbers():
+    classes = PictureClasses.numbered(NAMES, stuff=(2,))
+    found = read_segments(colours(), panoptic((5, 300, 7), (1, 2, 0), (0, 0, 1)), classes)
+    assert found.places[0].tolist() == [1, 1, 0, 0, 0, -1]
+    assert found.categories.tolist() == [2, 0]  # 5 has no pixel
+    assert found.crowd.tolist() == [False, True]
+    assert found.masks().sum((1, 2)).tolist() == [12, 8]
+    grey = Pillow.fromarray(np.array([[0, 300], [7, 7]], dtype=np.uint16))
+    again = read_segments(grey, panoptic(), classes)
+    assert again.places.tolist() == [[-1, 1], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        (panoptic((7,), (0,), (False,)), "show the id 300, which their list lacks"),
+        (panoptic((7, 7)), "list the id 7 twice"),
+        (panoptic((7, 0)), "list the id 0"),
+        (panoptic(category=(0, 3)), "have the class 3, but there are 3 classes"),
+        (panoptic(category=(0,)), "list 2 ids, 1 categories"),
+        (panoptic(category=(2, 2)), "have two of 'grass', which is stuff"),
+    ],
+)
+def test_segments_that_their_list_does_not_explain(info, said):
+    with pytest.raises(InputError, match=said):
+        read_segments(colours(), info, PictureClasses.numbered(NAMES, stuff=(2,)))
+
+
+def test_segments_in_a_data_set():
+    rows = [{"image": Pillow.new("RGB", (6, 4)), "segments": colours()}]
+    rows[0]["segments_info"] = panoptic()
+    names = ("image", "segments", "segments_info")
+    data = Dataset.from_list(rows, Features({name: FEATURES[name] for name in names}))
+    assert check_pictures(data, PictureClasses.numbered(NAMES)).segments.tolist() == [1, 0, 1]
+    with pytest.raises(InputError, match="of the columns segments and segments_info there is one"):
+        check_pictures(data.remove_columns("segments_info"), PictureClasses.numbered(NAMES))
+    rows[0]["image"] = Pillow.new("RGB", (4, 6))
+    turned = Dataset.from_list(rows, data.features)
+    with pytest.raises(InputError, match="have 6 x 4 pixels, their picture 'row 0' 4 x 6"):
+        check_pictures(turned, PictureClasses.numbered(NAMES))
+
+
 def test_classes_that_contradict_themselves():
     assert PictureClasses.numbered(NAMES, offset=1, background=0).ids == (1, 2, 3)
     for arguments, said in (
@@ -271,6 +326,7 @@ def test_classes_that_contradict_themselves():
         ((NAMES, (0, 1, 2), 2), "mask value 2 stands for two"),
         ((NAMES, (0, 1, 2), None, (-1,)), "mask value -1 is not from 0"),
         ((NAMES, (0, 1, 2**40)), "is not from 0"),
+        ((NAMES, (0, 1, 2), None, (), (3,)), "class 3 is stuff, but there are 3 classes"),
     ):
         with pytest.raises(InputError, match=said):
             PictureClasses(*arguments)

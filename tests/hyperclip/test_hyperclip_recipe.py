@@ -179,7 +179,7 @@ def test_classes_of_pages(glyphs, level):
     assert sorted(classes.seen + classes.new) == list(range(len(classes.names)))
     known = {c[level - 1] for c, new in zip(chains, glyphs.classes["new"], strict=True) if not new}
     assert {classes.names[k] for k in classes.seen} == known
-    mask = np.array([[0, 1], [len(chains), 2]], dtype=np.uint16)
+    mask = np.array([[len(chains) + 1, 1], [len(chains), 2]], dtype=np.uint16)
     labels = classes.labels(mask)
     assert labels[0, 0] == VOID
     assert classes.names[labels[1, 0]] == chains[-1][level - 1]

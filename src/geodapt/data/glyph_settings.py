@@ -4,8 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from geodapt.settings import Seed, Settings
+from geodapt.settings import Seed, Settings, repeated
 
+Paper = Literal["plain", "lined", "squared", "dotted"]
 MATPLOTLIB = "matplotlib"
 """Names the fonts that come with matplotlib."""
 
@@ -52,6 +53,8 @@ class PageSettings(Settings):
     """The fewest and the most characters on a page."""
     em: tuple[int, int] = (20, 48)
     """The smallest and the largest size of a font, in pixels."""
+    papers: list[Paper] = Field(default=["plain", "lined", "squared", "dotted"], min_length=1)
+    """Kinds of paper; each page has one of them by chance."""
     seed: Seed = 0
     """Seed of what stands where."""
 
@@ -65,6 +68,8 @@ class PageSettings(Settings):
                 )
         if self.em[1] > self.size:
             raise ValueError(f"em: {self.em[1]} pixels do not fit on a page of {self.size}")
+        if twice := repeated(self.papers):
+            raise ValueError(f"papers: {twice[0]} is given twice")
         return self
 
     def _smallest(self) -> dict[str, Any]:

@@ -30,9 +30,9 @@ class PageClasses:
     """1 is the most general."""
     names: list[str]
     characters: PictureClasses
-    """What the values of a page's mask stand for."""
+    """What the values of a page's mask stand for: characters, then papers."""
     of_label: Int[Tensor, " labels"]
-    """The class of each character."""
+    """The class of each of them, :data:`VOID` of papers."""
     seen: list[int]
     """Classes of at least one character that training shows."""
     new: list[int]
@@ -46,14 +46,15 @@ class PageClasses:
         captions = [chain[level - 1] for chain in glyphs.classes["captions"]]
         names = list(dict.fromkeys(captions))
         number = {name: place for place, name in enumerate(names)}
-        of_label = torch.tensor([number[caption] for caption in captions])
+        shown = page_classes(glyphs)
+        of_label = torch.tensor([number[c] for c in captions] + [VOID] * len(shown.stuff))
         trained = {
             number[caption]
             for caption, new in zip(captions, glyphs.classes["new"], strict=True)
             if not new
         }
         new = [place for place in range(len(names)) if place not in trained]
-        return cls(level, names, page_classes(glyphs), of_label, sorted(trained), new)
+        return cls(level, names, shown, of_label, sorted(trained), new)
 
     def labels(self, mask: Int[np.ndarray, "height width"]) -> Int[Tensor, "height width"]:
         """The classes of a page's pixels, paper as :data:`VOID`."""

@@ -9,6 +9,7 @@ from .embedding import embed_readable as embed_readable
 from .images import PictureFiles as PictureFiles
 from .images import open_mask as open_mask
 from .images import open_picture as open_picture
+from .images import open_segments as open_segments
 from .templates import BEST_SEVEN as BEST_SEVEN
 from .templates import IMAGENET as IMAGENET
 from .templates import embed_classes as embed_classes

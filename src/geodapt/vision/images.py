@@ -50,6 +50,19 @@ def open_mask(source: "Path | str | bytes | Image", name: str = "") -> Int[np.nd
         return np.array(_loaded(image, called)).astype(np.int64)
 
 
+def open_segments(source: "Path | str | bytes | Image", name: str = "") -> Int[np.ndarray, "h w"]:
+    """The id of each pixel's segment: of colours R + 256 G + 65536 B, as COCO's panoptic masks.
+
+    Of one number per pixel as :func:`open_mask`; raises :class:`InputError` as it does.
+    """
+    with _opened(source, name) as (image, called):
+        if image.mode != "RGB":
+            return open_mask(image, called)
+        _check(image, called)
+        colours = np.array(_loaded(image, called)).astype(np.int64)
+        return colours @ np.array([1, 256, 65536])
+
+
 def as_rgb(image: "Image", name: str = "") -> "Image":
     """An opened picture as 8-bit RGB, by the rules of this module.
 

@@ -1,7 +1,8 @@
-"""Pages of several characters, with the class of every pixel and a box around each.
+"""Pages of several characters on paper, with the class and the object of every pixel.
 
-For segmentation and detection with an open vocabulary: training pages show what training shows,
-test pages characters in other fonts and characters that are new.
+For segmentation, detection and panoptic segmentation with an open vocabulary: training pages show
+what training shows, test pages characters in other fonts and characters that are new. Paper is
+stuff: a class without objects.
 """
 
 import hashlib
@@ -16,6 +17,8 @@ from geodapt.data.glyph_settings import PageSettings
 from geodapt.data.glyphs.drawing import Ink, Pen, greys
 from geodapt.data.glyphs.fonts import Font
 from geodapt.data.glyphs.loading import Glyphs
+from geodapt.data.glyphs.paper import NAMES as PAPERS
+from geodapt.data.glyphs.paper import rules
 from geodapt.data.glyphs.store import drawn_with, png
 from geodapt.data.progress_bars import quiet_datasets
 from geodapt.data.vision.features import FEATURES, PictureClasses
@@ -23,7 +26,7 @@ from geodapt.errors import InputError
 from geodapt.files import build_once, cache_folder
 from geodapt.progress import bar
 
-PAGES_VERSION = 1
+PAGES_VERSION = 2
 """Part of the cache's key: raised whenever the same settings give other pages."""
 
 SHOWN = {"train": ("train",), "validation": ("validation",), "test": ("test", "new")}
@@ -32,23 +35,23 @@ SHOWN = {"train": ("train",), "validation": ("validation",), "test": ("test", "n
 COVERED = 64
 """A pixel shows a character where ink covers a quarter of it (of 255)."""
 
-PAPER = 0
 TRIES = 20
 
 
 def load_pages(glyphs: Glyphs, settings: PageSettings) -> DatasetDict:
     """Pages in ``train``, ``validation`` and ``test``, drawn where the cache does not have them.
 
-    Columns are those of :mod:`geodapt.data.vision.features`: ``image`` (grey); ``mask`` (16 bits,
-    whose values :func:`page_classes` explains); ``objects``. Boxes do not overlap; a character that
-    finds no room on its page is left out.
+    Columns are all of :mod:`geodapt.data.vision.features`: ``image`` (grey); ``mask`` (16 bits,
+    whose values :func:`page_classes` explains); ``objects``; ``segments`` (16 bits), whose first
+    ids, from 1, are those of the objects in their order, and whose last is the paper's. Every pixel
+    belongs to a segment. Boxes do not overlap; a character that finds no room on its page is left
+    out.
 
     Raises :class:`InputError` where a split has no characters, or more than a mask can hold.
     """
-    if len(glyphs.classes) >= 2**16:
+    if (count := len(page_classes(glyphs).names)) >= 2**16:
         raise InputError(
-            f"a mask of 16 bits holds 65,535 classes, there are {len(glyphs.classes)}; "
-            "choose scripts or kinds"
+            f"a mask of 16 bits holds 65,535 classes, there are {count}; choose scripts or kinds"
         )
     pairs = {name: _pairs(glyphs, splits) for name, splits in SHOWN.items()}
     folder = cache_folder() / "glyph-pages" / _key(glyphs, pairs, settings)
@@ -69,8 +72,14 @@ def load_pages(glyphs: Glyphs, settings: PageSettings) -> DatasetDict:
 
 
 def page_classes(glyphs: Glyphs) -> PictureClasses:
-    """The characters as classes of pages: a mask has 1 + the label, and 0 where there is paper."""
-    return PictureClasses.numbered(tuple(glyphs.classes["name"]), offset=1, background=PAPER)
+    """The classes of pages: the characters by their labels, then the papers, which are stuff.
+
+    A mask has 1 + the class's number.
+    """
+    characters = tuple(glyphs.classes["name"])
+    stuff = range(len(characters), len(characters) + len(PAPERS))
+    names = (*characters, *PAPERS.values())
+    return PictureClasses.numbered(names, offset=1, stuff=tuple(stuff))
 
 
 class _Press:
@@ -88,7 +97,11 @@ class _Press:
         """One page of some of these pairs of a character and a font."""
         side, random = self.settings.size, self.random
         coverage = Pillow.new("L", (side, side))
-        mask = np.full((side, side), PAPER, dtype=np.uint16)
+        paper = self.settings.papers[random.integers(len(self.settings.papers))]
+        paper_class = len(self.characters) + list(PAPERS).index(paper)
+        under = rules(paper, side, random)
+        mask = np.full((side, side), paper_class + 1, dtype=np.uint16)
+        segments = np.zeros((side, side), dtype=np.uint16)
         boxes: list[tuple[int, int, int, int]] = []
         labels: list[int] = []
         low, high = self.settings.characters
@@ -102,14 +115,24 @@ class _Press:
                 continue
             (x, y), (width, height) = corner, ink.coverage.size
             coverage.paste(ink.coverage, (x, y))
-            mask[y : y + height, x : x + width][shown] = label + 1
             boxes.append((x, y, width, height))
             labels.append(int(label))
-        picture = coverage.point(greys(*random.uniform(-1, 1, 2)))
+            mask[y : y + height, x : x + width][shown] = label + 1
+            segments[y : y + height, x : x + width][shown] = len(labels)
+        ids = [*range(1, len(labels) + 2)]
+        segments[segments == 0] = ids[-1]  # the paper
+        dark = np.maximum(np.asarray(coverage), under).astype(np.uint8)
+        picture = Pillow.fromarray(dark).point(greys(*random.uniform(-1, 1, 2)))
         return {
             "image": png(picture),
             "mask": png(Pillow.fromarray(mask)),
-            "objects": {"bbox": boxes, "category": labels},
+            "objects": {"bbox": boxes, "category": labels, "crowd": [False] * len(labels)},
+            "segments": png(Pillow.fromarray(segments)),
+            "segments_info": {
+                "id": ids,
+                "category": [*labels, paper_class],
+                "crowd": [False] * len(ids),
+            },
         }
 
     def _ink(self, character: str, font: Font) -> Ink | None:

@@ -7,4 +7,6 @@ from .features import PictureClasses as PictureClasses
 from .features import PictureData as PictureData
 from .folder import load_picture_folder as load_picture_folder
 from .folder import read_class_list as read_class_list
+from .segments import Segments as Segments
+from .segments import read_segments as read_segments
 from .settings import PictureFolderSettings as PictureFolderSettings

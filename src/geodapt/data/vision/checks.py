@@ -9,6 +9,7 @@ from datasets import Dataset, Image
 from jaxtyping import Int
 
 from geodapt.data.vision.features import FEATURES, PictureClasses
+from geodapt.data.vision.segments import Segments, read_segments
 from geodapt.errors import InputError
 from geodapt.progress import track
 from geodapt.vision.images import open_mask, open_picture
@@ -25,20 +26,20 @@ class PictureCounts:
     pixels: Int[np.ndarray, " classes"]
     """Of each class, in masks."""
     boxes: Int[np.ndarray, " classes"]
+    segments: Int[np.ndarray, " classes"]
 
 
 def check_pictures(rows: Dataset, classes: PictureClasses) -> PictureCounts:
-    """Read every picture, mask and box once, and count the classes.
+    """Read every picture, mask, box and segment once, and count the classes.
 
     Raises :class:`InputError`, with the row or file, for missing or other columns, unreadable
-    files, a mask of another size than its picture, a mask value or category that is no class, and a
-    box that is empty or leaves its picture.
+    files, a mask of another size than its picture, a mask value or category that is no class, a box
+    that is empty or leaves its picture, and segments as :func:`read_segments` does.
     """
     present = _columns(rows)
-    pixels = np.zeros(len(classes.names), dtype=np.int64)
-    boxes = np.zeros(len(classes.names), dtype=np.int64)
+    pixels, boxes, segments = (np.zeros(len(classes.names), dtype=np.int64) for _ in range(3))
     raw = rows.select_columns(list(present))
-    for column in present & {"image", "mask"}:
+    for column in present & {"image", "mask", "segments"}:
         raw = raw.cast_column(column, Image(decode=False))
     for number, row in enumerate(track(raw, "checking pictures", len(raw))):
         name = _name(row["image"], number)
@@ -48,7 +49,13 @@ def check_pictures(rows: Dataset, classes: PictureClasses) -> PictureCounts:
             pixels += count_pixels(_source(mask), _name(mask, number), name, size, classes)
         if "objects" in present:
             boxes += _count_boxes(row["objects"], name, size, classes)
-    return PictureCounts(len(rows), pixels, boxes)
+        if "segments" in present:
+            cell = row["segments"]
+            called = _name(cell, number)
+            found = read_segments(_source(cell), row["segments_info"], classes, called)
+            _require_size(found, called, name, size)
+            segments += np.bincount(found.categories, minlength=len(classes.names))
+    return PictureCounts(len(rows), pixels, boxes, segments)
 
 
 def _columns(rows: Dataset) -> set[str]:
@@ -59,12 +66,29 @@ def _columns(rows: Dataset) -> set[str]:
             f"a data set of pictures needs the columns image and mask or objects; it has "
             f"{', '.join(rows.features)}"
         )
+    if len(present & {"segments", "segments_info"}) == 1:
+        raise InputError("of the columns segments and segments_info there is one; both are needed")
     for name in present:
         found, wanted = rows.features[name], FEATURES[name]
-        fits = isinstance(found, Image) if name != "objects" else found == wanted
+        fits = isinstance(found, Image) if isinstance(wanted, Image) else _structure(found, wanted)
         if not fits:
             raise InputError(f"column '{name}' is {found}; expected {wanted}")
     return present
+
+
+def _structure(found: Any, wanted: dict[str, Any]) -> bool:
+    """Whether a column has the parts of the contract; who has no crowds need not say so."""
+    needed = {part: kind for part, kind in wanted.items() if part != "crowd"}
+    return found in (wanted, needed)
+
+
+def _require_size(found: Segments, name: str, picture: str, size: tuple[int, int]) -> None:
+    if found.places.shape != size[::-1]:
+        height, width = found.places.shape
+        raise InputError(
+            f"segments '{name}' have {width} x {height} pixels, their picture '{picture}' "
+            f"{size[0]} x {size[1]} (turned as its camera was)"
+        )
 
 
 def count_pixels(

@@ -1,15 +1,21 @@
-"""The columns of pictures with masks and boxes, and what the values of a mask mean.
+"""The columns of pictures with masks, boxes and segments, and what the values of a mask mean.
 
 Every data set of pictures has these columns, so that training, measuring and drawing know no
-layouts. ``image`` is required, of the others one or both may be absent.
+layouts. ``image`` is required; of the others some may be absent, ``segments`` and
+``segments_info`` together.
 
-============  ============================================================================
-``image``     the picture
-``mask``      one number per pixel, as large as the picture, in the file's own values:
-              :class:`PictureClasses` turns them into class numbers
-``objects``   ``bbox``: x, y, width, height in pixels of the picture, as COCO has them;
-              ``category``: the class number of each box
-============  ============================================================================
+=================  =========================================================================
+``image``          the picture
+``mask``           one number per pixel, as large as the picture, in the file's own values:
+                   :class:`PictureClasses` turns them into class numbers
+``objects``        ``bbox``: x, y, width, height in pixels of the picture, as COCO has them;
+                   ``category``: the class number of each box; ``crowd``: whether it holds
+                   many objects of its class, which measuring leaves out as COCO does
+``segments``       the segment that each pixel belongs to, as large as the picture, by id:
+                   grey values, or colours R + 256 G + 65536 B; 0 belongs to none
+``segments_info``  ``id`` in the picture, ``category`` and ``crowd`` of each segment; a class
+                   of stuff has one segment at most
+=================  =========================================================================
 """
 
 from dataclasses import dataclass, field
@@ -31,7 +37,17 @@ FEATURES = Features(
     {
         "image": Image(),
         "mask": Image(),
-        "objects": {"bbox": List(List(Value("float32"), 4)), "category": List(Value("int32"))},
+        "objects": {
+            "bbox": List(List(Value("float32"), 4)),
+            "category": List(Value("int32")),
+            "crowd": List(Value("bool")),
+        },
+        "segments": Image(),
+        "segments_info": {
+            "id": List(Value("int32")),
+            "category": List(Value("int32")),
+            "crowd": List(Value("bool")),
+        },
     }
 )
 LARGEST_VALUE = 2**24
@@ -49,6 +65,8 @@ class PictureClasses:
     """The mask's value of pixels that show none of the classes."""
     ignored: tuple[int, ...] = ()
     """Values of pixels that count for nothing."""
+    stuff: tuple[int, ...] = ()
+    """Numbers of the classes without objects that could be counted: sky, grass, paper."""
 
     def __post_init__(self) -> None:
         if not self.names:
@@ -62,6 +80,8 @@ class PictureClasses:
             )
         if wrong := [v for v in (*self.ids, *own, *self.ignored) if not 0 <= v < LARGEST_VALUE]:
             raise InputError(f"mask value {wrong[0]} is not from 0 to {LARGEST_VALUE - 1:,}")
+        if wrong := [number for number in self.stuff if not 0 <= number < len(self.names)]:
+            raise InputError(f"class {wrong[0]} is stuff, but there are {len(self.names)} classes")
 
     @classmethod
     def numbered(
@@ -70,9 +90,10 @@ class PictureClasses:
         offset: int = 0,
         background: int | None = None,
         ignored: tuple[int, ...] = (),
+        stuff: tuple[int, ...] = (),
     ) -> "PictureClasses":
         """Classes whose values count up from ``offset``."""
-        return cls(names, tuple(range(offset, offset + len(names))), background, ignored)
+        return cls(names, tuple(range(offset, offset + len(names))), background, ignored, stuff)
 
     def labels(self, mask: Int[np.ndarray, "h w"], name: str = "") -> Int[np.ndarray, "h w"]:
         """The class number of each pixel, :data:`BACKGROUND` or :data:`IGNORED`.
