@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from geodapt.settings import Seed, Settings, repeated
+from geodapt.settings import GivenPath, Seed, Settings, repeated
 
 Paper = Literal["plain", "lined", "squared", "dotted"]
 MATPLOTLIB = "matplotlib"
@@ -74,3 +74,36 @@ class PageSettings(Settings):
 
     def _smallest(self) -> dict[str, Any]:
         return self._at_most(train=8, test=4)
+
+
+class CharacterSetSettings(Settings):
+    """Characters of one kind as classes, fonts as domains."""
+
+    kind: Literal["characters"] = "characters"
+    of: str = "Latin small letter"
+    """A caption of the tree; the classes are the names below it."""
+    only: str | None = Field(default=None, min_length=2)
+    """Of those names these characters alone, such as abcdefghijklmnopqrstuvwxyz."""
+    shown: Literal["new", "known", "all"] = "new"
+    """Characters that a model trained on the data set never saw (new), those it did, or all."""
+    train_fonts: list[str] = Field(default=["DejaVu Sans*"], min_length=1)
+    """Fonts that train, by name; * stands for anything. All others test."""
+    tested_in: int = Field(default=4, ge=1)
+    """Least number of other fonts that a class must be drawn in, so that each is tested."""
+    classes: int | None = Field(default=100, ge=2)
+    """The most classes; where there are more, the seed of the glyphs draws them."""
+    glyphs: GlyphSettings = GlyphSettings(new=0.5, views=2)
+    """The pictures; the settings that the base was trained on, or it has seen what is new."""
+
+    def _smallest(self) -> dict[str, Any]:
+        return self._at_most(classes=8)
+
+
+class OmniglotSettings(Settings):
+    """Handwritten letters of Omniglot whose names in Unicode are known."""
+
+    kind: Literal["omniglot"] = "omniglot"
+    path: GivenPath
+    """A zip file of Omniglot, or a folder with its alphabets somewhere below."""
+    alphabets: list[Literal["Latin", "Greek"]] = Field(default=["Latin", "Greek"], min_length=1)
+    """Those whose letters lie in the order of Unicode, so that they have names."""

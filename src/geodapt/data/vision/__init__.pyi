@@ -1,5 +1,6 @@
 from .checks import PictureCounts as PictureCounts
 from .checks import check_pictures as check_pictures
+from .coop_layout import load_coop as load_coop
 from .features import BACKGROUND as BACKGROUND
 from .features import FEATURES as FEATURES
 from .features import IGNORED as IGNORED
@@ -7,6 +8,16 @@ from .features import PictureClasses as PictureClasses
 from .features import PictureData as PictureData
 from .folder import load_picture_folder as load_picture_folder
 from .folder import read_class_list as read_class_list
+from .image_folder import load_class_folders as load_class_folders
+from .image_folder import load_picture_table as load_picture_table
+from .image_folder import load_split_file as load_split_file
+from .pictures import LABELLED as LABELLED
+from .pictures import Pictures as Pictures
 from .segments import Segments as Segments
 from .segments import read_segments as read_segments
+from .settings import ClassFolderSettings as ClassFolderSettings
+from .settings import CoopSettings as CoopSettings
 from .settings import PictureFolderSettings as PictureFolderSettings
+from .settings import PictureTableSettings as PictureTableSettings
+from .settings import SplitFileSettings as SplitFileSettings
+from .shots import draw_shots as draw_shots

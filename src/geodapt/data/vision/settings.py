@@ -1,8 +1,28 @@
-"""What a user says of a folder of pictures."""
+"""What a user says of pictures on disk."""
+
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from geodapt.settings import GivenPath, Settings
+from geodapt.settings import GivenPath, Seed, Settings
+
+COOP_NAMES = Literal[
+    "caltech101",
+    "oxford_pets",
+    "stanford_cars",
+    "oxford_flowers",
+    "food101",
+    "fgvc_aircraft",
+    "sun397",
+    "dtd",
+    "eurosat",
+    "ucf101",
+    "imagenet",
+    "imagenetv2",
+    "imagenet_sketch",
+    "imagenet_a",
+    "imagenet_r",
+]
 
 
 class PictureFolderSettings(Settings):
@@ -28,3 +48,65 @@ class PictureFolderSettings(Settings):
         if self.masks is not None and self.classes is None:
             raise ValueError("masks need classes: a file with the name of each class")
         return self
+
+
+class _LabelledSettings(Settings):
+    """What labelled pictures of every kind have."""
+
+    check: bool = True
+    """Read every picture once while loading; off where they have been checked: then only that
+    they are there."""
+
+
+class CoopSettings(_LabelledSettings):
+    """A data set of prompt learning in the layout of CoOp."""
+
+    kind: Literal["coop"] = "coop"
+    path: GivenPath
+    """The folder that holds the data sets' folders."""
+    name: COOP_NAMES
+    """Which of them."""
+
+
+class SplitFileSettings(_LabelledSettings):
+    """Pictures with a split file as CoOp writes it: rows of path, label and name."""
+
+    kind: Literal["split_file"] = "split_file"
+    path: GivenPath
+    """The JSON file."""
+    images: GivenPath
+    """The folder that its paths start from."""
+    template: str = "a photo of a {}."
+    """The sentence that zero-shot classification asks."""
+
+
+class ClassFolderSettings(_LabelledSettings):
+    """A folder per class, within train, val and test or without them."""
+
+    kind: Literal["folders"] = "folders"
+    path: GivenPath
+    """The folder."""
+    template: str = "a photo of a {}."
+    """The sentence that zero-shot classification asks."""
+    seed: Seed = 0
+    """Decides what trains and what tests, where the folder does not say."""
+
+
+class PictureTableSettings(_LabelledSettings):
+    """A table with a picture's path and its class in each row."""
+
+    kind: Literal["table"] = "table"
+    path: GivenPath
+    """CSV, TSV, JSONL or Parquet."""
+    images: GivenPath | None = None
+    """The folder that its paths start from; the table's own when not given."""
+    image: str = "image"
+    """Column of the path."""
+    label: str = "label"
+    """Column of the class's name."""
+    split: str = "split"
+    """Column of train, val or test; without it the seed decides."""
+    template: str = "a photo of a {}."
+    """The sentence that zero-shot classification asks."""
+    seed: Seed = 0
+    """Decides what trains and what tests, where the table does not say."""
