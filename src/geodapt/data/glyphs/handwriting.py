@@ -51,17 +51,17 @@ def load_omniglot(settings: OmniglotSettings) -> Pictures:
     rows: list[tuple[str, bytes, int]] = []
     characters = ""
     for alphabet_name in settings.alphabets:
-        letters = LETTERS[alphabet_name]
+        alphabet = LETTERS[alphabet_name]
         numbers = sorted(found.get(alphabet_name, {}))
-        if numbers != list(range(1, len(letters) + 1)):
+        if numbers != list(range(1, len(alphabet) + 1)):
             raise InputError(
                 f"{place} has {len(numbers)} letters of the alphabet {alphabet_name}; expected "
-                f"folders {alphabet_name}/character01 to character{len(letters)} somewhere in it"
+                f"folders {alphabet_name}/character01 to character{len(alphabet)} somewhere in it"
             )
-        for number in numbers:
-            label = len(characters) + number - 1
-            rows += [(name, content, label) for name, content in found[alphabet_name][number]]
-        characters += letters
+        for at in numbers:
+            label = len(characters) + at - 1
+            rows += [(name, content, label) for name, content in found[alphabet_name][at]]
+        characters += alphabet
     for name, content, _ in rows:
         open_picture(content, f"{place}: {name}")
     hands = Features({**LABELLED, "domain": ClassLabel(names=[HANDWRITING])})

@@ -78,7 +78,7 @@ def split_by_chance(
     split: dict[str, list[tuple[Path, int]]] = {name: [] for name in SPLITS}
     labels = np.array([label for _, label in rows])
     for label in np.unique(labels):
-        of_class = [rows[i] for i in np.flatnonzero(labels == label)]
+        of_class = [rows[i] for i in np.flatnonzero(labels == label).tolist()]
         of_class.sort(key=lambda row: uniform(f"{row[0].parent.name}/{row[0].name}", seed))
         count = len(of_class)
         train = max(1, round(TRAIN_SHARE * count))
