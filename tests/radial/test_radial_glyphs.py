@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset, Features, Image
 from PIL import Image as Pillow
 
-from geodapt.data.chains import Pictures
+from geodapt.data.chains import ChainPictures
 from geodapt.data.glyphs import load_glyphs
 from geodapt.data.hierarchies import load_hierarchy
 from geodapt.errors import InputError
@@ -154,7 +154,7 @@ def test_torn_pictures_of_a_data_set_are_skipped_counted_and_said(clip):
         {"image": [{"bytes": cell, "path": None} for cell in cells]},
         Features({"image": Image()}),
     )
-    found = embed_images(load_encoder(clip), Pictures(rows["image"], [*"abcd"]))
+    found = embed_images(load_encoder(clip), ChainPictures(rows["image"], [*"abcd"]))
     assert found.names == ["a", "d"]
     torch.testing.assert_close(found.vectors[0], found.vectors[1])
     assert [name for name, _ in found.skipped] == ["b", "c"]
@@ -220,7 +220,9 @@ def test_the_small_clip_is_trained_first_with_its_stage_in_the_run(bare, setting
     assert saved["base"] == "clip-glyphs"
     model = RadialModel.load(str(bare / "run" / "model"))
     assert model.bank is not None
-    assert embed_images(model.encoder, Pictures([Pillow.new("L", (16, 16))], ["a"])).names == ["a"]
+    assert embed_images(model.encoder, ChainPictures([Pillow.new("L", (16, 16))], ["a"])).names == [
+        "a"
+    ]
 
 
 @pytest.mark.parametrize(

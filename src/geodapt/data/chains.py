@@ -35,7 +35,7 @@ class Chain:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ChainPictures:
     """Pictures, and what each shows."""
 
     images: Sequence[Any]
@@ -56,7 +56,7 @@ class Hierarchy:
     """Of a tree: the inner nodes' texts, into which the leaves can be classified."""
     notes: list[str] = field(default_factory=list)
     """What a reader must know of the data."""
-    pictures: Pictures | None = None
+    pictures: ChainPictures | None = None
     """Those of the test chains' groups, and of other names."""
     names: list[str] = field(default_factory=list)
     """All that a picture can be called, for zero-shot classification."""

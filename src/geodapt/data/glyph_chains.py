@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from datasets import concatenate_datasets
 
-from geodapt.data.chains import Chain, Hierarchy, Pictures
+from geodapt.data.chains import Chain, ChainPictures, Hierarchy
 from geodapt.data.hierarchy_settings import GlyphChainSettings
 from geodapt.data.sequences import at_most
 from geodapt.errors import InputError
@@ -61,7 +61,7 @@ def load_glyph_chains(settings: GlyphChainSettings) -> Hierarchy:
     )
 
 
-def _pictures(glyphs: "Glyphs", tested: set[str], seed: int) -> Pictures:
+def _pictures(glyphs: "Glyphs", tested: set[str], seed: int) -> ChainPictures:
     """All pictures of the characters that are measured, and as many of known ones."""
     names = glyphs.classes["name"][:]
     new, known = glyphs.splits["new"], glyphs.splits["test"]
@@ -69,4 +69,4 @@ def _pictures(glyphs: "Glyphs", tested: set[str], seed: int) -> Pictures:
     asked = new.select(np.flatnonzero([names[label] in tested for label in labels]))
     beside = known.select(at_most(list(range(len(known))), len(asked), (seed, "pictures")))
     rows = concatenate_datasets([asked, beside])
-    return Pictures(rows["image"], [names[label] for label in rows["label"]])
+    return ChainPictures(rows["image"], [names[label] for label in rows["label"]])

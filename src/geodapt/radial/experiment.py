@@ -8,7 +8,7 @@ import torch
 
 from geodapt import paths
 from geodapt.adapters.settings import LoraSettings
-from geodapt.data.chains import Pictures
+from geodapt.data.chains import ChainPictures
 from geodapt.data.hierarchies import load_hierarchy
 from geodapt.data.lexical import load_lexical
 from geodapt.errors import InputError
@@ -50,7 +50,7 @@ class RadialExperiment:
         RadialModel(encoder, RootSettings(text=self.root)).train_text_side(self._lora())
         self.pictures = self._pictures(is_dual(encoder))
 
-    def _pictures(self, dual: bool) -> Pictures | None:
+    def _pictures(self, dual: bool) -> ChainPictures | None:
         """What the test chains' images are: files in the folder of images, or the data's own."""
         given, own = self.settings.images, self.hierarchy.pictures
         if given is None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import AutoProcessor
 
-from geodapt.data.chains import Pictures
+from geodapt.data.chains import ChainPictures
 from geodapt.errors import InputError
 from geodapt.extras import require
 from geodapt.models import TextEncoder, as_input_errors, pretrained
@@ -15,16 +15,16 @@ from geodapt.tinyclip.base import resolve_base
 from geodapt.vision import Clip, EmbeddedImages, PictureFiles, embed_readable
 
 
-def image_files(names: Sequence[str], folder: Path | str | None = None) -> Pictures:
+def image_files(names: Sequence[str], folder: Path | str | None = None) -> ChainPictures:
     """Image files, each once: paths, or addresses whose last part is a file in ``folder``."""
     different = list(dict.fromkeys(names))
     if folder is None:
-        return Pictures(PictureFiles(different), different)
+        return ChainPictures(PictureFiles(different), different)
     place = given(folder)
-    return Pictures(PictureFiles([place / Path(name).name for name in different]), different)
+    return ChainPictures(PictureFiles([place / Path(name).name for name in different]), different)
 
 
-def embed_images(encoder: TextEncoder, pictures: Pictures) -> EmbeddedImages:
+def embed_images(encoder: TextEncoder, pictures: ChainPictures) -> EmbeddedImages:
     """Unit vectors of pictures: of :func:`image_files`, or those that a data set brings.
 
     Pictures that are missing or unreadable are skipped and listed in the result. Raises
