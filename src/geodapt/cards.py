@@ -41,7 +41,7 @@ def write_card(
             quantized.
         library: what loads it, in the hub's words.
         tags: more tags.
-        facts: what it was made by: method, rank, steps, ... ; what is None is left out.
+        facts: how it was made: method, rank, steps, ...; values of None are left out.
         sources: a row for each thing that it was made from: name, weight, sha256, ...
         usage: Python that loads it.
     """
@@ -93,7 +93,7 @@ def is_hub_name(name: str) -> bool:
 
 
 def short(name: str | Path) -> str:
-    """A name as others may read it: a hub's whole, of a path the last part."""
+    """A name fit for publishing: a hub name whole, of a path only the last part."""
     text = str(name).rstrip("/")
     return text if is_hub_name(text) else text.rpartition("/")[2]
 

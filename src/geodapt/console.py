@@ -1,4 +1,4 @@
-"""Printing what may come from elsewhere: a rich console that passes no control characters on."""
+"""Prints text from untrusted sources: a rich console that passes no control characters on."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -11,7 +11,7 @@ from geodapt.errors import visible
 
 
 class Console(console.Console):
-    """rich's, whose texts and tables show control characters rather than let a terminal obey."""
+    """rich's console, which shows control characters instead of sending them to the terminal."""
 
     def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):

@@ -1,4 +1,4 @@
-"""The one error that a user causes and can mend, and text from elsewhere as it may be shown."""
+"""The one error that a user causes and can fix, and untrusted text made safe to show."""
 
 
 class InputError(Exception):
@@ -6,7 +6,7 @@ class InputError(Exception):
 
     The message names what was wrong, what was expected and what to do. The command line prints
     it without a traceback and exits with status 2. What it quotes of files is shown by
-    :func:`visible`, so that no terminal obeys it.
+    :func:`visible`, so that the terminal does not interpret it.
     """
 
     def __str__(self) -> str:
@@ -14,7 +14,7 @@ class InputError(Exception):
 
 
 class InputWarning(UserWarning):
-    """Something given by the user was left out or assumed, and the result may differ by it.
+    """Something that the user gave was left out or assumed, which may change the result.
 
     The command line prints it as a line of its own.
     """

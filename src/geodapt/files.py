@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and tensors that are read without trust.
+"""Atomic writing of files, and safe reading of JSON and tensors.
 
 Everything geodapt writes goes through here: to a temporary name in the same folder, flushed,
 then renamed, so that a kill or a loss of power at any moment leaves either the old file or the new
@@ -62,7 +62,7 @@ def _beside(path: Path) -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left anywhere in a folder that nobody is writing to."""
+    """Remove temporary files of killed writers from a folder that nobody is writing to."""
     for path in list(folder.rglob(f".*{UNFINISHED}")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -267,7 +267,7 @@ def hash_tensors(tensors: Mapping[str, "torch.Tensor"]) -> str:
 
 
 def cache_folder() -> Path:
-    """Where geodapt keeps what it can make again: ``$GEODAPT_CACHE`` or ``~/.cache/geodapt``."""
+    """Where geodapt keeps what it can recreate: ``$GEODAPT_CACHE`` or ``~/.cache/geodapt``."""
     root = os.environ.get("GEODAPT_CACHE") or (
         Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geodapt"
     )

@@ -1,4 +1,4 @@
-"""What a safetensors file says it holds, read and checked before any tensor is."""
+"""The header of a safetensors file, read and checked before any tensor."""
 
 import json
 import struct

@@ -8,7 +8,7 @@ from huggingface_hub.utils import get_session
 from geodapt.errors import InputError
 
 SECONDS = 5.0
-"""To wait for the hub's answer, where its own client tries a file again for half a minute."""
+"""Seconds to wait for the hub's answer; its own client would retry for half a minute."""
 
 
 def require_hub(name: str, *cached: str, repo_type: str = "model") -> None:

@@ -49,7 +49,7 @@ def peak_memory_mb() -> float:
 
 
 def free_memory_mb() -> float | None:
-    """What the machine can give without swapping, in MiB; None where it is unknown."""
+    """Memory available without swapping, in MiB; None where it is unknown."""
     return _megabytes(_MACHINE, "MemAvailable")
 
 

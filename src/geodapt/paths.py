@@ -1,4 +1,4 @@
-"""From what users, recipes and data name to places on disk."""
+"""From names that users, recipes and data give to paths on disk."""
 
 import os
 from pathlib import Path
@@ -67,7 +67,7 @@ def given(path: str | Path) -> Path:
 
 
 def page_to_write(path: str | Path) -> Path:
-    """Where a page that a user asked for will be written, looked at before the work it shows.
+    """The path of a page to write, checked before the work that it shows.
 
     A device or a pipe is written to as it is. Raises :class:`InputError` for a folder, and where
     no file can be made.
@@ -95,7 +95,7 @@ def page_to_write(path: str | Path) -> Path:
 
 
 def names_file(text: str | Path) -> bool:
-    """Whether a text, which may stand for something else, is the path of a file that is there."""
+    """Whether a text, which may also be another kind of name, is the path of an existing file."""
     try:
         return given(text).is_file()
     except InputError:

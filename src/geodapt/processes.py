@@ -25,7 +25,7 @@ def processes() -> int:
 
 
 def process_number() -> int:
-    """Which of them this one is, from 0."""
+    """This process's number among them, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 

@@ -1,10 +1,10 @@
-"""What a person sees while something runs: bars in a terminal or notebook, plain lines elsewhere.
+"""Progress of running work: bars in a terminal or notebook, plain lines elsewhere.
 
 A batch job's log gets a line such as ::
 
     [3/9] method-lora: 40/200, 1:52 left, loss 1.234; about 14 min left in all
 
-at most one every ten seconds. ``GEODAPT_PROGRESS=off`` keeps all of it away.
+at most one every ten seconds. ``GEODAPT_PROGRESS=off`` turns it off.
 """
 
 import os
@@ -36,7 +36,7 @@ FIRST_LINE, BETWEEN_LINES = 2.0, 10.0
 
 
 class Stages:
-    """Which stage of how many a run is in, and how long the others will take.
+    """Which of a run's stages is running, and how long the others will take.
 
     ``weights`` are the stages' expected costs in any unit, in their order. The time left is
     that of the work done so far in this process, scaled by the weights; none is known before
@@ -96,7 +96,7 @@ class Bar:
     """The handle that :func:`bar` yields."""
 
     def advance(self, amount: float = 1) -> None:
-        """So much more is done."""
+        """Count more work as done."""
 
     def note(self, text: str) -> None:
         """Show a short text after the bar (the loss, the best value so far)."""
@@ -158,7 +158,7 @@ class _Lines(Bar):
 
 
 class _InAll(ProgressColumn):
-    """The time that all of a run's stages will still take."""
+    """The time left for all of a run's stages."""
 
     def render(self, task) -> str:
         left = stages.left(task.percentage / 100 if task.total else 0.0)
@@ -199,12 +199,12 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[
 
 
 def _shown() -> bool:
-    """Whether anything shows: in the main process, unless the user wants nothing."""
+    """Whether progress is shown: in the main process, unless it is turned off."""
     return is_main_process() and os.environ.get("GEODAPT_PROGRESS", "").lower() != "off"
 
 
 def _shows_bars() -> bool:
-    """Whether somebody looks at a terminal or a notebook."""
+    """Whether the output is a terminal or a notebook."""
     return console.is_terminal or console.is_jupyter
 
 

@@ -1,7 +1,7 @@
 """Packages that register formats with transformers when imported, but not to read their settings.
 
-A recipe is checked before torch and transformers are imported, which takes seconds; yet
-``import geodapt.helm`` alone shall be enough for transformers to load a HELM.
+A recipe is checked before torch and transformers are imported, which takes seconds; yet ``import
+geodapt.helm`` alone must be enough for transformers to load a HELM.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A run's folder: what `geodapt run` leaves, and what lets it continue after a kill.
+"""A run's folder: the results of `geodapt run`, and the state that lets it continue after a kill.
 
 ::
 
@@ -11,7 +11,7 @@
     work/           checkpoints of the stage in progress, and what the run has cost so far
 
 Of several processes (``accelerate launch``) only the main one writes. torch is imported late,
-so that a recipe is checked before.
+so that a recipe is checked first.
 """
 
 import importlib.metadata
@@ -119,7 +119,7 @@ class RunFolder:
         self._keep_spent()
 
     def forget_after(self, stage: str, step: int) -> None:
-        """Drop a stage's log lines beyond a step: it is about to run on from there."""
+        """Drop a stage's log lines beyond a step: it is about to continue from there."""
         path = self.path / "metrics.jsonl"
         if is_main_process() and path.is_file():
             kept = [
@@ -175,7 +175,7 @@ class RunFolder:
         return results
 
     def _spent_before(self) -> tuple[float, float]:
-        """What the run has cost so far; nothing where that was not kept or is not readable."""
+        """The run's cost so far; nothing where it was not kept or cannot be read."""
         try:
             spent = read_json(self.path / "work" / "spent.json")
             return float(spent["seconds"]), float(spent["peak_memory_mb"])
@@ -208,7 +208,7 @@ class Recipe(Settings):
     title: str = ""
     """One line that `geodapt ls` and the report show."""
     needs: str = ""
-    """What must be at hand, for `geodapt ls`: data, extras, the network."""
+    """What it needs, for `geodapt ls`: data, extras, the network."""
     seed: Seed = 0
     """Seed of everything random; the same seed repeats the run."""
 

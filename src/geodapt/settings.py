@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-"""What numpy, torch and Python all take as a seed."""
+"""A seed that numpy, torch and Python all accept."""
 
 
 def _usable(name: str) -> str:
@@ -18,11 +18,11 @@ def _usable(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_usable)]
-"""What a recipe calls something that gets files of its own (:func:`geodapt.paths.child`)."""
+"""A name in a recipe that becomes part of a file's name (:func:`geodapt.paths.child`)."""
 
 
 def _not_empty(path: Any) -> Any:
-    if path == "":  # which pathlib takes for the current folder
+    if path == "":  # which pathlib takes as the current folder
         raise ValueError("a path is empty; give a file or a folder")
     return path
 
@@ -48,11 +48,11 @@ class Settings(BaseModel):
         return self.model_copy(update={**parts, **self._smallest()})
 
     def _smallest(self) -> dict[str, Any]:
-        """The fields that make a smoke test short, and their values in it."""
+        """The fields that make a smoke test short, with their values."""
         return {}
 
     def _at_most(self, **limits: int) -> dict[str, Any]:
-        """Whole-number fields, lowered to a limit where they are open or above it."""
+        """Integer fields, lowered to a limit where they are unset or above it."""
         return {
             name: limit if (value := getattr(self, name)) is None else min(value, limit)
             for name, limit in limits.items()

@@ -116,7 +116,7 @@ def test_what_all_rows_share_is_refused_under_a_route(tmp_path):
         close(output(bank.model, batch), output(model, batch))
     with (
         bank.use(Route(["a", None])),
-        pytest.raises(InputError, match="is the same whatever the rows are"),
+        pytest.raises(InputError, match="does not depend on the rows"),
     ):
         bank.model(**batch)
 

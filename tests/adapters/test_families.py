@@ -8,7 +8,7 @@ FAMILIES = [
     *("bloom", "distilbert", "electra", "fsmt", "gemma3_text", "gpt_neox", "mamba", "mixtral"),
     *("vit", "switch_transformers", "t5", "xlnet"),
 ]
-REFUSED = {("switch_transformers", "route"): "depends in its shape on what the rows say"} | {
+REFUSED = {("switch_transformers", "route"): "has a shape that depends on the rows' content"} | {
     ("mamba", way): "dt_proj is read without calling the layer"
     for way in ("one", "mix", "route", "atoms")
 }

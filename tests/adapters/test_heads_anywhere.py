@@ -41,7 +41,7 @@ ANYWHERE = [
     ("BertForMaskedLM", T.BertConfig(**SMALL), "query", "cls", None),
     ("XLNetModel", XLNET, "layer_1", "layer_norm", "does not get the batch's rows first"),
     ("MixtralForCausalLM", MIXTRAL, "q_proj", "gate", "no tensor with one row"),
-    ("GPT2LMHeadModel", GPT2, "c_attn", "wpe", "is the same whatever the rows are"),
+    ("GPT2LMHeadModel", GPT2, "c_attn", "wpe", "does not depend on the rows"),
 ]
 
 

@@ -54,11 +54,11 @@ RIGHT = {
     "encoder": (zoo.encoder, ["linear1", "linear2"]),
 }
 REFUSED = {
-    "switch": (zoo.switch, r".*expert.*(wi|wo)", "orders them by what they say|what the rows say"),
-    "swinv2": (zoo.swinv2, r".*position_bias_mlp.*", "is the same whatever the rows are"),
-    "conformer": (zoo.conformer, ["linear_pos"], "is the same whatever the rows are"),
-    "llava": (zoo.llava, r".*vision_tower.*fc1", "is the same whatever the rows are"),
-    "two pictures": (lambda: zoo.llava((2, 0)), r".*projector.*", "is the same whatever the rows"),
+    "switch": (zoo.switch, r".*expert.*(wi|wo)", "orders them by their content|the rows. content"),
+    "swinv2": (zoo.swinv2, r".*position_bias_mlp.*", "does not depend on the rows"),
+    "conformer": (zoo.conformer, ["linear_pos"], "does not depend on the rows"),
+    "llava": (zoo.llava, r".*vision_tower.*fc1", "does not depend on the rows"),
+    "two pictures": (lambda: zoo.llava((2, 0)), r".*projector.*", "does not depend on the rows"),
     "tokens first": (lambda: zoo.encoder(False), ["linear1"], "does not keep the rows apart"),
 }
 

@@ -22,11 +22,11 @@ class Adapter(AdapterContents):
     """
 
     errors: Mapping[str, float] = field(default_factory=dict)
-    """By layer, what a merge that cut to a rank lost, as a relative Frobenius norm."""
+    """By layer, what a merge lost by cutting to a rank, as a relative Frobenius norm."""
     error: float = 0.0
     """The same over all layers."""
     fits: str | None = None
-    """A mark of the model in this process that a bank fitted it to."""
+    """Identifies the model in this process that a bank fitted it to."""
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> "Adapter":

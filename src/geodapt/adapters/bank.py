@@ -114,8 +114,8 @@ class AdapterBank(ModelView):
     def load(self, name: str, source: str | Path, background: bool = False) -> None:
         """Read an adapter from a PEFT folder or the hub and add it under a name.
 
-        In the background, the call returns at once, and whoever first uses the adapter waits
-        for it, and gets the error if it cannot be read.
+        In the background, the call returns at once; the first use of the adapter waits for it, and
+        raises the error if it cannot be read.
         """
         self.store.require_new(name)
         if not background:
@@ -204,7 +204,7 @@ class AdapterBank(ModelView):
             self.store.changed()
 
     def unmerge(self) -> None:
-        """Give the base the very weights that it had before :meth:`merge_into_base`."""
+        """Restore the base's weights, bit by bit, as before :meth:`merge_into_base`."""
         with self.store.lock:
             unfold(self.model, self.store.originals)
             self.runner.heads.unmerge()
@@ -234,7 +234,8 @@ class AdapterBank(ModelView):
     def parameters_of(self, name: str) -> list[nn.Parameter]:
         """The float32 factors of one adapter, A and B layer by layer.
 
-        Changed by hand while they are frozen, they act from the next :meth:`use` or :meth:`set`.
+        If they are changed by hand while frozen, the changes act from the next :meth:`use` or
+        :meth:`set`.
         """
         self.store.require([name])
         with self.store.lock:
@@ -251,9 +252,9 @@ class AdapterBank(ModelView):
             self.store.train_only(names)
 
     def train_adapters(self, mode: bool = True) -> None:
-        """Let the adapters' dropout act, or not, whether or not the base's own does.
+        """Switch the adapters' dropout on or off, independently of the base's.
 
-        After ``model.eval()`` adapters train on a base without noise.
+        After ``model.eval()`` adapters train on a base without dropout.
         """
         for site in self.store.layers.values():
             if site.kind not in (PARAMETER, BIAS):
@@ -268,7 +269,8 @@ class AdapterBank(ModelView):
 
     @property
     def probing(self) -> bool:
-        """Whether the model runs only to see whose the inputs of its layers are: no gate acts."""
+        """Whether the model runs only to find out which rows its layers' inputs belong to; no gate
+        acts then."""
         return self.runner.active().looks
 
     def set(self, gate: Gate | str | Mapping[str, float]) -> None:
@@ -293,7 +295,7 @@ class AdapterBank(ModelView):
 
     @contextmanager
     def use(self, gate: Gate | str | Mapping[str, float]) -> Iterator[None]:
-        """Use a gate inside the ``with`` block, in this thread; then the one before again.
+        """Use a gate inside the ``with`` block, in this thread; afterwards the previous one again.
 
         An adapter's name and ``{name: weight}`` stand for a :class:`Mix`. With a ``capacity``,
         waits while other threads' gates hold all places.
@@ -308,7 +310,7 @@ class AdapterBank(ModelView):
             self.store.cache.release(resolved.names)
 
     def bind(self, function: F) -> F:
-        """The function under the gate that is active now, whenever and wherever it is called.
+        """The function, bound to the gate that is active now, whenever and wherever it is called.
 
         For work that runs later or in another thread: ``checkpoint(bank.bind(block), x)``.
         Checkpointing inside transformers models is bound without it.

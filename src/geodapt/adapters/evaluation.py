@@ -1,4 +1,4 @@
-"""What an adapter is worth on a little data: the values that a search compares."""
+"""How good an adapter is on a little data: the values that a search compares."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ METRICS = {"loss": False, "perplexity": False, "accuracy": True}
 def evaluator(
     bank: AdapterBank, tokenizer: Any, rows: Sequence[Mapping[str, Any]], metric: str
 ) -> Callable[[Adapter], float]:
-    """A function that says what an adapter on the bank's model is worth.
+    """A function that rates an adapter on the bank's model.
 
     ``loss`` and ``perplexity`` are those of the next token over the rows' ``text`` and need a
     causal language model. ``accuracy`` needs a ``label`` beside every ``text``: a row is given

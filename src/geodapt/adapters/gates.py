@@ -73,7 +73,7 @@ class Route:
 
 @dataclass(frozen=True)
 class TopAtoms:
-    """Of the rank-one terms that a gate lets act, only the largest for this very input.
+    """Of the rank-one terms that a gate activates, only the largest for this input.
 
     With ``s B A = U diag(d) V^T``, the layer adds ``sum_i k_i u_i`` with ``k_i = w d_i v_i^T x``;
     the terms with the largest ``|k_i|`` stay, for every token, or for a whole sequence by the
@@ -81,7 +81,7 @@ class TopAtoms:
     """
 
     keep: int | float | None = None
-    """A number of terms a layer (int), a share of them (float up to 1.0), or as many as one
+    """A number of terms per layer (int), a share of them (float up to 1.0), or as many as one
     adapter has on average, ``(r_1 + ... + r_n) / n`` (None)."""
     of: Mix | Route | None = None
     """The gate to choose within; None is the plain sum of every adapter in the bank."""
@@ -136,7 +136,7 @@ def as_gate(gate: Any) -> Gate:
 
 
 def names_of(gate: Gate) -> frozenset[str]:
-    """The adapters that a gate lets act somewhere."""
+    """The adapters that a gate activates in some row."""
     return frozenset(name for entry in gate.entries for name, _ in entry)
 
 

@@ -42,7 +42,7 @@ def effective_rank(d: Float[Tensor, "n"]) -> float:
 def rank_one_terms(
     B: Float[Tensor, "out r"], A: Float[Tensor, "r in"]
 ) -> tuple[Float[Tensor, "k in"], Float[Tensor, "k out"]]:
-    """The rank-one terms of ``B A``: ``A' = diag(d) V^T`` and, a row a term, ``B' = U^T``.
+    """The rank-one terms of ``B A``: ``A' = diag(d) V^T`` and, one row per term, ``B' = U^T``.
 
     So ``A' x`` is the coefficient of every unit vector ``u_i`` in the update.
     """

@@ -1,4 +1,4 @@
-"""The page of ``geodapt adapters info --picture``: how adapters get on, pair by pair."""
+"""The page of ``geodapt adapters info --picture``: how adapters overlap, pair by pair."""
 
 from collections.abc import Mapping
 from itertools import combinations

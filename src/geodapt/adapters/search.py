@@ -1,4 +1,4 @@
-"""Which merge method, and with which weights? Black-box search over all of it."""
+"""Black-box search over merge methods, weights and their options."""
 
 import math
 import warnings
@@ -44,16 +44,16 @@ def search(
 ) -> tuple[Adapter, list[Trial]]:
     """The best merge of some adapters, by at most ``budget`` evaluations.
 
-    Each method is first tried as it comes; then tree-structured Parzen estimators (Bergstra et
-    al. 2011, through optuna) choose method, weights (-0.5 to 1.5), rank (up to twice the
+    Each method is first tried with its defaults; then tree-structured Parzen estimators (Bergstra
+    et al. 2011, through optuna) choose method, weights (-0.5 to 1.5), rank (up to twice the
     largest) and density.
 
-    ``folder`` keeps, after every trial, the table of all of them as ``trials.json``. A search that
-    was cut short, at whatever moment, continues from there and ends with the same trials: what a
-    trial draws depends on its number and on the trials before it alone.
+    ``folder`` keeps, after every trial, the table of all of them as ``trials.json``. An interrupted
+    search continues from there and ends with the same trials, since a trial depends only on its
+    number and on the trials before it.
 
     Args:
-        evaluate: what a merged adapter is worth, on data held out from training.
+        evaluate: rates a merged adapter, on data held out from training.
         maximise: whether more is better.
         about: what else the values depend on, such as the metric and the data: a folder of
             another search is refused.
@@ -72,7 +72,7 @@ def search(
     for name in names:
         if name not in METHODS:
             raise InputError(f"no merge method '{name}'; there are {', '.join(METHODS)}")
-    merge(adapters, "cat", same_base=same_base)  # says now what would stop the first trial
+    merge(adapters, "cat", same_base=same_base)  # raises now what would stop the first trial
     folder = Path(folder)
     question = {
         "adapters": [adapter.sha256 for adapter in adapters],
@@ -109,7 +109,7 @@ def search(
 
 
 def arguments(trial: Trial) -> dict[str, Any]:
-    """The arguments of :func:`merge` that a trial stands for."""
+    """The arguments of :func:`merge` for a trial."""
     found = asdict(trial)
     return {
         key: found[key]
@@ -155,7 +155,8 @@ def _options(
     maximise: bool,
     seed: int,
 ) -> dict[str, Any]:
-    """What a trial tries: a method as it comes, or what the sampler draws after the others."""
+    """What a trial tries: a method with its defaults, or what the sampler draws given the
+    others."""
     if number < len(names):
         name = names[number]
         values = {"method": name, **_defaults(name, adapters)}

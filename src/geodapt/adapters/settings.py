@@ -1,4 +1,4 @@
-"""What a recipe says of an adapter that it trains."""
+"""The settings of an adapter that a recipe trains."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""``geodapt adapters``: what is in an adapter, and how several get on."""
+"""``geodapt adapters``: what is in an adapter, and how several overlap."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -65,7 +65,7 @@ app.add_typer(adapters.app, name="adapters")
 
 
 def main() -> None:
-    """Run the command line. What the user can mend ends with status 2 and no traceback."""
+    """Run the command line. Errors that the user can fix end with status 2 and no traceback."""
     if "--debug" not in sys.argv:
         silence()
     app(prog_name="geodapt")

@@ -29,7 +29,7 @@ def cp(
     file: Annotated[Path, typer.Argument(help="Where to write it.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Copy a ready-made recipe, comments and all, to make it yours.
+    """Copy a ready-made recipe, with its comments, to edit it.
 
     \b
     Example:

@@ -50,7 +50,7 @@ def compress(
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the model and its report.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in the folder, if there is one.")
+        bool, typer.Option("--resume", help="Continue the run in the folder, if there is one.")
     ] = False,
     list_methods: Annotated[
         bool, typer.Option("--list", help="Explain each method in a line.")
@@ -97,7 +97,7 @@ def compress(
 
 
 def _recipe(given: dict[str, Any]) -> Any:
-    """The recipe of what was given; pydantic's complaints as the options' own."""
+    """The recipe for the given options; pydantic's errors name the options."""
     from pydantic import ValidationError
 
     from geodapt.compress.recipe import CompressRecipe

@@ -1,4 +1,4 @@
-"""How a command ends: what the user can mend is a line, never a traceback."""
+"""How a command ends: an error that the user can fix is one line, never a traceback."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from geodapt.processes import is_main_process
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends like Ctrl-C, so that what was begun is put away."""
+    """SIGTERM: ends like Ctrl-C, so that unfinished work is cleaned up."""
 
 
 class Commands(TyperGroup):
@@ -29,7 +29,7 @@ class Commands(TyperGroup):
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """Status 2 for what can be mended, 130 after Ctrl-C, 143 after SIGTERM.
+    """Exit status 2 for errors that the user can fix, 130 after Ctrl-C, 143 after SIGTERM.
 
     Besides :class:`InputError` this is what the system refuses: a full disk, no permission.
     """
@@ -42,7 +42,7 @@ def ending() -> Iterator[None]:
         note = "; ".join(["stopped", *getattr(error, "__notes__", ())])
         _end(f"\n{note}", 143 if isinstance(error, Terminated) else 130)
     except EOFError as error:  # which click would take for a closed terminal
-        raise RuntimeError("something that was read ended too early") from error
+        raise RuntimeError("an input ended too early") from error
     except BrokenPipeError:
         raise
     except (OSError, RuntimeError) as error:
@@ -54,7 +54,7 @@ def ending() -> Iterator[None]:
 
 
 def _refusal(error: OSError | RuntimeError) -> str | None:
-    """What the system refused, in a line; None for what is a fault of the program."""
+    """What the operating system refused, in one line; None for a fault of the program."""
     if isinstance(error, OSError):
         reason = error.strerror or str(error).strip().split("\n")[0] or type(error).__name__
         return f"{os.fsdecode(error.filename)}: {reason}" if error.filename else reason

@@ -8,7 +8,7 @@ import typer
 from geodapt.errors import InputError
 
 CALIBRATED_ON = 256
-"""Texts by which atoms chooses at most."""
+"""Largest number of texts for atoms to choose by."""
 
 
 def merge_command(
@@ -157,7 +157,8 @@ def _checked(out: str, force: bool, going_on: bool) -> Path:
 
 
 def _split(arguments: list[str], first: str | None) -> tuple[list[str], list[float] | None]:
-    """Adapters and weights apart: the shell hands over all but the first weight with the names."""
+    """Separate adapters from weights: the shell passes all weights but the first along with the
+    names."""
     if first is None:
         return arguments, None
     texts = first.split(",")

@@ -1,4 +1,4 @@
-"""How much a command says: its own words, or with ``--debug`` everything that anybody says."""
+"""How much a command prints: its own messages, or with ``--debug`` those of all libraries."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ _show: Any = warnings.showwarning
 
 
 def silence() -> None:
-    """Silence what libraries say that the user can do nothing about."""
+    """Silence libraries' messages that the user can do nothing about."""
     for name, value in _VARIABLES.items():
         os.environ.setdefault(name, value)
     for name in _LOGGERS:
@@ -47,7 +47,7 @@ def _tell(message: Warning | str, category: type[Warning], *where: Any, **how: A
 
 @contextmanager
 def quiet(debug: bool) -> Iterator[None]:
-    """Silence the libraries' chatter in the block.
+    """Silence the libraries' messages in the block.
 
     With ``debug`` nothing is silenced, and an :class:`InputError` shows its traceback.
     """

@@ -27,14 +27,14 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE]...",
-            help="Values to use instead of the recipe's; dots go down, the value is YAML.",
+            help="Values to use instead of the recipe's: dots separate keys, the value is YAML.",
         ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for everything that the run leaves [runs/NAME].")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in the folder, if there is one.")
+        bool, typer.Option("--resume", help="Continue the run in the folder, if there is one.")
     ] = False,
     smoke: Annotated[
         bool,
@@ -70,7 +70,7 @@ def run(
 
 @contextmanager
 def resumable(out: Path) -> Iterator[None]:
-    """Adds to whatever ends the block early how its run can be continued."""
+    """When the block ends early, adds to the error how its run can be continued."""
     try:
         yield
     except (KeyboardInterrupt, Exception) as error:
@@ -79,7 +79,7 @@ def resumable(out: Path) -> Iterator[None]:
 
 
 def _go_on(out: Path) -> str:
-    """What is left of a run that did not end, and what to do with it."""
+    """What an unfinished run left, and how to continue it."""
     config = out / "config.yaml"
     if not config.is_file():
         return "nothing was written"

@@ -26,9 +26,9 @@ def analyse_layer(
     bits_per_weight: float,
     picture: bool = False,
 ) -> dict[str, Any]:
-    """The figures of each kind of error of one layer, each with as many bytes at most.
+    """Error figures of one layer for each kind of compression, all within the same number of bytes.
 
-    With moments, all kinds are chosen by the error of the outputs. Raises :class:`InputError`
+    With moments, each kind minimises the error of the outputs. Raises :class:`InputError`
     when a kind cannot be as small.
     """
     whitening = Whitening(moments)
@@ -49,7 +49,7 @@ def analyse_layer(
 
 
 def _best(path: str, W: Tensor, kind: str, whitening: Whitening, bits: float) -> LayerFormat:
-    """The form of a kind that loses least within so many bits per weight."""
+    """The format of a kind that loses least within a number of bits per weight."""
     allowed = bits * W.numel() / 8
     fitting: list[Option] = [
         option

@@ -17,7 +17,7 @@ from geodapt.errors import InputError
 
 @dataclass(frozen=True)
 class Option:
-    """One form of a layer, what it takes and what it loses."""
+    """One format of a layer, with its size and its error."""
 
     form: LayerFormat
     bytes: int
@@ -27,11 +27,11 @@ class Option:
 
 @dataclass(frozen=True)
 class SizeBudget:
-    """What all layers together may take, or may lose; either may be open."""
+    """A limit on the size of all layers together, or on their mean loss; either may be unset."""
 
     bytes: float = float("inf")
     loss: float = 0.0
-    """Mean over layers of the share lost, at which nothing more is bought."""
+    """Mean over layers of the share lost; once it is reached no more bytes are spent."""
 
 
 def hull(options: Sequence[Option]) -> list[Option]:
@@ -47,16 +47,16 @@ def hull(options: Sequence[Option]) -> list[Option]:
 
 
 def _slope(small: Option, large: Option) -> float:
-    """Error removed a byte."""
+    """Error removed per byte."""
     return (small.error - large.error) / (large.bytes - small.bytes)
 
 
 def allocate(curves: Mapping[str, Sequence[Option]], budget: SizeBudget) -> dict[str, Option]:
     """An option for every layer, within the budget and with the least total error.
 
-    Exact where the budget ends at a segment's end; else short of it by less than one segment,
-    which smaller segments of other layers then fill. Raises :class:`InputError` when the budget
-    is below the smallest options, or the loss cannot be reached.
+    Optimal where the budget ends where a segment ends. Elsewhere less than one segment is left,
+    which smaller segments of other layers fill. Raises :class:`InputError` when the budget is below
+    the smallest options, or the loss cannot be reached.
     """
     hulls = {path: hull(options) for path, options in curves.items()}
     chosen = {path: options[0] for path, options in hulls.items()}
@@ -85,7 +85,8 @@ def allocate_uniform(
 ) -> dict[str, Option]:
     """The same width and group for every layer: the best that the budget allows.
 
-    Options correspond by their place in the curves, the whole row being the last group of each.
+    Options of different layers correspond by their position in the curves; each curve's last group
+    is the whole row.
     """
     paths = list(curves)
     rows = [dict(zip(paths, row, strict=True)) for row in _aligned([curves[p] for p in paths])]

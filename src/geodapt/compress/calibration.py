@@ -30,7 +30,7 @@ def passes(layers: Mapping[str, nn.Module]) -> list[list[str]]:
 
 
 def observable(layers: Mapping[str, Layer]) -> dict[str, nn.Module]:
-    """The layers whose inputs can be seen: fused experts take them out of a stack."""
+    """The layers whose inputs can be observed, which those of fused experts cannot."""
     return {path: layer for path, layer in layers.items() if isinstance(layer, nn.Module)}
 
 

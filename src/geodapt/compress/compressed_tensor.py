@@ -21,13 +21,13 @@ from geodapt.compress.svd import SvdFactors, Whitening, truncated_svd
 from geodapt.errors import InputError
 
 ROUNDS = 4
-"""How often integers and correction are fitted to what the other leaves."""
+"""How many times integers and correction are fitted in turn, each to what the other leaves."""
 
 
 class Compressed(StandIn):
-    """``W = B A``, ``W = integers``, or ``W = integers + B A``; a linear product uses these.
+    """``W = B A``, ``W = integers``, or ``W = integers + B A``; ``linear`` computes with the parts.
 
-    ``integers`` is a tensor of torchao's; the factors make two thin products of a thick one.
+    ``integers`` is a tensor of torchao's; with factors, one large product becomes two small ones.
     """
 
     A: Float[Tensor, "rank in"] | None
@@ -144,11 +144,11 @@ class Experts(StandIn):
 def build_compressed(
     W: Float[Tensor, "out in"], form: LayerFormat, whitening: Whitening
 ) -> Compressed:
-    """The weight in a form; scales and factors are rounded to their 16 bits here already.
+    """Compress a weight to a format. Scales and factors are already rounded to 16 bits here.
 
-    With integers and factors both, each is fitted in turn to what the other leaves, and the best
-    pair is kept (the alternation of LoftQ, Li et al. 2023, under the inputs' weights as in
-    CALDERA, Saha et al. 2024).
+    Where there are both, integers and factors are fitted in turn, each to what the other leaves,
+    and the best pair is kept (the alternation of LoftQ, Li et al. 2023, under the inputs' weights
+    as in CALDERA, Saha et al. 2024).
     """
     if form.width is None:
         return Compressed(*_rounded(truncated_svd(W, form.rank, whitening), W.dtype))
@@ -170,7 +170,7 @@ def build_compressed(
 
 
 def dense(weight: Tensor) -> Tensor:
-    """The matrix, or the stack of matrices, that a weight of any kind stands for."""
+    """The dense matrix, or stack of matrices, of a weight, compressed or not."""
     return weight.dequantize() if is_compressed(weight) else weight.detach()
 
 
@@ -180,7 +180,7 @@ def is_compressed(weight: Any) -> bool:
 
 
 def format_of(weight: Compressed) -> LayerFormat:
-    """The form of a weight that :func:`build_compressed` made."""
+    """The format of a weight that :func:`build_compressed` made."""
     base = (
         LayerFormat() if weight.integers is None else quantization.integer_format(weight.integers)
     )

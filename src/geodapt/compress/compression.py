@@ -36,7 +36,7 @@ DEFAULT_GROUP = 64
 def check_fits(layers: Mapping[str, Layer], method: CompressionMethod, target: Target) -> None:
     """Raise :class:`InputError` for a target that these layers cannot meet, before any work.
 
-    What their errors decide (an allowed loss) shows later.
+    An allowed loss can only be checked later, when the errors are known.
     """
     target.check(method)
     smallest = {}
@@ -82,7 +82,7 @@ def _check_layer(
 def options(
     W: Tensor, method: CompressionMethod, target: Target, whitening: Whitening
 ) -> list[Option]:
-    """What a layer may become, as far as :func:`choose_formats` needs it."""
+    """The formats that a layer may get, for :func:`choose_formats`."""
     out_features, in_features = W.shape
     if target.budget(1) is None:
         form = LayerFormat(method.width, _group(method, target, in_features), target.rank or 0)
@@ -103,7 +103,7 @@ def _group(method: CompressionMethod, target: Target, in_features: int) -> int |
 def choose_formats(
     curves: Mapping[str, list[Option]], method: CompressionMethod, target: Target, weights: int
 ) -> dict[str, LayerFormat]:
-    """Every layer's form."""
+    """The format chosen for each layer."""
     budget = target.budget(weights)
     if budget is None:
         return {path: only.form for path, (only,) in curves.items()}
@@ -114,7 +114,7 @@ def choose_formats(
 def compress_layer(
     path: str, W: Tensor, form: LayerFormat, moments: Tensor | None
 ) -> tuple[Compressed, LayerReport]:
-    """The weight in a form, and what that cost."""
+    """The compressed weight, and a report of its size and error."""
     whitening, plain = Whitening(moments), Whitening()
     weight = build_compressed(W, form, whitening)
     left = W - weight.dequantize()
@@ -158,7 +158,7 @@ class Report:
 
 
 def by_stack(layers: Mapping[str, Layer], reports: Sequence[LayerReport]) -> list[LayerReport]:
-    """The reports, those of the experts of a stack as one: bytes added up, errors averaged."""
+    """The reports, with the experts of one stack combined: bytes summed, errors averaged."""
     stacks: dict[str, list[LayerReport]] = {}
     for (path, layer), report in zip(layers.items(), reports, strict=True):
         stack = path.rpartition(".")[0] if isinstance(layer, Expert) else path
@@ -178,7 +178,7 @@ def by_stack(layers: Mapping[str, Layer], reports: Sequence[LayerReport]) -> lis
 
 
 def describe_shares(compressed: int, numbers: int, left: Mapping[str, int]) -> str:
-    """Which share of a model's numbers was compressed, and which were left, in a sentence."""
+    """What share of a model's parameters was compressed, and what was left, in a sentence."""
     kinds = sorted(left.items(), key=lambda entry: -entry[1])
     named = ", ".join(f"{kind} {count / numbers:.2%}" for kind, count in kinds)
     return f"Compressed {compressed / numbers:.2%} of the model's {numbers:,} numbers" + (
@@ -203,7 +203,7 @@ def compress(
         save(model, "smaller/", tokenizer)
         model = load("smaller/")
 
-    What is left as it is (embeddings, norms, biases, the output embedding) is in the report, with
+    The report lists what is left as it is (embeddings, norms, biases, the output embedding), with
     its share. Moments of all layers are held in memory; ``geodapt compress`` keeps them on disk.
     Raises :class:`InputError`, with the model as it was, for what cannot be compressed, a target
     that cannot be met, and a model that would not run afterwards.

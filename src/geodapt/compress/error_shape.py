@@ -34,7 +34,7 @@ class VarianceSpread:
 
 @dataclass(frozen=True)
 class GoodnessOfFit:
-    """How far the entries' distribution is from one of the same mean and spread."""
+    """How far the entries' distribution is from a given one with the same mean and spread."""
 
     distance: float
     """Kolmogorov and Smirnov's: the largest gap between the distribution functions."""

@@ -1,8 +1,9 @@
-"""Measures a model, compresses it and measures it again, in stages that resuming does not repeat.
+"""Measures a model, compresses it and measures it again, in stages; a resumed run skips finished
+ones.
 
 Moments and compressed layers wait in the run's ``work/`` folder; one layer's are in memory at a
-time. A stage is whole or absent, and depends on nothing but the recipe and the stages before it,
-so that a resumed run ends with the same bytes.
+time. A stage is stored whole or not at all, and depends only on the recipe and on earlier stages,
+so that a resumed run writes the same bytes.
 """
 
 import copy
@@ -112,7 +113,7 @@ class CompressExperiment:
             self.folder.stage(f"calibrate-{number:03}", partial(compute, group))
 
     def _choose(self) -> dict[str, LayerFormat]:
-        """Every layer's form, from the options of all layers."""
+        """Each layer's format, chosen from the options of all layers."""
 
         def measure(number: int, path: str, work: Path) -> dict[str, Any]:
             W, whitening = weight_of(self.layers[path]), Whitening(self._moments(number))

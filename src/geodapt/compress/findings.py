@@ -1,4 +1,4 @@
-"""What the figures say about the two kinds of error, in words."""
+"""What the figures say about the errors of SVD and of integers, as sentences."""
 
 import math
 import statistics
@@ -34,7 +34,7 @@ def _each(layers: Sequence[dict[str, Any]], say: Callable[[str], str]) -> str:
 
 def _variance(layers: Sequence[dict[str, Any]]) -> str:
     def excess(kind: str, side: str) -> float:
-        """How much wider variances range than chance makes them, as a ratio."""
+        """How much more the variances differ than by chance, as a ratio."""
         return median(layers, kind, side, "ratio") / median(layers, kind, side, "shuffled")
 
     rows, columns = ({k: excess(k, side) for k in ("svd", "int")} for side in ("rows", "columns"))

@@ -1,4 +1,4 @@
-"""Compressed weights take the dense ones' places, all of them or none."""
+"""Replaces the dense weights of a model by compressed ones, all of them or none."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ def install_weights(
     weights: Mapping[str, Compressed],
     inputs: Mapping[str, Any] | None = None,
 ) -> None:
-    """Give every layer its compressed weight, and see whether the model still runs.
+    """Give every layer its compressed weight, and check that the model still runs.
 
     It runs on ``inputs``, or on some that suit its kind. Raises :class:`InputError`, with the model
     as it was, when it runs before and not after.
@@ -92,7 +92,7 @@ def runs(model: nn.Module, inputs: Mapping[str, Any]) -> str | None:
 
 
 def only_multiplied(model: nn.Module) -> bool:
-    """Whether the model takes every weight for linear products alone, as far as a run shows."""
+    """Whether the model uses its weights only in linear products, as far as one run shows."""
     with _reads() as found:
         inputs = examples(model)
     return inputs is not None and not found

@@ -1,4 +1,4 @@
-"""What becomes of a layer's weight, and the bytes that it takes."""
+"""The formats that a layer's weight can be stored in, and their sizes in bytes."""
 
 import re
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class LayerFormat:
 
     @classmethod
     def parse(cls, text: str) -> "LayerFormat":
-        """The form that ``str`` wrote; raises :class:`InputError` for another text."""
+        """The format that ``str`` wrote; raises :class:`InputError` for another text."""
         found = re.fullmatch(r"(?:int([2-8]) by (\d{1,9}))?(?: \+ )?(?:rank (\d{1,9}))?", text)
         width, group, rank = map(int, found.groups(default=0)) if found else (0, 0, 0)
         form = cls(width or None, group or None, rank)
@@ -64,7 +64,7 @@ def groups_of(in_features: int) -> list[int]:
 
 @dataclass(frozen=True)
 class CompressionMethod:
-    """Which forms a layer may take."""
+    """Which formats a layer may get."""
 
     name: str
     integers: bool

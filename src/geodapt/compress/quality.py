@@ -1,4 +1,4 @@
-"""What a model is worth and how long it takes: the figures before and after."""
+"""How good a model is and how long it takes: the figures before and after compression."""
 
 import statistics
 import time

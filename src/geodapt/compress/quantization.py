@@ -1,4 +1,4 @@
-"""A weight as torchao's integers, and those integers as bytes."""
+"""Weights as torchao's integers, and these integers packed into bytes."""
 
 from typing import Any
 
@@ -89,7 +89,7 @@ def width_of(weight: Tensor) -> int:
 
 
 def integer_format(weight: Tensor) -> LayerFormat:
-    """Width and group of a tensor that :func:`quantise` made."""
+    """Width in bits and group size of a tensor that :func:`quantise` made."""
     return LayerFormat(width_of(weight), weight.block_size[1])  # type: ignore[attr-defined]
 
 

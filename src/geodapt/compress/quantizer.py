@@ -1,10 +1,10 @@
 """Compressed weights in transformers' own loading and saving.
 
 ``config.json`` describes every compressed weight under ``quantization_config``. Importing this
-module registers the format, so that ``save_pretrained``, ``from_pretrained`` and pipelines read
-and write it like any other quantized model. In the file a weight is replaced by its parts, and
-its own name holds an empty tensor: where the format is not registered transformers finds a tensor
-of the wrong shape and refuses the file, in place of drawing the weight at random.
+module registers the format, so that ``save_pretrained``, ``from_pretrained`` and pipelines read and
+write it like any other quantized model. In the file a weight is replaced by its parts, and its own
+name holds an empty tensor: where the format is not registered, transformers finds a tensor of the
+wrong shape and refuses the file instead of initialising the weight at random.
 """
 
 import math
@@ -50,7 +50,7 @@ class Weight(Settings):
 
     @property
     def forms(self) -> list[LayerFormat]:
-        """The form of each matrix."""
+        """The format of each matrix."""
         names = [self.form] * (self.experts or 1) if isinstance(self.form, str) else self.form
         if len(names) != (self.experts or 1):
             raise InputError(f"{len(names)} forms are given for {self.experts or 1} matrices")
@@ -195,7 +195,7 @@ class CompressionQuantizer(HfQuantizer):
 
 
 def attach_geodapt(model: Any) -> None:
-    """Let ``save_pretrained`` of a compressed model write it as :class:`CompressionConfig` says."""
+    """Make ``save_pretrained`` write a compressed model as :class:`CompressionConfig` says."""
     config = CompressionConfig.of(model)
     if not config.weights:
         raise InputError("the model has no compressed layer; save it with save_pretrained")
@@ -281,7 +281,7 @@ def _sizes(weight: Weight, dtype: torch.dtype) -> dict[str, int]:
 def _assembled(
     weight: Weight, parts: dict[str, Tensor], stored: torch.dtype, dtype: torch.dtype
 ) -> Tensor:
-    """The weight of its bytes; raises :class:`InputError` for a NaN among them."""
+    """A weight rebuilt from its bytes; raises :class:`InputError` for a NaN among them."""
     matrices = []
     for prefix, form, layout in _layouts(weight, stored):
         found = {

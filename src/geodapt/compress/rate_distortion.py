@@ -1,4 +1,4 @@
-"""What the forms of one layer cost and lose."""
+"""Size and error of every format of one layer."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,7 +15,7 @@ def curve(
     whitening: Whitening,
     group: int | None = None,
 ) -> list[Option]:
-    """Every form that a method may give this layer.
+    """Every format that a method may give this layer, with its size and error.
 
     The options of ``lowrank_plus_int`` are measured without the alternation of
     :func:`geodapt.compress.compressed_tensor.build_compressed`, which then does a little better.

@@ -1,8 +1,7 @@
-"""A tensor that stands for a matrix which it does not hold.
+"""A tensor that represents a matrix without holding it.
 
-It computes products its own way where a subclass knows one, and in every other operation it is
-the dense matrix, so that a model may read the weight in whatever way it likes. Only changing it in
-place is refused.
+A subclass may compute products from its parts; every other operation sees the dense matrix, so that
+any model code works. Only changes in place are refused.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from geodapt.errors import InputError
 
 aten = torch.ops.aten
 READS: ContextVar[list[Any]] = ContextVar("reads")
-"""Where it is set to a list: the operators that took the dense matrix of a weight."""
+"""When set to a list, it collects the operators that took the dense matrix of a weight."""
 _COPIES = (aten.detach.default, aten.clone.default, aten.alias.default)
 
 
@@ -32,7 +31,7 @@ class StandIn(torch.Tensor):
         raise NotImplementedError
 
     def rebuilt(self, parts: dict[str, Tensor]) -> "StandIn":
-        """One like it of other parts."""
+        """A tensor like this one, made of other parts."""
         return type(self)(**parts)
 
     def dequantize(self) -> Tensor:
@@ -40,7 +39,7 @@ class StandIn(torch.Tensor):
         raise NotImplementedError
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "StandIn":
-        """One whose parts are changed, each by itself."""
+        """A tensor like this one, with a function applied to each part."""
         return self.rebuilt({name: change(part) for name, part in self.parts().items()})
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]

@@ -47,7 +47,8 @@ def save(
     if not isinstance(getattr(model, "hf_quantizer", None), FORMATS):
         describe_quantization(model)
     with atomic_folder(folder) as inside:
-        # Names and shapes stay the model's own: what transformers would convert is not there.
+        # Names and shapes stay as in the model: there is nothing here that transformers would
+        # convert.
         model.save_pretrained(inside, save_original_format=False)
         if tokenizer is not None:
             tokenizer.save_pretrained(inside)
@@ -55,7 +56,8 @@ def save(
 
 
 def describe_quantization(model: PreTrainedModel) -> None:
-    """Let a compressed model's ``save_pretrained`` write it, as torchao's where that is enough."""
+    """Make ``save_pretrained`` write a compressed model, in torchao's own format where that is
+    enough."""
     if torchao_format.fits_torchao(model):
         torchao_format.attach_torchao(model)
     else:

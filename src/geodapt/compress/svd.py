@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 DAMPING = 1e-4
-"""Share of the mean moment that is added to all inputs, so that none counts as never seen."""
+"""Share of the mean moment that is added to every input, so that none has a weight of zero."""
 
 
 class Whitening:

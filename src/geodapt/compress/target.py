@@ -1,4 +1,4 @@
-"""How small a compressed model shall be, or how good."""
+"""The target of a compression: a size, or an allowed loss."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from geodapt.errors import InputError
 
 @dataclass(frozen=True)
 class Target:
-    """How small, or how good; each field may be open, but something must be said for an SVD."""
+    """A size or an allowed loss. Each field may be unset, but an SVD needs one of them."""
 
     bits_per_weight: float | None = None
     """Of the compressed layers' weights, scales and factors counted in."""

@@ -10,7 +10,7 @@ from geodapt.data.domain import SPLITS
 
 
 def calibration_texts(settings: CompressSettings) -> list[str]:
-    """Passages of the training split, drawn by the seed; none where none is asked for."""
+    """Passages of the training split, drawn by the seed; none where none are wanted."""
     if settings.calibrate is None:
         return []
     texts = draw(settings.calibrate, settings.texts, settings.max_tokens, settings.seed, ["train"])
@@ -18,9 +18,10 @@ def calibration_texts(settings: CompressSettings) -> list[str]:
 
 
 def measured_texts(settings: CompressSettings) -> list[str]:
-    """Passages that are the same for every seed: of documents that are never calibrated on.
+    """Passages of documents that are never calibrated on, the same for every seed.
 
-    Of files that are given to measure on alone, any; of other sources those of the held-out tenth.
+    From files given only for measuring, all documents count; from other sources, the held-out
+    tenth.
     """
     source = settings.evaluate or settings.calibrate or ApiTextsSettings()
     alone = isinstance(settings.evaluate, TextSettings) and settings.evaluate != settings.calibrate

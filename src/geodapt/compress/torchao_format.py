@@ -79,7 +79,7 @@ def attach_torchao(model: Any) -> None:
 
 
 def wrap(model: nn.Module) -> None:
-    """Turn weights as transformers loads them into those that :func:`geodapt.compress` makes."""
+    """Turn the weights that transformers loads into those that :func:`geodapt.compress` makes."""
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None and type(parameter.data).__name__ == "Int8Tensor":

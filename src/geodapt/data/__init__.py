@@ -1,4 +1,4 @@
-"""Real data in several domains: what is on every machine already, and the public data sets.
+"""Real data in several domains: from packages that are installed anyway, and the public data sets.
 
 >>> from geodapt.data import ApiCallSettings, load_domains
 >>> domains = load_domains(ApiCallSettings(domains=["networkx"]))  # doctest: +SKIP

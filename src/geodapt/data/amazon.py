@@ -22,10 +22,10 @@ from geodapt.paths import given
 def load_amazon(settings: AmazonSettings) -> dict[str, Domain]:
     """The categories in the order asked for.
 
-    A customer's reviews in a category, whatever the number of stars, are one sequence in order of
-    time; an item is a product (``parent_asin``, all its colours and sizes), its text the title.
-    Products without a title are left out. Raises :class:`InputError` for a missing folder, file or
-    hub name, a malformed line, and a category with too few products.
+    A customer's reviews in a category, of any rating, are one sequence ordered by time; an item is
+    a product (``parent_asin``, all its colours and sizes), its text the title. Products without a
+    title are left out. Raises :class:`InputError` for a missing folder, file or hub name, a
+    malformed line, and a category with too few products.
     """
     files = {
         name: (_file(settings.path, name), _file(settings.path, name, "meta_"))

@@ -26,7 +26,8 @@ from geodapt.extras import missing
 from geodapt.files import build_once, cache_folder
 
 MINING_VERSION = 2
-"""Part of the cache's key: raised whenever mining finds something else in the same package."""
+"""Part of the cache's key: raised whenever mining would give another result for the same
+package."""
 
 
 def load_api_calls(settings: ApiCallSettings) -> dict[str, Domain]:
@@ -75,7 +76,8 @@ def _domain(name: str, folder: Path, settings: ApiCallSettings) -> Domain:
 
 
 def module_tree(domains: Mapping[str, Domain]) -> list[tuple[str, str]]:
-    """The hierarchy that the items' names spell: ``(parent, child)`` from package to callable."""
+    """The hierarchy given by the items' dotted names: ``(parent, child)`` from package to
+    callable."""
     edges: dict[tuple[str, str], None] = {}
     for domain in domains.values():
         for name in domain.items["name"]:

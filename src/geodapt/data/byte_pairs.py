@@ -16,7 +16,7 @@ def byte_pairs(
     normalizer: Normalizer | None = None,
     prefix_space: bool = False,
 ) -> Tokenizer:
-    """A tokenizer of so many tokens, the special ones first (Sennrich et al. 2016).
+    """A tokenizer with a given number of tokens, special ones first (Sennrich et al. 2016).
 
     Bytes are its alphabet, as in GPT-2, so that it takes any text. With ``prefix_space`` a text's
     first word counts as one that follows another.

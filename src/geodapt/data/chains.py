@@ -1,7 +1,7 @@
 """Chains of texts from general to specific: HierarCaps as published, and tables of one's own.
 
-A chain may bring for each level a text that contradicts it; where a file brings none, they are
-drawn from its other chains.
+A chain may have a contradicting text for each level; where a file has none, they are drawn from its
+other chains.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ from geodapt.errors import InputError
 
 ARROW = "=>"
 TEXTS, NEGATIVES, GROUPS = ("positive", "captions", "texts"), ("negative",), ("image_url", "image")
-DRAWS = 100  # how often another chain is drawn before the data counts as having no contradiction
+DRAWS = 100  # draws of another chain before the data counts as having no contradiction
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Chain:
     negatives: tuple[str, ...] = ()
     """For each level but the last a text that contradicts it; empty before they are drawn."""
     group: str = ""
-    """What is held out as a whole: the image's address; a chain of its own where empty."""
+    """The unit that is held out whole: the image's address; if empty, the chain itself."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class ChainPictures:
     images: Sequence[Any]
     """PIL images, each opened when it is asked for."""
     names: list[str]
-    """For each the group of its chains, or another of the names that pictures have; they repeat
-    where several pictures show the same."""
+    """Per picture the group of its chains, or another name; repeated where several pictures show
+    the same."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class Hierarchy:
     notes: list[str] = field(default_factory=list)
     """What a reader must know of the data."""
     pictures: ChainPictures | None = None
-    """Those of the test chains' groups, and of other names."""
+    """The pictures of the test chains' groups, and of other names."""
     names: list[str] = field(default_factory=list)
-    """All that a picture can be called, for zero-shot classification."""
+    """All names that a picture can have, for zero-shot classification."""
 
 
 def load_chains(settings: ChainSettings) -> Hierarchy:
@@ -129,7 +129,7 @@ def contradicted(
 ) -> tuple[list[Chain], list[str]]:
     """The chains with a contradicting text per level, drawn where they have none; and notes.
 
-    What is drawn stands at the same level of another chain, and together with the text in none.
+    A drawn text stands at the same level of another chain, and in no chain together with the text.
 
     Raises :class:`InputError` where no such text is found.
     """
@@ -192,7 +192,7 @@ def _chain(
             f"{place}: {len(negatives)} negatives for {len(texts)} levels; give one per level "
             "(the last may be left out), or none at all"
         )
-    negatives = negatives[: len(texts) - 1]  # nothing is below the last level to contrast with
+    negatives = negatives[: len(texts) - 1]  # the last level has nothing below it to contrast with
     for text, negative in zip(texts, negatives, strict=False):
         if text == negative:
             raise InputError(f"{place}: the negative '{negative}' is the very text of its level")

@@ -1,4 +1,4 @@
-"""Built-in trees: which class is a kind of which, and which module holds which function.
+"""Built-in trees: Python's class hierarchies, and packages with their modules and functions.
 
 They are read from the packages that are installed, so they are the same on every machine with
 the same versions. A class's text is its name in words; a function's is its path in words; below
@@ -39,7 +39,7 @@ def load_code_trees(settings: CodeTreeSettings) -> Hierarchy:
         described |= texts
     forest = Forest(" and ".join(settings.trees), edges)
     leaves = set(forest.leaves)
-    # A description that two share, or that says no more than a name, is below neither.
+    # A description that two share, or that only repeats a name, is left out.
     said = list(described.values())
     told = {
         leaf: text
@@ -50,7 +50,8 @@ def load_code_trees(settings: CodeTreeSettings) -> Hierarchy:
 
 
 def class_tree(packages: list[str]) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """(base, class) of every public class in words, and what each class says of itself.
+    """(base, class) of every public class in words, and the first sentence of each class's
+    docstring.
 
     The base is the first that is not itself a mixin; a class that is called as its base is
     passed over, and its own classes stand below that base.
@@ -65,7 +66,7 @@ def class_tree(packages: list[str]) -> tuple[list[tuple[str, str]], dict[str, st
             edges.update(dict.fromkeys(pairwise(line)))
             if text := sentence(kind):
                 described.setdefault(line[-1], text)
-    # A name that two packages use may stand above itself; what was found first is kept.
+    # A name that two packages use could become its own ancestor; the first occurrence is kept.
     above: dict[str, str] = {}
     kept = []
     for parent, child in edges:
@@ -77,7 +78,8 @@ def class_tree(packages: list[str]) -> tuple[list[tuple[str, str]], dict[str, st
 
 
 def api_tree(settings: CodeTreeSettings) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    """(package or module, what it holds) in words, and what each function says of itself."""
+    """(package or module, what it holds) in words, and the first sentence of each function's
+    docstring."""
     asked = {"domains": settings.domains, "seed": settings.seed}
     domains = load_api_calls(ApiCallSettings.model_validate(asked))
     edges = [(words(parent), words(child)) for parent, child in module_tree(domains)]
@@ -141,7 +143,7 @@ def _modules(packages: list[str]) -> Iterator[ModuleType]:
 
 
 def _is_above(above: dict[str, str], text: str, start: str) -> bool:
-    """Whether a text is met on the way up from another."""
+    """Whether a text is an ancestor of another."""
     at: str | None = start
     while at is not None:
         if at == text:

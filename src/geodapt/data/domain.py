@@ -44,7 +44,7 @@ class LabelledDomain:
 def split_of(group: str, seed: int) -> str:
     """The split of a group: train (70 %), validation (10 %) or test (20 %).
 
-    It depends on the group's name and the seed alone, so more data moves nothing.
+    It depends only on the group's name and the seed, so adding data moves no group.
     """
     at = uniform(group, seed)
     return "test" if at < 0.2 else "validation" if at < 0.3 else "train"

@@ -1,4 +1,4 @@
-"""What a user chooses about the built-in image-text data; to read it takes no drawing packages."""
+"""Settings of the built-in image-text data. Importing them needs no drawing packages."""
 
 from typing import Any, Literal
 

@@ -8,7 +8,7 @@ from geodapt.data.glyph_settings import GlyphSettings
 from geodapt.settings import Seed, Settings
 
 PACKAGES = ("builtins", "collections", "io", "email", "sympy", "sklearn", "torch.nn", "networkx")
-"""Where classes are looked for: their public modules, two levels down."""
+"""Packages that are searched for classes: their public modules, two levels down."""
 
 
 EDGE_NAMES = {"parent", "child", "hypernym", "hyponym", "source", "target", "from", "to"}
@@ -27,9 +27,9 @@ class ChainSettings(Settings):
     test_path: str | None = None
     """A file to measure on, such as HierarCaps's test file; none: a part is held out by image."""
     max_train: int | None = Field(None, ge=1)
-    """The most training chains; a random choice of them by the seed."""
+    """Largest number of training chains; chosen at random by the seed."""
     max_test: int | None = Field(None, ge=1)
-    """The most groups (images) of test chains; a random choice of them by the seed."""
+    """Largest number of groups (images) of test chains; chosen at random by the seed."""
     seed: Seed = 0
     """Seed of what is held out, chosen and drawn."""
 
@@ -38,12 +38,12 @@ class ChainSettings(Settings):
 
 
 class TreeSettings(Settings):
-    """What every source of a tree lets its user choose."""
+    """Settings that all sources of trees share."""
 
     max_train: int | None = Field(None, ge=1)
-    """The most training edges; a random choice of them by the seed."""
+    """Largest number of training edges; chosen at random by the seed."""
     max_test: int | None = Field(None, ge=1)
-    """The most held-out leaves; a random choice of them by the seed."""
+    """Largest number of held-out leaves; chosen at random by the seed."""
     seed: Seed = 0
     """Seed of the leaves held out, and of the contradicting texts."""
 
@@ -64,7 +64,7 @@ class CodeTreeSettings(TreeSettings):
 
     kind: Literal["code"] = "code"
     trees: list[Literal["classes", "api"]] = Field(["classes", "api"], min_length=1)
-    """classes: what is a kind of what; api: what is where."""
+    """classes: the class hierarchy; api: packages, modules and functions."""
     packages: list[str] = Field(list(PACKAGES), min_length=1)
     """Modules whose classes are read."""
     domains: list[str] = Field(["numpy", "scikit-learn", "networkx"], min_length=1)
@@ -79,9 +79,9 @@ class GlyphChainSettings(Settings):
     """The characters and their pictures: what the CLIP was trained on, so that those that are new
     to it are held out here."""
     max_train: int | None = Field(None, ge=1)
-    """The most characters to train on; a random choice of them by the seed."""
+    """Largest number of characters to train on; chosen at random by the seed."""
     max_test: int | None = Field(None, ge=1)
-    """The most new characters to measure on; a random choice of them by the seed."""
+    """Largest number of new characters to measure on; chosen at random by the seed."""
     seed: Seed = 0
     """Seed of what is chosen, and of the contradicting captions."""
 

@@ -1,4 +1,4 @@
-"""Sequences of one's own: a table of who took what and when, in one or several domains."""
+"""The user's own sequences: a table of who took what and when, in one or several domains."""
 
 import math
 from datetime import UTC, date, datetime

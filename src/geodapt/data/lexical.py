@@ -1,4 +1,4 @@
-"""Pairs of words with how much the one is a kind of the other: HyperLex, and files like it."""
+"""Pairs of words, scored by how much one is a kind of the other: HyperLex, and files like it."""
 
 import math
 from dataclasses import dataclass

@@ -108,7 +108,7 @@ class Api:
 
     @staticmethod
     def follow(dotted: Dotted) -> list[Any]:
-        """The module and what each attribute leads to, as far as it leads anywhere."""
+        """The module and the object that each attribute resolves to, until one does not resolve."""
         module, attributes = dotted
         chain: list[Any] = [import_quietly(module)]
         for attribute in attributes:

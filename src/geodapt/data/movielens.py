@@ -52,9 +52,9 @@ class Rating:
 def load_movielens(settings: MovieLensSettings) -> dict[str, Domain]:
     """The genre groups in the order asked for.
 
-    Each user's ratings in a group, whatever the number of stars, are one sequence in order of
-    time. Raises :class:`InputError` for a missing folder or file, a malformed line, a genre or
-    group that is not there, and a group with too few movies.
+    Each user's ratings in a group, of any value, are one sequence ordered by time. Raises
+    :class:`InputError` for a missing folder or file, a malformed line, a genre or group that is not
+    there, and a group with too few movies.
     """
     names = settings.domains or list(settings.groups)
     for name in names:

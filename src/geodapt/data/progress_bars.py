@@ -8,7 +8,7 @@ import datasets
 
 @contextmanager
 def quiet_datasets() -> Iterator[None]:
-    """datasets' own progress bars off: there is one already."""
+    """Turn off datasets' own progress bars, since geodapt shows one already."""
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:

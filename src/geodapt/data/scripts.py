@@ -29,7 +29,7 @@ threading.Thread(target=end_with_parent, daemon=True).start()
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Runs a script that ends when the process that started it ends, however that ends."""
+"""Runs a script that ends with the process that started it, however that process ends."""
 
 PACKAGES_FOLDER = Path(__file__).parents[2]
 """Where geodapt itself is found, by scripts that import more of it."""

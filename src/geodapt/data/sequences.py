@@ -30,7 +30,7 @@ FEATURES = Features(
 
 @dataclass(frozen=True)
 class Trail:
-    """What one user did: items by number, oldest first, and the group that no split may cut."""
+    """One user's items by number, oldest first, and the group that must stay in one split."""
 
     user: str
     items: tuple[int, ...]
@@ -165,7 +165,8 @@ def build_domain(
 
 
 def _without_copies(rows: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
-    """Of rows with the same history and target the first in the test split, else validation."""
+    """Among rows with the same history and target keep one: in the test split if there, else in
+    validation."""
     taken: set[tuple[tuple[int, ...], int]] = set()
     unique: dict[str, list[Row]] = {split: [] for split in SPLITS}
     for split in reversed(SPLITS):
@@ -177,7 +178,7 @@ def _without_copies(rows: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
 
 
 def at_most(rows: list, most: int | None, seed: object) -> list:
-    """A random choice of so many rows, in their order; all where that is not more."""
+    """At most this many rows, chosen at random, in their order."""
     if most is None or len(rows) <= most:
         return rows
     chosen = random.Random(repr(seed)).sample(range(len(rows)), most)

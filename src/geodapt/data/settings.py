@@ -35,14 +35,14 @@ GROUPS = {
 
 
 class SequenceSettings(Settings):
-    """What every source of sequences lets its user choose."""
+    """Settings that all sources of sequences share."""
 
     history: int = Field(8, ge=1)
-    """How many of the most recent items a history keeps."""
+    """Length of a history: its most recent items."""
     min_history: int = Field(1, ge=1)
-    """The fewest different items before a target."""
+    """Least number of different items before a target."""
     negatives: int = Field(29, ge=1)
-    """Candidates beside the target."""
+    """Candidates besides the target."""
     k_core: int = Field(5, ge=1)
     """Users with fewer items and items with fewer users are left out, until none is left."""
     max_train: int | None = Field(None, ge=1)
@@ -89,7 +89,7 @@ class MovieLensSettings(SequenceSettings):
 
 
 class InteractionFileSettings(SequenceSettings):
-    """Who took what and when, in a table of one's own."""
+    """Who took what and when, in the user's own table."""
 
     kind: Literal["csv", "jsonl", "parquet"] = "csv"
     """The file's ending decides how it is read."""

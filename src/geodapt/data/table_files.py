@@ -1,4 +1,4 @@
-"""Rows of somebody's table: CSV, TSV, JSONL or Parquet, the text formats also as .gz."""
+"""Rows of a user's table: CSV, TSV, JSONL or Parquet, the text formats also as .gz."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class BadRecord(ValueError):
-    """Why a record is not as expected, where the record itself does not show it."""
+    """The reason why a record is not as expected, where the record alone does not show it."""
 
 
 LONGEST_LINE = 1 << 24

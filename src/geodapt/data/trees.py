@@ -1,4 +1,4 @@
-"""Trees of texts: edge lists such as WordNet's, and the trees that are on every machine already.
+"""Trees of texts: edge lists such as WordNet's, and built-in trees.
 
 A tree trains by its edges, each a chain of two with a contradicting text from beside it, and is
 measured on the whole paths to leaves that were held out.
@@ -19,7 +19,7 @@ from geodapt.errors import InputError
 
 
 class Forest:
-    """Texts with the text above each; several tops are allowed."""
+    """Texts with the parent of each; several roots are allowed."""
 
     def __init__(self, name: str, edges: Iterable[tuple[str, str]]) -> None:
         """Of several texts above one (a directed acyclic graph's), the first is kept.
@@ -112,7 +112,7 @@ def from_forest(
 ) -> Hierarchy:
     """Edges to train on, and whole paths to held-out leaves to measure.
 
-    ``described`` has for some leaves a text below them, which goes where the leaf goes.
+    ``described`` maps some leaves to a text below them, which goes to the leaf's split.
 
     Raises :class:`InputError` where no edge has a contradicting text, or no leaf is left to train
     or to test.

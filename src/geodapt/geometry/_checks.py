@@ -1,7 +1,7 @@
-"""What every argument must satisfy, and the mode that looks at its values too.
+"""Checks of arguments, and the mode that checks their values too.
 
-Types, shapes and plain numbers are looked at in every call. What is wrong with a tensor's values
-cannot be said without waiting for the device, so there it gives NaN: never a plausible number.
+Types, shapes and plain numbers are checked in every call. Checking a tensor's values would wait for
+the device, so bad values give NaN instead: never a plausible number.
 """
 
 import math
@@ -79,7 +79,7 @@ def prepare(
 
 
 def vector(name: str, x: Tensor) -> None:
-    """Refuse what are no floating-point vectors."""
+    """Refuse anything but floating-point vectors."""
     if not isinstance(x, Tensor):
         raise InputError(f"{name} is a {type(x).__name__}; expected a tensor of vectors")
     if x.dim() == 0 or not x.is_floating_point():
@@ -92,9 +92,10 @@ def vector(name: str, x: Tensor) -> None:
 
 
 def positive(name: str, c: float | Tensor, expected: str) -> float | Tensor:
-    """A number that must be positive, or a tensor of such numbers with NaN for those that are not.
+    """A positive number, or a tensor of numbers with NaN in place of those that are not positive.
 
-    Raises :class:`InputError` for a plain number that is not, and for what is no number.
+    Raises :class:`InputError` for a plain number that is not positive, and for anything but
+    numbers.
     """
     if isinstance(c, Tensor):
         if not _real(c):
@@ -153,7 +154,7 @@ def number(name: str, value: object, expected: str) -> float:
 
 
 def fits(name: str, value: object, batch: torch.Size, whose: str) -> None:
-    """Refuse a tensor of one number for each row that has more rows than the batch.
+    """Refuse a tensor of one number per row that has more rows than the batch.
 
     A tensor (5, 1) with 5 points would broadcast to 25 results.
     """
@@ -202,7 +203,7 @@ def _common(dtypes) -> torch.dtype:
 
 
 def require_values(holds: Tensor, name: str, expected: str, value: Tensor) -> None:
-    """Of the checked mode: refuse values for which something does not hold."""
+    """In the checked mode: refuse values for which a condition does not hold."""
     if not bool(holds.all()):
         wrong = (~holds).nonzero()
         first = tuple(wrong[0].tolist())

@@ -20,7 +20,7 @@ from torch import Tensor
 from geodapt.geometry import _smooth
 from geodapt.geometry._sums import dot, finite, lowest, norm2, over_pairs, plus, readable, square
 
-LEAST = 0.25  # of gamma(x) gamma(y): what the plain form's result must be
+LEAST = 0.25  # the share of gamma(x) gamma(y) that the plain form's result must reach
 
 
 def chord(x: Tensor, y: Tensor, c: float | Tensor) -> Tensor:

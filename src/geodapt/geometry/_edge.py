@@ -1,6 +1,6 @@
 """Near the edge of the ball: how far inside a point lies, and results that must stay inside.
 
-A result is put no farther out than ``1 - margin`` of the radius, so that what is computed from it
+A result lies at most ``1 - margin`` of the radius from the origin, so that what is computed from it
 afterwards is finite and agrees with it. In float32 and float64 the margin is four times ``eps``,
 which is more than the rounding of a result's sums and components; bfloat16 and float16 results are
 computed in float32 and rounded once, for which one ``eps`` is enough.
@@ -43,8 +43,8 @@ def held_inside(factor: Tensor, s: Tensor, dtype: torch.dtype) -> Tensor:
 def inside(x: Tensor, delta: Tensor, c: float | Tensor, dtype: torch.dtype) -> Tensor:
     """A point that was summed, with the norm that its ``1 - c |x|^2 = delta`` says, held inside.
 
-    Near the edge ``delta`` knows it better. To derivatives the factor is the constant 1 that it
-    would be without rounding, except where the point is held.
+    Near the edge ``delta`` is more accurate than the sum. To derivatives the factor is the constant
+    1 that it would be without rounding, except where the point is held.
     """
     if lowest(delta) >= 0.5:
         return x

@@ -31,7 +31,7 @@ def graph_distances(
 ) -> Float[Tensor, "m m"]:
     """Lengths of the shortest paths between all nodes, or between ``nodes`` along the whole graph.
 
-    Infinite between separate parts. Without ``lengths`` each edge is 1 long.
+    Infinite between separate parts. Without ``lengths`` each edge has length 1.
     """
     n = int(edges.max()) + 1
     nodes = torch.arange(n) if nodes is None else nodes
@@ -44,9 +44,9 @@ def graph_distances(
 
 
 def _hops(edges: np.ndarray, n: int, nodes: np.ndarray) -> Tensor:
-    """Fewest edges between ``nodes``, by a search in breadth from all of them at once.
+    """Fewest edges between ``nodes``, by a breadth-first search from all of them at once.
 
-    Each node of the graph carries one bit a source; in a round every node takes over its
+    Each node of the graph carries one bit per source; in a round every node takes over its
     neighbours' bits (Then et al. 2014, "The more the merrier"). 1,000 sources in a graph of
     100,000 nodes take a tenth of what a search from each takes.
     """

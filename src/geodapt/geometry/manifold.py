@@ -19,7 +19,7 @@ from geodapt.geometry._sums import dot, plus
 
 try:
     import geoopt
-except ImportError as error:  # an extra: everything else here works without it
+except ImportError as error:  # an optional package: everything else here works without it
     raise missing(
         "Riemannian optimizers come from geoopt, which is not installed", "manifold"
     ) from error

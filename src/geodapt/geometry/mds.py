@@ -1,4 +1,4 @@
-"""Multidimensional scaling: points whose distances are the given ones, as near as can be.
+"""Multidimensional scaling: points whose distances are as close as possible to given ones.
 
 :func:`embed_distances` minimises the :func:`stress`, which has many local minima, from the closed
 forms of three nearby problems: :func:`classical_scaling` (exact for Euclidean distances),
@@ -48,7 +48,7 @@ def embed_distances(
     steps: int = 200,
     seed: int = 0,
 ) -> Embedding:
-    """Points of a ``dim``-dimensional space whose distances are the given ones, as near as can be.
+    """Points of a ``dim``-dimensional space whose distances are as close as possible to given ones.
 
     Metric multidimensional scaling: minimises the mean of ``(d / D - 1)^2`` over all pairs with
     L-BFGS, at most ``steps`` steps from each of several starts.
@@ -228,7 +228,8 @@ def least_stress(
     steps: int,
     each_step: Callable[[], None],
 ) -> tuple[float, Float[Tensor, "n dim"]]:
-    """The stress and the points that L-BFGS reaches from ``start`` in at most ``steps`` steps."""
+    """The least stress and its points, as L-BFGS reaches them from ``start`` in at most ``steps``
+    steps."""
     inverse = torch.where(goal > 0, 1 / goal, 0.0).numpy()
     farthest = goal.max().item()
     # No point need lie farther from the centre than two lie from each other: a line search that

@@ -1,8 +1,8 @@
 """What a HELM's ``forward`` takes beside its named arguments; anything else is an error.
 
 transformers hands keywords through ``**kwargs``, and renames them from time to time: the cache was
-``past_key_values`` and is ``cache``. A keyword that nobody reads makes a model quietly compute
-something else, so each is either read or refused.
+``past_key_values`` and is ``cache``. A keyword that is silently ignored would change the result, so
+each is either used or refused.
 """
 
 from collections.abc import Collection, Mapping
@@ -39,7 +39,7 @@ def one_cache(cache: Cache | None, past_key_values: Cache | None) -> Cache | Non
 
 
 def require_known(model: Any, kwargs: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise TypeError for a keyword that the model does not read. None asks for nothing."""
+    """Raise TypeError for a keyword that the model does not read. A value of None is ignored."""
     unknown = [name for name, value in kwargs.items() if name not in known and value is not None]
     if unknown:
         raise TypeError(
@@ -50,12 +50,14 @@ def require_known(model: Any, kwargs: Mapping[str, Any], known: Collection[str])
 def require_positions(
     kwargs: Mapping[str, Any], position_ids: Tensor | None, implementation: str
 ) -> None:
-    """Raise :class:`InputError` for a packed batch whose attention would not know that it is."""
+    """Raise :class:`InputError` for a packed batch that the attention could not recognise as
+    packed."""
     packed = sorted(name for name in PACKING if kwargs.get(name) is not None)
     if packed and position_ids is None and "flash" not in implementation:
         raise InputError(
-            f"'{packed[0]}' says that rows are packed, but attention '{implementation}' sees that "
-            "by position_ids, which are missing; give position_ids that start again at 0 in "
+            f"'{packed[0]}' says that rows are packed, but attention '{implementation}' "
+            f"recognises them by position_ids, which are missing; give position_ids that start "
+            f"again at 0 in "
             "every row"
         )
 

@@ -7,16 +7,16 @@ The score of a query and a key is ``(2/c + 2 <q, k>_L) / tau + bias`` with the M
 
 so that the query ``2/tau (q, -t(q))`` and the key ``(k, u(k))`` give it as one dot product: one
 component more per head, and every attention kernel can compute it. The excess ``u(k)`` instead of
-``t(k)`` keeps the score exact where curvature is small: no large constant takes up the mantissa.
+``t(k)`` keeps the score exact where curvature is small: no large constant uses up the mantissa.
 
 The output is the Lorentz centroid of the values under the softmax. The kernel sums ``(v, u(v))``;
 the sum's last component is what the centroid's norm needs beside it.
 
-**Where the time goes.** It is the last component of a head, and it is counted: a head of size 64
-is 63 space components and one time. Kernels are built for head sizes 32, 64, 128, 256 and for
-rows of a multiple of 16 bytes; with 65 a flash kernel runs at the next larger size, half as much
-work again. The 63 columns per head cost nothing: all heads together are one product whose width is
-a multiple of the number of heads.
+**Where the time is stored.** It is the last component of a head and counts in its size: a head of
+size 64 has 63 space components and one time. Kernels are built for head sizes 32, 64, 128, 256 and
+for rows of a multiple of 16 bytes; with 65 a flash kernel runs at the next larger size, half as
+much work again. The 63 columns per head cost nothing: all heads together are one product whose
+width is a multiple of the number of heads.
 
 Source: HELM, sections 4.1 and 4.2; Chen et al. 2022, "Fully hyperbolic neural networks".
 """

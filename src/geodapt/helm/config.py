@@ -18,13 +18,13 @@ CHOICES = {
 
 @strict
 class HelmConfig(PreTrainedConfig):
-    """HELM-D where ``n_routed_experts`` is 0, HELM-MiCE elsewhere.
+    """The configuration of HELM-D where ``n_routed_experts`` is 0, else of HELM-MiCE.
 
-    **Which sizes count the time component.** What is handed to an attention kernel or to the
-    cache is a whole point: ``head_dim``, ``qk_nope_head_dim``, ``v_head_dim`` and
-    ``kv_lora_rank`` are one time and the rest space, so that they are the powers of two that
-    kernels are built for. All other sizes (``hidden_size``, ``intermediate_size``,
-    ``q_lora_rank``, ``qk_rope_head_dim``) count space components only.
+    **Which sizes count the time component.** An attention kernel and the cache get whole points:
+    ``head_dim``, ``qk_nope_head_dim``, ``v_head_dim`` and ``kv_lora_rank`` count one time and the
+    rest space, so that they can be the powers of two that kernels are built for. All other sizes
+    (``hidden_size``, ``intermediate_size``, ``q_lora_rank``, ``qk_rope_head_dim``) count space
+    components only.
 
     **Geometry.** The space has curvature ``-curvature``; ``learn_curvature`` trains it.
     ``expert_curvatures`` holds those of the shared experts and then of the routed ones: a list,

@@ -1,7 +1,7 @@
 """The models of a comparison: HELMs, their ablations, and Euclidean twins of equal size.
 
-HELM-D and HELM-MiCE have the size that their configuration gives. Every other model has the
-parameters of one of the two, nearly: the size of its feed-forward parts is set so.
+HELM-D and HELM-MiCE have the size that their configuration gives. Every other model has nearly the
+parameters of one of the two, by the size of its feed-forward parts.
 """
 
 import dataclasses
@@ -127,7 +127,8 @@ def helm_config(
 
 @contextmanager
 def _refused_as(label: str) -> Iterator[None]:
-    """Attributes that do not fit together, as an error of ours."""
+    """Turn transformers' error about attributes that do not fit together into
+    :class:`InputError`."""
     try:
         yield
     except (StrictDataclassError, TypeError, ZeroDivisionError) as error:
@@ -142,12 +143,13 @@ def parameters(config: PreTrainedConfig) -> int:
 
 
 def of_equal_size(config: PreTrainedConfig, attribute: str, wanted: int) -> PreTrainedConfig:
-    """The configuration with the feed-forward size that brings it nearest to so many parameters.
+    """The configuration with the feed-forward size that brings it nearest to a number of
+    parameters.
 
     Raises :class:`InputError` when all else has more than that already.
     """
     counts = [parameters(_with(config, attribute, size)) for size in (STEP, 2 * STEP)]
-    steps = 1 + round((wanted - counts[0]) / (counts[1] - counts[0]))  # it grows in a line
+    steps = 1 + round((wanted - counts[0]) / (counts[1] - counts[0]))  # it grows linearly
     if steps < 1:
         raise InputError(
             f"a {config.model_type} with {wanted:,} parameters would have no room for its "
@@ -161,6 +163,6 @@ def _with(config: PreTrainedConfig, attribute: str, value: int) -> PreTrainedCon
 
 
 def _without_names(values: dict[str, Any]) -> dict[str, Any]:
-    """Attributes without what says which class and which version wrote them."""
+    """Attributes without those that name the class and version that wrote them."""
     named = {"model_type", "architectures", "transformers_version", "dtype"}
     return {key: value for key, value in values.items() if key not in named}

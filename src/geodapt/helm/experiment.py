@@ -1,4 +1,5 @@
-"""HELMs and their Euclidean twins, trained on the same rows and measured on the same others."""
+"""HELMs and their Euclidean twins, trained on the same rows and measured on the same held-out
+rows."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -66,7 +66,7 @@ class HelmRouter(nn.Module):
     ) -> tuple[Float[Tensor, "tokens e"], Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]:
         """Logits, weights of the chosen experts, and which they are; in float32 or wider.
 
-        The load is that of the tokens that ``counted`` selects: padding is none of it.
+        The load counts the tokens that ``counted`` selects, so that padding is left out.
         """
         config = self.config
         with torch.autocast(x.device.type, enabled=False):
@@ -81,7 +81,7 @@ class HelmRouter(nn.Module):
         return logits, weights * config.routed_scaling_factor, chosen
 
     def _choose(self, scores: Float[Tensor, "tokens e"]) -> Int[Tensor, "tokens k"]:
-        """The best experts of the best groups; a group counts by its two best."""
+        """The best experts of the best groups; a group is scored by its two best experts."""
         groups = self.config.n_group
         if groups > 1:
             by_group = scores.unflatten(-1, (groups, -1))
@@ -104,7 +104,8 @@ def affinities(logits: Float[Tensor, "*batch e"], config: HelmConfig) -> Float[T
 
 
 class Dispatch(NamedTuple):
-    """Which token's which choice every row is: one row for each choice, sorted by expert."""
+    """Which token and which of its choices each row belongs to: one row per choice, sorted by
+    expert."""
 
     expert: Int[Tensor, "rows"]  # ascending
     order: Int[Tensor, "rows"]  # k times the token, and which of its k choices
@@ -113,7 +114,7 @@ class Dispatch(NamedTuple):
 
     @classmethod
     def of(cls, chosen: Int[Tensor, "tokens k"], experts: int) -> "Dispatch":
-        """The rows of each token's k chosen experts, out of so many."""
+        """The rows for each token's k chosen experts, of a given number of experts."""
         expert, order = torch.sort(chosen.flatten(), stable=True)
         ordinals = torch.arange(len(order), device=order.device)
         place = torch.empty_like(order).scatter(0, order, ordinals)  # no need to sort again
@@ -121,11 +122,11 @@ class Dispatch(NamedTuple):
         return cls(expert, order, place.view(chosen.shape), ends)
 
     def to_rows(self, x: Float[Tensor, "tokens *d"]) -> Float[Tensor, "rows *d"]:
-        """Each row its token."""
+        """For each row its token."""
         return x.index_select(0, self.order // self.place.shape[1])
 
     def to_tokens(self, y: Float[Tensor, "rows *d"]) -> Float[Tensor, "tokens *d"]:
-        """Each token the sum of its rows."""
+        """For each token the sum of its rows."""
         return y.index_select(0, self.place.flatten()).view(*self.place.shape, *y.shape[1:]).sum(1)
 
 
@@ -283,7 +284,8 @@ class HelmMoE(nn.Module):
         logits, weights, chosen = self.gate(x.flatten(0, -2), counted)
         spaces = self.spaces(c_i[self.shared :], c)
         s, u = self.experts(x.flatten(0, -2), chosen, weights, spaces, c)
-        # Shared experts see rows of tokens, as any layer does: adapters may differ between rows.
+        # Shared experts get whole rows, as other layers do, so that rows can have different
+        # adapters.
         s, u = s.view(x.shape), u.view(time.shape)
         for expert, c_e in zip(self.shared_experts, c_i[: self.shared], strict=True):
             a = torch.sqrt(c.c / c_e).expand_as(time)

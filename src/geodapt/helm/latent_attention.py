@@ -12,11 +12,11 @@ so its excess is that of ``|k_h|^2 + |r|^2``.
 ``kv_lora_rank + qk_rope_head_dim + 2 heads`` numbers. They travel as the "keys" ``z`` and the
 "values" ``(r, excesses)`` of one head, so that every cache of transformers takes them.
 
-**Decoding.** The maps move to the other side: ``q.k_h = (W^k_h^T q).z + q.b`` and
-``sum_j p_j v_hj = W^v_h (sum_j p_j z_j) + b'``. The constant ``q.b`` leaves the softmax. So a step
-reads only the cache and never builds a key or a value; the excesses, which are not affine in z,
-are the cached ones. With many queries at once building keys and values is the lesser work; where
-the map is more than its weight (an adapter is on it, it is quantized) there is no other way.
+**Decoding.** The maps move to the other side: ``q.k_h = (W^k_h^T q).z + q.b`` and ``sum_j p_j v_hj
+= W^v_h (sum_j p_j z_j) + b'``. The constant ``q.b`` leaves the softmax. So a step reads only the
+cache and never builds a key or a value; the excesses, which are not affine in z, are the cached
+ones. With many queries at once, building keys and values is less work; where a map is more than its
+weight (it has an adapter or is quantized), it is the only way.
 
 Source: HELM, section 4.3; DeepSeek-V2, section 2.1 and appendix C.
 """
@@ -121,7 +121,7 @@ class HelmLatentAttention(nn.Module):
     def _expand(
         self, z: Float[Tensor, "rows n rank"]
     ) -> tuple[Float[Tensor, "rows n heads nope"], Float[Tensor, "rows n heads value"]]:
-        """The heads' keys, without the rotary part, and values of latents."""
+        """The heads' keys (without the rotary part) and values, computed from latents."""
         both = self.kv_b_proj(z).unflatten(-1, (self.heads, -1))
         return both.split([self.nope, self.value], dim=-1)
 
@@ -131,9 +131,9 @@ class HelmLatentAttention(nn.Module):
         return self.o_proj(*head_centroids(sums, c))
 
     def _absorbs(self, queries: int, keys: int, mask: Tensor | None) -> bool:
-        """Whether reading latents is less work than building keys and values of all of them.
+        """Whether attending to the latents is less work than building all keys and values.
 
-        Flash kernels describe their mask otherwise, and without a mask several queries are a
+        Flash kernels describe their mask in another way, and several queries without a mask are a
         prefill into an empty static cache.
         """
         if self.config._attn_implementation not in ("sdpa", "eager"):
@@ -177,7 +177,8 @@ class HelmLatentAttention(nn.Module):
 
 
 def is_its_weight(layer: Any) -> bool:
-    """Whether a layer computes what its weight and bias say, so that they may be read instead.
+    """Whether a layer computes exactly what its weight and bias say, so that these may be used
+    directly.
 
     Not so where something wraps or replaces it: an adapter of PEFT or of a bank, a
     hook, a parametrization, a quantized or an offloaded weight.

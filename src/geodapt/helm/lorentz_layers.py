@@ -45,7 +45,8 @@ def wide(x: Tensor) -> Tensor:
 
 
 def in_type_of(x: Tensor, y: Tensor) -> Tensor:
-    """``y`` in the type of ``x``, without a call where it has it: a decoded token has hundreds."""
+    """``y`` in the type of ``x``. Without a call where it has that type already: decoding one token
+    takes hundreds of these."""
     return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
@@ -159,7 +160,7 @@ def eager_attention(
     position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "rows n heads size"], Float[Tensor, "rows heads n m"]]:
-    """Attention step by step, for those who want to see its weights."""
+    """Attention step by step, which can return its weights."""
     key, value = (repeat_kv(x, module.num_key_value_groups) for x in (key, value))
     weights = softmax(query @ key.mT * scaling, attention_mask, position_bias)
     return (weights @ value).transpose(1, 2), weights
@@ -205,7 +206,7 @@ class LorentzLinear(nn.Linear):
         super().__init__(in_features, out_features, bias)
         self.time_weight = nn.Parameter(torch.zeros(out_features))
 
-    def forward(  # type: ignore[override]  # a linear layer that reads one component more
+    def forward(  # type: ignore[override]  # a linear layer that reads one more component
         self, x: Float[Tensor, "*batch d_in"], time: Float[Tensor, "*batch"]
     ) -> Float[Tensor, "*batch d_out"]:
         y = super().forward(x)
@@ -223,7 +224,7 @@ class PointLinear(nn.Linear):
 
 
 class LearnedScalar(nn.Module):
-    """``start exp(offset)``: positive whatever the optimizer does.
+    """``start exp(offset)``: always positive, whatever the optimizer does.
 
     All learned scalars of a HELM (curvature, temperatures, weights of residuals) are such
     log-offsets that start at 0, so that they move in proportion to their size and weight decay

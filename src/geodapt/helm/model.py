@@ -94,7 +94,8 @@ class HelmPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Matrices are normal, norms 1; all else, the time's weights among it, starts at 0."""
+        """Matrices start normally distributed, norms at 1, and all else at 0, the time's weights
+        included."""
         super()._init_weights(module)
         std = self.config.initializer_range
         if isinstance(module, HelmRouter):
@@ -230,8 +231,8 @@ class HelmModel(HelmPreTrainedModel):
         return found
 
     def _cache(self, cache: Cache | None, use_cache: bool | None) -> Cache | None:
-        """The given cache, or a new one if one is asked for; none under gradient checkpointing,
-        which runs a layer twice and would write into it twice."""
+        """The given cache, or a new one if requested. None under gradient checkpointing, which runs
+        each layer twice and would write into it twice."""
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
             if cache is not None:
                 raise InputError(
@@ -242,8 +243,8 @@ class HelmModel(HelmPreTrainedModel):
         return DynamicCache(config=self.config) if use_cache and cache is None else cache
 
     def _balance_experts(self) -> None:
-        """At the start of a step, not in the gates: under gradient checkpointing a gate runs twice,
-        and must choose the same experts both times."""
+        """Runs at the start of a step and not in the gates: under gradient checkpointing a gate
+        runs twice and must choose the same experts both times."""
         if self.config.bias_update_speed:
             for layer in self.layers:
                 if isinstance(layer.mlp, HelmMoE):

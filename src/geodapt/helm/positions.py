@@ -56,7 +56,8 @@ def query_points(
 def key_points(
     x: Float[Tensor, "rows n heads d"], rotation: Rotation | None, c: Curvature
 ) -> Float[Tensor, "rows heads n d+1"]:
-    """``(R x, u(x))``, with the time excess in the last place; values are so without rotation."""
+    """``(R x, u(x))``, with the time excess as the last component; values have the same form,
+    without rotation."""
     u = excess(squared_norm(x, keepdim=True), c)
     return torch.cat([*_turned(x, rotation), in_type_of(x, u)], dim=-1).transpose(1, 2)
 
@@ -67,7 +68,7 @@ def rotate(x: Float[Tensor, "rows n heads d"], rotation: Rotation | None) -> Ten
 
 
 def _turned(x: Float[Tensor, "rows n heads d"], rotation: Rotation | None) -> list[Tensor]:
-    """``R x`` in parts, which are laid side by side once, with the time."""
+    """``R x`` in parts, to be concatenated only once, together with the time."""
     if rotation is None:
         return [x]
     cos, sin = (part.unsqueeze(2) for part in rotation)  # may be wider than x
@@ -78,8 +79,8 @@ def _turned(x: Float[Tensor, "rows n heads d"], rotation: Rotation | None) -> li
 
 
 class RelativeBias(nn.Module):
-    """A learned bias of the scores per head and distance, in the buckets of T5: near ones singly,
-    far ones in logarithmic steps.
+    """A learned bias of the scores per head and distance, in T5's buckets: one per distance for
+    short ones, logarithmic for long ones.
 
     Source: Raffel et al. 2020, section 2.1; the ablation of HoPE.
     """

@@ -1,4 +1,4 @@
-"""What the table of a HELM run shows: that of any language model's run."""
+"""What the table of a HELM run shows: the same as for any language model."""
 
 from geodapt.lm.report import PAGE
 

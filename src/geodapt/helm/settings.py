@@ -15,7 +15,7 @@ CONTENDER_NAMES = (
 
 
 class HelmSettings(PretrainingSettings):
-    """Which models are trained on the same rows of text."""
+    """Which models to train on the same rows of text."""
 
     models: list[str] = Field(["helm-d", "helm-mice", "llama", "deepseek"], min_length=1)
     """Rows of the table; the first one's model is left in `model/`."""

@@ -1,4 +1,5 @@
-"""What a HELM's training needs beside the loop: balance over processes, and curvatures to log."""
+"""What training a HELM needs besides the loop: expert balance over processes, and curvatures to
+log."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,11 +50,11 @@ def seen_curvatures(model: PreTrainedModel) -> Iterator[dict[str, Tensor]]:
 
 @contextmanager
 def balanced_experts(model: PreTrainedModel) -> Iterator[None]:
-    """Experts chosen evenly while the block lasts, over all processes.
+    """Keep the experts evenly loaded over all processes within the block.
 
-    A HELM balances itself by the load that its process saw; here the processes' loads are added
-    up. transformers' DeepSeek-V3 has the bias for the balance but leaves it as it is; here it moves
-    by the same rule, after each forward pass (DeepSeek-V3, section 2.1.2).
+    A HELM balances itself by the load that its process saw; here the processes' loads are summed.
+    transformers' DeepSeek-V3 has the bias for the balance but leaves it as it is; here it moves by
+    the same rule, after each forward pass (DeepSeek-V3, section 2.1.2).
     """
     gates = [gate for gate in model.modules() if isinstance(gate, HelmRouter)]
     twins = [gate for gate in model.modules() if isinstance(gate, DeepseekV3TopkRouter)]

@@ -94,7 +94,7 @@ def longest(model: PreTrainedModel) -> int:
 
 
 def windows(tokens: list[int], length: int) -> Iterator[list[int]]:
-    """A text in stretches of ``length`` tokens; one begins with the last token of that before it.
+    """A text in stretches of ``length`` tokens; each begins with the last token of the one before.
 
     So each token but the first is predicted once.
     """
@@ -138,8 +138,8 @@ def text_perplexity(
 
 
 def _read(model: PreTrainedModel, batch: list[list[int]], metric: LanguageMetrics) -> None:
-    """Windows side by side; the shorter ones are padded on the right, where no token that
-    counts sees it."""
+    """Windows as one batch. Shorter ones are padded on the right, which causal attention never
+    sees."""
     n = max(map(len, batch))
     tokens = torch.zeros(len(batch), n, dtype=torch.long)
     labels = torch.full_like(tokens, IGNORED)

@@ -1,4 +1,5 @@
-"""Trains language models on the same rows and measures them on the same others, in stages."""
+"""Trains language models on the same rows and measures them on the same held-out rows, in
+stages."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -72,8 +73,8 @@ class PretrainingExperiment:
         self.autocast = None if dtype is torch.float32 else dtype
 
     def _require_memory(self) -> None:
-        """Linux kills a process that takes more than there is, without a reason. So the part that
-        is known beforehand is checked: a batch's logits and their gradient."""
+        """Linux kills a process that takes too much memory, without a message. So what is known
+        beforehand is checked: a batch's logits and their gradient."""
         free, training = free_memory_mb(), self.settings.training
         rows = min(training.batch_size, len(self.rows["train"]))
         needed = 2 * 4 * rows * self.settings.length * len(self.tokenizer) / 2**20
@@ -191,6 +192,7 @@ def build_model(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def evenly(rows: Dataset, most: int) -> Dataset:
-    """So many rows at equal distances, since neighbours are of one document or package."""
+    """A number of rows at equal distances, since neighbouring rows come from one document or
+    package."""
     count = min(len(rows), most)
     return rows.select([number * len(rows) // count for number in range(count)])

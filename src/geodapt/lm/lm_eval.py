@@ -57,7 +57,7 @@ def answers(
     folder = given(copies or ".")
     if not folder.is_dir():
         raise InputError(f"copies '{copies}' is no folder; give the one with the data sets' copies")
-    # datasets takes a name for a folder, seen from where it runs, before it asks the hub.
+    # datasets looks for a folder of that name in the working directory before it asks the hub.
     with bar(f"asking {task}"), contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
         try:
             found = simple_evaluate(

@@ -21,9 +21,9 @@ class PretrainingSettings(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of matrix products while training; auto: bfloat16 where the device multiplies it natively."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, a third more time."""
+    """Recompute activations in the backward pass: less memory, a third more time."""
     tested_rows: int = Field(default=500, ge=1)
-    """The most rows of validation and of test that are measured, at equal distances."""
+    """Largest number of validation and of test rows to measure, taken at equal distances."""
     training: TrainingSettings = TrainingSettings(
         learning_rate=1e-3, schedule="cosine", warmup=0.05, weight_decay=0.1, keep_best=False
     )
@@ -44,13 +44,13 @@ class EvaluationSettings(Settings):
     column: str = "text"
     """The key or column of the text, in JSONL and Parquet."""
     length: int | None = Field(None, ge=2)
-    """The most tokens that the model sees at once; none: as many as it takes, up to 1024."""
+    """Longest stretch that the model reads at once, in tokens; none: its own limit, up to 1024."""
     tasks: list[Name] = []
     """lm-eval tasks: mmlu, arc_challenge, openbookqa, commonsense_qa, hellaswag and all others."""
     few_shot: int | None = Field(None, ge=0)
-    """Solved examples before each question; none: the task's own number."""
+    """Solved examples before each question (few-shot); none: the task's own number."""
     limit: int | None = Field(None, ge=1)
-    """The most questions per task."""
+    """Largest number of questions per task."""
     copies: str | None = None
     """Folder with local copies of the tasks' data sets under their hub names, such as
     COPIES/Rowan/hellaswag; none: lm-eval fetches them from the hub."""

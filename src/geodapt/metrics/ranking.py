@@ -1,4 +1,4 @@
-"""How well a model ranks what a user took next among candidates that the user did not take."""
+"""How well a model ranks the item that a user took next among items that the user did not take."""
 
 import torch
 from jaxtyping import Float, Int
@@ -44,7 +44,7 @@ def target_ranks(
 
 
 class RankingMetrics(Metric):
-    """Hit rate, mean reciprocal rank and NDCG of one target a user, over batches and processes.
+    """Hit rate, mean reciprocal rank and NDCG of one target per user, over batches and processes.
 
     With a single relevant candidate at rank r, Hit@k is 1 where r <= k, MRR the mean of 1 / r,
     and NDCG@k the mean of 1 / log2(1 + r) where r <= k (the ideal DCG is 1).

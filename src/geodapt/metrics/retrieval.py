@@ -1,4 +1,4 @@
-"""Plain retrieval: is something right among the first k?"""
+"""Plain retrieval: is a relevant candidate among the first k?"""
 
 from collections.abc import Sequence
 

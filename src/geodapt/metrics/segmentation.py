@@ -1,4 +1,4 @@
-"""Mean intersection over union of predicted masks, counted while they come.
+"""Mean intersection over union of predicted masks, counted batch by batch.
 
 Two rules of the mean are in use, and differ where a class is predicted that no mask shows:
 

@@ -1,4 +1,4 @@
-"""Base models: loading them, their blocks, and what they say of texts.
+"""Base models: loading, their blocks, perplexity and text embeddings.
 
 Loading by name: the offline one, a folder, or a hub name.
 """

@@ -1,4 +1,4 @@
-"""Texts as a model takes them."""
+"""Texts as batches of tokens."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def text_batches(
             max_length=max_tokens,
             return_tensors="pt",
         ).to(model.device)
-        batch.pop("token_type_ids", None)  # all zero, and unknown to some models
+        batch.pop("token_type_ids", None)  # all zeros, and some models do not accept it
         if model.config.is_encoder_decoder:
             batch["decoder_input_ids"] = batch["input_ids"]
         yield dict(batch)

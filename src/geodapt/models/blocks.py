@@ -9,10 +9,10 @@ from geodapt.errors import InputError
 
 
 def input_embeddings(model: nn.Module) -> nn.Module | None:
-    """What takes the model's input, as transformers names it: a table of tokens, or patches.
+    """The module that embeds the model's input: a table of tokens, or patches.
 
-    None for a model without; transformers says so by one of several errors, as do modules that
-    are no transformers models or hide theirs in a part.
+    None where there is none. transformers shows that by one of several errors, and so do other
+    modules.
     """
     try:
         return model.get_input_embeddings()  # type: ignore[operator]
@@ -46,7 +46,7 @@ def transformer_blocks(model: nn.Module) -> nn.ModuleList:
 def is_decoder(model: PreTrainedModel) -> bool:
     """Whether tokens see only what precedes them, so that the last token is the summary.
 
-    Decided by what the model does, since configurations do not say it reliably: the first
+    Decided by what the model does, since configurations do not state it reliably: the first
     token's state of a causal model has a gradient of exactly zero by every later token.
     An encoder-decoder counts as its encoder.
     """

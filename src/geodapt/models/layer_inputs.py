@@ -1,4 +1,4 @@
-"""What the layers of a model see: a sample of their inputs, and the inputs' second moments.
+"""The inputs of a model's layers: a random sample, and second moments.
 
 Where a batch has an attention mask, padding does not count.
 """
@@ -89,7 +89,8 @@ def require_tokens(path: str, inputs: int, tokens: int) -> None:
 
 
 class _BatchSeen(Exception):
-    """All wanted layers have seen the batch: the rest of the model need not."""
+    """Raised once all wanted layers have seen the batch, so that the rest of the model is
+    skipped."""
 
 
 class _ProductSums:
@@ -130,7 +131,7 @@ class _ProductSums:
         if not torch.isfinite(matrix).all():
             raise InputError(
                 f"layer {path} sees NaN or infinite inputs on the calibration texts; load the "
-                "model with --precision float32, and look whether it works at all"
+                f"model with --precision float32, and check that it works at all"
             )
         return Moments(matrix, tokens)
 

@@ -92,7 +92,8 @@ def load_base(
 def pretrained(kind: Any, location: str, **options: Any) -> Any:
     """``kind.from_pretrained``, without the code that a folder or a hub repository may bring.
 
-    Left undecided, transformers asks on the terminal and runs it after a ``y`` on standard input.
+    By default, transformers asks on the terminal and runs that code after a ``y`` on standard
+    input.
     """
     return kind.from_pretrained(location, trust_remote_code=False, **options)
 
@@ -105,7 +106,8 @@ def model_class(name: Any) -> type[PreTrainedModel] | None:
 
 @contextmanager
 def as_input_errors(base: str) -> Iterator[None]:
-    """A quiet block with a progress bar, whose errors become an :class:`InputError`."""
+    """A block with a progress bar and without log messages, whose errors become
+    :class:`InputError`."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # an unused pooler is no news
     try:

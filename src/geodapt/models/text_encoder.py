@@ -1,7 +1,8 @@
 """Text encoders: any transformers or sentence-transformers model as a map from texts to vectors.
 
-The pooling, its configuration and its formats are sentence-transformers' own (extra ``text``);
-the weights are loaded as all bases are, without anybody's code and from safetensors alone.
+The pooling, its configuration and its formats are sentence-transformers' own (extra ``text``); the
+weights are loaded like those of all bases, from safetensors alone and without running code from the
+repository.
 """
 
 import warnings
@@ -44,7 +45,7 @@ class TextEncoder(nn.Module):
     """
 
     inputs: tuple[str, ...] = ("input_ids", "attention_mask", "token_type_ids")
-    """What the model reads of what the tokenizer makes."""
+    """The tokenizer's outputs that the model reads."""
     padding: bool | str = True
     """To the longest text of a batch; "max_length": each to ``max_tokens``."""
 
@@ -110,7 +111,7 @@ class TextEncoder(nn.Module):
             place = 0 if lengths is None or ids.shape[1] == 0 else int(lengths.argmin())
             raise InputError(
                 f"encoder '{self.name}' has no tokens for the text '{texts[place]}', so it has no "
-                "embedding; of the root, set root.text to a most general word such as 'thing'"
+                "embedding; give a text of one word or more"
             )
         return {name: batch[name].long() for name in self.inputs if name in batch}
 

@@ -1,4 +1,4 @@
-"""The columns of a comparison: what a figure is called, its unit, and which value is the best."""
+"""The columns of a comparison: a figure's name, its unit, and which value is best."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -33,7 +33,7 @@ class Column:
     """Its key in ``results.json``."""
     label: str
     show: Callable[[float], str]
-    """Digits without the unit, so that a column lines up; the unit stands in its head."""
+    """Digits without the unit, so that a column aligns; the unit is in its head."""
     unit: str = ""
     short: str = ""
     """The head in a narrow terminal, where ``label`` is too long."""

@@ -11,7 +11,7 @@ from geodapt.pages.columns import Column
 
 @dataclass(frozen=True)
 class RunRecord:
-    """All that a run left to read."""
+    """Everything that a run left."""
 
     results: dict[str, Any]
     metrics: list[dict[str, Any]]

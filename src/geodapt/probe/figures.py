@@ -49,7 +49,7 @@ class Shape:
     def gain(self) -> float:
         """Euclidean distortion over hyperbolic: above 1, curvature helps.
 
-        A hundredth is added to both, for below that neither has anything left to gain.
+        A hundredth is added to both: below that, neither has anything left to gain.
         """
         return (self.euclidean.distortion + 0.01) / (self.hyperbolic.distortion + 0.01)
 
@@ -71,7 +71,7 @@ class Figures:
 
     @property
     def departure(self) -> float:
-        """How far the source is from a tree, as a multiple of the control: average deltas."""
+        """How far the source is from a tree, by average deltas, as a multiple of the control's."""
         return self.data.average_delta / max(self.control.average_delta, 1e-9)
 
 
@@ -163,10 +163,10 @@ def _inner(graph: Tensor) -> Tensor:
 
 
 def _drawn(source: Source, count: int, generator: torch.Generator) -> Tensor:
-    """Points of the picture: at random, but of a graph such that what joins them is seen.
+    """Points to draw: at random, but for a graph so that the nodes that join them are drawn too.
 
-    Of one that is nearly a tree random nodes with their ways from the centre, down to the leaves.
-    Ways alone would make a tree of any graph, so of others the nodes about the centre.
+    For a graph that is nearly a tree, random nodes with their paths from the centre. Paths alone
+    would make any graph look like a tree, so for other graphs the nodes around the centre.
     """
     n = len(source.distances)
     shuffled = torch.randperm(n, generator=generator)

@@ -38,7 +38,7 @@ def from_edges(
         nodes = connected_sample(graph, total, hub, sample, generator.permutation(total))
         notes.append(f"a connected sample of {sample:,} of {total:,} nodes")
     edges = _among(graph, nodes, total)
-    # In a tree the way between two nodes of a connected sample never leaves it.
+    # In a tree the path between two nodes of a connected sample never leaves it.
     tree = len(graph) == total - 1
     distances = graph_distances(edges) if tree else graph_distances(graph, nodes=nodes)
     names = labels[part[nodes].numpy()].tolist()
@@ -63,9 +63,9 @@ def _largest_part(edges: Tensor, nodes: int) -> Tensor:
 def connected_sample(
     edges: Tensor, total: int, center: int, sample: int, order: np.ndarray
 ) -> Tensor:
-    """The first nodes in ``order`` with their shortest ways to the centre, ``sample`` in all.
+    """The first nodes in ``order`` with their shortest paths to the centre, ``sample`` in all.
 
-    So leaves are as frequent as they are, and what joins them is there.
+    So leaves keep their frequency, and the nodes that join them are in the sample.
     """
     graph = csr_array((np.ones(len(edges), dtype=bool), edges.T.numpy()), shape=(total, total))
     _, towards = breadth_first_order(graph, center, directed=False)
@@ -75,7 +75,7 @@ def connected_sample(
         while node not in kept:
             way.append(node)
             node = int(towards[node])
-        # Of the last way the beginning, as much as there is room for.
+        # Of the last path, as much from its beginning as there is room for.
         kept.update(way[::-1][: sample - len(kept)])
         if len(kept) == sample:
             break

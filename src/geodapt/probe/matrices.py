@@ -61,7 +61,7 @@ def _no_metric(name: str, d: np.ndarray, generator: np.random.Generator) -> list
             k = int(gap.argmax())
             raise InputError(
                 f"{name}: distance [{i}, {j}] is 0, but [{i}, {k}] is {d[i, k]:g} and [{j}, {k}] "
-                f"is {d[j, k]:g}; points that coincide have one distance from every other"
+                f"is {d[j, k]:g}; points that coincide have equal distances to every other point"
             )
     through = generator.choice(len(d), min(len(d), THROUGH), replace=False)
     broken, worst = 0, 1.0

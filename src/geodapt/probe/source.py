@@ -1,4 +1,4 @@
-"""A finite metric space that can be probed, and what must hold of it."""
+"""A finite metric space that can be probed, and the checks on it."""
 
 from dataclasses import dataclass, field
 from typing import Literal

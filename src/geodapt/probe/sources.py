@@ -33,11 +33,11 @@ def load_source(
     ``source`` is ``classes`` (Python's class hierarchy), ``api-calls`` (the built-in data's items
     by module path), a ``.npy``, ``.safetensors``, ``.csv`` or ``.tsv`` file, a text file of edges,
     or a model's name or folder (its token embeddings; with ``tensor="classes"`` its classifier's).
-    ``kind`` says what a file holds where that is to be decided, ``tensor`` names the tensor of a
-    safetensors file. Of a text table ``columns`` are the coordinates, ``drop`` is left out and
-    ``labels`` names the rows: columns by name, by number from 1 or as a range (``"2-5"``);
-    ``header`` says whether its first row holds the names. What was taken for what stands in the
-    source's ``notes``. Raises :class:`InputError` for what cannot be probed.
+    ``kind`` says what a file holds, instead of a guess from its content; ``tensor`` names the
+    tensor of a safetensors file. Of a text table ``columns`` are the coordinates, ``drop`` is left
+    out and ``labels`` names the rows: columns by name, by number from 1 or as a range (``"2-5"``);
+    ``header`` says whether its first row holds the names. The source's ``notes`` say how the file
+    was read. Raises :class:`InputError` for what cannot be probed.
     """
     choice = Choice(columns, tuple(drop), labels, header)
     generator = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
 """Which line of a text table is a header, and which columns are coordinates.
 
-A header that is read as a point, or a label that is read as a coordinate, changes every figure and
-no figure shows it. So what is recognised is said, and what can be either is asked for.
+A header read as a point, or a label read as a coordinate, changes every figure, and no figure shows
+it. So what is recognised is reported, and where both readings are possible the user is asked.
 """
 
 import re

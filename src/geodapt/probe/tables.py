@@ -1,4 +1,4 @@
-"""Files of numbers or edges, read with a clear word about what is wrong in them."""
+"""Files of numbers or edges, read with clear errors about what is wrong in them."""
 
 import csv
 import math
@@ -28,7 +28,7 @@ class Table:
     numbers: np.ndarray | None = None
     labels: list[str] | None = None
     edges: list[tuple[str, str]] | None = None
-    notes: tuple[str, ...] = ()  # what was taken for what
+    notes: tuple[str, ...] = ()  # how the file was read
 
 
 def read_table(
@@ -160,7 +160,7 @@ def _labels_or_numbers(path: Path, frame: pd.DataFrame, columns: Columns) -> lis
 
 
 def _no_broken_numbers(path: Path, column: pd.Series, columns: Columns) -> None:
-    """Refuse a column of numbers that a cell which is none would turn into one of labels."""
+    """Refuse a column of numbers that one bad cell would turn into a column of labels."""
     good = column.map(is_number)
     if good.sum() >= max(1, len(column) / 2) and not good.all():
         row = int((~good).to_numpy().argmax())
@@ -183,7 +183,7 @@ def _counting(column: np.ndarray) -> bool:
 def _notes(
     table: Table, columns: Columns, kept: list[int], numbers: np.ndarray, named: bool
 ) -> tuple[str, ...]:
-    """What was read as what, and what else might be meant."""
+    """How the columns were read, and what else might be meant."""
     said = f"{len(numbers):,} rows x {numbers.shape[1]:,} columns"
     said += "; the first line holds their names" if named else "; no header"
     if table.labels is not None and columns.labels is not None:

@@ -1,4 +1,4 @@
-"""What a model knows of a hierarchy, trained or not: the figures of held-out chains."""
+"""How well a model, tuned or not, represents a hierarchy: figures on held-out chains."""
 
 from collections.abc import Sequence
 
@@ -26,9 +26,9 @@ from geodapt.vision import EmbeddedImages
 class Measurer:
     """Held-out chains, embedded by one model.
 
-    With images, every image is a query, and its group's chains are the references, as HierarCaps
-    is evaluated. Without, the mean of the most specific texts of a group's chains stands for its
-    image; in a tree, where a chain is a group of its own, that is the leaf.
+    With images, every image is a query, and its group's chains are the references, as in
+    HierarCaps. Without images, the query is the mean of the most specific texts of a group's
+    chains; in a tree, where each chain is its own group, that is the leaf.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Measurer:
         return hierarchical_retrieval(retrieved, [references[group] for group in self.asked])
 
     def retrieval(self) -> dict[str, float]:
-        """Plain retrieval, which tuning should leave as it was: R@1 and R@5.
+        """Plain retrieval, which tuning should not change: R@1 and R@5.
 
         With images: of the most specific texts how many find an image of theirs, and of the images
         how many find a text of theirs (``text_recall_at_k``; where the texts are classes, that is

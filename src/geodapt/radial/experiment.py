@@ -44,14 +44,14 @@ class RadialExperiment:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.root = settings.root.text
         self.images: EmbeddedImages | None = None
-        # What does not fit is said before anything is measured or trained.
+        # Refuse what does not fit before anything is measured or trained.
         base = settings.base
         encoder = untrained_encoder() if must_be_trained(base) else self._encoder()
         RadialModel(encoder, RootSettings(text=self.root)).train_text_side(self._lora())
         self.pictures = self._pictures(is_dual(encoder))
 
     def _pictures(self, dual: bool) -> ChainPictures | None:
-        """What the test chains' images are: files in the folder of images, or the data's own."""
+        """The test chains' images: files in the folder of images, or the data's own."""
         given, own = self.settings.images, self.hierarchy.pictures
         if given is None:
             if own is None or dual:

@@ -1,4 +1,4 @@
-"""What radial tuning minimises, on unit vectors and their root.
+"""The losses of radial tuning, on unit vectors and their root.
 
 ``Xi_r(e, x)`` is the exterior angle at e between the ray from the root through e, carried on, and
 the direction from e to x (:func:`geodapt.geometry.cones.exterior_angle`): small where x goes on

@@ -31,8 +31,8 @@ from geodapt.tinyclip.base import resolve_base
 CONFIG, ROOTS, ADAPTER = "radial.json", "roots.safetensors", "adapter"
 NAME = "radial"  # of the adapter in its bank
 BESIDE = ("preprocessor_config.json", "processor_config.json", "modules.json")
-"""What stands beside a base's weights and is copied to the tuned ones', so that it loads as the
-base did; so are the folders that ``modules.json`` names."""
+"""Files beside a base's weights that are copied to the tuned model, so that it loads as the base
+did; so are the folders that ``modules.json`` names."""
 
 
 class SavedRadial(Settings):
@@ -71,6 +71,12 @@ class RadialModel(nn.Module):
         super().__init__()
         self.encoder = encoder
         settings = settings or RootSettings()
+        try:
+            encoder.tokens([settings.text])
+        except InputError as error:
+            raise InputError(
+                f"the root's text: {error}, such as RootSettings(text='thing') (root.text in a recipe)"
+            ) from error
         self.empty = encoder.embed([settings.text], "embedding the root")[0]
         if points is None and settings.kind != "encoder":
             points = self.empty[None]

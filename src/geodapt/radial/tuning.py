@@ -21,7 +21,7 @@ class Tuner(nn.Module):
         super().__init__()
         self.model, self.settings, self.loss = model, settings, loss
         # The pretrained text side: the base with its adapter off, or a copy that shares all that
-        # stays frozen. In a list, so that it is neither trained, saved nor counted as a part.
+        # stays frozen. In a list, so that it is not registered as a submodule.
         frozen = {id(p): p for p in model.encoder.parameters() if not p.requires_grad}
         self._pretrained = [model.encoder if model.bank else copy.deepcopy(model.encoder, frozen)]
         self._pretrained[0].eval()

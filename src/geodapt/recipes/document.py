@@ -1,4 +1,4 @@
-"""A YAML mapping that knows where each of its values was written.
+"""A YAML mapping that remembers the place of each value.
 
 YAML is read by version 1.2's core rules, not PyYAML's 1.1, so that ``1e-4`` is a number, and
 ``no``, ``12:30`` and ``2024-01-01`` are text.
@@ -31,8 +31,8 @@ _SCALARS = {
 
 PLAIN = {*_SCALARS, *(f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))}
 LARGEST, MOST_VALUES, DEEPEST, LONGEST_NUMBER = 64_000, 10_000, 50, 40
-"""Of a recipe's characters, of its values, of their nesting, and of a number in digits: far more
-than recipes have, and read in a moment."""
+"""Limits on a recipe's characters, values, nesting, and digits of a number: far above any recipe,
+and still quick to read."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -109,7 +109,7 @@ class Document:
         self.origins[keys] = here
 
     def _enter(self, holder: Any, keys: Keys, part: str, here: str) -> tuple[Any, Keys]:
-        """One step down towards the value to override, making mappings that are not there."""
+        """One step down towards the value to override, creating missing mappings."""
         index = self._index(holder, keys, part, here)
         if isinstance(holder, dict) and holder.get(index) is None:
             holder[index] = {}
@@ -166,13 +166,13 @@ def _parse(text: str, name: str) -> tuple[Any, list[tuple[Keys, int]]]:
         what = ", ".join(filter(None, (error.context, error.problem)))
         raise InputError(f"{name}{at}: not valid YAML: {what}") from error
     except RecursionError as error:
-        raise InputError(f"{name}: not a recipe: brackets in brackets without end") from error
+        raise InputError(f"{name}: not a recipe: brackets are nested too deep") from error
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{name}: not valid YAML: {error}") from error
 
 
 def _places(node: yaml.Node, keys: Keys, name: str) -> Iterator[tuple[Keys, int]]:
-    """Each path of keys below a node with its line; refused are values that no recipe has."""
+    """Each path of keys below a node with its line; refuses values that no recipe has."""
     line = node.start_mark.line + 1
     if len(keys) > DEEPEST:
         raise InputError(
@@ -202,7 +202,7 @@ def _places(node: yaml.Node, keys: Keys, name: str) -> Iterator[tuple[Keys, int]
 
 
 def _check_tag(node: yaml.Node, name: str) -> None:
-    """Refuse a tag by hand (``!!timestamp``, ``!!int ''``), and numbers without end."""
+    """Refuse explicit tags (``!!timestamp``, ``!!int ''``), and numbers of too many digits."""
     here = f"{name}:{node.start_mark.line + 1}"
     if node.tag not in PLAIN:
         raise InputError(f"{here}: the tag {node.tag} has no meaning in a recipe; leave it out")

@@ -1,4 +1,4 @@
-"""Running a recipe into a folder: what may start, what continues, what is already done."""
+"""Running a recipe into a folder: starts a run, continues one, or finds it finished."""
 
 import shutil
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from geodapt.recipes.loading import validate
 from geodapt.runs import Recipe, RunFolder
 from geodapt.systems import register_systems
 
-register_systems()  # takes the seconds of importing transformers, which this module's users expect
+register_systems()  # imports transformers, which takes seconds; users of this module expect that
 
-# What a person may change about a finished run without making it another run.
+# Keys that may differ without making it another run.
 WORDS = {"title", "needs"}
 
 
@@ -41,7 +41,7 @@ def execute(recipe: Recipe, out: Path | str, resume: bool = False) -> dict[str, 
         try:
             return folder.finish(recipe.run(folder), recipe.seed)
         except InputError:
-            # Refused before any work: the mended call finds no folder in its way.
+            # Refused before any work, so that the corrected call finds no folder in its way.
             if is_main_process() and folder.untouched:
                 (out / "config.yaml").unlink()
             raise
@@ -55,7 +55,7 @@ def _held(recipe: Recipe, out: Path, resume: bool) -> Iterator[None]:
         return
     with ExitStack() as stack:
         try:
-            _there(recipe, out, resume)  # refused without leaving anything in another's folder
+            _there(recipe, out, resume)  # refused without writing into somebody else's folder
             stack.enter_context(only_user(out, "work"))
             stack.callback(_remove_unused, out)  # while it is still held
             if _there(recipe, out, resume):  # now nobody else writes to it
@@ -68,7 +68,7 @@ def _held(recipe: Recipe, out: Path, resume: bool) -> Iterator[None]:
 
 
 def _remove_unused(out: Path) -> None:
-    """Remove folders that hold nothing but a lock: the run is finished, or refused at once."""
+    """Remove folders that hold nothing but a lock, after a finished or refused run."""
     work = out / "work"
     with suppress(OSError):
         if work.is_dir() and holds_only_lock(work):
@@ -131,7 +131,7 @@ def _require_same(recipe: Recipe, config: Path) -> None:
         raise InputError(
             f"{config.parent} holds the run of another configuration:\n"
             + "\n".join(changed)
-            + f"\nGo on with it by: geodapt run {config} --out {config.parent} --resume\n"
+            + f"\nContinue it with: geodapt run {config} --out {config.parent} --resume\n"
             "or start this one in another folder with --out FOLDER"
         )
 

@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a recipe, in words that point at the key and its line."""
+"""Turns pydantic's errors about a recipe into messages that name the key and its line."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class _Location:
 
 
 def explain_errors(error: ValidationError, model: type[BaseModel], document: Document) -> str:
-    """One line for each thing that is wrong, each with its place and what to write instead."""
+    """One line per error, with its place and what to write instead."""
     # The members of a union each complain about the same value: say it once.
     problems: dict[Keys, tuple[_Location, list[ErrorDetails]]] = {}
     for details in error.errors(include_url=False):
@@ -125,7 +125,7 @@ def _kind(holder: Any) -> str:
 
 
 def _others_with(key: str, location: _Location, model: type[BaseModel]) -> str:
-    """Which other kinds have a key that this one lacks."""
+    """The other kinds that have a key that this one lacks."""
     union: Any = model
     for part in location.keys[:-1]:
         members = list(_members(union))

@@ -37,9 +37,9 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Loaded:
 
 
 def _leave_old_kinds(document: Document, model: type[Recipe]) -> None:
-    """Where an override changes a part's kind, drop what the file says of the old kind alone.
+    """Where an override changes a part's kind, drop the file's keys that only the old kind has.
 
-    So ``data.kind=csv data.path=sales.csv`` needs no word about the recipe's own data.
+    So ``data.kind=csv data.path=sales.csv`` replaces the recipe's own data.
     """
     for name, field in model.model_fields.items():
         part = document.values.get(name)

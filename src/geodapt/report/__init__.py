@@ -1,4 +1,4 @@
-"""What a run has to show: a table for the terminal and one self-contained web page."""
+"""A run's report: a table for the terminal and one self-contained web page."""
 
 from geodapt.report.page import write_report
 from geodapt.report.table import print_table

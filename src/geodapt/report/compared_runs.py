@@ -14,7 +14,7 @@ from geodapt.report.page import read_run
 from geodapt.systems import page_of
 
 HIDDEN = {"title", "needs"}
-"""Lines of a recipe that do not change what a run does."""
+"""Keys of a recipe that do not change what a run does."""
 
 
 class Compared:

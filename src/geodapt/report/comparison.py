@@ -12,7 +12,7 @@ from geodapt.pages.section import RunRecord, Section, SystemPage
 
 
 def table_columns(rows: list[MethodRow], page: SystemPage) -> tuple[list[Column], list[Column]]:
-    """The metrics and the costs that some of the rows have, in the order of reading."""
+    """The metrics and costs that some of the rows have, in display order."""
     costs = [TRAINABLE, *page.costs, SECONDS, MEMORY]
     return columns_of(rows, page.metrics), columns_of(rows, costs)
 
@@ -59,7 +59,7 @@ def _cells(
 
 
 def comparison_sentence(rows: list[MethodRow], metric: Column, system: str) -> str:
-    """Which method is best by a metric, and how the run's own system stands to it, in words."""
+    """Which method is best by a metric, and how the run's own system compares, in words."""
     scored = [(value, row) for row in rows if (value := row.figure(metric)) is not None]
     scored.sort(key=lambda pair: pair[0] if metric.cost else -pair[0])
     highest, above, less = (
@@ -89,7 +89,7 @@ def comparison_sentence(rows: list[MethodRow], metric: Column, system: str) -> s
 
 
 def _resolution(metric: Column, tested: int | None) -> str:
-    """How coarse the metric is: what one test case more or less makes."""
+    """The resolution of the metric: how much one test case changes it."""
     if not tested or not metric.proportion:
         return ""
     return f"Of the {tested:,} test cases, one more or less is {100 / tested:.2g} points."

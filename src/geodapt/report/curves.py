@@ -16,7 +16,7 @@ Lines = Sequence[Mapping[str, Any]]
 
 VALIDATION = "validation_"
 ALIKE = ("curvature",)
-"""Ends of keys that share a chart, for they are one quantity of several parts of a model."""
+"""Endings of keys that share a chart: one quantity of several parts of a model."""
 MANY = 12
 """Curves have markers up to so many points."""
 MARKS = {
@@ -27,7 +27,8 @@ MARKS = {
     "★": "star",
     "⬟": "pentagon",
 }
-"""What tells stages of the same colour apart: a mark in the legend -> a marker on the curve."""
+"""Marks that distinguish stages of the same colour: a mark in the legend -> a marker on the
+curve."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the small CLIP makes of pictures that it never saw."""
+"""How well the small CLIP recognises pictures that it never saw."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ TESTS = {
     "new": "New characters",
     "shifted": "Fonts of another kind",
 }
-"""The splits that the model is asked about, among all characters."""
+"""The splits that are classified among all characters."""
 
 
 def evaluate_tinyclip(clip: Clip, glyphs: "Glyphs") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The `clip` recipe: a small CLIP from scratch, and what it makes of what it never saw."""
+"""The `clip` recipe: a small CLIP from scratch, and its accuracy on what it never saw."""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a CLIP knows without further training: the caption that fits a picture best."""
+"""Zero-shot classification by a CLIP: the caption that fits a picture best."""
 
 from collections.abc import Sequence
 

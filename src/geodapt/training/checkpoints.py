@@ -1,7 +1,7 @@
-"""Which checkpoints of a training are whole: all files there, each as it was written.
+"""Which checkpoints of a training are complete: all files present, each as it was written.
 
-A checkpoint that lacks a file of the optimizer or of the schedule would be resumed without a word
-and end with other weights. So each has a list of its files, written after all of them.
+A checkpoint that lacks a file of the optimizer or of the schedule would be resumed silently and end
+with other weights. So each has a list of its files, written after all of them.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The one training loop: what a training needs beside ``transformers.Trainer``."""
+"""The one training loop: what a training needs besides ``transformers.Trainer``."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ from geodapt.training.trainer import Log, StrictTrainer, Watch
 
 @dataclass(frozen=True)
 class Fit:
-    """What a training came to."""
+    """The result of a training."""
 
     steps: int
     seconds: float
@@ -66,7 +66,7 @@ def fit(
     weights as an undisturbed run. ``metrics(logits, labels)`` names figures of the validation
     rows; ``best_by`` is the one that chooses the best (the lowest for ``loss``, else the
     highest). ``groups`` are optimizer parameter groups; their ``lr`` overrides the setting's.
-    ``forget_after(step)`` is called first, with the step after which training begins or goes on.
+    ``forget_after(step)`` is called first, with the step after which training starts or continues.
 
     Raises :class:`InputError` when the training rows are empty, nothing trains, a batch does not
     fit into memory, the loss becomes NaN or infinite, or the checkpoint holds shards of other
@@ -158,7 +158,7 @@ def trainable_parameters(model: nn.Module) -> int:
 
 @contextmanager
 def _fitting_memory(label: str, settings: TrainingSettings) -> Iterator[None]:
-    """Says what to do where a batch is too large for the device."""
+    """Explains what to do where a batch is too large for the device."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is the latter's

@@ -1,4 +1,4 @@
-"""Many pictures into vectors: those that cannot be read are skipped, counted and said."""
+"""Embeds many pictures; those that cannot be read are skipped and reported."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Pictures and masks from files, right or refused by name.
+"""Pictures and masks from files, converted exactly or refused with the file's name.
 
 A picture comes out as 8-bit RGB, turned as its EXIF data say; transparent parts are laid on white;
 16-bit values are scaled, not cut. Refused are files that are no pictures or are cut short, several
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_PIXELS = 150_000_000
-"""More than the cameras of today give; a small file may claim any number and fill the memory."""
+"""More than today's cameras produce; a small file could claim any size and fill the memory."""
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 

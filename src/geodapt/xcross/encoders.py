@@ -1,4 +1,4 @@
-"""What turns prompts into summary vectors: one gated stream, or n streams that integrate.
+"""Encoders from prompts to summary vectors: one gated stream, or n streams that integrate.
 
 Both wrap the same frozen base and the same bank of adapters, so that every method of a
 comparison shares one set of weights in memory.
@@ -34,15 +34,15 @@ _SUMMARY_ALONE: ContextVar[bool] = ContextVar("summary_alone", default=False)
 _SHORTENED: WeakSet[nn.Module] = WeakSet()
 
 TOKENS_AT_ONCE = 2048
-"""Tokens that pass a base on a CPU together: of many more, a layer's activations neither stay in
-the caches nor in memory that the C library keeps between two products."""
+"""Tokens that pass a base on a CPU together. With many more, a layer's activations fit neither into
+the caches nor into the memory that the C library keeps between two products."""
 
 
 class Encoder(nn.Module):
     """A frozen base under one gate: ``pool(base(prompt))``."""
 
     streams = 1
-    """How often a prompt passes the base."""
+    """How many times each prompt passes through the base."""
     whole = False
     """Whether all tokens of all prompts must be there at once."""
 
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
     def train(self, mode: bool = True) -> "Encoder":
         """The base stays in eval mode, since dropout in frozen weights only adds noise.
 
-        That of the adapters themselves acts.
+        Dropout of the adapters is active.
         """
         super().train(mode)
         self.base.eval()
@@ -263,7 +263,7 @@ class XCrossEncoder(Encoder):
 
 
 def _shorten(block: nn.Module) -> None:
-    """Let encoders leave out of a last block what only other tokens than the first would need."""
+    """Let encoders skip in the last block what only tokens other than the first would need."""
     if type(block).__name__ in POST_NORM and block not in _SHORTENED:
         _SHORTENED.add(block)
         output = block.get_submodule("attention.output")

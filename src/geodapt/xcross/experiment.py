@@ -45,7 +45,7 @@ class XCrossExperiment:
         self._refuse_misfits()
 
     def _refuse_misfits(self) -> None:
-        """What the base cannot do is said before anything is trained."""
+        """Refuse what the base cannot do, before anything is trained."""
         settings, config = self.settings, self.base.config.get_text_config()
         stack = transformer_blocks(self.base)
         choose_layers(self.base, settings.lora.targets, stack)
@@ -68,7 +68,7 @@ class XCrossExperiment:
             for fraction in (sorted(curve.fractions) if curve else [])
             for name in (curve.methods if curve else [])
         ]
-        # The whole set's point is the table's own row.
+        # The point for the whole set is the row of the table.
         for name in curve.methods if curve else []:
             points += [{**row, "fraction": 1.0} for row in rows if row["method"] == name]
         return self._results(rows, points)
@@ -197,5 +197,5 @@ def _stage_name(row: str) -> str:
 
 
 def _passes(settings: TrainingSettings) -> float:
-    """What a training costs, in forward passes of one row: a backward pass counts as two."""
+    """The cost of a training in forward passes of one row; a backward pass counts as two."""
     return 3.0 * settings.steps * settings.batch_size * settings.gradient_accumulation

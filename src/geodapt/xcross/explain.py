@@ -18,7 +18,7 @@ class ContributionSums:
         self.tokens = 0
 
     def add(self, attention_mask: Tensor, rows: slice = slice(None)) -> None:
-        """Take up the terms that the integrators kept in the last pass, padding left out."""
+        """Add the terms that the integrators kept in the last pass, without padding."""
         mask = attention_mask[rows].bool()
         self.tokens += int(mask.sum())
         for layer, integrator in self.model.encoder.integrators.items():
@@ -29,7 +29,7 @@ class ContributionSums:
             self._add(layer, direct, interaction)
 
     def merge(self, other: "ContributionSums") -> None:
-        """Take up what another one summed."""
+        """Add the sums of another one."""
         self.tokens += other.tokens
         for layer, (direct, interaction) in other.sums.items():
             self._add(layer, direct, interaction)

@@ -48,7 +48,8 @@ class Head(nn.Module):
             ) from error
 
     def average(self, heads: list["Head"]) -> "Head":
-        """Become the mean of other heads (which share their start, so that it means something)."""
+        """Set this head to the mean of other heads, which must have started from the same
+        weights."""
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 parameter.copy_(torch.stack([head.get_parameter(name) for head in heads]).mean(0))

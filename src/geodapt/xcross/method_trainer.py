@@ -30,7 +30,7 @@ from geodapt.xcross.settings import IntegratorSettings, XCrossSettings
 from geodapt.xcross.tasks import ClassificationTask, RankingTask, Task, visits_needed
 
 CURVE_ROWS = 100
-"""Validation rows that a training is measured on where this draws a curve and decides nothing."""
+"""Validation rows to measure while training, where they only draw a curve and decide nothing."""
 EXPLAINED = 16
 """Test rows over which contributions are averaged."""
 
@@ -241,6 +241,6 @@ class MethodTrainer:
 
 
 def _lasting(name: str) -> str:
-    """A hub name as it is; a folder by a path that means the same from everywhere."""
+    """A hub name as it is; a folder by its absolute path."""
     path = given(name)
     return str(path.absolute()) if path.is_dir() else name

@@ -1,7 +1,8 @@
 """X-Cross as a model to save, load and ask.
 
 A saved folder holds what was trained (integrators, aggregation weights and head) and the source
-adapters, so that it can be moved and uploaded alone. The base is found by name; hashes are checked.
+adapters, so that it can be moved and uploaded as one folder. The base is found by name; hashes are
+checked.
 """
 
 import os
@@ -35,7 +36,7 @@ SOURCES = "sources"
 
 
 class SourceReference(Settings):
-    """A source adapter: its name, what it must hash to, and where its PEFT folder is."""
+    """A source adapter: its name, its hash, and where its PEFT folder is."""
 
     name: str
     sha256: str

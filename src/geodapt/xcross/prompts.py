@@ -17,7 +17,8 @@ Prompt = tuple[list[int], list[int]]
 
 
 class ItemPrompts:
-    """Prompts of one domain: ``[CLS] history [SEP] candidate [SEP]``, or their like.
+    """Prompts of one domain: ``[CLS] history [SEP] candidate [SEP]``, in the base's own special
+    tokens.
 
     Decoders get ``BOS history newline candidate``: their summary is the last token.
     """

@@ -53,7 +53,7 @@ class PromptSettings(Settings):
 
 
 class CurveSettings(Settings):
-    """The data-efficiency curve: methods trained on a share of the target's rows."""
+    """The data-efficiency curve: methods trained on shares of the target's rows."""
 
     fractions: list[Annotated[float, Field(gt=0, le=1)]] = [0.1, 0.25, 0.5, 0.75]
     """Shares of the training rows; the whole set is the table's own row."""
@@ -87,7 +87,7 @@ class XCrossSettings(Settings):
     """The summary token: auto is the first for encoders and the last for decoders."""
     prompt: PromptSettings = PromptSettings()
     training_negatives: int = Field(default=4, ge=1)
-    """Negatives a training row, drawn anew each time from the row's own."""
+    """Negatives per training row, drawn anew each time from the row's own."""
     integrator: IntegratorSettings = IntegratorSettings()
     source_training: TrainingSettings = TrainingSettings()
     """How source adapters are trained."""

@@ -145,7 +145,7 @@ def make_task(
 
 
 def visits_needed(rows: int, steps: int, rows_a_step: int) -> int:
-    """How often each row must be offered so that no draw of negatives repeats."""
+    """How many times each row must be offered so that no draw of negatives repeats."""
     return max(1, math.ceil(steps * rows_a_step / max(rows, 1)))
 
 

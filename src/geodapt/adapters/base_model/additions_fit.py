@@ -26,7 +26,8 @@ def fit_additions(
     naming: Naming,
     originals: Mapping[str, Tensor],
 ) -> tuple[dict[str, str], Additions, Additions]:
-    """The model's path of each module, what acts there, and the source with the base's values.
+    """Per module: its path in the model, what acts there, and the adapter's addition with the
+    base's values.
 
     ``originals`` are what the base's weights and biases were before adapters were merged.
 

@@ -146,7 +146,7 @@ def _check_family(model: nn.Module, name: str, adapter: Adapter) -> None:
 def _check_lacking(
     model: nn.Module, name: str, lacking: list[str], found: Iterable[str], naming: Naming
 ) -> None:
-    """Only a whole part may be lacking, beside blocks that are there."""
+    """Only a whole part of the model may be missing, never some of its blocks."""
     if not lacking:
         return
     parts = absent_parts(model, {naming.to_model(path): path for path in lacking})
@@ -168,7 +168,7 @@ def _check_lacking(
 
 
 def _check_kinds(name: str, adapter: Adapter, places: Mapping[str, Site]) -> None:
-    """Every pair of factors is for what the model has in its place, and can be added there."""
+    """Every pair of factors fits what the model has at its path, and can be added there."""
     for path, site in places.items():
         kind = adapter.kinds.get(path, LINEAR)
         if kind != site.kind:
@@ -186,7 +186,7 @@ def _check_kinds(name: str, adapter: Adapter, places: Mapping[str, Site]) -> Non
 
 
 def _check_copies(model: nn.Module, name: str, adapter: Adapter, naming: Naming) -> None:
-    """What PEFT saved of the base beside the factors is what this base has."""
+    """Check that base weights which PEFT saved beside the factors equal this base's."""
     for path, copy in adapter.copies.items():
         try:
             weight = model.get_parameter(naming.to_model(path))
@@ -219,9 +219,9 @@ def _alike(weight: Tensor, copy: Tensor) -> bool:
 def _check_complete(model: nn.Module, name: str, adapter: Adapter, naming: Naming) -> None:
     """Every layer that the configuration targets has factors.
 
-    A layer of a part that the model trained on may have been without is no sign of a loss: a
-    decoder where the adapter has an encoder's factors alone, or a pooler, which even a model of
-    one class may have or not.
+    A layer of a part that the training model may have lacked is no sign of a loss: a decoder where
+    the adapter has factors for an encoder only, or a pooler, which is optional even within one
+    class.
     """
     kinds = {naming.to_adapter(path): site.kind for path, site in sites(model).items()}
     layers = [path for path, kind in kinds.items() if kind != PARAMETER]

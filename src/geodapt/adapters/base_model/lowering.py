@@ -42,7 +42,7 @@ def patches(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def check_lowering(layer: nn.Module, path: str, name: str) -> None:
-    """Raises :class:`InputError` for a layer of which it is not known what an update means.
+    """Raises :class:`InputError` for a layer for which the meaning of an update is not known.
 
     ``name`` is the adapter's.
     """
@@ -69,9 +69,9 @@ def check_lowering(layer: nn.Module, path: str, name: str) -> None:
 def acts_plainly(layer: nn.Module) -> bool | None:
     """Whether a layer's output is what its weight and bias say: ``W x + b``.
 
-    A subclass may scale its weight or its output, look up by something else than what it is
-    given, or pad; a weight's update is then another one of the output. Seen on a small input;
-    None for a layer that takes more than that.
+    A subclass may scale its weight or its output, transform its input, or pad; an update of the
+    weight then has another effect on the output. Tested on a small input; None for a layer that
+    needs more arguments.
     """
     own: Any = type(layer).forward
     if own in (kind.forward for kind in (nn.Linear, Conv1D, nn.Embedding, *CONVOLUTIONS)):

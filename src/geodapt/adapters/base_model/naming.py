@@ -1,4 +1,4 @@
-"""By what path a model knows a layer that an adapter knows by another one.
+"""Translates between an adapter's layer paths and a model's.
 
 A task head puts a prefix before the base model's own paths (``model.layers.0`` in
 ``LlamaForCausalLM``, ``layers.0`` in ``LlamaModel``), and so does a model that holds another one
@@ -34,7 +34,7 @@ PART = re.compile(
 )
 """Names of parts that say nothing about the family, so that a prefix of them may differ."""
 TOWERS = 8
-"""How many of an adapter's towers are looked for by their ending."""
+"""How many of an adapter's towers are searched for by their ending."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,10 @@ def find_naming(
 ) -> Naming:
     """How the paths of an adapter are named in a model.
 
-    Of the prefixes by which at least one layer is found, the one that finds most layers, with
-    the right shapes where ``shapes`` says them; a part whose name says that it reads pictures is
-    none for an adapter of texts. Where several find as many, the model's own
-    paths come first, then its task head's prefix, then the part of the model whose class is
-    ``trained_on``.
+    Of the prefixes by which at least one layer is found, the one that finds most layers, with the
+    right shapes where ``shapes`` gives them; a part whose name says that it reads pictures does not
+    fit an adapter for texts. Where several find as many, the model's own paths come first, then its
+    task head's prefix, then the part of the model whose class is ``trained_on``.
 
     Raises :class:`InputError` when several parts of the model fit alike.
     """
@@ -181,7 +180,7 @@ def _between(theirs: set[str], ours: set[str]) -> Naming | None:
 
 
 def _by_ending(paths: Iterable[str], layers: Iterable[str]) -> Iterator[Naming]:
-    """Prefixes after which one of the model's layers is called as one of the adapter's.
+    """Prefixes after which one of the model's layers has the name of one of the adapter's.
 
     They differ before the first number alone: a block has the same number in both.
     """
@@ -210,7 +209,7 @@ def tower(path: str) -> str:
 
 
 def _numbered(path: str) -> str:
-    """A path from the list that its first number counts in: ``layers.0.mlp``."""
+    """A path from the module list that its first number indexes: ``layers.0.mlp``."""
     before = tower(path)
     return path[before.rfind(".") + 1 :] if before else ""
 

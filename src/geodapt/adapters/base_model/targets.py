@@ -68,7 +68,7 @@ def choose_parameters(model: nn.Module, config: LoraConfig) -> list[str]:
     Where a name in its list is a parameter's, it moves to ``target_parameters``. For
     ``"all-linear"`` those are the fused experts and routers that PEFT knows to have been linear
     layers; it then takes other layers of the same names for experts too, and leaves them out.
-    What ``"all-linear"`` leaves out is said in an :class:`InputWarning`.
+    An :class:`InputWarning` names what ``"all-linear"`` leaves out.
     """
     found = sites(model)
     places = {path: site for path, site in found.items() if site.kind == PARAMETER}

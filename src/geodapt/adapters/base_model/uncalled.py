@@ -23,14 +23,14 @@ HANDLED = (nn.MultiheadAttention, *ENCODERS)
 SETUP = {"__init__", "_init_weights", "reset_parameters", "_reset_parameters"}
 """Methods that may read weights without computing an output."""
 ABOUT = "dtype|device|shape|requires_grad|data_ptr|numel|size|ndim|is_quantized"
-"""What says something about a weight, but not its numbers."""
+"""Attributes that describe a weight without reading its numbers."""
 ASKING = {"__get__", "size", "dim", "numel", "stride", "is_floating_point", "is_complex"}
-"""Functions that ask about a tensor and do not use its numbers."""
+"""Functions that query a tensor without using its numbers."""
 CASTS = {
     *("to", "float", "half", "bfloat16", "double", "type", "type_as", "clone", "detach"),
     *("_has_compatible_shallow_copy_type", "__set__", "requires_grad_"),  # of Module.to
 }
-"""Functions that make another tensor of a weight, before it is used or to replace it."""
+"""Functions that convert a weight to another tensor, before it is used or to replace it."""
 _called: ContextVar[frozenset[str]] = ContextVar("called", default=frozenset())
 
 
@@ -59,7 +59,7 @@ def _reads(owner: Any, name: str) -> bool:
 
 @cache
 def _code(owner: Any) -> str:
-    """The source of a class's methods, without what sets it up or asks for types."""
+    """The source of a class's methods, without those that construct it or query types."""
     parts = []
     for kind in owner.__mro__:
         if kind in (nn.Module, object):

@@ -15,8 +15,8 @@ from geodapt.errors import InputError
 class AdditionUpdate:
     """What the entries of a gate add at one module, row by row.
 
-    What stands in place of the base's own counts by its difference from what the base has now:
-    a weight may be changed in place. While adapters are merged, from what it had before.
+    A replacement counts by its difference from the base's present value, since a weight may be
+    changed in place; while adapters are merged, from the value before the merge.
     """
 
     def __init__(self, store: AdapterStore, path: str, entries: Sequence[Terms]) -> None:
@@ -62,7 +62,7 @@ class AdditionUpdate:
         return y
 
     def _shift(self, module: nn.Module, y: Tensor) -> Float[Tensor, "n out"] | None:
-        """The entries' weighted sums of biases, those of the base taken off."""
+        """The entries' weighted sums of biases, minus the base's."""
         if all(a.bias is None and a.lora_bias is None for a in self._brought.values()):
             return None
         wide = torch.promote_types(y.dtype, torch.float32)

@@ -14,9 +14,9 @@ from geodapt.adapters.execution.calls import holds_rows, main_input, named_argum
 from geodapt.models import input_embeddings
 
 SPECIAL = re.compile(r"tok(en)?_?(id|index|idx)s?$")
-"""Configuration keys that hold the ids of special tokens."""
+"""Configuration keys of special tokens' ids."""
 PLACEHOLDER = re.compile(r"(image|video|audio|vision|visual|speech|sound|media|patch)\w*token")
-"""Those of tokens whose place something else takes: pictures, sound."""
+"""Configuration keys of placeholder tokens, for pictures or sound."""
 SEED = 0xA17E12ED
 """No seed that people use: noise equal to an input would only double it, which norms undo."""
 
@@ -31,10 +31,10 @@ def altered(
 ) -> tuple[list, dict[str, Any]]:
     """Copies of a call's arguments, in which these rows have other tokens and other numbers.
 
-    Ids that a model treats apart stay, so that the places of pictures and the number of
-    sentences do; ``model``, which the module is a part of, may know them. Where pictures take
-    the place of tokens, only tokens change: which row a picture belongs to is then up to the
-    tokens. Without rows the copies are equal.
+    Special ids stay, so that the places of pictures and the number of sentences do; ``model``,
+    which the module is a part of, may know them. Where pictures take the place of tokens, only
+    tokens change: which row a picture belongs to is then up to the tokens. Without rows the copies
+    are equal.
     """
     tensors = dict(tensors_of(module, args, kwargs))
     main = main_input(module, tensors)

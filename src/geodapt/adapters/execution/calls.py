@@ -124,7 +124,7 @@ def expansion(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> int:
 
 
 class NotPickled:
-    """A hook that does nothing but say why a module cannot be pickled; copies of it share it."""
+    """A hook that only explains why a module cannot be pickled; copies of the module share it."""
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         return None

@@ -1,4 +1,4 @@
-"""Blocks that project something which all rows share, and so cannot be routed row by row.
+"""Blocks that project a tensor shared by all rows, and so cannot be routed row by row.
 
 DeBERTa's attention sends its relative positions, one tensor for the whole batch, through the
 layers that also project the rows. Under a route it runs once for every run of rows with the

@@ -20,7 +20,7 @@ from geodapt.adapters.store.base_weights import plain_weight, row_scale, weight_
 def rescale_rows(
     y: Float[Tensor, "*rows out"], scales: Float[Tensor, "n out"], bias: Tensor | None
 ) -> Float[Tensor, "*rows out"]:
-    """Every run of rows of ``W0 x + s B A x + b`` with its own scale, which spares the bias."""
+    """``W0 x + s B A x + b`` with each run of rows scaled by its own factor, without the bias."""
     n, out = scales.shape
     by_run = scales.to(y.dtype)[:, None]
     rows = y.reshape(n, -1, out) * by_run

@@ -1,4 +1,4 @@
-"""How a bank reaches into a model that it does not own.
+"""How a bank changes what a model computes without owning it.
 
 Nothing here changes a module's type, its parameters or its state dict: a module gets a
 ``forward`` of its own that can be taken off again.
@@ -68,7 +68,7 @@ def _put_back(module: nn.Module, attachment: Attachment) -> None:
 
 
 def bind_checkpointing(model: nn.Module, bind: Callable[[Callable], Callable]) -> Any:
-    """Make transformers' gradient checkpointing recompute a block under ``bind(block)``.
+    """Make transformers' gradient checkpointing recompute blocks under ``bind(block)``.
 
     transformers sets the checkpointing function when checkpointing is switched on, so each
     forward of the model looks whether it is there. Returns the handle of that hook.

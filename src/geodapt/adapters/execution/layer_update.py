@@ -17,7 +17,7 @@ from geodapt.adapters.store.base_weights import weight_sketch
 from geodapt.adapters.store.layer_factors import LayerFactors
 
 LOOK = 16
-"""Reading a weight once, to see whether it changed, costs about as much as so many tokens."""
+"""Reading a weight once, to see whether it changed, costs about as much as this many tokens."""
 
 
 class LayerUpdate:
@@ -47,7 +47,7 @@ class LayerUpdate:
         self._scales = RowScales.of(store, path, self._factors)
         self._additions = AdditionUpdate.of(store, path, entries)
         self._mergeable = self._may_merge()
-        self._tokens = 0  # rows that a sum of many adapters was computed for in factors
+        self._tokens = 0  # rows for which a sum of many adapters was computed in factors
         self.merged: tuple[Tensor, Tensor] | None = None
         """The weight with the update in it, where that is cheaper, and a mark of the base's."""
 
@@ -116,7 +116,8 @@ class LayerUpdate:
         return made[key]
 
     def _add_with_dropout(self, x: Tensor, y: Tensor) -> Tensor:
-        """Adapters by their dropout, each set on its own drop of the input."""
+        """The update with dropout: adapters are grouped by their rate, and each group gets its own
+        mask."""
         for p in sorted({0.0, *self._dropouts.values()}):
             entries = [
                 tuple((n, w) for n, w in terms if self._dropouts.get(n, 0.0) == p)

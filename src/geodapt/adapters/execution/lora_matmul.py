@@ -2,7 +2,7 @@
 
 All take ``x`` with any leading dimensions (or row numbers of an embedding, see
 :func:`shrink`), the base layer's output ``y``, and stacked factors
-whose ``B`` holds one column of the update a row. ``gate`` works on ``h = A x``, seen as
+whose ``B`` holds one column of the update per row. ``gate`` works on ``h = A x``, seen as
 ``(n, m, rank)``: n equal runs of consecutive rows. Without gradients they add into ``y``: the
 last matrix product accumulates onto the base's output, so that the output is written once.
 """
@@ -70,8 +70,8 @@ def segmented(
 ) -> Output:
     """Rows sorted by their factors, one product per group.
 
-    ``order`` holds the positions of the n runs of rows, group after group; runs that no group
-    holds stay as they are.
+    ``order`` holds the positions of the n runs of rows, group after group; runs in no group stay as
+    they are.
     """
     runs = x.reshape(n, -1, x.shape[-1]).index_select(0, order)
     updates = []

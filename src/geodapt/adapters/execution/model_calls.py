@@ -44,7 +44,7 @@ class ModelCalls:
                 self._handles.append(Attachment(module, self._generate, "generate"))
 
     def close(self) -> None:
-        """Look at calls no more."""
+        """Stop checking calls."""
         for handle in self._handles:
             handle.remove()
 

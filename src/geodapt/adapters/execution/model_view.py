@@ -1,4 +1,4 @@
-"""A model, seen through what acts on it."""
+"""Base class of objects that act on a model and stand in for it."""
 
 import gc
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class ModelView(nn.Module):
         _views.add(self)
 
     def close(self) -> None:
-        """Take the hands off the model."""
+        """Stop acting on the model."""
 
     def forward(self, *args: Any, labels: Tensor | None = None, **kwargs: Any) -> Any:
         """The model's own forward."""

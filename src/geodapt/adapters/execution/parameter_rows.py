@@ -1,8 +1,8 @@
 """Rows under different adapters at a module's own parameters: fused experts, routers.
 
 The module runs once for each kind of rows, on their vectors and on whatever else it gets for each
-of these, as the experts that a router chose. That is right where a vector's output depends on
-nothing but what the module gets for it, which is so of all of transformers' fused experts.
+of these, as the experts that a router chose. That is right where a vector's output depends only on
+what the module gets for it, as in all of transformers' fused experts.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

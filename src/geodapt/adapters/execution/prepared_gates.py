@@ -1,4 +1,4 @@
-"""Gates that were used lately, resolved."""
+"""A cache of resolved gates."""
 
 from geodapt.adapters.execution.gate_checks import check_terms
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
@@ -10,7 +10,7 @@ PREPARED = 8
 
 
 class PreparedGates:
-    """Resolves gates against a store, and keeps what it resolved last."""
+    """Resolves gates against a store, and keeps those resolved last."""
 
     def __init__(self, store: AdapterStore) -> None:
         self.store = store

@@ -1,4 +1,4 @@
-"""Layers that somebody put others in the place of after a bank was made: nothing acts there."""
+"""Layers that were replaced after a bank was made, where no adapter would act."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from geodapt.errors import InputError
 class ReplacedModules:
     """Which of the modules that a bank adapts are no longer in its model.
 
-    Tools that quantize by exchanging layers do that, and so does code that sets a new head. One
-    that another library has put its own layer around, as PEFT does, is still there.
+    Tools that quantize by exchanging layers do that, and so does code that sets a new head. A layer
+    that another library wraps in its own, as PEFT does, still counts as present.
     """
 
     def __init__(self, attached: AttachedModules) -> None:

@@ -18,7 +18,7 @@ class ResolvedGate:
     """What a gate does at every layer. Prepared at the first use of a layer and then kept."""
 
     looks = False
-    """Whether the model runs only to see whose the inputs of its layers are."""
+    """Whether the model runs only to find out which rows its layers' inputs belong to."""
 
     def __init__(self, store: AdapterStore, gate: Gate) -> None:
         self.store, self.gate = store, gate
@@ -32,11 +32,11 @@ class ResolvedGate:
 
     @property
     def stale(self) -> bool:
-        """Whether something was prepared that no longer holds."""
+        """Whether something prepared is no longer valid."""
         return self._marks != self.store.versions(self.names)
 
     def refresh(self) -> None:
-        """Forget what no longer holds: an adapter changed, or the model moved."""
+        """Drop what is no longer valid: an adapter changed, or the model moved."""
         if self._version != self.store.version:
             self._version = self.store.version
             if self.stale:
@@ -72,7 +72,7 @@ class ResolvedGate:
         return base(x) if update is None else update.run(layer, base, x, place)
 
     def note(self, path: str, layer: nn.Module, x: Tensor, y: Tensor) -> None:
-        """Write down what a layer gets, where the gate :attr:`looks`."""
+        """Record what a layer gets, where the gate :attr:`looks`."""
 
     def record(self, path: str, x: Tensor) -> None:
         """The same of any module."""

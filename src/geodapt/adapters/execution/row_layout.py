@@ -23,7 +23,7 @@ class RowLayout:
         k, rest = divmod(x.shape[self.dim], rows)
         if rest or (k > 1 and self.counts == {1}):  # runs and tiles look alike where k is 1
             return False
-        # Tokens that are gathered by what they say are of any number; those of rows are not.
+        # Tokens gathered by their content can have any number; those of rows cannot.
         return x.ndim > 2 or k in self.counts or k in lengths
 
     def rows_first(
@@ -54,12 +54,12 @@ Place = Callable[[str, Tensor], tuple[RowLayout, int]]
 def locate_rows(
     changes: Sequence[tuple[Bool[Tensor, "*leading"], Sequence[int]]], rows: int
 ) -> RowLayout | str:
-    """The layout in which exactly the rows that were changed changed, else why there is none.
+    """The layout in which exactly the altered rows changed, or the reason why there is none.
 
     ``changes`` are places of a layer's input that changed, and the rows that were changed.
     """
     if not any(changed.any() for changed, _ in changes):
-        return "is the same whatever the rows are"
+        return "does not depend on the rows"
     shape = changes[0][0].shape
     for dim, size in enumerate(shape):
         if size % rows:
@@ -69,7 +69,7 @@ def locate_rows(
             owner = torch.arange(size) % rows if tiled else torch.arange(size) // k
             if all(_agree(changed, dim, owner, chosen) for changed, chosen in changes):
                 return RowLayout(dim, tiled, frozenset({k}))
-    return "does not keep the rows apart, or orders them by what they say"
+    return "does not keep the rows apart, or orders them by their content"
 
 
 def combine_layouts(one: "RowLayout | str", other: "RowLayout | str") -> "RowLayout | str":
@@ -78,7 +78,7 @@ def combine_layouts(one: "RowLayout | str", other: "RowLayout | str") -> "RowLay
         return one if isinstance(one, str) else other
     if one.dim == other.dim and (one.tiled == other.tiled or {1} in (one.counts, other.counts)):
         return replace(one, tiled=one.tiled or other.tiled, counts=one.counts | other.counts)
-    return "holds the rows now here, now there"
+    return "holds the rows in different places from call to call"
 
 
 def differs(
@@ -99,7 +99,7 @@ def sketch(x: Float[Tensor, "*leading d"]) -> Float[Tensor, "*leading 5"]:
 
 
 def rounding(dtype: torch.dtype) -> float:
-    """What sums in another order may change, relative to a vector's norm."""
+    """How much summation in another order may change, relative to a vector's norm."""
     own = torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
     return max(64 * torch.finfo(torch.float32).eps, 8 * own)
 

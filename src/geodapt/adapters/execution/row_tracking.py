@@ -1,9 +1,9 @@
 """Which rows of the batch a layer's input belongs to: found by changing some of them.
 
 Layers get their input batch first, sequence first, flattened, in windows, gathered by expert or
-shared by all rows, and no name says which. So before a gate first treats rows differently in a
-sort of call, the model runs as it is and a few times with some rows' inputs changed, without
-adapters and without gradients. Where a layer's input changed shows which row it belongs to.
+shared by all rows, and no name says which. So before a gate first treats rows differently in a kind
+of call, the model runs as it is and a few times with some rows' inputs changed, without adapters
+and without gradients. Where a layer's input changed shows which row it belongs to.
 """
 
 from collections.abc import Callable, Iterator
@@ -73,7 +73,7 @@ class RowTracker:
             self._call.reset(token)
 
     def forget(self) -> None:
-        """Look again: layers were adapted that were not before."""
+        """Forget what was found, since other layers are adapted now."""
         self._proven.clear()
 
     # Whose weights the running call reads
@@ -123,14 +123,14 @@ class RowTracker:
             found = f"could not be seen, as other inputs do not run ({self._failed[call.module]})"
         elif not isinstance(found, str):
             self._proven.discard((call.module, call.kind, call.single))
-            found = "has a shape that it did not have when the rows were looked for"
+            found = "has a shape that was not seen when the rows were traced"
         raise InputError(
             f"layer {path} of {call.name} cannot act on some rows only: its input of shape "
             f"{tuple(x.shape)} {found}; {INSTEAD}"
         )
 
     def known(self, call: Call) -> bool:
-        """Whether calls of this sort were looked into."""
+        """Whether calls of this kind were analysed."""
         kinds = [(call.module, call.kind, False), (call.module, call.kind, call.single)]
         return any(kind in self._proven for kind in kinds)
 
@@ -178,7 +178,7 @@ class RowTracker:
 
 
 class Recorder(ResolvedGate):
-    """No adapter acts; what the layers get is written down, as a sketch."""
+    """A gate without adapters that records what the layers get, as sketches."""
 
     looks = True
 
@@ -200,13 +200,13 @@ class Recorder(ResolvedGate):
         return y
 
     def note(self, path: str, layer: nn.Module, x: Tensor, y: Tensor) -> None:
-        """Write down what a layer gets that gives ``y``."""
+        """Record what a layer gets when it returns ``y``."""
         lower = lowering_of(layer)
         self.record(path, x if lower is None else lower(x, y)[0])
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Write nothing down inside of the block."""
+        """Record nothing inside of the block."""
         before, self.paused = self.paused, True
         try:
             yield
@@ -214,7 +214,7 @@ class Recorder(ResolvedGate):
             self.paused = before
 
     def record(self, path: str, x: Tensor) -> None:
-        """Write down what something gets."""
+        """Record what a module gets."""
         if not self.paused:
             self.seen.setdefault((path, x.ndim), []).append((sketch(x), rounding(x.dtype)))
 
@@ -239,14 +239,14 @@ def _found(
     plain, *changed = records
     found: RowLayout | str | None = None
     if any(len(record) != len(plain) for record in changed):
-        return "depends on what the rows say"
+        return "depends on the rows' content"
     for i, (before, tolerance) in enumerate(plain):
         if any(record[i][0].shape != before.shape for record in changed):
-            return "depends in its shape on what the rows say"
+            return "has a shape that depends on the rows' content"
         places = [
             (differs(before, record[i][0], tolerance), split)
             for record, split in zip(changed, chosen, strict=True)
         ]
         layout = locate_rows(places, rows)
         found = layout if found is None else combine_layouts(found, layout)
-    return found if found is not None else "was not there when the rows were looked for"
+    return found if found is not None else "was not seen when the rows were traced"

@@ -26,7 +26,7 @@ from geodapt.errors import InputError
 
 
 class Runner:
-    """Reaches into the layers that a store's adapters touch, and adds the active gate's updates."""
+    """Wraps the layers that a store's adapters touch, and adds the active gate's updates."""
 
     def __init__(self, store: AdapterStore) -> None:
         self.store, self.model = store, store.model
@@ -65,14 +65,14 @@ class Runner:
             self.rows.forget()
 
     def keep(self, adapters: Mapping[str, Adapter]) -> None:
-        """Let go of what none of these adapters touches."""
+        """Release the modules that none of these adapters touches."""
         touched = {path for adapter in adapters.values() for path in adapter.touched}
         around = {above for path in touched for above in paths_above(path)}
         heads = (path for adapter in adapters.values() for path in adapter.heads)
         self.attached.keep(touched | around, heads)
 
     def close(self) -> None:
-        """Take the hands off the model."""
+        """Release the model."""
         self.attached.keep((), ())
         self._calls.close()
 

@@ -15,7 +15,7 @@ from geodapt.adapters.store.layer_factors import LayerFactors
 # product. Rough figures are enough, since the strategies differ by factors.
 READ, COPY, START = 16, 8, 400_000
 FEW = 4
-"""Reading the kept atoms one by one pays where they are at most one in so many."""
+"""Gathering the kept atoms pays where they are at most one in this many."""
 
 
 @dataclass(frozen=True)

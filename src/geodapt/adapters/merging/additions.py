@@ -1,6 +1,6 @@
 """Biases and rows of tokens in a merge: their weighted sums, whatever the method.
 
-They are no matrices, so that no method trims or cuts them.
+They are not matrices, so no method trims or cuts them.
 """
 
 from collections.abc import Mapping, Sequence

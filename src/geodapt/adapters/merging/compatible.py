@@ -67,7 +67,7 @@ def _check_common_layers(adapters: Sequence[Adapter]) -> None:
 
 
 def _check_base(one: Adapter, other: Adapter, same_base: bool) -> None:
-    """Names alike but for the path before them are no evidence, nor is that none is given."""
+    """Names that agree only in their last part prove nothing, and neither do missing names."""
     names = [_name(adapter) for adapter in (one, other)]
     if one.base_sha256 and other.base_sha256 and one.factors.keys() == other.factors.keys():
         if one.base_sha256 != other.base_sha256:

@@ -1,4 +1,4 @@
-"""Merging the single entries of updates: which stay, and what those at one place become.
+"""Merging updates entry by entry: which entries stay, and how those at one place combine.
 
 Signs and magnitudes of entries are not in the factors, so the updates are formed here, a band of
 rows at a time.
@@ -47,7 +47,7 @@ def merge_largest(
 ) -> Float[Tensor, "out in"]:
     """Merge exactly the largest ``density`` of each update's entries.
 
-    Entries as large as the smallest that stays stay too.
+    Entries that tie with the smallest one kept are kept too.
     """
     merged, weights = _room(parts)
     count = int(density * merged.numel())
@@ -65,7 +65,7 @@ def merge_random(
 ) -> Float[Tensor, "out in"]:
     """Keep each entry with probability ``density``, divide it by that, and merge.
 
-    So the mean stays. Source: DARE, Yu et al. 2024, arXiv:2311.03099, equation 2.
+    So the expected value stays. Source: DARE, Yu et al. 2024, arXiv:2311.03099, equation 2.
     """
     merged, weights = _room(parts)
     random = np.random.Generator(np.random.SFC64(seed))  # several times as fast as torch's
@@ -85,9 +85,9 @@ def _room(parts: Sequence[Part]) -> tuple[Float[Tensor, "out in"], Float[Tensor,
 def _bands(parts: Sequence[Part], share: int) -> Iterator[tuple[slice, Float[Tensor, "n band in"]]]:
     """The rows of each band, and all parts' updates there, without their weights.
 
-    Bands are as high as ``share`` parts may have them: an update has the same bits in every pass,
-    since products of other shapes round otherwise. The caller may write over what it gets; the
-    next band takes the same memory.
+    The height of a band depends on ``share``, so that an update has the same bits in every pass:
+    products of other shapes round differently. The caller may overwrite what it gets; the next band
+    uses the same memory.
     """
     rows, width = parts[0].B.shape[0], parts[0].A.shape[1]
     height = min(max(BAND // (share * width), 1), rows)

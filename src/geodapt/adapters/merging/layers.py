@@ -1,4 +1,4 @@
-"""Layers beside each other."""
+"""Layers in parallel."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -45,10 +45,10 @@ class MergeMethod:
     """Whether it averages by itself, so that every weight is 1 by default; the
     weights of the others are 1 / n."""
     truncates: bool
-    """Whether its result is cut to a rank: to the largest of the adapters by default."""
+    """Whether its result is cut to a rank, by default the largest of the adapters'."""
     exact: bool
-    """Whether it is the weighted sum itself; of the others it is said how far they are from it, or
-    what the cut lost."""
+    """Whether it is the weighted sum itself; for the others, the distance from it or the loss of
+    the cut is reported."""
 
     @property
     def options(self) -> tuple[str, ...]:

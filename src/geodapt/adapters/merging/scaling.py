@@ -50,7 +50,7 @@ def restore_scale(cut: Truncated, power: int) -> Truncated:
 
 
 def as_it_is(merged: LowRank, wanted: LowRank, exact: bool) -> Truncated:
-    """Factors that are not cut, and how far they are from the wanted sum."""
+    """Factors that are not cut, and their distance from the wanted sum."""
     whole = Factors(wanted.A, wanted.B).norm()
     lost = 0.0
     if not exact:

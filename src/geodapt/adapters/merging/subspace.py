@@ -22,14 +22,14 @@ def leading_terms(
 ) -> SVD:
     """The largest terms of a matrix's SVD, by block subspace iteration.
 
-    Starts in the column space of ``near``, a product that resembles the matrix M. A step turns
-    the basis Q of a subspace into that of ``(M M^T - shift) Q``, with half the least energy that
-    a direction of ``M^T Q`` holds as the shift: what is outside of the subspace has hardly more,
-    so that it shrinks faster beside what is wanted. By that ratio, too, the energy that the next
-    step would add is foreseen from what the last one did. The steps end once it is a negligible
-    share of what the cut loses. ``total`` is the matrix's energy, its squared norm. The first
-    steps only turn the subspace in the right direction, so that they are taken in bfloat16 where
-    the processor multiplies it faster.
+    Starts in the column space of ``near``, a product that resembles the matrix M. A step turns the
+    basis Q of a subspace into that of ``(M M^T - shift) Q``, with half the least energy that a
+    direction of ``M^T Q`` holds as the shift: directions outside of the subspace have hardly more
+    energy, so they shrink faster than the wanted ones. The same ratio predicts from the last step
+    what the next one would add. The steps end once it is a negligible share of what the cut loses.
+    ``total`` is the matrix's energy, its squared norm. The first steps only turn the subspace in
+    the right direction, so that they are taken in bfloat16 where the processor multiplies it
+    faster.
 
     Source: Halko, Martinsson and Tropp 2011, algorithm 4.4; the shift: Feng, Yu, Xie and Tang
     2024, arXiv:2404.09276, section 3.

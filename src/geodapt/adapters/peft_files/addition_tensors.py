@@ -18,7 +18,7 @@ LORA_BIAS = re.compile(r"^(.+)\.lora_B(?:\.default)?\.bias$")
 TOKENS = re.compile(r"^(.+)\.token_adapter\.trainable_tokens_delta(?:\.default)?$")
 BIAS = re.compile(r"^(.+?)(?:\.base_layer)?\.bias$")
 UNUSED = (".original_module.", ".modules_to_save.")
-"""Copies that PEFT leaves beside a module that was trained in full, and does not read."""
+"""Copies that PEFT writes beside a module that was trained in full, and never reads."""
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -76,7 +76,7 @@ def announce_additions(
 ) -> None:
     """Set the fields of a PEFT configuration that say which additions there are.
 
-    ``wrapped`` are the layers that have factors. What is right already stays.
+    ``wrapped`` are the layers that have factors. Fields that are right already stay.
     """
     biases = {path for path, addition in additions.items() if addition.bias is not None}
     if not biases <= wrapped.keys():

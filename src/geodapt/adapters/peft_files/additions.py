@@ -1,9 +1,9 @@
 """What an adapter adds to a module's output beside its factors: biases, and rows of tokens.
 
-- ``bias="lora_only"`` and ``bias="all"``: trained biases that stand in place of the base's;
+- ``bias="lora_only"`` and ``bias="all"``: trained biases that replace the base's;
 - ``lora_bias=True``: a bias of ``lora_B``, added times the layer's scale;
 - ``trainable_token_indices``: some rows of an embedding, and of a head that is tied to it, that
-  stand in place of the base's.
+replace the base's.
 
 All three are linear in the adapter's weight g: ``y += g (b - b_base)``, ``y += g s b_lora`` and
 ``y += g (v - w)[token]``, or ``y[token] += g (v - w) x`` at a head. So a mixture of several
@@ -30,11 +30,11 @@ class Addition:
     """What an adapter brings for one module beside its factors."""
 
     bias: Float[Tensor, "out"] | None = None
-    """Stands in place of the module's own bias."""
+    """Replaces the module's own bias."""
     lora_bias: Float[Tensor, "out"] | None = None
     """The bias of ``lora_B``, without the layer's scale."""
     tokens: TokenRows | None = None
-    """Stand in place of the module's own rows."""
+    """Replace the module's own rows."""
     base_bias: Float[Tensor, "out"] | None = None
     """The base's own bias, where a bank has seen it: only a merge needs it."""
     base_rows: Float[Tensor, "k width"] | None = None

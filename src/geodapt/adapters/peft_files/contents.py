@@ -42,7 +42,7 @@ class AdapterContents:
     name: str = ""
     """What it was read from: a hub's name, or a folder's without those that it lies in."""
     made: Mapping[str, Any] = field(default_factory=dict)
-    """By what it was made, for its model card; ``from`` is a list with a mapping per source."""
+    """How it was made, for its model card; ``from`` is a list with a mapping per source."""
 
     @cached_property
     def sha256(self) -> str:
@@ -75,7 +75,7 @@ class AdapterContents:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the factors and what is added beside them hold, heads apart."""
+        """How many numbers the factors and additions hold, without heads."""
         pairs = sum(f.A.numel() + f.B.numel() for f in self.factors.values())
         pairs += sum(magnitude.numel() for magnitude in self.magnitudes.values())
         added = (tensor for each in self.additions.values() for _, tensor in each.tensors())
@@ -83,7 +83,7 @@ class AdapterContents:
 
     @property
     def touched(self) -> list[str]:
-        """The paths of all that it changes, modules trained in full apart."""
+        """The paths of all that it changes, without modules trained in full."""
         return list(dict.fromkeys([*self.factors, *self.additions]))
 
     def touches(self, path: str) -> bool:

@@ -93,7 +93,8 @@ def largest(tensor: Tensor) -> float:
 
 
 def balance_factors(factors: Factors) -> Factors:
-    """The same update in factors of like size, where one is so large or small that float16 fails.
+    """The same update with factors of similar size, where one is too large or too small for
+    float16.
 
     By a power of two, which changes no digit: a base in float16 computes the factors in it.
     """

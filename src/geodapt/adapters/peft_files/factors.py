@@ -54,8 +54,8 @@ def level_matrices(
 ) -> dict[str, Factors]:
     """The same updates, with one rank and one scale for all matrices of a parameter.
 
-    PEFT's files have no room for more. Lower ranks are filled up with zeros, and the scale goes
-    into B where it differs.
+    PEFT's files have no room for more. Lower ranks are padded with zeros; where scales differ, they
+    go into B.
     """
     members: dict[str, list[str]] = {}
     for path in factors:

@@ -95,7 +95,7 @@ def check_types(path: Path, content: Any) -> None:
 
 
 def shown(value: Any) -> str:
-    """A value out of a file, short enough for a sentence."""
+    """A value from a file, short enough for a sentence."""
     if isinstance(value, int) and abs(value) >= 10**40:
         return "a whole number of more than 40 digits"
     if isinstance(value, list | dict) and len(value) > 8:

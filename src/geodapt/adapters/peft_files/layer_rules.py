@@ -1,6 +1,6 @@
 """Which layers an adapter configuration names, and with what rank and scale: PEFT's rules.
 
-PEFT's own functions hand patterns from the file to ``re``, which need not end. Plain names and
+PEFT's own functions pass patterns from the file to ``re``, which may not terminate. Plain names and
 path endings, which nearly all patterns are, are looked up here without any matching, and the
 others are matched in bounded time.
 """

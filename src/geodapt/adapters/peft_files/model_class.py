@@ -54,7 +54,7 @@ def trained_on(config: LoraConfig) -> str | None:
 
 
 def task_heads(model: nn.Module) -> list[str]:
-    """The modules of a classifier, tagger or answerer that its base model is without."""
+    """The modules of a classifier, tagger or question answerer that its base model lacks."""
     if not CLASSIFYING.search(type(model).__name__):
         return []
     base, parts = getattr(model, "base_model_prefix", ""), dict(model.named_children())

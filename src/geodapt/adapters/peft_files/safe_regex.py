@@ -1,8 +1,8 @@
-"""Regular expressions out of files: compiled within limits, matched within a time.
+"""Regular expressions from files: compiled within limits, matched within a time limit.
 
 Python's ``re`` backtracks without end over nested repetitions and holds the interpreter's lock
-meanwhile. ``regex`` matches within a time limit, but writes counted and nested repetitions out
-when it compiles, so their size is bounded first.
+meanwhile. ``regex`` matches within a time limit, but expands counted and nested repetitions when it
+compiles, so their size is bounded first.
 """
 
 import re

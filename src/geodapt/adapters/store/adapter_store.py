@@ -34,8 +34,8 @@ SHOWN = 20
 class AdapterStore:
     """The adapters of one model by name, under the model's own layer paths.
 
-    Whoever prepares something of adapters compares :meth:`versions` to see whether it still
-    holds; :attr:`version` changes whenever any of them does.
+    What is derived from adapters is valid while :meth:`versions` stays the same; :attr:`version`
+    changes whenever any of them does.
     """
 
     def __init__(self, model: nn.Module, capacity: int | None, masters: nn.ModuleDict) -> None:
@@ -127,7 +127,7 @@ class AdapterStore:
     def require(self, names: Collection[str]) -> None:
         """Raise for names that are not there; wait for those that are loading.
 
-        Another thread may remove an adapter right after: what counts on it asks
+        Another thread may remove an adapter right after; callers that rely on it call
         :meth:`require_here` again under the lock.
         """
         for name in names:
@@ -165,13 +165,13 @@ class AdapterStore:
     # What changed
 
     def changed(self, name: str | None = None) -> None:
-        """What was prepared of an adapter, or of all, no longer holds."""
+        """Invalidate what was derived from an adapter, or from all."""
         with self.lock:
             self._versions[name] = self._versions.get(name, 0) + 1
             self.version += 1
 
     def versions(self, names: Iterable[str]) -> tuple[int, ...]:
-        """A mark of these adapters as they are now."""
+        """A value that changes when one of these adapters does."""
         return tuple(self._versions.get(name, 0) for name in (None, *sorted(names)))
 
     def now(self, name: str) -> Adapter:
@@ -224,7 +224,7 @@ class AdapterStore:
             self._take_over_masters(name)
 
     def take_over_changes(self, names: Iterable[str]) -> None:
-        """Let frozen adapters act as their masters are, which somebody may have changed."""
+        """Update frozen adapters from their masters, which the user may have changed."""
         with self.lock:
             for name in names:
                 if name in self.training or name not in self._masters:

@@ -1,7 +1,8 @@
-"""What is computed from the base's own weights: DoRA's row lengths, and marks of a change.
+"""What is computed from the base's own weights: DoRA's row lengths, and sketches that show a
+change.
 
-A weight may be changed in ways that leave no trace (``weight.data += ...``), so what is derived
-from one is kept with the weight's product with a random vector.
+A weight may be changed without a trace (``weight.data += ...``), so what is derived from one is
+kept together with the weight's product with a random vector.
 """
 
 from functools import cache
@@ -62,7 +63,7 @@ def plain_weight(site: Site, path: str) -> Tensor:
 
 
 def weight_sketch(matrix: Float[Tensor, "out in"]) -> Float[Tensor, "out"]:
-    """A mark of a weight, which another weight does not have."""
+    """A sketch of a weight that differs for any other weight."""
     return matrix @ _random(matrix.shape[1], matrix.dtype).to(matrix.device)
 
 

@@ -1,4 +1,4 @@
-"""Which adapters lie on the device: at most so many, the least recently used make room."""
+"""Which adapters lie on the device: at most ``capacity``, evicting the least recently used."""
 
 import threading
 from collections import Counter, OrderedDict

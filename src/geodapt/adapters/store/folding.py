@@ -23,8 +23,8 @@ def fold(
 
     A DoRA adapter's rows are rescaled, too, and biases and rows of tokens move by the weighted sum
     of their differences. Returns the original weights by the layer's or parameter's path, and
-    biases by theirs, for :func:`unfold`; they are kept rather than subtracted later, since a sum
-    in floating point does not come apart again.
+    biases by theirs, for :func:`unfold`; they are kept rather than subtracted later, since a
+    floating-point sum cannot be undone exactly.
 
     Raises :class:`InputError` for quantized weights, for a weight that another module shares,
     for a DoRA adapter beside others or at a layer that adds more than ``W x + b``, and for a bias

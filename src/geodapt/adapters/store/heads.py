@@ -1,4 +1,4 @@
-"""Heads of adapters as modules: copies that share what an adapter does not bring."""
+"""Adapters' heads as modules: copies that share the tensors that an adapter does not bring."""
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping

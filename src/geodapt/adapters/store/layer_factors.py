@@ -1,4 +1,4 @@
-"""What an execution asks of a store at one layer: factors, ready to be multiplied with."""
+"""The factors at one layer, ready to multiply with."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class LayerFactors:
     def batched(
         self, groups: list[list[str]]
     ) -> tuple[Float[Tensor, "n rank in"], Float[Tensor, "n rank out"]]:
-        """The factors of several groups of adapters, padded to the largest with zeros."""
+        """The factors of several groups of adapters, padded with zeros to the largest."""
         if self.training:
             parts = [[self._part(name) for name in group] for group in groups]
             A = _pad([[a for a, _ in group] for group in parts])
@@ -79,7 +79,7 @@ class LayerFactors:
 
 
 def _pad(groups: list[list[Tensor]]) -> Tensor:
-    """Stack groups of rows, shorter ones filled up with zero rows."""
+    """Stack groups of rows, padding shorter ones with zero rows."""
     some = next(part for group in groups for part in group)
     joined = [torch.cat(group) if group else some[:0] for group in groups]
     most = max(len(rows) for rows in joined)

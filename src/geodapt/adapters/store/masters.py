@@ -1,4 +1,4 @@
-"""New adapters, and the float32 masters of one while it trains."""
+"""New adapters, and the float32 masters of an adapter that trains."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -75,7 +75,7 @@ class Masters(nn.Module):
     def equals(self, adapter: Adapter) -> bool:
         """Whether an adapter, on the CPU, holds these very numbers.
 
-        A tensor's version does not tell: it stays when somebody writes to ``.data``.
+        A tensor's version does not show it: writing to ``.data`` leaves the version as it is.
         """
         for path, (A, B, scale) in adapter.factors.items():
             mine = self.factors(path)

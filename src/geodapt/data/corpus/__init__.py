@@ -1,4 +1,4 @@
-"""Text to train language models on: what is on every machine already, files, and the hub.
+"""Text to train language models on: installed documentation, files, and the hub.
 
 >>> from geodapt.data.corpus import DocsSettings, load_corpus
 >>> corpus = load_corpus(DocsSettings())  # doctest: +SKIP

@@ -7,7 +7,7 @@ from typing import Any
 from geodapt.data.domain import uniform
 
 SHARES = {"test": 0.1, "validation": 0.05}
-"""Of the text; the rest trains."""
+"""Shares of the text; the rest trains."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,11 @@ class Corpus:
 
     name: str
     key: str
-    """Tells corpora apart: the same key, the same documents in the same order."""
+    """Identifies the corpus: equal keys mean equal documents in equal order."""
     read: Callable[[], Iterator[tuple[str, str]]]
     """Streams all documents, each a split's name (train, validation or test) and a text."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """What a reader of results must know of it: packages, characters, files."""
+    """What a reader of results should know about it: packages, characters, files."""
 
     def documents(self, *splits: str) -> Iterator[str]:
         """The texts of these splits, in the order in which they are read."""
@@ -28,7 +28,7 @@ class Corpus:
 
 
 def document_split(document: str, seed: int) -> str:
-    """The split of a document that stands for itself, by a hash: more documents move nothing."""
+    """The split of a document that stands for itself, by a hash: adding documents moves none."""
     at = uniform(document, seed)
     held = SHARES["test"] + SHARES["validation"]
     return "test" if at < SHARES["test"] else "validation" if at < held else "train"

@@ -28,7 +28,7 @@ from geodapt.files import build_once, cache_folder
 from geodapt.paths import child
 
 EXTRACTION_VERSION = 1
-"""Part of the cache's key: raised whenever the same files give other texts."""
+"""Part of the cache's key: raised whenever the same files would give other texts."""
 
 SUFFIXES = (".py", ".rst", ".md", ".txt")
 METADATA = {"METADATA", "PKG-INFO"}
@@ -116,8 +116,8 @@ def files(distribution: Distribution) -> list[str]:
 def hold_out(sizes: Mapping[str, int], seed: int) -> dict[str, list[str]]:
     """The packages of each split.
 
-    In an order by the seed, a package goes to test or to validation where what is left of that
-    split's share takes it whole; so the largest stay in training.
+    Packages are taken in an order set by the seed; one goes to test or to validation if it fits
+    whole into what is left of that split's share, so the largest stay in training.
     """
     room = {split: share * sum(sizes.values()) for split, share in SHARES.items()}
     splits: dict[str, list[str]] = {split: [] for split in SPLITS}

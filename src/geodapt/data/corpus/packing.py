@@ -62,8 +62,8 @@ class Packer:
 def tokenized(
     corpus: Corpus, tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[tuple[str, list[int]]]:
-    """Each document's split and its tokens, between the tokenizer's start and end of text as far as
-    it has these; streamed."""
+    """Each document's split and tokens, with the tokenizer's start and end of text if it has them;
+    streamed."""
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     documents = corpus.read()
     while some := list(islice(documents, AT_ONCE)):
@@ -93,8 +93,8 @@ def packed(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int) -> d
 
 
 def _write(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, length: int, folder: Path) -> None:
-    """All splits in one reading of the text. The last tokens of a split, which fill no row, are
-    left out."""
+    """All splits in one pass over the text. The last tokens of a split that fill no row are
+    dropped."""
     packers = {split: Packer(length) for split in SPLITS}
     counts, read = dict.fromkeys(SPLITS, 0), 0
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""A few texts of many, in one pass and little memory."""
+"""A random sample of texts, in one pass and little memory."""
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence

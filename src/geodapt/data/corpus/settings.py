@@ -11,7 +11,7 @@ SMALL = (
     *("accelerate", "datasets", "filelock", "huggingface_hub", "jinja2", "peft", "pydantic"),
     *("rich", "safetensors", "tokenizers", "torchmetrics", "typer"),
 )
-"""Packages with little documentation that are there wherever geodapt is, for smoke tests."""
+"""Small packages that geodapt depends on, for smoke tests."""
 RECORDS = (".jsonl", ".jsonl.gz", ".parquet")
 
 
@@ -39,7 +39,7 @@ class DocsSettings(Settings):
 
 
 class TextSettings(Settings):
-    """Text of one's own."""
+    """The user's own text."""
 
     kind: Literal["text"] = "text"
     path: str
@@ -65,7 +65,7 @@ class HubSettings(Settings):
     text: str = "text"
     """The column of the text."""
     max_documents: int | None = Field(default=None, ge=1)
-    """The most documents to read; all when not given."""
+    """Largest number of documents to read; all when not given."""
     seed: Seed = 0
     """Seed of what is held out."""
 

@@ -1,4 +1,4 @@
-"""A source of text in one word, as a command's option takes it."""
+"""A source of text named in one word, as command-line options take it."""
 
 import re
 from typing import Annotated
@@ -24,7 +24,7 @@ HUB_DOCUMENTS = 10_000
 
 
 def named(source: str) -> CorpusSettings:
-    """The settings that a word stands for.
+    """The settings for a source's name.
 
     ``api-calls`` and ``docs`` are built in; a file or a folder is text of one's own, each record or
     line of it a document; ``owner/name`` or ``owner/name:config`` is a data set on the hub, of

@@ -1,4 +1,4 @@
-"""Text of one's own: a file, or a folder of files; plain text, JSONL or Parquet."""
+"""The user's own text: a file, or a folder of files; plain text, JSONL or Parquet."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ from geodapt.paths import regular
 from geodapt.progress import bar
 
 PIECE = 1 << 16
-"""Characters after which a long file starts another document: far more than a model sees."""
+"""Characters after which a long file starts another document: far more than a model reads."""
 
 
 def load_text(settings: TextSettings) -> Corpus:

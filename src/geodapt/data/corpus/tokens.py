@@ -1,4 +1,4 @@
-"""The tokenizer of a corpus: somebody's, by name, or one trained on the text itself."""
+"""The tokenizer of a corpus: a given one, by name, or one trained on the text."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ def tokenizer_for(corpus: Corpus, asked: TokenizerSettings | str) -> PreTrainedT
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Somebody's tokenizer; padding is the end of text where it has none of its own."""
+    """A given tokenizer; if it has no padding token, the end of text is used."""
     try:
         tokenizer = pretrained(AutoTokenizer, str(given(name)))
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
@@ -65,7 +65,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def train_tokenizer(documents: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Byte-pair encoding; bytes are its alphabet, so that it takes any text and gives it back.
+    """Byte-pair encoding; bytes are its alphabet, so that it encodes and decodes any text.
 
     Raises :class:`InputError` when there is no text.
     """

@@ -1,4 +1,4 @@
-"""Section: which source domain gave how much at which layer of an X-Cross model."""
+"""Section: how much each source domain contributed at each layer of an X-Cross model."""
 
 from typing import Any
 

@@ -83,7 +83,8 @@ def reading(
     system: str,
     tested: int | None = None,
 ) -> str:
-    """What the curve says: the values on the least data, and what the test cases can tell of it."""
+    """The curve in words: the values on the least data, and how certain they are with these test
+    cases."""
     shared = set.intersection(*({fraction for fraction, _ in curve} for curve in curves.values()))
     if not shared:
         return ""

@@ -11,7 +11,7 @@ from geodapt.xcross.report.contributions import cells, given_by_source
 from geodapt.xcross.results import KINDS, Candidate, Contributions, Example, check_shape
 
 SHOWN = 5
-"""So many of the best candidates stand in the open; the others fold away."""
+"""How many of the best candidates are shown at once; the others are folded away."""
 
 
 def predictions_section(run: RunRecord) -> Section | None:
