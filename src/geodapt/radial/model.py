@@ -75,7 +75,8 @@ class RadialModel(nn.Module):
             encoder.tokens([settings.text])
         except InputError as error:
             raise InputError(
-                f"the root's text: {error}, such as RootSettings(text='thing') (root.text in a recipe)"
+                f"the root's text: {error}, such as RootSettings(text='thing'); "
+                "in a recipe, root.text"
             ) from error
         self.empty = encoder.embed([settings.text], "embedding the root")[0]
         if points is None and settings.kind != "encoder":
