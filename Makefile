@@ -35,7 +35,7 @@ test: $(STAMP)  ## lint, types, floors and all tests
 
 docs: $(STAMP)  ## the documentation as a site, in build/site; fails on dead links
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
-	@echo "build/site/index.html (the search needs a server: python -m http.server -d build/site)"
+	@echo "build/site/index.html, which opens without a server"
 
 TESTS ?= tests
 test-lowest: EDGE := -c constraints/lowest.txt

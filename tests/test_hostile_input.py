@@ -18,11 +18,11 @@ import pytest
 from geodapt.data.amazon import load_amazon
 from geodapt.data.chains import read_chains
 from geodapt.data.corpus.text import documents
+from geodapt.data.edge_files import read_edges
 from geodapt.data.lexical import load_lexical
 from geodapt.data.movielens import read_movielens
 from geodapt.data.settings import AmazonSettings
 from geodapt.data.table_files import table
-from geodapt.data.trees import read_edges
 from geodapt.errors import InputError
 from geodapt.probe import tables
 from geodapt.recipes.catalog import packaged

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geodapt.data.code_trees import CodeTreeSettings, class_tree, load_code_trees, sentence, words
+from geodapt.data.edge_files import read_edges
 from geodapt.data.hierarchies import load_hierarchy
-from geodapt.data.trees import EdgeSettings, Forest, read_edges
+from geodapt.data.trees import EdgeSettings, Forest
 from geodapt.errors import InputError
 
 ANIMALS = [
@@ -82,7 +83,7 @@ def test_of_two_texts_above_one_the_first_is_kept(tmp_path):
         ("animal\n", "line 1: 1 fields"),
         ("a\tb\nb\tc\nc\ta\n", "is above or below itself, by a circle"),
         ("a\ta\n", "'a' is above or below itself"),
-        ("a\t\n", "has an empty text"),
+        ("a\t\n", "line 1: a node without a name"),
         ("", "has no edges"),
         ("a\tb\nb\tc\nc\td\n", "a single line of texts has no negatives"),
     ],

@@ -126,12 +126,10 @@ NOTHING = ("no common layer", "", "")
 
 
 def _print_table(console: Any, first: str, rows: list[tuple[str, ...]]) -> None:
-    from rich.table import Table
+    from geodapt.console import plain_table
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column(first, overflow="fold")
-    for heading in ("row space shared", "smallest angle", "agreement"):
-        table.add_column(heading, justify="right")
+    numbers = ("row space shared", "smallest angle", "agreement")
+    table = plain_table(first, *numbers, numbers=numbers)
     for row in rows:
         table.add_row(*row)
     console.print(table)

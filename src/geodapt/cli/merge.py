@@ -197,21 +197,13 @@ def _list() -> None:
 
 
 def _report(merged: Any, method: str, out: str, layers: bool) -> None:
-    from rich.table import Table
-
     from geodapt.adapters import METHODS
-    from geodapt.console import Console
+    from geodapt.console import Console, plain_table
 
     console = Console(markup=False)
     if layers:
-        table = Table(box=None, padding=(0, 3, 0, 0))
-        for heading in ("layer", "rank", "norm", "lost"):
-            left = heading == "layer"
-            table.add_column(
-                heading,
-                justify="left" if left else "right",
-                overflow="fold" if left else "ellipsis",
-            )
+        numbers = ("rank", "norm", "lost")
+        table = plain_table("layer", *numbers, numbers=numbers)
         for path, factors in merged.factors.items():
             lost = f"{100 * merged.errors[path]:.2f} %"
             table.add_row(path, str(factors.rank), f"{factors.norm():.4g}", lost)
@@ -234,16 +226,12 @@ def _search(
     loaded: list[Any], data: Path, out: Path, metric: str, **options: Any
 ) -> tuple[Any, str]:
     """The best merge, and its method."""
-    from rich.table import Table
-
     from geodapt.adapters import search_on_texts
-    from geodapt.console import Console
+    from geodapt.console import Console, plain_table
 
     folder = out.with_name(out.name + ".search")
     best, trials = search_on_texts(loaded, _rows(data), folder, metric, **options)
-    table = Table(box=None, padding=(0, 3, 0, 0))
-    for heading in (metric, "method", "weights", "rank", "density"):
-        table.add_column(heading)
+    table = plain_table(metric, "method", "weights", "rank", "density")
     for trial in trials[:10]:
         table.add_row(
             "not finite" if trial.value is None else f"{trial.value:.5g}",

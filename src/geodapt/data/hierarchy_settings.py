@@ -11,10 +11,6 @@ PACKAGES = ("builtins", "collections", "io", "email", "sympy", "sklearn", "torch
 """Packages that are searched for classes: their public modules, two levels down."""
 
 
-EDGE_NAMES = {"parent", "child", "hypernym", "hyponym", "source", "target", "from", "to"}
-"""What the columns of a file of edges are called, in a header that is no edge."""
-
-
 class ChainSettings(Settings):
     """A file of chains."""
 

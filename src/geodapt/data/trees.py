@@ -12,9 +12,9 @@ import numpy as np
 
 from geodapt.data.chains import Chain, Hierarchy
 from geodapt.data.domain import split_of
-from geodapt.data.hierarchy_settings import EDGE_NAMES, EdgeSettings, TreeSettings
+from geodapt.data.edge_files import read_edges
+from geodapt.data.hierarchy_settings import EdgeSettings, TreeSettings
 from geodapt.data.sequences import at_most
-from geodapt.data.text_files import existing, lines
 from geodapt.errors import InputError
 
 
@@ -83,25 +83,6 @@ def load_edges(settings: EdgeSettings) -> Hierarchy:
     :class:`Forest` and :func:`from_forest` do.
     """
     return from_forest(Forest(Path(settings.path).name, read_edges(settings.path)), settings)
-
-
-def read_edges(path: str | Path) -> list[tuple[str, str]]:
-    """(general, specific) of each line, without a header that names the columns."""
-    file = existing(path)
-    edges: list[tuple[str, str]] = []
-    for number, line in lines(file, "utf-8-sig"):
-        if not line.strip() or line.startswith("#"):
-            continue
-        cells = [cell.strip() for cell in line.split("\t" if "\t" in line else ",")]
-        if len(cells) != 2:
-            raise InputError(
-                f"{file}, line {number}: {len(cells)} fields; an edge has two, the general text "
-                "and the specific one, with a tab between"
-            )
-        if not edges and {cell.lower() for cell in cells} <= EDGE_NAMES:
-            continue
-        edges.append((cells[0], cells[1]))
-    return edges
 
 
 def from_forest(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from geodapt.data.hierarchy_settings import EDGE_NAMES
+from geodapt.data.edge_files import read_edges
 from geodapt.errors import InputError
 from geodapt.files import PICKLES, read_tensors
 from geodapt.paths import regular
@@ -83,12 +83,7 @@ def _read_text(path: Path, kind: str | None, choice: Choice) -> Table:
     rows = [row for _, row in head]
     if kind == "edges" or (kind is None and not choice.any and _looks_like_edges(rows)):
         must_fit(str(path), EDGES * path.stat().st_size, "take a part of the graph")
-        if {field.strip().lower() for field in rows[0]} <= EDGE_NAMES:
-            skipped.append(head[0][0])
-        frame = _frame(path, delimiter, skipped, [str, str], {0, 1})
-        if (frame == "").any(axis=None):  # as too short a row reads, too
-            _explain(path, delimiter, set(skipped), 2, {0, 1}, edges=True)
-        return Table("edges", edges=list(zip(frame[0], frame[1], strict=True)))
+        return Table("edges", edges=read_edges(path))
     must_fit(str(path), NUMBERS * path.stat().st_size, "save it as .npy, of which no copy is made")
     named = has_header(str(path), rows, total, choice.header)
     names = [field.strip() for field in rows[0]] if named else []
@@ -144,8 +139,7 @@ def _frame(
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8: {error}") from error
     except (ValueError, OverflowError, pd.errors.ParserError) as error:
-        edges = len(types) == len(texts) == 2
-        _explain(path, delimiter, set(skipped), len(types), texts, edges=edges)
+        _explain(path, delimiter, set(skipped), len(types), texts)
         raise InputError(f"{path} is not a readable table: {error}") from error
 
 
@@ -235,12 +229,7 @@ def _fields(line: str, delimiter: str | None, path: Path) -> list[str]:
 
 
 def _explain(
-    path: Path,
-    delimiter: str | None,
-    skipped: set[int],
-    width: int,
-    texts: set[int],
-    edges: bool = False,
+    path: Path, delimiter: str | None, skipped: set[int], width: int, texts: set[int]
 ) -> None:
     """Raise :class:`InputError` for the first line that is not like the others."""
     with path.open(newline="", encoding="utf-8") as file:
@@ -249,10 +238,9 @@ def _explain(
                 continue
             row = _fields(line, delimiter, path)
             if len(row) != width:
-                wanted = "an edge has two nodes" if edges else f"the first row has {width}"
-                raise InputError(f"{path}, line {number}: {len(row)} fields; {wanted}")
-            if edges and not all(field.strip() for field in row):
-                raise InputError(f"{path}, line {number}: a node without a name")
+                raise InputError(
+                    f"{path}, line {number}: {len(row)} fields; the first row has {width}"
+                )
             for place, field in enumerate(row):
                 if place in texts:
                     continue
