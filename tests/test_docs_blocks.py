@@ -72,6 +72,7 @@ def shelf(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_blocks_run(page, shelf, tmp_path, monkeypatch, own_cache):
     text = (ROOT / page).read_text(encoding="utf-8")

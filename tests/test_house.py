@@ -22,7 +22,7 @@ CODE = [name for name in ("src", "tests", "benchmarks", "constraints") if (ROOT 
     [
         ["-m", "ruff", "check", *CODE],
         ["-m", "ruff", "format", "--check", *CODE],
-        ["-m", "mypy"],
+        pytest.param(["-m", "mypy"], marks=pytest.mark.slow),
         ["-c", "from importlinter.cli import lint_imports_command as main; main()"],
     ],
     ids=["lint", "format", "types", "floors"],

@@ -36,6 +36,7 @@ def use(megabytes: int) -> None:
     del block
 
 
+@pytest.mark.slow
 def test_the_peak_is_that_of_the_block():
     """In a process of its own: what other tests leave behind is freed at any time."""
     done = subprocess.run(

@@ -52,6 +52,7 @@ def split(command):
     return head.split() + ([f"data={{{tail}"] if brace else [])
 
 
+@pytest.mark.slow
 def test_every_module_imports_without_any_extra(found):
     errors, _ = found
     for module, error in errors.items():
@@ -61,6 +62,7 @@ def test_every_module_imports_without_any_extra(found):
         assert f"[{extra}]" in error[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ASKED)
 def test_what_is_missing_is_asked_for_by_its_extra(found, command):
     status, said = found[1][command]
@@ -69,5 +71,6 @@ def test_what_is_missing_is_asked_for_by_its_extra(found, command):
     assert said.count("error: ") == 1
 
 
+@pytest.mark.slow
 def test_methods_are_listed_without_torchao(found):
     assert found[1]["compress --list"][0] == 0

@@ -2,21 +2,11 @@
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    BertForSequenceClassification,
-    MambaConfig,
-    MambaForCausalLM,
-    T5Config,
-    T5ForConditionalGeneration,
-)
 
 from geodapt.adapters import AdapterBank
 from tests.adapters import kinds
 from tests.adapters.families import output, randomise
 from tests.adapters.kinds import (
-    WIDTHS,
     bart,
     bert,
     gemma,
@@ -26,30 +16,29 @@ from tests.adapters.kinds import (
     vit,
     wav2vec2,
 )
+from tests.tiny_models import NARROW, tiny
 
 TOKENS = [7, 9]
 
 
 def masked():
     """Its decoder shares a bias with the module that holds it."""
-    return BertForMaskedLM(BertConfig(**WIDTHS))
+    return tiny("BertForMaskedLM", NARROW)
 
 
 def classifier():
-    return BertForSequenceClassification(BertConfig(**WIDTHS))
+    return tiny("BertForSequenceClassification", NARROW)
 
 
 def mamba():
-    return MambaForCausalLM(
-        MambaConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, state_size=4)
-    )
+    sizes = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
+    return tiny("MambaForCausalLM", sizes)
 
 
 def t5():
     """Its embedding is tied to those of both towers and to the head."""
-    return T5ForConditionalGeneration(
-        T5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2)
-    )
+    sizes = {"vocab_size": 60, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1}
+    return tiny("T5ForConditionalGeneration", sizes, num_heads=2)
 
 
 CASES = {

@@ -5,28 +5,8 @@ from collections.abc import Callable
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import DebertaV2Config, DebertaV2Model
 
-from tests.conftest import tiny_bert, tiny_llama, tiny_t5
-
-
-def tiny_deberta() -> DebertaV2Model:
-    config = DebertaV2Config(
-        vocab_size=100,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        relative_attention=True,
-        position_buckets=8,
-        pos_att_type=["p2c", "c2p"],
-        share_att_key=True,
-        norm_rel_ebd="layer_norm",
-        position_biased_input=False,
-    )
-    return DebertaV2Model(config).eval()
-
+from tests.tiny_models import tiny_bert, tiny_deberta, tiny_llama, tiny_t5
 
 FAMILIES: dict[str, Callable[[], nn.Module]] = {
     "bert": tiny_bert,

@@ -4,7 +4,7 @@ import torch
 import transformers as T
 from peft import LoraConfig, get_peft_model
 
-from tests.adapters.test_adapter_paths import PICTURES, SMALL, T5, build
+from tests.tiny_models import PICTURES, SMALL, T5, build
 
 LABELS = {"num_labels": 3}
 GPT2 = T.GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=4, pad_token_id=0, **LABELS)

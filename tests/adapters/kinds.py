@@ -3,149 +3,68 @@
 import peft
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import (
-    BartConfig,
-    BartModel,
-    BertConfig,
-    BertModel,
-    DeepseekV3Config,
-    DeepseekV3ForCausalLM,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GptOssConfig,
-    GptOssForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MixtralConfig,
-    MixtralForCausalLM,
-    Qwen3MoeConfig,
-    Qwen3MoeForCausalLM,
-    ViTConfig,
-    ViTModel,
-    Wav2Vec2Config,
-    Wav2Vec2Model,
-)
 
 from tests.adapters.families import randomise
+from tests.tiny_models import NARROW, PICTURES, encoder_decoder, tiny
 
-WIDTHS = {
-    "vocab_size": 60,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-}
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 
 
 def llama():
-    return LlamaForCausalLM(LlamaConfig(**WIDTHS))
+    return tiny("LlamaForCausalLM", NARROW)
 
 
 def tied_llama():
-    return LlamaForCausalLM(LlamaConfig(**WIDTHS, tie_word_embeddings=True))
+    return tiny("LlamaForCausalLM", NARROW, tie_word_embeddings=True)
 
 
 def gemma():
     """Its embedding multiplies what it looks up."""
-    return Gemma3ForCausalLM(Gemma3TextConfig(**WIDTHS, num_key_value_heads=2, head_dim=8))
+    return tiny("Gemma3ForCausalLM", NARROW, num_key_value_heads=2, head_dim=8)
 
 
 def mixtral():
-    return MixtralForCausalLM(
-        MixtralConfig(**WIDTHS, num_key_value_heads=2, num_local_experts=3, num_experts_per_tok=2)
-    )
+    return tiny("MixtralForCausalLM", NARROW, num_local_experts=3)
 
 
 def qwen():
-    config = Qwen3MoeConfig(
-        **WIDTHS,
-        num_key_value_heads=2,
-        num_experts=4,
-        num_experts_per_tok=2,
-        moe_intermediate_size=24,
-        head_dim=8,
-    )
-    return Qwen3MoeForCausalLM(config)
+    return tiny("Qwen3MoeForCausalLM", NARROW)
 
 
 def deepseek():
     """One block with a plain MLP, one with experts, of which one is shared."""
-    config = DeepseekV3Config(
-        **WIDTHS | {"num_hidden_layers": 2},
-        moe_intermediate_size=24,
-        n_routed_experts=4,
-        num_experts_per_tok=2,
-        n_group=1,
-        topk_group=1,
-        first_k_dense_replace=1,
-        kv_lora_rank=8,
-        q_lora_rank=8,
-        qk_rope_head_dim=4,
-        qk_nope_head_dim=4,
-        v_head_dim=8,
-        num_key_value_heads=2,
-    )
-    return DeepseekV3ForCausalLM(config)
+    sizes = {"num_hidden_layers": 2, "num_key_value_heads": 2, "n_group": 1, "topk_group": 1}
+    heads = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4}
+    return tiny("DeepseekV3ForCausalLM", NARROW, sizes, heads)
 
 
 def gpt_oss():
     """Its experts are stored (in, out)."""
-    return GptOssForCausalLM(
-        GptOssConfig(
-            **WIDTHS,
-            num_key_value_heads=2,
-            num_local_experts=3,
-            num_experts_per_tok=2,
-            head_dim=8,
-        )
-    )
+    return tiny("GptOssForCausalLM", NARROW, num_local_experts=3)
 
 
 def gpt2():
     """Its linear layers are stored (in, out)."""
-    return GPT2LMHeadModel(GPT2Config(vocab_size=60, n_embd=16, n_layer=1, n_head=2))
+    return tiny("GPT2LMHeadModel", vocab_size=60, n_embd=16, n_layer=1, n_head=2)
 
 
 def bert():
-    return BertModel(BertConfig(**WIDTHS))
+    return tiny("BertModel", NARROW)
 
 
 def bart():
     """Its embeddings may multiply what they look up."""
-    return BartModel(
-        BartConfig(
-            vocab_size=60,
-            d_model=16,
-            encoder_layers=1,
-            decoder_layers=1,
-            encoder_attention_heads=2,
-            decoder_attention_heads=2,
-            encoder_ffn_dim=24,
-            decoder_ffn_dim=24,
-            scale_embedding=True,
-        )
-    )
+    return tiny("BartModel", encoder_decoder(16, 24, 1, 2), vocab_size=60, scale_embedding=True)
 
 
 def vit():
-    widths = {key: value for key, value in WIDTHS.items() if key != "vocab_size"}
-    return ViTModel(ViTConfig(**widths, image_size=16, patch_size=8))
+    return tiny("ViTModel", {k: v for k, v in NARROW.items() if k != "vocab_size"}, PICTURES)
 
 
 def wav2vec2():
-    return Wav2Vec2Model(
-        Wav2Vec2Config(
-            **WIDTHS,
-            conv_dim=(8, 8),
-            conv_stride=(3, 2),
-            conv_kernel=(5, 3),
-            num_conv_pos_embeddings=4,
-            num_conv_pos_embedding_groups=2,
-        )
-    )
+    layers = {"conv_dim": (8, 8), "conv_stride": (3, 2), "conv_kernel": (5, 3)}
+    places = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
+    return tiny("Wav2Vec2Model", NARROW, layers, places)
 
 
 EMBED = {"target_modules": ["embed_tokens", "q_proj"]}

@@ -8,37 +8,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from geodapt.adapters import Adapter, AdapterBank, Mix, merge
 from geodapt.errors import InputError, InputWarning
 from tests.adapters.families import randomise
+from tests.tiny_models import PICTURES, SMALL, T5, build
 
 IDS = torch.randint(3, 90, (2, 6), generator=torch.Generator().manual_seed(0))
-SMALL = {
-    "vocab_size": 99,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 32,
-}
-ENCODER_DECODER = {
-    "vocab_size": 99,
-    "d_model": 32,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 48,
-    "decoder_ffn_dim": 48,
-    "max_position_embeddings": 32,
-}
-T5 = {"vocab_size": 99, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
-TEXT, PICTURES = SMALL | {"eos_token_id": 98}, {"image_size": 16, "patch_size": 8}
 CLIP = T.CLIPConfig(
-    text_config=TEXT, vision_config=SMALL | PICTURES | {"num_hidden_layers": 2}, projection_dim=16
+    text_config=SMALL | {"eos_token_id": 98}, vision_config=SMALL | PICTURES, projection_dim=16
 )
-
-
-def build(kind: str, config, **options) -> torch.nn.Module:
-    torch.manual_seed(5)
-    return getattr(T, kind)(config, **options).eval()
 
 
 def trained(model, folder, **config):

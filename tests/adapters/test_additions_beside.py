@@ -20,8 +20,9 @@ from transformers import (
 from geodapt.adapters import Adapter, AdapterBank, Mix, Off, Route, merge
 from geodapt.compress import compress
 from geodapt.errors import InputError, InputWarning
-from tests.adapters.families import output, randomise, tiny_deberta
-from tests.adapters.kinds import WIDTHS, bert, gpt2, gpt_oss, inputs, seeded, tied_llama
+from tests.adapters.families import output, randomise
+from tests.adapters.kinds import bert, gpt2, gpt_oss, inputs, seeded, tied_llama
+from tests.tiny_models import NARROW, tiny_deberta
 
 
 def xlnet():
@@ -31,7 +32,7 @@ def xlnet():
 
 def siglip():
     """Its pooling head reads the weight and the bias of a layer."""
-    sizes = {key: value for key, value in WIDTHS.items() if key != "vocab_size"}
+    sizes = {key: value for key, value in NARROW.items() if key != "vocab_size"}
     return SiglipVisionModel(SiglipVisionConfig(**sizes, image_size=16, patch_size=8))
 
 

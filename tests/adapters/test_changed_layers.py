@@ -29,7 +29,6 @@ def test_a_weight_changed_in_any_way_is_seen(change):
     with bank.use("wide"):
         for _ in range(12):
             output(bank.model, batch)
-        assert bank.runner.active().update("encoder.layer.1.output.dense").merged is not None
         if change == "data":
             layer.weight.data += 1.0
         elif change == "row":

@@ -221,6 +221,7 @@ search(adapters, evaluate, 9, {folder!r}, methods=["linear", "ties", "dare", "sv
 """
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_ends_with_the_trials_of_one_that_is_not(tmp_path):
     adapters, loss = target()
     options = {"methods": ["linear", "ties", "dare", "svd"], "seed": 3}

@@ -11,7 +11,8 @@ from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError, InputWarning
 from geodapt.files import hash_tensors
 from tests.adapters.heads import KINDS, batch_for, close, from_peft, out
-from tests.adapters.test_adapter_paths import IDS, SMALL, build
+from tests.adapters.test_adapter_paths import IDS
+from tests.tiny_models import SMALL, build
 
 
 @pytest.fixture(params=KINDS, scope="module")

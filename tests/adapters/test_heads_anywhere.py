@@ -8,9 +8,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from geodapt.adapters import AdapterBank, Mix, Off, Route
 from geodapt.errors import InputError
-from tests.adapters.families import tiny_deberta
 from tests.adapters.heads import GPT2, KINDS, batch_for, changed, close, from_peft, out
-from tests.adapters.test_adapter_paths import PICTURES, SMALL, T5, build
+from tests.tiny_models import PICTURES, SMALL, T5, build, tiny_deberta
 
 
 @pytest.mark.slow

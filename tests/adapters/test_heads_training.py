@@ -4,12 +4,12 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from geodapt.adapters import AdapterBank, Mix
 from geodapt.errors import InputError
 from tests.adapters.heads import KINDS, batch_for, close, from_peft, out
-from tests.adapters.test_adapter_paths import build
+from tests.tiny_models import build, training_arguments
 
 
 @pytest.mark.parametrize("name", ["llama classifier", "vit classifier"])
@@ -21,16 +21,7 @@ def test_trainer_trains_a_classifiers_head_as_peft_does(name, tmp_path):
     ).with_format("torch")
 
     def train(model):
-        arguments = TrainingArguments(
-            output_dir=str(tmp_path / "out"),
-            max_steps=4,
-            learning_rate=1e-2,
-            per_device_train_batch_size=8,
-            report_to=[],
-            save_strategy="no",
-            disable_tqdm=True,
-            use_cpu=True,
-        )
+        arguments = training_arguments(tmp_path / "out", per_device_train_batch_size=8)
         return Trainer(model=model, args=arguments, train_dataset=data).train().training_loss
 
     reference = from_peft(name, tmp_path / "start")

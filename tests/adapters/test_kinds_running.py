@@ -14,7 +14,6 @@ from tests.adapters.families import output
 from tests.adapters.kinds import (
     EXPERTS,
     KINDS,
-    WIDTHS,
     gemma,
     gpt_oss,
     inputs,
@@ -23,6 +22,7 @@ from tests.adapters.kinds import (
     tied_llama,
     tuned,
 )
+from tests.tiny_models import NARROW
 
 
 class Case:
@@ -160,7 +160,7 @@ def test_a_route_trains_the_experts_of_its_rows():
 def test_experts_whose_tokens_do_not_lie_in_the_rows_order_are_refused():
     """Llama 4's get every token once for each expert."""
     config = Llama4TextConfig(
-        **WIDTHS,
+        **NARROW,
         intermediate_size_mlp=24,
         num_key_value_heads=2,
         head_dim=8,

@@ -110,7 +110,7 @@ def test_layers_whose_rows_cannot_be_told_apart_are_refused(name, gate):
 @pytest.mark.parametrize("family", ["bart", "fsmt", "whisper"])
 def test_a_route_lives_through_the_generation_of_an_encoder_and_a_decoder(family, options):
     if family == "fsmt":
-        model, batch = zoo.fsmt(T.FSMTForConditionalGeneration)
+        model, batch = zoo.fsmt("FSMTForConditionalGeneration")
         batch = {"input_ids": batch["input_ids"]}
     elif family == "bart":
         model = T.BartForConditionalGeneration(

@@ -5,27 +5,18 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from torch.utils.checkpoint import checkpoint
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from geodapt.adapters import Adapter, AdapterBank, Mix, Off, Route
 from tests.adapters.families import inputs, output, randomise, seeded
+from tests.tiny_models import training_arguments
 
 TARGETS = ["q_proj", "v_proj", "down_proj"]
 
 
 def _trainer(model, folder, **options):
     ids = torch.randint(3, 100, (16, 6), generator=torch.Generator().manual_seed(1)).tolist()
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=4,
-        learning_rate=1e-2,
-        per_device_train_batch_size=4,
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        use_cpu=True,
-        **options,
-    )
+    arguments = training_arguments(folder, per_device_train_batch_size=4, **options)
     data = Dataset.from_dict({"input_ids": ids, "labels": ids})
     return Trainer(model=model, args=arguments, train_dataset=data)
 

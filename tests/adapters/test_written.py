@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 
 from geodapt.adapters import Adapter, AdapterBank, Mix, merge
 from geodapt.errors import InputError
-from tests.adapters.families import tiny_deberta
 from tests.adapters.heads import KINDS, batch_for, changed, close, out
-from tests.adapters.test_adapter_paths import CLIP, ENCODER_DECODER, PICTURES, SMALL, T5, build
+from tests.adapters.test_adapter_paths import CLIP
+from tests.tiny_models import ENCODER_DECODER, PICTURES, SMALL, T5, build, tiny_deberta
 
 # (class, configuration, what PEFT is told of one adapter, the targets of the other)
 FAMILIES = {

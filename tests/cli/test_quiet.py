@@ -18,6 +18,7 @@ def said(code: str, debug: bool) -> str:
     ).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("debug", [False, True])
 def test_warnings_and_other_libraries_logs_show_only_with_debug(debug):
     heard = said(
@@ -29,6 +30,7 @@ def test_warnings_and_other_libraries_logs_show_only_with_debug(debug):
     assert ("a warning" in heard, "a log line" in heard) == (debug, debug)
 
 
+@pytest.mark.slow
 def test_what_was_left_out_of_the_users_own_is_said():
     heard = said(
         "import warnings\n"
@@ -39,6 +41,7 @@ def test_what_was_left_out_of_the_users_own_is_said():
     assert heard == "note: the decoder is left out\n"
 
 
+@pytest.mark.slow
 def test_loading_a_base_and_the_heaviest_libraries_says_nothing():
     assert said("import torchao, datasets\nfrom geodapt.models import load_base\n"
                 "load_base('minilm')", debug=False) == ""  # fmt: skip

@@ -82,6 +82,7 @@ def test_wrong_input_shows_its_traceback_with_debug(geodapt, tiny):
     assert done.err.endswith("error: domain 'toys' has 3 items; 5 are needed\n")
 
 
+@pytest.mark.slow
 def test_a_bug_shows_its_traceback_and_where_the_run_is(start, tiny):
     process = start("run", "tiny.yaml", "fail=bug", "--out", "my run")
     _, err = process.communicate()
@@ -90,6 +91,7 @@ def test_a_bug_shows_its_traceback_and_where_the_run_is(start, tiny):
     assert "geodapt run 'my run/config.yaml' --out 'my run' --resume" in err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(start, geodapt, tiny):
     assert geodapt("run", "tiny.yaml", *SLOW, "--out", "undisturbed").code == 0
     process = start("run", "tiny.yaml", *SLOW, "--out", "out")

@@ -1,10 +1,8 @@
 """Tiny models of each family, their inputs, and moments of them."""
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
 
-from geodapt.helm import HelmConfig, HelmForCausalLM
-from tests.conftest import tiny_bert, tiny_llama, tiny_t5
+from tests.tiny_models import tiny_bert, tiny_gpt2, tiny_helm, tiny_llama, tiny_t5
 
 METHODS = ("svd", "int8", "int4", "int", "lowrank_plus_int4", "lowrank_plus_int")
 TARGET = {"int8": {}, "int4": {}}  # the others get bits
@@ -12,33 +10,6 @@ TARGET = {"int8": {}, "int4": {}}  # the others get bits
 
 def target(method):
     return TARGET.get(method, {"bits_per_weight": 6.0})
-
-
-def tiny_gpt2():
-    config = GPT2Config(
-        vocab_size=100,
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
-        n_positions=64,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    return GPT2LMHeadModel(config).eval()
-
-
-def tiny_helm():
-    config = HelmConfig(
-        vocab_size=100,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-    )
-    model = HelmForCausalLM(config).eval()
-    for parameter in model.parameters():  # what starts at zero computes nothing yet
-        parameter.data += 0.02 * torch.randn(parameter.shape)
-    return model
 
 
 FAMILIES = {

@@ -67,6 +67,7 @@ def folders(tmp_path_factory, world):
     return root, logits
 
 
+@pytest.mark.slow
 def test_without_geodapt_a_folder_loads_right_or_not_at_all(folders):
     root, logits = folders
     found = elsewhere("", root, *FORMS)
@@ -79,6 +80,7 @@ def test_without_geodapt_a_folder_loads_right_or_not_at_all(folders):
             assert "ignore_mismatched_sizes" in found[f"{method} pipe"]
 
 
+@pytest.mark.slow
 def test_with_geodapt_every_folder_loads_right(folders):
     root, logits = folders
     found = elsewhere("import geodapt.compress", root, *FORMS)
@@ -87,6 +89,7 @@ def test_with_geodapt_every_folder_loads_right(folders):
         assert found[f"{method} pipe"] is True
 
 
+@pytest.mark.slow
 def test_svd_needs_no_torchao(folders):
     root, logits = folders
     first = "sys.modules['torchao'] = None\nimport geodapt.compress"

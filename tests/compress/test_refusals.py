@@ -16,7 +16,7 @@ from geodapt.compress.layers import compressible, weight_of
 from geodapt.compress.svd import Whitening
 from geodapt.errors import InputError
 from tests.compress.small import batches, seeded
-from tests.conftest import tiny_llama
+from tests.tiny_models import tiny_llama
 
 
 def tiny_mistral():

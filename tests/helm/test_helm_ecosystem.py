@@ -12,11 +12,11 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     Trainer,
-    TrainingArguments,
 )
 
 from geodapt.helm import HelmForCausalLM, HelmForSequenceClassification
 from tests.helm import small
+from tests.tiny_models import training_arguments
 
 NAMES = ["mha", "relative", "mla-query-latent", "learned-curvature", "mixed"]
 
@@ -82,17 +82,7 @@ def test_lora_trains_on_it(kind):
 def test_trainer(kind, tmp_path):
     helm, ids = small.model(kind), small.tokens(rows=8)
     data = Dataset.from_list([{"input_ids": row, "labels": row} for row in ids.tolist()])
-    args = TrainingArguments(
-        output_dir=str(tmp_path),
-        max_steps=6,
-        per_device_train_batch_size=4,
-        learning_rate=1e-2,
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=True,
-    )
+    args = training_arguments(tmp_path, 6, per_device_train_batch_size=4, logging_steps=1)
     trainer = Trainer(helm, args, train_dataset=data)
     trainer.train()
     losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]

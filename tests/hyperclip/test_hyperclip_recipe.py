@@ -106,6 +106,7 @@ def test_the_kept_model_is_the_base_with_the_scaling_folded_in(ran, world):
     assert all(torch.equal(tensor, own[name]) for name, tensor in base.model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_short_goes_on(ran, world):
     stages = ran / "stages"
     command = ("run", "pages.yaml", "--out", "again", "methods=[frozen,hyperclip-8]")
@@ -204,6 +205,7 @@ def test_batches_ask_for_what_is_there_and_for_others(glyphs, world):
     assert batch["input_ids"].shape[0] == len(words)
 
 
+@pytest.mark.slow
 def test_the_guides_block_runs(ran, world, glyphs, monkeypatch):
     guide = Path(__file__).parents[2] / "docs" / "hyperclip.md"
     block = re.search(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)[1]

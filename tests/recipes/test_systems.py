@@ -52,6 +52,7 @@ print("geodapt" in AUTO_QUANTIZER_MAPPING)
     assert done.stdout.strip() == "True", done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["geodapt.helm", "geodapt.compress"])
 def test_importing_a_package_registers_its_formats_with_transformers(package):
     check = f"""

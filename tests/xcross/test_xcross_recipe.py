@@ -156,6 +156,7 @@ def test_its_model_reloads_and_gives_the_same_figures(ranked, world):
     assert scores == pytest.approx(wanted, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_validation_curves_change_no_figure(ranked, world, geodapt, monkeypatch):
     """Where the last weights are kept, some validation rows are measured and decide nothing."""
     monkeypatch.setattr(method_trainer, "CURVE_ROWS", 3)
@@ -193,6 +194,7 @@ def test_adapters_of_a_run_serve_another(ranked, world, geodapt):
     assert loaded.settings.sources[0].name == "comedy"
 
 
+@pytest.mark.slow
 def test_a_classification_run_of_every_method(world, geodapt):
     recipe(world, "reviews", methods=list(METHODS), training=training(25))
     done = geodapt("run", "reviews.yaml", "--out", "classified")

@@ -14,7 +14,7 @@ def read_edges(path: str | Path) -> list[tuple[str, str]]:
     """The two nodes of each line, the general one first where the edges are a hierarchy's.
 
     They are separated by a tab, a comma, a semicolon or blanks: the first of these that the
-    file's first row has. Between commas and semicolons, quotation marks hold a node together.
+    file's first edge has. Between commas and semicolons, quotation marks hold a node together.
     Comments (``#``), blank lines and a header of :data:`EDGE_NAMES` are skipped.
 
     Raises :class:`InputError` with file and line for anything but two nodes with a name.
@@ -22,16 +22,14 @@ def read_edges(path: str | Path) -> list[tuple[str, str]]:
     file = existing(path)
     edges: list[tuple[str, str]] = []
     delimiter: str | None = None
-    first = True
     for number, line in lines(file, "utf-8-sig"):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        if first:
+        if not edges:
             delimiter = next((mark for mark in ("\t", ",", ";") if mark in line), None)
         nodes = _nodes(line, delimiter, f"{file}, line {number}")
-        if not (first and {node.lower() for node in nodes} <= EDGE_NAMES):
+        if edges or not {node.lower() for node in nodes} <= EDGE_NAMES:
             edges.append(nodes)
-        first = False
     return edges
 
 
