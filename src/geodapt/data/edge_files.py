@@ -35,12 +35,10 @@ def read_edges(path: str | Path) -> list[tuple[str, str]]:
 
 def _nodes(line: str, delimiter: str | None, place: str) -> tuple[str, str]:
     try:
-        quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-        cells = (
-            next(csv.reader([line], delimiter=delimiter, quoting=quoting))
-            if delimiter
-            else line.split()
-        )
+        if delimiter is None or delimiter == "\t":
+            cells = line.split(delimiter)
+        else:
+            cells = next(csv.reader([line], delimiter=delimiter))
     except csv.Error as error:
         raise InputError(f"{place}: cannot be read: {error}") from error
     nodes = [cell.strip() for cell in cells]
