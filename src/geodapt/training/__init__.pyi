@@ -6,3 +6,4 @@ from .loop import parameter_groups as parameter_groups
 from .loop import predict as predict
 from .loop import trainable_parameters as trainable_parameters
 from .settings import TrainingSettings as TrainingSettings
+from .trainer import epoch_rates as epoch_rates

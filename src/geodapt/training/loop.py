@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 from geodapt.errors import InputError
 from geodapt.training.checkpoints import last_checkpoint
 from geodapt.training.settings import TrainingSettings
-from geodapt.training.trainer import Log, StrictTrainer, Watch
+from geodapt.training.trainer import AfterEpochs, Log, StrictTrainer, TellEpoch, Watch
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,11 @@ class Fit:
 
 
 class Rows(Protocol):
-    """A map-style data set: anything with a length and rows by number."""
+    """A map-style data set: anything with a length and rows by number.
+
+    One with ``set_epoch`` is told each epoch before its rows are read, also after a resume: what it
+    draws by epoch and row is then the same in an undisturbed training and a resumed one.
+    """
 
     def __len__(self) -> int: ...
 
@@ -58,6 +62,7 @@ def fit(
     seed: int = 0,
     autocast: torch.dtype | None = None,
     tensorboard: Path | None = None,
+    after_epoch: Callable[[int], None] | None = None,
 ) -> Fit:
     """Train what requires gradients in ``model``, in place; it ends with the best weights.
 
@@ -67,6 +72,9 @@ def fit(
     rows; ``best_by`` is the one that chooses the best (the lowest for ``loss``, else the
     highest). ``groups`` are optimizer parameter groups; their ``lr`` overrides the setting's.
     ``forget_after(step)`` is called first, with the step after which training starts or continues.
+    ``after_epoch(epoch)``, counted from 0, is called at the end of each of ``settings.epochs``;
+    what it changes is kept in checkpoints if it trains, or is a buffer of a model that says
+    ``resumes_buffers = True``.
 
     Raises :class:`InputError` when the training rows are empty, nothing trains, a batch does not
     fit into memory, the loss becomes NaN or infinite, or the checkpoint holds shards of other
@@ -76,6 +84,13 @@ def fit(
         raise InputError(f"{label}: there are no training rows")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"{label}: the model has no parameter that trains")
+    if after_epoch is not None and settings.epochs is None:
+        raise InputError(f"{label}: something is to be done after each epoch; set training.epochs")
+    if settings.drop_last and len(train) < settings.batch_size:
+        raise InputError(
+            f"{label}: {len(train)} rows are fewer than a batch of {settings.batch_size}, and "
+            "drop_last leaves them out; lower training.batch_size"
+        )
     set_seed(seed)
     evaluates = validation is not None and settings.evaluate_every is not None
     arguments = _arguments(settings, work, seed, autocast)
@@ -90,6 +105,10 @@ def fit(
     callbacks: list[Any] = [Watch(label, log)]
     if evaluates and settings.patience:
         callbacks.append(EarlyStoppingCallback(settings.patience))
+    if hasattr(train, "set_epoch"):
+        callbacks.append(TellEpoch(train))
+    if after_epoch is not None and settings.epochs is not None:
+        callbacks.append(AfterEpochs(after_epoch, settings.epochs))
     if tensorboard is not None and settings.tensorboard:
         callbacks.append(_tensorboard(tensorboard))
     trainer = StrictTrainer(
@@ -102,6 +121,7 @@ def fit(
         callbacks=callbacks,
     )
     trainer.label = label
+    trainer.settings = settings
     trainer.groups = groups or [{"params": list(model.parameters())}]
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(work)
@@ -176,21 +196,27 @@ def _fitting_memory(label: str, settings: TrainingSettings) -> Iterator[None]:
 def _arguments(
     settings: TrainingSettings, work: Path, seed: int, autocast: torch.dtype | None
 ) -> TrainingArguments:
+    by_epoch = settings.epochs is not None
+    by_hand = settings.schedule == "cosine-by-epoch"  # StrictTrainer.create_scheduler
+    # Trainer takes a save_steps below 1 as a share of all steps, which only it knows here.
+    fifth = 0.2 if by_epoch else max(1, settings.steps // 5)
     return TrainingArguments(
         output_dir=str(work),
-        max_steps=settings.steps,
+        max_steps=-1 if by_epoch else settings.steps,
+        num_train_epochs=settings.epochs or 1,
+        dataloader_drop_last=settings.drop_last,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.evaluation_batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
+        lr_scheduler_type="constant" if by_hand else settings.schedule,
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         logging_steps=settings.log_every,
         logging_nan_inf_filter=False,
         save_strategy="steps",
-        save_steps=settings.save_every or max(1, settings.steps // 5),
+        save_steps=settings.save_every or fifth,
         save_total_limit=2,
         eval_strategy="no",
         seed=seed,

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from geodapt.settings import Settings
 
@@ -11,7 +11,15 @@ class TrainingSettings(Settings):
     """How long, how fast and how carefully to train."""
 
     steps: int = Field(default=200, ge=1)
-    """Optimizer steps."""
+    """Optimizer steps, where epochs are not given."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Passes over the training rows, instead of steps."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or stochastic gradient descent with momentum."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Share of the last steps that sgd keeps."""
+    drop_last: bool = False
+    """Leave out the last rows of an epoch where they are fewer than a batch."""
     batch_size: int = Field(default=8, ge=1)
     """Rows per process and forward pass."""
     evaluation_batch_size: int = Field(default=8, ge=1)
@@ -19,15 +27,17 @@ class TrainingSettings(Settings):
     gradient_accumulation: int = Field(default=1, ge=1)
     """Forward passes per optimizer step."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Highest step size of AdamW."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the step size falls."""
+    """Highest step size."""
+    schedule: Literal["linear", "cosine", "constant", "cosine-by-epoch"] = "linear"
+    """How the step size falls; by epoch: the first has first_rate, then a cosine, one value each."""
+    first_rate: float = Field(default=1e-5, gt=0)
+    """Step size of the first epoch under cosine-by-epoch."""
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps over which the step size rises."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's decay of weights."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients are clipped to this norm."""
+    """Decay of weights."""
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    """Gradients are clipped to this norm; 0: they are not."""
     log_every: int = Field(default=10, ge=1)
     """Steps between lines in metrics.jsonl and TensorBoard."""
     evaluate_every: int | None = Field(default=None, ge=1)
@@ -41,9 +51,17 @@ class TrainingSettings(Settings):
     tensorboard: bool = True
     """Write TensorBoard files beside the run."""
 
+    @model_validator(mode="after")
+    def _by_epoch(self) -> "TrainingSettings":
+        if self.schedule == "cosine-by-epoch" and self.epochs is None:
+            raise ValueError("schedule cosine-by-epoch needs epochs")
+        return self
+
     def _smallest(self) -> dict[str, Any]:
         evaluated = None if self.evaluate_every is None else 2
+        shorter = {} if self.epochs is None else {"epochs": min(self.epochs, 2)}
         return self._at_most(steps=2, gradient_accumulation=1) | {
+            **shorter,
             "log_every": 1,
             "evaluate_every": evaluated,
         }

@@ -1,11 +1,13 @@
 """transformers' Trainer as geodapt trains with it: watched, and strict about what is not finite."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 
 from geodapt.errors import InputError
@@ -13,6 +15,7 @@ from geodapt.files import read_tensors, write_tensors
 from geodapt.processes import is_main_process, wait_for_everyone
 from geodapt.progress import Bar, bar
 from geodapt.training.checkpoints import STATE, seal
+from geodapt.training.settings import TrainingSettings
 
 WEIGHTS = "trainable.safetensors"
 Log = Callable[..., None]
@@ -24,6 +27,7 @@ class StrictTrainer(Trainer):
 
     label = "training"
     groups: Sequence[dict[str, Any]] = ()
+    settings: TrainingSettings = TrainingSettings()
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -31,20 +35,37 @@ class StrictTrainer(Trainer):
                 {**group, "params": [p for p in group["params"] if p.requires_grad]}
                 for group in self.groups
             ]
-            self.optimizer = torch.optim.AdamW(
-                [group for group in trained if group["params"]],
-                lr=self.args.learning_rate,
-                weight_decay=self.args.weight_decay,
-                fused=True,  # one pass over the weights, on the CPU a seventh of the time
-            )
+            shared = {
+                "lr": self.args.learning_rate,
+                "weight_decay": self.args.weight_decay,
+                "fused": True,  # one pass over the weights, on the CPU a seventh of the time
+            }
+            groups = [group for group in trained if group["params"]]
+            if self.settings.optimizer == "sgd":
+                self.optimizer = torch.optim.SGD(groups, momentum=self.settings.momentum, **shared)
+            else:
+                self.optimizer = torch.optim.AdamW(groups, **shared)
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        epochs = self.settings.epochs
+        if self.settings.schedule != "cosine-by-epoch" or epochs is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is None:
+            steps = max(1, num_training_steps // epochs)
+            rate = epoch_rates(self.settings)
+            self.lr_scheduler = LambdaLR(
+                self.optimizer if optimizer is None else optimizer,
+                lambda step: rate[min(step // steps, epochs - 1)] / self.settings.learning_rate,
+            )
+        return self.lr_scheduler
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training and not torch.isfinite(loss):
             raise InputError(
                 f"{self.label}: the loss became {loss.item()} at step "
-                f"{self.state.global_step + 1} of {self.args.max_steps}; lower the learning rate "
+                f"{self.state.global_step + 1} of {self.state.max_steps}; lower the learning rate "
                 f"(now {self.args.learning_rate:g}) or max_grad_norm (now "
                 f"{self.args.max_grad_norm:g}), and look for NaN in the data"
             )
@@ -90,14 +111,61 @@ class StrictTrainer(Trainer):
         return self._load_trainable(Path(self.state.best_model_checkpoint or ""))
 
     def _trainable(self):
+        """What checkpoints hold: what trains; of a model with ``resumes_buffers`` buffers too."""
         model = self.accelerator.unwrap_model(self.model)
-        return ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+        state = dict(model.named_parameters())
+        kept = [name for name, value in state.items() if value.requires_grad]
+        if getattr(model, "resumes_buffers", False):
+            persistent = model.state_dict(keep_vars=True)
+            kept += [name for name in persistent if name not in state]
+            state = {**persistent, **state}
+        return ((name, state[name]) for name in kept)
 
     def _load_trainable(self, folder: Path) -> None:
         saved = read_tensors(folder / WEIGHTS)
         with torch.no_grad():
-            for name, parameter in self._trainable():
-                parameter.copy_(saved[name])
+            for name, value in self._trainable():
+                value.copy_(saved[name])
+
+
+def epoch_rates(settings: TrainingSettings) -> list[float]:
+    """The step size of each epoch under ``cosine-by-epoch``.
+
+    Epoch 0 has ``first_rate``, epoch e >= 1 of E has ``learning_rate / 2 (1 + cos(pi (e - 1)/E))``:
+    what CoOp and its successors train with, whose cosine does not end at zero since the first
+    epoch does not count.
+    """
+    epochs = settings.epochs or 1
+    cosine = [
+        settings.learning_rate / 2 * (1 + math.cos(math.pi * (epoch - 1) / epochs))
+        for epoch in range(1, epochs)
+    ]
+    return [settings.first_rate, *cosine]
+
+
+class AfterEpochs(TrainerCallback):
+    """Calls a function after the last step of each epoch, before that step's checkpoint.
+
+    transformers' own event comes after the checkpoint, which would be resumed without it.
+    """
+
+    def __init__(self, function: Callable[[int], None], epochs: int) -> None:
+        self.function, self.epochs = function, epochs
+
+    def on_step_end(self, args, state, control, **kwargs):
+        steps = state.max_steps // self.epochs
+        if state.global_step % steps == 0:
+            self.function(state.global_step // steps - 1)
+
+
+class TellEpoch(TrainerCallback):
+    """Tells the rows which epoch begins, or is gone on with: ``rows.set_epoch(epoch)``."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows = rows
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.rows.set_epoch(int((state.epoch or 0) + 1e-6))  # it is a sum of shares
 
 
 class Watch(TrainerCallback):
