@@ -29,7 +29,7 @@ class TrainingSettings(Settings):
     learning_rate: float = Field(default=1e-3, gt=0)
     """Highest step size."""
     schedule: Literal["linear", "cosine", "constant", "cosine-by-epoch"] = "linear"
-    """How the step size falls; by epoch: the first has first_rate, then a cosine, one value each."""
+    """How the step size falls; by epoch: first_rate for the first, then a cosine in steps."""
     first_rate: float = Field(default=1e-5, gt=0)
     """Step size of the first epoch under cosine-by-epoch."""
     warmup: float = Field(default=0.1, ge=0, lt=1)

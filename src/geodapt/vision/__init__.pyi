@@ -12,6 +12,7 @@ from .images import open_picture as open_picture
 from .images import open_segments as open_segments
 from .templates import BEST_SEVEN as BEST_SEVEN
 from .templates import IMAGENET as IMAGENET
+from .templates import SIXTY as SIXTY
 from .templates import embed_classes as embed_classes
 from .text import ClipTextEncoder as ClipTextEncoder
 from .windows import slide as slide

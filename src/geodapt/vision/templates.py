@@ -47,6 +47,17 @@ IMAGENET = (
 )
 """CLIP's eighty templates for ImageNet; the mean does not depend on their order."""
 
+_NOT_OF_SIXTY = (
+    *("a black and white photo of a {}.", "a dark photo of a {}.", "a drawing of the {}."),
+    *("a good photo of a {}.", "a jpeg corrupted photo of the {}.", "a photo of a cool {}."),
+    *("a photo of a small {}.", "a photo of the large {}.", "a photo of the nice {}."),
+    *("a photo of the small {}.", "a photo of the weird {}.", "a plushie {}.", "the plushie {}."),
+    *("a tattoo of the {}.", "a toy {}.", "art of the {}.", "graffiti of the {}.", "itap of a {}."),
+    *("itap of my {}.", "the cartoon {}."),
+)
+SIXTY = tuple(template for template in IMAGENET if template not in _NOT_OF_SIXTY)
+"""The first sixty of the published order, which PromptSRC's frozen texts are the mean of."""
+
 
 def fill_templates(names: Sequence[str], templates: Sequence[str] = PHOTO) -> list[list[str]]:
     """Each name in each template: a row of texts per name.
