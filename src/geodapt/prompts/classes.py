@@ -153,4 +153,5 @@ def embedded_words(clip: Clip, words: str) -> Float[Tensor, "tokens width"]:
     if not ids:
         raise InputError(f"the words '{words}' have no tokens; leave words out")
     # By the weights: a hook on the module may have prompts on.
-    return tower.embedding.weight[torch.tensor(ids, device=clip.model.device)].detach().float()
+    weight = tower.embedding.get_parameter("weight")
+    return weight[torch.tensor(ids, device=clip.model.device)].detach().float()

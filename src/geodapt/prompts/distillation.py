@@ -35,9 +35,9 @@ class DistilledTokens(Host):
             nn.Linear(teacher_width, teacher_width),
         )
         with torch.no_grad():  # torch's own start, by the generator
-            for layer in (self.projector[0], self.projector[3]):
-                for parameter in layer.parameters():
-                    bound = layer.in_features**-0.5
+            for number, inputs in ((0, width), (3, teacher_width)):
+                for parameter in self.projector[number].parameters():
+                    bound = inputs**-0.5
                     parameter.copy_(bound * (2 * torch.rand(parameter.shape, generator=random) - 1))
 
     def prompts(self) -> Prompts:

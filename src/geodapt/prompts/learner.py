@@ -102,7 +102,7 @@ class PromptLearner(PromptedClip):
         """
         rows, labels = training_split(pictures)
         settings = training or self.host.settings.training
-        if settings.epochs is None:
+        if (epochs := settings.epochs) is None:
             raise InputError("a prompt learner trains by epochs; set training.epochs")
         if settings.batch_size > len(labels):
             settings = settings.model_copy(update={"batch_size": len(labels)})
@@ -117,7 +117,7 @@ class PromptLearner(PromptedClip):
             self.class_texts(names)  # refused before anything is computed
         self._start_adapter(rows, names, seed)
         self.classes = names
-        objective = Objective(self, names, settings.epochs)
+        objective = Objective(self, names, epochs)
         if not any(parameter.requires_grad for parameter in objective.parameters()):
             raise InputError(
                 f"'{self.host.settings.kind}' has nothing to train; give an adapter, or take "
@@ -143,7 +143,7 @@ class PromptLearner(PromptedClip):
         return done
 
     def _groups(self, settings: TrainingSettings) -> list[dict[str, Any]]:
-        groups = [{"params": list(self.host.parameters())}]
+        groups: list[dict[str, Any]] = [{"params": list(self.host.parameters())}]
         if self.adapter is not None:
             rate = settings.learning_rate * self.host.settings.adapter_rate
             groups.append({"params": list(self.adapter.parameters()), "lr": rate})

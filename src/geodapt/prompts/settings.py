@@ -13,7 +13,7 @@ from geodapt.training.settings import TrainingSettings
 
 
 def published(epochs: int, batch_size: int, learning_rate: float) -> TrainingSettings:
-    """SGD as Dassl sets it up: momentum 0.9, decay 5e-4, no clipping, rates by epoch, whole batches."""
+    """SGD as Dassl sets it up: momentum, decay, no clipping, rates by epoch, whole batches."""
     return TrainingSettings(
         epochs=epochs,
         batch_size=batch_size,

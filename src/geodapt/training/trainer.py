@@ -35,7 +35,7 @@ class StrictTrainer(Trainer):
                 {**group, "params": [p for p in group["params"] if p.requires_grad]}
                 for group in self.groups
             ]
-            shared = {
+            shared: dict[str, Any] = {
                 "lr": self.args.learning_rate,
                 "weight_decay": self.args.weight_decay,
                 "fused": True,  # one pass over the weights, on the CPU a seventh of the time
@@ -55,7 +55,7 @@ class StrictTrainer(Trainer):
             steps = max(1, num_training_steps // epochs)
             rate = epoch_rates(self.settings)
             self.lr_scheduler = LambdaLR(
-                self.optimizer if optimizer is None else optimizer,
+                optimizer or self.create_optimizer(),
                 lambda step: rate[min(step // steps, epochs - 1)] / self.settings.learning_rate,
             )
         return self.lr_scheduler
