@@ -25,6 +25,7 @@ PAGES = (
             "helm",
             "extending",
             "vision",
+            "prompts",
         )
     ),
 )

@@ -21,7 +21,7 @@ def load_host_base(name: str, dtype: torch.dtype = torch.float32) -> Clip:
     return load_clip(name, dtype)
 
 
-def fingerprint(clip: Clip) -> dict[str, str]:
+def base_fingerprint(clip: Clip) -> dict[str, str]:
     """What a saved learner says of its base: name, type, and hashes of configuration and weights.
 
     The weights' hash depends on their type: a base is told from itself in another precision.

@@ -78,7 +78,7 @@ class PromptedClip(nn.Module):
     @property
     def width(self) -> int:
         """Of the space that pictures and classes are compared in."""
-        return self.class_vectors(("a",)).shape[-1]
+        return self.class_vectors(self.classes or ("a",)).shape[-1]
 
     @property
     def texts_train(self) -> bool:
@@ -129,13 +129,15 @@ class PromptedClip(nn.Module):
             return self.adapter.logits(images, vectors, self.scale.to(images.device))
         return self.scaled_cosines(images, vectors)
 
+    def _versions(self) -> tuple:
+        """What changes whenever something that is learned, here or in the teacher, does."""
+        own = tuple((id(value), value._version) for value in (*self.parameters(), *self.buffers()))
+        return own if self.teacher is None else (own, self.teacher._versions())
+
     @torch.no_grad()
     def class_vectors(self, names: Sequence[str]) -> Float[Tensor, "classes d"]:
         """Classes as pictures are compared with them; computed once for a list of names."""
-        versions = tuple(
-            (id(value), value._version) for value in (*self.parameters(), *self.buffers())
-        )
-        key = (tuple(names), self.clip.model.device, versions)
+        key = (tuple(names), self.clip.model.device, self._versions())
         if (found := self._vectors.get(key)) is None:
             found = self.class_features(names)
             if self.adapter is not None:

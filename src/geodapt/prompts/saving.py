@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
-from geodapt.prompts.base import fingerprint
+from geodapt.prompts.base import base_fingerprint
 from geodapt.prompts.prompted import PromptedClip
 from geodapt.prompts.settings import AnyHost, HostSettings
 from geodapt.vision.clip import Clip
@@ -40,7 +40,7 @@ class SavedLearner:
 
     def check_base(self, clip: Clip) -> None:
         """Raises :class:`InputError` for another base than the one that it was learned on."""
-        here = fingerprint(clip)
+        here = base_fingerprint(clip)
         for part in ("dtype", "configuration", "weights"):
             if here[part] != self.base.get(part):
                 was = f": {self.base.get(part)} then, {here[part]} now" if part == "dtype" else ""
@@ -64,7 +64,7 @@ def _write(learner: PromptedClip, folder: Path) -> None:
             "format": FORMAT,
             "host": learner.host.settings.model_dump(mode="json"),
             "saved": learner.host.saved(),
-            "base": fingerprint(learner.clip),
+            "base": base_fingerprint(learner.clip),
             "classes": list(learner.classes),
             "adapter": None
             if adapter is None
