@@ -122,7 +122,8 @@ def test_all_forms_agree_forward_and_backward(entries, training):
     [
         (["toys"], 4, 8, "masked"),
         (["toys"] * 8 + ["books"] * 8 + ["tools"] * 8, 24, 8, "batched"),
-        ([f"n{i}" for i in range(16)], 16, 1, "batched"),
+        ([f"n{i}" for i in range(16)], 16, 1, "indexed"),
+        ([f"n{i}" for i in range(16)], 16, 8, "batched"),
         ([f"n{i % 2}" for i in range(64)], 64, 1, "masked"),
         ([f"n{i % 16}" for i in range(256)], 256, 1, "segmented"),
     ],
@@ -321,3 +322,32 @@ def test_few_atoms_are_read_one_by_one_with_the_same_result_and_gradient(dtype):
     torch.testing.assert_close(out, wanted, **tolerance)
     if dtype != torch.bfloat16:
         torch.testing.assert_close(gradient, wanted_gradient)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "top"),
+    [
+        (torch.float64, None),
+        (torch.float32, None),
+        (torch.bfloat16, None),
+        (torch.float32, TopAtoms(2)),
+        (torch.float32, TopAtoms(0.5, per="sequence")),
+    ],
+)
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_rows_read_from_the_stack_equal_sorted_rows_in_float64(dtype, top, tokens):
+    """Unequal ranks, weights, and a row under no adapter."""
+    bank = filled(dtype)
+    route = Route(["films", None, {"toys": 0.5, "books": -2.0}, {"tools": 1.5}, "toys"])
+    gate = route if top is None else TopAtoms(top.keep, route, top.per)
+    x = torch.randn(5, tokens, 12, dtype=dtype)
+    y = torch.randn(5, tokens, 9, dtype=dtype)
+    with bank.use(gate), torch.no_grad():
+        entries = bank.runner.active().update("first").entries
+        results = []
+        for form, kind in (("indexed", dtype), ("segmented", torch.float64)):
+            like = y.to(kind, copy=True)
+            source = LayerFactors(bank.store, "first", frozenset(), like, atoms=top is not None)
+            results.append(Strategy.make(form, source, entries, top)(x.to(kind), like).double())
+    near = 3e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(*results, rtol=near, atol=10 * near)

@@ -33,8 +33,9 @@ class AdditionUpdate:
         cls, store: AdapterStore, path: str, entries: Sequence[Terms]
     ) -> "AdditionUpdate | None":
         """None where no adapter brings more than factors."""
-        step = cls(store, path, entries)
-        return step if step._brought else None
+        if any(path in store.adapters[name].additions for terms in entries for name, _ in terms):
+            return cls(store, path, entries)
+        return None
 
     def apply(self, x: Tensor, y: Float[Tensor, "*rows out"]) -> Float[Tensor, "*rows out"]:
         """The output ``y`` of input ``x`` with what the entries add to each run of rows."""

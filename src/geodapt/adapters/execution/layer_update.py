@@ -11,6 +11,7 @@ from geodapt.adapters.execution.addition_update import AdditionUpdate
 from geodapt.adapters.execution.dora import RowScales
 from geodapt.adapters.execution.row_layout import Place
 from geodapt.adapters.execution.strategy import Strategy
+from geodapt.adapters.execution.term_tables import Tables
 from geodapt.adapters.gates import Gate, Terms, TopAtoms
 from geodapt.adapters.store.adapter_store import AdapterStore
 from geodapt.adapters.store.base_weights import weight_sketch
@@ -30,8 +31,13 @@ class LayerUpdate:
         path: str,
         entries: list[Terms],
         training: frozenset[str],
+        tables: Tables,
     ) -> None:
-        """``entries`` are the gate's, without the adapters that do not touch the layer."""
+        """``entries`` are the gate's, without the adapters that do not touch the layer.
+
+        ``tables`` are what the gate's layers share.
+        """
+        self._tables = tables
         self.store, self.path, self.entries = store, path, entries
         self._top = gate if isinstance(gate, TopAtoms) else None
         self.tells_rows_apart = len(set(entries)) > 1 or (
@@ -107,12 +113,13 @@ class LayerUpdate:
     ) -> Strategy:
         atoms = self._top is not None
         factors = LayerFactors(self.store, self.path, self.training, y, atoms)
-        name = Strategy.cheapest(factors, entries, x.numel() // x.shape[-1])
+        tokens = x.numel() // x.shape[-1]
+        name = Strategy.cheapest_of_many(factors, entries, tokens, self._tables)
         if made is None:
-            return Strategy.make(name, factors, entries, self._top)
+            return Strategy.make(name, factors, entries, self._top, self._tables)
         key = (y.dtype, y.device, name)
         if key not in made:
-            made[key] = Strategy.make(name, factors, entries, self._top)
+            made[key] = Strategy.make(name, factors, entries, self._top, self._tables)
         return made[key]
 
     def _add_with_dropout(self, x: Tensor, y: Tensor) -> Tensor:

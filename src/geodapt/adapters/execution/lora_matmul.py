@@ -111,6 +111,44 @@ def gathered(
     return y.add_(update.view(y.shape)) if _in_place(y, update) else y + update.view(y.shape)
 
 
+class TermTable(NamedTuple):
+    """Which rows of a stack each row of x is multiplied with, one after the other."""
+
+    terms: Int[Tensor, "chosen"]
+    """Their numbers in the stack."""
+    starts: Int[Tensor, "rows"]
+    """Where each row of x begins in ``terms``."""
+    owners: Int[Tensor, "chosen"]
+    """The row of x that each of ``terms`` belongs to."""
+
+
+def from_stack(
+    x: Input,
+    y: Output,
+    A: Float[Tensor, "stack in_features"],
+    B: Float[Tensor, "stack out_features"],
+    table: TermTable,
+    gate: Callable[[Float[Tensor, "chosen"]], Float[Tensor, "chosen"]] | None = None,
+) -> Output:
+    """Every row's own terms, read where they lie in the stack: nothing is copied beforehand.
+
+    ``h_i = A_i . x_owner(i)`` and ``y_t += sum_i h_i B_i`` over the terms of row t. The first is
+    what torch computes backward through an embedding bag for the weights of its rows, the second
+    is the bag itself. Without gradients: there is none of the first.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    if x.is_floating_point():
+        backward = torch.ops.aten._embedding_bag_per_sample_weights_backward
+        h = backward(rows.detach(), A, table.terms, table.starts, table.owners, 0)
+    else:
+        h = A[table.terms, rows[table.owners, 0]]
+    if gate is not None:
+        h = gate(h)
+    # Not by way of torch.nn.functional, whose checks take as long as a small product.
+    update = torch.embedding_bag(B, table.terms, table.starts, mode=0, per_sample_weights=h)[0]
+    return y.add_(update.view(y.shape)) if _in_place(y, update) else y + update.view(y.shape)
+
+
 def shrink(x: Float[Tensor, "*n m in"], A: Float[Tensor, "*n rank in"]) -> Tensor:
     """``A x`` for every row; whole numbers ``(*n, m, 1)`` stand for one-hot vectors."""
     if x.is_floating_point():

@@ -9,6 +9,7 @@ from geodapt.adapters.execution.gate_checks import check_dora
 from geodapt.adapters.execution.layer_update import LayerUpdate
 from geodapt.adapters.execution.parameters import ParameterUpdate
 from geodapt.adapters.execution.row_layout import Place
+from geodapt.adapters.execution.term_tables import Tables
 from geodapt.adapters.gates import Gate, Mix, Route, Terms, TopAtoms, names_of
 from geodapt.adapters.store.adapter_store import AdapterStore
 from geodapt.errors import InputError
@@ -46,6 +47,7 @@ class ResolvedGate:
         self._marks = self.store.versions(self.names)
         self.training = self.names & self.store.training
         self._updates: dict[str, LayerUpdate | None] = {}
+        self._tables = Tables()
         self._parameters: dict[str, ParameterUpdate] = {}
         self._runs: list[tuple[ResolvedGate, int]] | None = None
         self._alone: dict[Terms, ResolvedGate] = {}
@@ -87,7 +89,9 @@ class ResolvedGate:
             entries = self.store.restrict(self.gate.entries, path)
             update = None
             if any(entries):
-                update = LayerUpdate(self.store, self.gate, path, entries, self.training)
+                update = LayerUpdate(
+                    self.store, self.gate, path, entries, self.training, self._tables
+                )
             self._updates[path] = update
             return update
 

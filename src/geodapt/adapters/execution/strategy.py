@@ -7,7 +7,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from geodapt.adapters.execution import lora_matmul
+from geodapt.adapters.execution import lora_matmul, term_tables
 from geodapt.adapters.gates import Terms, TopAtoms
 from geodapt.adapters.store.layer_factors import LayerFactors
 
@@ -37,39 +37,58 @@ class Strategy:
         costs = cls.costs(factors, entries, tokens)
         return min(costs, key=lambda name: costs[name])
 
+    @classmethod
+    def cheapest_of_many(
+        cls, factors: LayerFactors, entries: list[Terms], tokens: int, tables: term_tables.Tables
+    ) -> str:
+        """The same, decided once for all layers of a gate whose stacks are alike."""
+        if factors.training or factors.like.device.type == "meta":
+            return cls.cheapest(factors, entries, tokens)
+        key = (factors.spans(entries)[2], factors.width, tokens, factors.like.dtype)
+        if key not in tables.forms:
+            tables.forms[key] = cls.cheapest(factors, entries, tokens)
+        return tables.forms[key]
+
     @staticmethod
     def costs(factors: LayerFactors, entries: list[Terms], tokens: int) -> dict[str, int]:
         """What every strategy that can compute the entries costs, in multiply-adds."""
-        distinct = [terms for terms in dict.fromkeys(entries) if terms]
+        ranks = {terms: factors.rank(terms) for terms in dict.fromkeys(entries)}
+        distinct = [terms for terms in ranks if terms]
         names = {name: None for terms in distinct for name, _ in terms}
         width = factors.width
         total = factors.rank(tuple((name, 1.0) for name in names))
         masked = tokens * total * width + READ * total * width
-        if len(set(entries)) == 1:
+        if len(ranks) == 1:
             return {"masked": masked}
-        largest = max(factors.rank(terms) for terms in distinct)
+        largest = max(ranks.values())
         routed = tokens * sum(map(bool, entries)) // len(entries)
         costs = {
             "masked": masked,
             "segmented": routed * (largest + COPY) * width
-            + READ * sum(factors.rank(terms) for terms in distinct) * width
+            + READ * sum(ranks.values()) * width
             + START * len(distinct),
         }
+        if factors.like.device.type == "cpu" and factors.stacked_alike:
+            each = tokens // len(entries)
+            costs["indexed"] = READ * each * width * sum(ranks[terms] for terms in entries)
         if runs := _equal_runs(entries):
             costs["batched"] = (tokens + READ * len(runs)) * largest * width
         return costs
 
     @classmethod
     def make(
-        cls, name: str, factors: LayerFactors, entries: list[Terms], top: TopAtoms | None = None
+        cls,
+        name: str,
+        factors: LayerFactors,
+        entries: list[Terms],
+        top: TopAtoms | None = None,
+        tables: term_tables.Tables | None = None,
     ) -> "Strategy":
-        """The named strategy."""
-        return cls(
-            name,
-            {"masked": _masked, "batched": _batched, "segmented": _segmented}[name](
-                factors, entries, top
-            ),
-        )
+        """The named strategy. ``tables`` are what a gate's layers share."""
+        if name == "indexed":
+            return cls(name, _indexed(factors, entries, top, tables or term_tables.Tables()))
+        made = {"masked": _masked, "batched": _batched, "segmented": _segmented}[name]
+        return cls(name, made(factors, entries, top))
 
 
 def _masked(factors: LayerFactors, entries: list[Terms], top: TopAtoms | None) -> Callable:
@@ -117,6 +136,35 @@ def _segmented(factors: LayerFactors, entries: list[Terms], top: TopAtoms | None
             lora_matmul.Segment(A, B, gate(x, size * each), size) for A, B, gate, size in parts
         ]
         return lora_matmul.segmented(x, y, groups, order, n)
+
+    return apply
+
+
+def _indexed(
+    factors: LayerFactors, entries: list[Terms], top: TopAtoms | None, tables: term_tables.Tables
+) -> Callable:
+    """Every row's terms where they lie in the stack; with gradients, rows sorted by entry."""
+    A, B, spans = factors.spans(entries)
+    weights = tuple(tuple(weight for _, weight in terms) for terms in entries)
+    keep = tuple(_keep(factors, top, terms) for terms in entries) if top is not None else None
+    per_sequence = top is not None and top.per == "sequence"
+    device = factors.like.device
+    otherwise: list[Callable] = []
+
+    def apply(x: Tensor, y: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
+            if not otherwise:
+                otherwise.append(_segmented(factors, entries, top))
+            return otherwise[0](x, y)
+        each = x.numel() // x.shape[-1] // len(entries)
+        sequences = (x.shape[0] if x.ndim > 2 else len(entries)) if per_sequence else None
+        key = (spans, weights, keep, each, sequences, A.dtype, device)
+        found = tables.terms.get(key)
+        if found is None:
+            found = tables.terms[key] = term_tables.term_table(
+                spans, weights, keep, each, sequences, A.dtype, device
+            )
+        return lora_matmul.from_stack(x, y, A, B, *found)
 
     return apply
 

@@ -247,10 +247,14 @@ class AdapterStore:
         """A gate's entries without the adapters that do not touch a layer."""
         names = {n for row in entries for n, _ in row}
         touching = {n for n in names if self.adapters[n].touches(path)}
+        if len(touching) == len(names):
+            return list(entries)
         return [tuple((n, w) for n, w in row if n in touching) for row in entries]
 
     def with_factors(self, entries: Sequence[Terms], path: str) -> list[Terms]:
         """A gate's entries without the adapters that have no factors at a layer."""
+        if all(path in self.adapters[n].factors for row in entries for n, _ in row):
+            return list(entries)
         return [
             tuple((n, w) for n, w in row if path in self.adapters[n].factors) for row in entries
         ]
@@ -267,6 +271,11 @@ class AdapterStore:
                 if name not in stacks:  # another thread lets it train, or adds it anew, meanwhile
                     stacks.put(name, self._factors(name, path))
             return stacks.get(like, names, atoms)
+
+    def stacked_type(self, path: str) -> torch.dtype:
+        """The float type of a layer's stack."""
+        with self.lock, torch.inference_mode(False):
+            return self._stacked(path).dtype
 
     def master_factors(self, name: str, path: str) -> Factors:
         """The factors of an adapter that trains, through which gradients reach its masters."""

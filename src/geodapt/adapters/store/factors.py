@@ -119,6 +119,11 @@ class StackedLayer:
         self._factors: dict[str, Factors] = {}
         self._start(dtype, device)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that the factors are stacked in."""
+        return self._plain.A.dtype
+
     def put(self, name: str, factors: Factors) -> None:
         """Add an adapter, or replace it."""
         if name in self._factors:

@@ -34,7 +34,8 @@ class LayerFactors:
 
     def ranks(self, terms: Terms) -> list[int]:
         """The rank of each adapter of a weighted sum."""
-        return [self.store.adapters[name].factors[self.path].rank for name, _ in terms]
+        adapters, path = self.store.adapters, self.path
+        return [adapters[name].factors[path].rank for name, _ in terms]
 
     def rank(self, terms: Terms) -> int:
         """The rank of a weighted sum."""
@@ -67,6 +68,23 @@ class LayerFactors:
         names = [name for group in groups for name in group]
         A, B = self.store.stack(self.path, names, self.like, self.atoms).blocks(groups)
         return A.to(self.like.dtype), B.to(self.like.dtype)
+
+    def spans(
+        self, entries: list[Terms]
+    ) -> tuple[Tensor, Tensor, tuple[tuple[tuple[int, int], ...], ...]]:
+        """The whole stack, A and B, and the ``(start, rank)`` of every adapter of each entry.
+
+        Without a copy, so only where :attr:`stacked_alike`.
+        """
+        names = {name for terms in entries for name, _ in terms}
+        stack = self.store.stack(self.path, names, self.like, self.atoms)
+        found = tuple(tuple(stack.spans[name] for name, _ in terms) for terms in entries)
+        return stack.A, stack.B, found
+
+    @property
+    def stacked_alike(self) -> bool:
+        """Whether the stack is read as it lies: nothing trains, and its type is ``like``'s."""
+        return not self.training and self.store.stacked_type(self.path) == self.like.dtype
 
     def _part(self, name: str) -> tuple[Tensor, Tensor]:
         """One adapter's factors, through its float32 masters if it trains."""
