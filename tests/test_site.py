@@ -29,6 +29,7 @@ def test_the_site_is_built_and_loads_nothing_from_elsewhere(tmp_path):
     pages = list(tmp_path.rglob("*.html"))
     assert len(pages) > 20
     assert [match for page in pages for match in LOADED.findall(page.read_text())] == []
+    assert (tmp_path / "search" / "search_index.js").is_file()  # searched without a server
     for sheet in tmp_path.rglob("*.css"):
         assert not re.search(r"url\(\s*['\"]?(https?:)?//", sheet.read_text())
     assert "merge(" in (tmp_path / "api" / "adapters.html").read_text()
