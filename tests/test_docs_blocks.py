@@ -26,6 +26,7 @@ PAGES = (
             "extending",
             "vision",
             "prompts",
+            "lathadapter",
         )
     ),
 )

@@ -22,6 +22,7 @@ ASKED = {
     "run radial-query data={kind: glyphs}": "glyphs",
     "run clip-glyphs": "glyphs",
     "run hyperclip-glyphs": "glyphs",
+    "run lathadapter-glyphs": "glyphs",
     "run evaluate-lm model=minilm tasks=[arc_easy]": "eval",
     "compress minilm --method int8 --out small": "quant",
     "compress minilm --method svd --rank 4 --out small": "demo",

@@ -1,0 +1,165 @@
+"""LatHAdapter on frozen features: variants x seeds under one protocol, beside no adapter."""
+
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geodapt.data.picture_sources import load_labelled_pictures
+from geodapt.data.vision.pictures import label_column
+from geodapt.files import write_json, write_tensors
+from geodapt.lathadapter.adapter import LatHAdapter
+from geodapt.lathadapter.attribute_page import attribute_page
+from geodapt.lathadapter.fitting import fit_on_features
+from geodapt.lathadapter.frozen_features import class_features, image_features
+from geodapt.lathadapter.recipe_settings import AblationSettings
+from geodapt.progress import schedule
+from geodapt.prompts.protocols import (
+    average_of_sets,
+    paired_difference,
+    plan_task,
+)
+from geodapt.runs import RunFolder
+from geodapt.tinyclip.base import TINYCLIP, must_be_trained, resolve_base
+from geodapt.tinyclip.cache import checkpoint
+from geodapt.vision.clip import Clip, load_clip
+
+MAIN_FIGURE = {"base-to-new": "harmonic_mean", "few-shot": "all", "domain": "average"}
+PLAIN = "plain"
+
+
+class AblationExperiment:
+    """One CLIP, one data set, and the adapters that are compared on them."""
+
+    def __init__(self, settings: AblationSettings, folder: RunFolder) -> None:
+        self.settings, self.folder = settings, folder
+        self.pictures = load_labelled_pictures(settings.data)
+        # Refused before anything is trained: too few shots, no domains.
+        self.tasks = {
+            seed: plan_task(settings.protocol, self.pictures, settings.shots, seed)
+            for seed in settings.seeds
+        }
+        self._features: dict[int, Tensor] = {}
+
+    @cached_property
+    def clip(self) -> Clip:
+        return load_clip(resolve_base(self.settings.base))
+
+    def run(self) -> dict[str, Any]:
+        """Train and ask every variant; returns what goes into ``results.json``."""
+        names = [PLAIN, *self.settings.variants]
+        trains_base = must_be_trained(self.settings.base)
+        first = {TINYCLIP: 30.0} if trains_base else {}
+        schedule({**first, **{f"variant-{name}": 1.0 for name in names}})
+        if trains_base:
+            self.folder.timed_stage(TINYCLIP, self._train_base)
+        found = {
+            name: self.folder.timed_stage(f"variant-{name}", partial(self._asked, name))
+            for name in names
+        }
+        return self._results(found)
+
+    def _train_base(self, work: Path) -> dict[str, Any]:
+        checkpoint(**self.folder.watch(TINYCLIP))
+        return {}
+
+    def _asked(self, name: str, work: Path) -> dict[str, Any]:
+        """The answers of one variant after each seed's training, and what its attributes are."""
+        answers, attributes, parameters = {}, [], 0
+        page: dict[str, Any] | None = None
+        for place, seed in enumerate(self.settings.seeds):
+            task = self.tasks[seed]
+            train = task.train.splits["train"]
+            texts = class_features(self.clip, task.train.names, task.train.template)
+            adapter = None
+            if name != PLAIN:
+                images = self._images(train)
+                labels = torch.from_numpy(label_column(train))
+                adapter = LatHAdapter(texts.shape[1], self.settings.variants[name])
+                settings, scale = self.settings.training, self.clip.scale.detach().cpu()
+                fit_on_features(adapter, images, labels, texts, scale, settings, seed)
+                attributes.append({"first": adapter.first_number, "last": adapter.number})
+                parameters = sum(one.numel() for one in adapter.parameters())
+                if place == 0:
+                    page = attribute_page(adapter, task.train, images, labels, texts)
+                    self._keep(name, adapter)
+            answers[str(seed)] = {
+                part: self._right(adapter, one) for part, one in task.tests.items()
+            }
+        return {
+            "answers": answers,
+            "attributes": attributes,
+            "page": page,
+            "trainable_parameters": parameters,
+        }
+
+    @torch.no_grad()
+    def _right(self, adapter: LatHAdapter | None, asked: Any) -> str:
+        """Of each test picture a 1 where its class scores best."""
+        images = self._images(asked.splits["test"])
+        texts = class_features(self.clip, asked.names, asked.template)
+        if adapter is None:
+            unit = nn.functional.normalize
+            logits = unit(images, dim=-1) @ unit(texts, dim=-1).T
+        else:
+            logits = adapter.logits(images, adapter.refine(texts), self.clip.scale.detach().cpu())
+        right = logits.argmax(-1).numpy() == label_column(asked.splits["test"])
+        return "".join("01"[int(one)] for one in right)
+
+    def _images(self, rows: Any) -> Tensor:
+        """Features of a data set's pictures, each data set's computed once in a run."""
+        if id(rows) not in self._features:
+            self._features[id(rows)] = image_features(self.clip, rows["image"])
+        return self._features[id(rows)]
+
+    def _keep(self, name: str, adapter: LatHAdapter) -> None:
+        """The first seed's adapter, reloadable by ``from_configuration`` and its state."""
+        if name == next(iter(self.settings.variants)):
+            folder = self.folder / "model"
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "adapter.json", adapter.configuration())
+            write_tensors(folder / "adapter.safetensors", adapter.state_dict())
+
+    def _results(self, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        settings = self.settings
+        main = MAIN_FIGURE[settings.protocol]
+        answers = {name: one["answers"] for name, one in found.items()}
+        right = {
+            name: [
+                {part: np.array([sign == "1" for sign in row]) for part, row in of_seed.items()}
+                for of_seed in of_seeds.values()
+            ]
+            for name, of_seeds in answers.items()
+        }
+        rows, differences = [], []
+        for name, one in found.items():
+            accuracies = [
+                {part: float(row.mean()) for part, row in of_seed.items()}
+                for of_seed in right[name]
+            ]
+            figures = average_of_sets(settings.protocol, accuracies)
+            costs = {key: one[key] for key in ("seconds", "peak_memory_mb", "trainable_parameters")}
+            label = "CLIP as it is" if name == PLAIN else f"LatHAdapter, {name}"
+            rows.append({"method": name, "label": label, **figures, **costs})
+            if name != PLAIN:
+                pairs = list(zip(right[name], right[PLAIN], strict=True))
+                paired = paired_difference(settings.protocol, pairs, main)
+                differences.append({"variant": name, "figure": main, **vars(paired)})
+        pages = {name: one["page"] for name, one in found.items() if one["page"]}
+        return {
+            "task": "classification",
+            "base": settings.base,
+            "rows": rows,
+            "lathadapter": {
+                "protocol": settings.protocol,
+                "shots": settings.shots,
+                "classes": len(self.pictures.names),
+                "notes": self.pictures.notes,
+                "differences": differences,
+                "attributes": {name: one["attributes"] for name, one in found.items()},
+                "page": pages[next(iter(settings.variants))],
+            },
+        }

@@ -1,0 +1,65 @@
+"""What a user chooses about the ablations of LatHAdapter."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from geodapt.data.glyph_settings import CharacterSetSettings, GlyphSettings
+from geodapt.data.picture_settings import PictureSource
+from geodapt.lathadapter.settings import LatHAdapterSettings
+from geodapt.settings import Name, Seed, Settings, repeated
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "refiner only": {"hierarchy": False, "hyperbolic_scale": 0},
+    "hierarchy only": {"beta": 0},
+    "flat": {"space": "flat"},
+    "norm clip": {"norm": "clip"},
+    "norm raw": {"norm": "raw"},
+    "learned curvature": {"learn_curvature": True},
+    "no distance in logits": {"hyperbolic_logits": False},
+}
+"""What stands in the table when nothing else is asked: name -> what it changes."""
+
+
+class FeatureTraining(Settings):
+    """How the adapter is trained on features."""
+
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=0.0035, gt=0)
+    """Of SGD, after the first epoch."""
+
+    def _smallest(self) -> dict[str, Any]:
+        return self._at_most(epochs=2)
+
+
+class AblationSettings(Settings):
+    """LatHAdapter on the frozen features of a CLIP, in several variants, beside none."""
+
+    base: str = "clip-glyphs"
+    """A CLIP or SigLIP: folder or hub name; clip-glyphs is trained here where it is missing."""
+    data: PictureSource = CharacterSetSettings(of="Latin letter", glyphs=GlyphSettings())
+    """Labelled pictures."""
+    protocol: Literal["base-to-new", "few-shot", "domain"] = "base-to-new"
+    shots: int = Field(default=8, ge=1)
+    """Training pictures of a class."""
+    seeds: list[Seed] = Field(default=[1, 2, 3], min_length=1)
+    variants: dict[Name, LatHAdapterSettings] = Field(
+        default={name: LatHAdapterSettings(**changes) for name, changes in VARIANTS.items()},
+        min_length=1,
+    )
+    """Each by name, with the settings that it changes."""
+    training: FeatureTraining = FeatureTraining()
+
+    @model_validator(mode="after")
+    def _different(self) -> "AblationSettings":
+        if twice := repeated(self.seeds):
+            raise ValueError(f"seeds: {twice[0]} stands twice")
+        if "plain" in self.variants:
+            raise ValueError("variants: 'plain' is the CLIP without an adapter; take another name")
+        return self
+
+    def _smallest(self) -> dict[str, Any]:
+        first = dict([*self.variants.items()][:2])
+        return {"seeds": self.seeds[:2], "variants": first, **self._at_most(shots=2)}
