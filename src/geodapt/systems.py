@@ -19,6 +19,7 @@ SYSTEMS = {
     "radial": "geodapt.radial",
     "radial-query": "geodapt.radial",
     "hyperclip": "geodapt.hyperclip",
+    "hyperclip-pictures": "geodapt.hyperclip",
     "lathadapter": "geodapt.lathadapter",
     "compress": "geodapt.compress",
     "helm": "geodapt.helm",

@@ -12,7 +12,8 @@ from PIL import Image
 
 from geodapt.data.glyphs import GlyphSettings, PageSettings, load_glyphs, load_pages
 from geodapt.hyperclip import OpenSegmenter, Scaling
-from geodapt.hyperclip.page_classes import VOID, PageBatches, PageClasses
+from geodapt.hyperclip.batches import WordBatches
+from geodapt.hyperclip.page_classes import VOID, PageClasses
 from geodapt.tinyclip import TinyClipSettings
 from geodapt.tinyclip.fitting import save_clip, untrained_clip
 from geodapt.vision import load_clip
@@ -22,14 +23,23 @@ from tests.tinyclip.small import SMALL
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 PAGES = {"train": 6, "test": 3, "size": 64, "characters": [3, 6], "em": [16, 28]}
-METHODS = ["frozen", "full", "query-value", "lora", "hyperclip-1", "hyperclip-8"]
+METHODS = [
+    "frozen",
+    "full",
+    "query-value",
+    "lora",
+    "oft-8",
+    "hyperclip-1-image",
+    "hyperclip-8-shared-text-radius-5",
+    "hyperclip-8",
+]
 RECIPE = {
     "recipe": "hyperclip",
     "title": "Greek pages",
     "base": "base",
     "data": SMALL["data"],
     "pages": PAGES,
-    "segmenter": {"templates": ["{}"], "window": 64},
+    "segmenter": {"templates": ["{}"], "window": 32},
     "classes": 6,
     "training": {"steps": 3, "batch_size": 2, "learning_rate": 1e-3, "tensorboard": False},
     "methods": METHODS,
@@ -78,7 +88,9 @@ def test_a_run_measures_every_method(ran):
         "full": rows["full"]["clip_numbers"],
         "query-value": 4 * weights,
         "lora": 2 * 3 * 2 * (32 + 32),
-        "hyperclip-1": (3 + 1) * 32,
+        "oft-8": 6 * 4 * (8 * 7 // 2),  # a skew matrix for each of four blocks
+        "hyperclip-1-image": 32,
+        "hyperclip-8-shared-text-radius-5": 3 * 8 * 8,
         "hyperclip-8": (3 + 1) * 32 * 8,
     }
     assert rows["frozen"]["trainable_parameters"] == 2  # the cosine head's scale and bias
@@ -115,7 +127,7 @@ def test_a_run_that_was_cut_short_goes_on(ran, world):
     again = world / "again"
     expected = results(again)
     (again / "results.json").unlink()
-    (again / "stages" / "method-hyperclip-8.json").unlink()
+    (again / "stages" / "method-hyperclip-8-seed-0.json").unlink()
     done = call(
         world, "run", "pages.yaml", "--out", "again", "methods=[frozen,hyperclip-8]", "--resume"
     )
@@ -125,6 +137,28 @@ def test_a_run_that_was_cut_short_goes_on(ran, world):
             k: v for k, v in other.items() if k not in ("seconds", "peak_memory_mb")
         }
     assert len(list(stages.iterdir())) == len(METHODS)
+
+
+def test_several_seeds_and_a_chosen_radius(world):
+    command = ["run", "pages.yaml", "--out", "chosen", "seeds=2", "radius.factors=[0.8,1.2]"]
+    changes = ["methods=[hyperclip-8-radius-auto]", "pages.test=2", "training.steps=2"]
+    done = call(world, *command, *changes)
+    assert done.code == 0, done.err
+    found = results(world / "chosen")
+    (row,) = found["rows"]
+    assert row["seeds"] == 2
+    low, high = row["miou_interval"]
+    assert 0 <= low <= high <= 1
+    assert row["miou_spread"] >= 0
+    trials = found["segmentation"]["methods"]["hyperclip-8-radius-auto"]["trials"]
+    assert [trial["factor"] for trial in trials] == [0.8, 1.2]
+    assert trials[1]["target"] == pytest.approx(1.5 * trials[0]["target"])
+    # The start value and the penalty reach towards their targets.
+    assert trials[0]["reached"] < trials[1]["reached"]
+    page = (world / "chosen" / "report.html").read_text()
+    for text in ("Radius tried", "Intervals", "(chosen)"):
+        assert text in page
+    assert OpenSegmenter.from_pretrained(world / "chosen" / "model").settings.window == 32
 
 
 def test_segment_writes_a_picture(ran, world, glyphs):
@@ -163,7 +197,10 @@ def test_segment_refuses(ran, world, arguments, expected):
         (["methods=[adapter]"], "method 'adapter' is unknown; there are frozen, full"),
         (["methods=[hyperclip-5]"], "blocks of 5 do not divide a width of 32"),
         (["keep=oft"], "method 'oft' is unknown"),
-        (["pages.size=60"], "pages of 60 pixels do not divide into patches of 8"),
+        (["methods=[hyperclip-8-radius-0]"], "a radius is above 0"),
+        (["methods=[oft-5]"], "blocks of 5 do not divide a width of 32"),
+        (["segmenter.window=128"], "a window of 128 pixels does not fit on pages of 64"),
+        (["segmenter.window=60"], "window of 60 pixels does not divide into patches of 8"),
         (["base=nowhere/at/all"], "does not exist"),
     ],
 )
@@ -189,20 +226,32 @@ def test_classes_of_pages(glyphs, level):
 def test_batches_ask_for_what_is_there_and_for_others(glyphs, world):
     classes, clip = PageClasses.of(glyphs, 3), load_clip(str(world / "base"))
     pages = load_pages(glyphs, PageSettings(**PAGES))["train"]
-    batches = PageBatches(pages, classes, clip, asked=8)
-    batch, again = batches.collate([0, 2]), batches.collate([0, 2])
+
+    def fetch(row):
+        page = pages[row]
+        return page["image"].convert("RGB"), classes.labels(np.array(page["mask"])).numpy()
+
+    def collated(side=64, seed=0):
+        made = WordBatches(
+            len(pages), fetch, classes.names, classes.seen, clip, 8, side, "{}", seed
+        )
+        return made.collate([0, 2])
+
+    batch, again = collated(), collated()
     assert all(torch.equal(batch[name], again[name]) for name in batch)
-    labels = torch.stack([batches.masks[0], batches.masks[2]])
-    words = batches.words(labels, [0, 2])
-    shown = set(labels.unique().tolist()) - {VOID}
-    assert shown <= set(words)
-    assert len(words) == len(set(words)) == max(8, len(shown))
-    assert set(words) <= set(classes.seen)
-    back = torch.tensor([*words, VOID])
-    masks = batch["masks"].clone()
-    masks[masks == VOID] = len(words)
-    assert torch.equal(back[masks], labels)
-    assert batch["input_ids"].shape[0] == len(words)
+    labels = torch.stack([torch.from_numpy(fetch(row)[1]) for row in (0, 2)])
+    shown = sorted(set(labels.unique().tolist()) - {VOID})
+    assert batch["input_ids"].shape[0] == max(8, len(shown))
+    # The classes on the pages come first, by number.
+    place = torch.full((VOID + 1,), VOID)
+    place[shown] = torch.arange(len(shown))
+    assert torch.equal(batch["masks"], place[labels])
+    own = clip.tokens([classes.names[word] for word in shown])["input_ids"]
+    assert torch.equal(batch["input_ids"][: len(shown), : own.shape[1]], own)
+    # Another seed cuts elsewhere; a picture that is smaller than a piece is enlarged.
+    assert not torch.equal(collated(32, 0)["pixels"], collated(32, 1)["pixels"])
+    assert collated(96)["pixels"].shape == (2, 3, 96, 96)
+    assert collated(96)["masks"].shape == (2, 96, 96)
 
 
 @pytest.mark.slow

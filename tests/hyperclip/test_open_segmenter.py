@@ -74,6 +74,24 @@ def test_words_in_pieces_are_words_at_once(monkeypatch):
             assert torch.equal(made.segment(image, WORDS), expected[1])
 
 
+@pytest.mark.parametrize("head", ["cosine", "cost"])
+def test_several_lists_are_each_list_by_itself(head, monkeypatch):
+    monkeypatch.setattr("geodapt.hyperclip.model.CLASSES_AT_ONCE", 2)
+    made, image = segmenter(head=head, stride=24), pictures(1, (40, 36))[0]
+    lists = [WORDS[:3], WORDS[1:2], WORDS]
+    found = made.segment_lists(image, [made.word_vectors(words) for words in lists])
+    for words, labels in zip(lists, found, strict=True):
+        assert torch.equal(labels, made.segment(image, words))
+
+
+def test_more_than_a_thousand_words():
+    made, image = segmenter(), pictures(1)[0]
+    words = [f"thing {number}" for number in range(1200)]
+    labels = made.segment(image, words)
+    probabilities = made.probabilities(image, words)
+    assert torch.equal(probabilities.argmax(0), labels)
+
+
 def test_threshold_leaves_pixels_without_a_word():
     made, image = segmenter(), pictures(1)[0]
     best = made.probabilities(image, WORDS).amax(0)

@@ -8,6 +8,6 @@ from .radius import embedding_radius as embedding_radius
 from .radius import radius_table as radius_table
 from .scaling import BlockScaling as BlockScaling
 from .settings import CostSettings as CostSettings
-from .settings import HyperClipSettings as HyperClipSettings
 from .settings import ScalingSettings as ScalingSettings
 from .settings import SegmenterSettings as SegmenterSettings
+from .tuning_settings import HyperClipSettings as HyperClipSettings

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geodapt.hyperclip.heads import resized
 from geodapt.hyperclip.model import OpenSegmenter
 from geodapt.hyperclip.page_classes import VOID, PageClasses
 from geodapt.hyperclip.radius import radius_table
-from geodapt.metrics import SegmentationMetrics
+from geodapt.metrics import ResampledIoU, SegmentationMetrics
 from geodapt.progress import track
 from geodapt.tinyclip.zero_shot import zero_shot
 from geodapt.vision.towers import image_tower
@@ -22,45 +21,60 @@ if TYPE_CHECKING:
 
     from geodapt.data.glyphs import Glyphs
 
-PAGES_AT_ONCE = 2
 PICTURES = 1000
 """Most single characters of the zero-shot test."""
 
 
-@torch.no_grad()
 def evaluate_pages(
     segmenter: OpenSegmenter, pages: "Dataset", levels: Sequence[PageClasses]
-) -> dict[int, SegmentationMetrics]:
+) -> dict[int, tuple[SegmentationMetrics, ResampledIoU]]:
     """Counted pixels of each level, asked for all its classes at once; paper does not count."""
-    segmenter.eval()
-    counted = {each.level: SegmentationMetrics(each.names, VOID) for each in levels}
-    texts = {each.level: segmenter.word_vectors(each.names) for each in levels}
-    for start in track(range(0, len(pages), PAGES_AT_ONCE), "segmenting pages"):
-        some = pages[start : start + PAGES_AT_ONCE]
-        pixels = segmenter.clip.normalise([image.convert("RGB") for image in some["image"]])
-        masks = [np.array(mask) for mask in some["mask"]]
-        for each in levels:
-            logits = resized(segmenter(pixels, texts[each.level]), pixels.shape[2:])
-            labels = torch.stack([each.labels(mask) for mask in masks])
-            counted[each.level].update(logits.argmax(1).cpu(), labels)
+    counted = {
+        each.level: (
+            SegmentationMetrics(each.names, VOID),
+            ResampledIoU(len(each.names), VOID),
+        )
+        for each in levels
+    }
+    texts = [segmenter.word_vectors(each.names) for each in levels]
+    for page in track(pages, "segmenting pages", len(pages)):
+        mask = np.array(page["mask"])
+        found = segmenter.segment_lists(page["image"], texts)
+        for each, predicted in zip(levels, found, strict=True):
+            labels = each.labels(mask)
+            metrics, resampled = counted[each.level]
+            metrics.update(predicted, labels)
+            resampled.update(predicted, labels)
     return counted
 
 
 def page_figures(
-    counted: Mapping[int, SegmentationMetrics], levels: Sequence[PageClasses], main: int
+    counted: Mapping[int, SegmentationMetrics], levels: Sequence[PageClasses]
 ) -> dict[str, Any]:
-    """The row of the table: both means at the main level, of seen and new classes, and by level."""
+    """The row of the table: both means at the last level, of seen and new classes, and by level."""
     found: dict[str, Any] = {}
     for each in levels:
-        metrics = counted[each.level]
-        found[f"miou_level_{each.level}"] = metrics.means()["miou_truth"]
-        if each.level == main:
-            every = metrics.means()
-            found["miou"], found["miou_union"] = every["miou_truth"], every["miou_union"]
-            found["pixel_accuracy"] = every["pixel_accuracy"]
-            found["miou_seen"] = metrics.means(each.seen)["miou_truth"]
-            found["miou_new"] = metrics.means(each.new)["miou_truth"]
+        found[f"miou_level_{each.level}"] = counted[each.level].means()["miou_truth"]
+    main, metrics = levels[-1], counted[levels[-1].level]
+    every = metrics.means()
+    found["miou"], found["miou_union"] = every["miou_truth"], every["miou_union"]
+    found["pixel_accuracy"] = every["pixel_accuracy"]
+    found["miou_seen"] = metrics.means(main.seen)["miou_truth"]
+    found["miou_new"] = metrics.means(main.new)["miou_truth"]
     return {key: value for key, value in found.items() if value is not None}
+
+
+def resampled_figures(
+    resampled: ResampledIoU, seen: Sequence[int], new: Sequence[int]
+) -> dict[str, list[float | None]]:
+    """Mean IoU of all, seen and new classes in each resampled set; None where a set has none."""
+    found = {"miou": None, "miou_seen": seen, "miou_new": new}
+    sets = {key: resampled.means(only) for key, only in found.items()}
+    return {
+        key: [None if value != value else value for value in values.tolist()]  # NaN
+        for key, values in sets.items()
+        if not values.isnan().all()
+    }
 
 
 def zero_shot_accuracy(segmenter: OpenSegmenter, glyphs: "Glyphs") -> float:

@@ -1,25 +1,22 @@
-"""Tunes a CLIP on pages by each method and asks it for words that training never showed."""
+"""Tunes a CLIP by each method and seed, and measures it: what all segmentation recipes share."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from geodapt.errors import InputError
 from geodapt.files import atomic_folder
 from geodapt.hyperclip.attachment import scale
-from geodapt.hyperclip.evaluation import (
-    evaluate_pages,
-    page_figures,
-    radius_report,
-    zero_shot_accuracy,
-)
+from geodapt.hyperclip.averaging import mean_over_seeds
+from geodapt.hyperclip.batches import WordBatches
+from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.model import OpenSegmenter
-from geodapt.hyperclip.overlay import page_pictures
-from geodapt.hyperclip.page_classes import PageBatches, PageClasses
-from geodapt.hyperclip.settings import METHODS, SCALED, HyperClipSettings
-from geodapt.hyperclip.tuning import SegmentationTuner
+from geodapt.hyperclip.radius_start import mean_text_radius, start_at_radius
+from geodapt.hyperclip.tuning import SegmentationTuner, scaling_of
+from geodapt.hyperclip.tuning_settings import TuningSettings
 from geodapt.processes import is_main_process
 from geodapt.progress import schedule
 from geodapt.runs import RunFolder
@@ -28,136 +25,196 @@ from geodapt.tinyclip.cache import checkpoint
 from geodapt.training import fit, trainable_parameters
 from geodapt.vision import load_clip
 
-WORST = 10
-"""Pairs of confused classes, and pictures, that the page shows."""
+DETAILS = ("radius", "confused", "per_class", "pictures", "draws", "sets", "trials")
+"""What a method's row in the table does not hold."""
 
 
-class HyperClipExperiment:
-    """One CLIP, one set of pages, and the methods that tune the one for the other."""
+class TuningExperiment(ABC):
+    """One CLIP, data to segment, and the methods that tune the one for the other."""
 
-    def __init__(self, settings: HyperClipSettings, folder: RunFolder) -> None:
-        from geodapt.data.glyphs import load_glyphs, load_pages  # draws, which needs more packages
-
-        self.settings, self.folder = settings, folder
-        self.glyphs = load_glyphs(settings.data)
-        self.pages = load_pages(self.glyphs, settings.pages)
-        self.levels = [PageClasses.of(self.glyphs, level) for level in self._asked_levels()]
-        self.main = next(each for each in self.levels if each.level == settings.level)
+    def __init__(self, settings: TuningSettings, folder: RunFolder) -> None:
+        self.tuning, self.folder = settings, folder
+        self.methods = [TuningMethod.parse(name) for name in settings.methods]
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._check()
 
-    def _asked_levels(self) -> list[int]:
-        """The level that trains, and the more general ones."""
-        return list(range(1, self.settings.level + 1))
+    # What a data set has to say
 
-    def _check(self) -> None:
+    @abstractmethod
+    def batches(self, segmenter: OpenSegmenter, seed: int) -> WordBatches:
+        """Training batches."""
+
+    @abstractmethod
+    def validate(self, segmenter: OpenSegmenter) -> float:
+        """Mean IoU on what is neither trained on nor tested."""
+
+    @abstractmethod
+    def measure(self, segmenter: OpenSegmenter) -> dict[str, Any]:
+        """The row's figures on the test, and the :data:`DETAILS`."""
+
+    @abstractmethod
+    def words(self) -> Sequence[str]:
+        """The words whose radius is meant by ``-radius-``."""
+
+    @abstractmethod
+    def check_segmenter(self, segmenter: OpenSegmenter) -> None:
+        """Refuse what does not fit the data."""
+
+    def check(self) -> None:
         """Refuse what does not fit before anything is trained."""
-        if must_be_trained(self.settings.base):
+        if must_be_trained(self.tuning.base):
             return
-        segmenter = self._segmenter()
-        size, patch = self.settings.pages.size, segmenter.clip.model.config.vision_config.patch_size
-        if size % patch:
-            raise InputError(
-                f"pages of {size} pixels do not divide into patches of {patch}; set pages.size"
-            )
-        for method in self.settings.methods:
-            if method.startswith(SCALED):
-                block = int(method.removeprefix(SCALED))
-                scaling = self.settings.scaling.model_copy(update={"block": block})
-                scale(segmenter.clip.model, scaling).detach()
+        segmenter = self.segmenter()
+        self.check_segmenter(segmenter)
+        for method in self.methods:
+            if method.kind == "hyperclip":
+                scale(segmenter.clip.model, scaling_of(method, self.tuning.scaling)).detach()
+            if method.kind == "oft":
+                SegmentationTuner(self.segmenter(), method, self.tuning)
 
-    def run(self) -> dict[str, Any]:
-        """Tune and measure by each method; returns what goes into ``results.json``."""
-        trains_base = must_be_trained(self.settings.base)
+    def rows(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+        """Tune and measure by each method: the rows of the table, and each one's details."""
+        trains_base = must_be_trained(self.tuning.base)
         first = {TINYCLIP: 10.0} if trains_base else {}
-        schedule({**first, **{f"method-{name}": 1.0 for name in self.settings.methods}})
+        runs = [(method, seed) for method in self.methods for seed in self.seeds]
+        schedule({**first, **{_stage(*run): self._work(run[0]) for run in runs}})
         if trains_base:
             self.folder.timed_stage(TINYCLIP, self._train_base)
-        rows = [self._row(name) for name in self.settings.methods]
-        return self._results(rows)
+        rows, details = [], {}
+        for method in self.methods:
+            found = [self._row(method, seed) for seed in self.seeds]
+            row = mean_over_seeds(found)
+            parts = {name: row.pop(name) for name in DETAILS if name in row}
+            parts.pop("draws", None)
+            details[method.name] = parts
+            rows.append({"method": method.name, "label": method.label, **row})
+        return rows, details
+
+    @property
+    def seeds(self) -> range:
+        """The seeds that each method trains with."""
+        return range(self.tuning.seed, self.tuning.seed + self.tuning.seeds)
+
+    def segmenter(self) -> OpenSegmenter:
+        """The base with an untrained head."""
+        clip = load_clip(resolve_base(self.tuning.base))
+        clip.model.to(self.device)
+        return OpenSegmenter(clip, self.tuning.segmenter)
+
+    def _work(self, method: TuningMethod) -> float:
+        return float(len(self.tuning.radius.factors)) if method.radius == "auto" else 1.0
 
     def _train_base(self, work: Path) -> dict[str, Any]:
         checkpoint(**self.folder.watch(TINYCLIP))
         return {}
 
-    def _row(self, name: str) -> dict[str, Any]:
-        found = self.folder.timed_stage(f"method-{name}", partial(self._tuned, name))
-        return {"method": name, "label": method_label(name), **found}
-
-    def _tuned(self, name: str, work: Path) -> dict[str, Any]:
-        settings, stage = self.settings, f"method-{name}"
-        torch.manual_seed(settings.seed)
-        tuner = SegmentationTuner(self._segmenter(), name, settings)
-        batches = PageBatches(
-            self.pages["train"],
-            self.main,
-            tuner.segmenter.clip,
-            settings.classes,
-            settings.segmenter.templates[0],
+    def _row(self, method: TuningMethod, seed: int) -> dict[str, Any]:
+        stage = _stage(method, seed)
+        if method.radius == "auto":
+            return self._chosen(method, seed, stage)
+        return self.folder.timed_stage(
+            stage, partial(self._tuned, method, seed, stage, self._keeps(method, seed))
         )
+
+    def _keeps(self, method: TuningMethod, seed: int) -> bool:
+        return method.name == self.tuning.kept and seed == self.tuning.seed
+
+    def _tuned(
+        self, method: TuningMethod, seed: int, stage: str, keep: bool, work: Path
+    ) -> dict[str, Any]:
+        tuner = self.train(method, seed, stage, work)
         trained = trainable_parameters(tuner)
+        own = sum(parameter.numel() for parameter in tuner.clip_parameters())
+        if keep and tuner.scaling is not None and is_main_process():
+            tuner.scaling.save_pretrained(self.folder / "scaling")
+        tuner.merge()
+        segmenter = tuner.segmenter
+        if keep and is_main_process():
+            with atomic_folder(self.folder / "model") as temporary:
+                segmenter.save_pretrained(temporary)
+        found = self.measure(segmenter)
+        return {**found, "trainable_parameters": trained, "clip_numbers": own}
+
+    def train(self, method: TuningMethod, seed: int, stage: str, work: Path) -> SegmentationTuner:
+        """The base tuned by a method, its training logged under ``stage``."""
+        settings = self.tuning
+        torch.manual_seed(seed)
+        tuner = SegmentationTuner(self.segmenter(), method, settings)
+        batches = self.batches(tuner.segmenter, seed)
+        first = range(min(len(batches), 2 * settings.training.batch_size))
+        tuner.calibrate(**batches.collate([*first]))
+        if isinstance(method.radius, float):
+            start = settings.radius
+            start_at_radius(
+                tuner, self.prompts(), method.radius, start.start_steps, start.start_rate
+            )
         fit(
             tuner,
             batches,
             settings.training,
             work=work,
             collate=batches.collate,
-            groups=tuner.groups(name),
-            seed=settings.seed,
+            groups=tuner.groups(),
+            seed=seed,
             label=stage,
             **self.folder.watch(stage),
         )
+        return tuner
+
+    def prompts(self) -> list[str]:
+        """The words as training asks for them."""
+        return [self.tuning.segmenter.templates[0].format(word) for word in self.words()]
+
+    def _chosen(self, method: TuningMethod, seed: int, stage: str) -> dict[str, Any]:
+        """Try several radii, and take the one with the best figure on the validation data."""
+        untuned = self.folder.stage(
+            "untuned-radius", lambda work: {"radius": self._untuned_radius()}
+        )
+        trials = []
+        for factor in self.tuning.radius.factors:
+            at = method.at_radius(factor * untuned["radius"])
+            name = f"{stage}-times-{factor:g}"
+            found = self.folder.timed_stage(name, partial(self._trial, at, seed, name))
+            trials.append({"factor": factor, "target": at.radius, **found})
+        best = max(trials, key=lambda trial: trial["validation_miou"])
+
+        def keep(work: Path) -> dict[str, Any]:
+            # The trials' models are not kept; the same steps give the same one again.
+            at = method.at_radius(best["target"])
+            return self._tuned(at, seed, stage, True, work)
+
+        if self._keeps(method, seed):
+            self.folder.stage(f"{stage}-kept", keep)
+        shown = ("factor", "target", "validation_miou", "miou", "miou_seen", "miou_new", "reached")
+        return {
+            **{key: value for key, value in best.items() if key not in ("factor", "target")},
+            "target_radius": best["target"],
+            "seconds": sum(trial["seconds"] for trial in trials),
+            "peak_memory_mb": max(trial["peak_memory_mb"] for trial in trials),
+            "trials": [
+                {
+                    **{key: trial[key] for key in shown if key in trial},
+                    "class_iou": {row["class"]: row["iou"] for row in trial["per_class"]},
+                }
+                for trial in trials
+            ],
+        }
+
+    def _trial(self, method: TuningMethod, seed: int, stage: str, work: Path) -> dict[str, Any]:
+        tuner = self.train(method, seed, stage, work)
+        trained = trainable_parameters(tuner)
         own = sum(parameter.numel() for parameter in tuner.clip_parameters())
-        if name == settings.kept and tuner.scaling is not None and is_main_process():
-            tuner.scaling.save_pretrained(self.folder / "scaling")
         tuner.merge()
-        segmenter = tuner.segmenter
-        if name == settings.kept and is_main_process():
-            with atomic_folder(self.folder / "model") as temporary:
-                segmenter.save_pretrained(temporary)
-        return {**self._measured(segmenter), "trainable_parameters": trained, "clip_numbers": own}
-
-    def _measured(self, segmenter: OpenSegmenter) -> dict[str, Any]:
-        """Figures of a tuned model, and what the page shows of it."""
-        test = self.pages["test"]
-        counted = evaluate_pages(segmenter, test, self.levels)
-        main = counted[self.main.level]
         return {
-            **page_figures(counted, self.levels, self.main.level),
-            "zero_shot": zero_shot_accuracy(segmenter, self.glyphs),
-            "radius": radius_report(segmenter, self.glyphs, test, self.levels),
-            "confused": main.confused(WORST),
-            "per_class": [row for row in main.per_class() if row["pixels"]],
-            "pictures": page_pictures(segmenter, test, self.main),
+            "validation_miou": self.validate(tuner.segmenter),
+            "reached": mean_text_radius(tuner.segmenter.clip, self.prompts()),
+            **self.measure(tuner.segmenter),
+            "trainable_parameters": trained,
+            "clip_numbers": own,
         }
 
-    def _segmenter(self) -> OpenSegmenter:
-        clip = load_clip(resolve_base(self.settings.base))
-        clip.model.to(self.device)
-        return OpenSegmenter(clip, self.settings.segmenter)
-
-    def _results(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """What ``results.json`` holds."""
-        parts = ("radius", "confused", "per_class", "pictures")
-        shown = {row["method"]: {part: row.pop(part) for part in parts} for row in rows}
-        objects = sum(len(page["category"]) for page in self.pages["test"]["objects"])
-        return {
-            "task": "segmentation",
-            "base": self.settings.base,
-            "rows": rows,
-            "segmentation": {"kept": self.settings.kept, "methods": shown},
-            "data": {
-                "train": len(self.pages["train"]),
-                "test": len(self.pages["test"]),
-                "objects": objects,
-                "classes": len(self.main.names),
-                "new_classes": len(self.main.new),
-            },
-        }
+    def _untuned_radius(self) -> float:
+        return mean_text_radius(self.segmenter().clip, self.prompts())
 
 
-def method_label(name: str) -> str:
-    """What tables call a method."""
-    if name.startswith(SCALED):
-        return f"HyperCLIP, blocks of {name.removeprefix(SCALED)}"
-    return METHODS[name]
+def _stage(method: TuningMethod, seed: int) -> str:
+    return f"method-{method.name}-seed-{seed}"

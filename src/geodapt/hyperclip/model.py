@@ -1,6 +1,6 @@
 """An open-vocabulary segmenter: a picture and words in, a word for each pixel out."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,18 +100,33 @@ class OpenSegmenter(nn.Module, ModelHubMixin, library_name="geodapt"):
         label is -1; without one, every pixel gets a word.
         """
         texts = self.word_vectors(words)
-        best = labels = None
-        for start, part in self._pieces(image, texts):
-            value, place = part.max(0)
-            if best is None or labels is None:
-                best, labels = value, place + start
-            else:
-                labels = torch.where(value > best, place + start, labels)
-                best = torch.maximum(value, best)
-        assert best is not None
-        assert labels is not None
+        best, labels = _likeliest(self._pieces(image, texts, _parts(0, len(texts))))
         if threshold is not None:
             labels = labels.masked_fill(best.sigmoid() < threshold, NO_WORD)
+        return labels
+
+    @torch.no_grad()
+    def segment_lists(
+        self, image: "Image", lists: Sequence[Float[Tensor, "words d"]]
+    ) -> list[Int[Tensor, "height width"]]:
+        """The labels of a picture by each of several lists of words, of :meth:`word_vectors`.
+
+        The same as :meth:`segment` by each; where the head looks at words one by one, the picture
+        passes the CLIP once.
+        """
+        if self.settings.head != "cosine":
+            return [
+                _likeliest(self._pieces(image, texts, _parts(0, len(texts))))[1] for texts in lists
+            ]
+        every, labels, start = torch.cat(list(lists)), [], 0
+        parts = []
+        for texts in lists:
+            parts.append(_parts(start, start + len(texts)))
+            start += len(texts)
+        pieces = self._pieces(image, every, [part for own in parts for part in own])
+        for own in parts:
+            found = [next(pieces) for _ in own]
+            labels.append(_likeliest(found)[1] - own[0].start)
         return labels
 
     @torch.no_grad()
@@ -119,10 +134,13 @@ class OpenSegmenter(nn.Module, ModelHubMixin, library_name="geodapt"):
         self, image: "Image", words: Sequence[str | Sequence[str]]
     ) -> Float[Tensor, "words height width"]:
         """How likely each pixel shows each word, on the CPU: sigmoids, which do not add up to 1."""
-        pieces = self._pieces(image, self.word_vectors(words))
+        texts = self.word_vectors(words)
+        pieces = self._pieces(image, texts, _parts(0, len(texts)))
         return torch.cat([part.sigmoid() for _, part in pieces])
 
-    def _pieces(self, image: "Image", texts: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def _pieces(
+        self, image: "Image", texts: Tensor, parts: Sequence[slice]
+    ) -> Iterator[tuple[int, Tensor]]:
         """Some words at a time: the number of the first, their logits at the image's own size."""
         training, settings = self.training, self.settings
         self.eval()
@@ -136,14 +154,15 @@ class OpenSegmenter(nn.Module, ModelHubMixin, library_name="geodapt"):
         whole = None
         if settings.whole:
             whole = self(self.clip.normalise([image], (self.window, self.window)), texts)
-        for start in range(0, len(texts), CLASSES_AT_ONCE):
-            some = slice(start, start + CLASSES_AT_ONCE)
+        for some in parts:
             compute = self._on_windows(texts, some, windows)
             logits = slide(compute, picture, self.window, stride)
             if whole is not None:
                 logits = (logits + resized(whole[:, some], inner)[0]) / 2
-            yield start, resized(logits[None], size)[0].cpu()
-        self.train(training)
+            found = resized(logits[None], size)[0].cpu()
+            if some is parts[-1]:
+                self.train(training)
+            yield some.start, found
 
     def _on_windows(
         self, texts: Tensor, some: slice, known: list[Tensor]
@@ -237,6 +256,29 @@ class OpenSegmenter(nn.Module, ModelHubMixin, library_name="geodapt"):
         except RuntimeError as error:
             raise InputError(f"{folder / HEAD} does not fit the head in {CONFIG}") from error
         return segmenter.eval()
+
+
+def _parts(start: int, end: int) -> list[slice]:
+    """The words of a list, some at a time."""
+    return [
+        slice(first, min(first + CLASSES_AT_ONCE, end))
+        for first in range(start, end, CLASSES_AT_ONCE)
+    ]
+
+
+def _likeliest(pieces: Iterable[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The largest logit of each pixel and the number of its word."""
+    best = labels = None
+    for start, part in pieces:
+        value, place = part.max(0)
+        if best is None or labels is None:
+            best, labels = value, place + start
+        else:
+            labels = torch.where(value > best, place + start, labels)
+            best = torch.maximum(value, best)
+    assert best is not None
+    assert labels is not None
+    return best, labels
 
 
 def _guiding_layers(count: int) -> tuple[int, int]:

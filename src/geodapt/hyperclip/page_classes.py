@@ -1,9 +1,7 @@
 """Pages of characters as segmentation data: classes by level of the captions, seen and new."""
 
-import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,11 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from geodapt.data.vision import PictureClasses
-from geodapt.vision import Clip
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-
     from geodapt.data.glyphs import Glyphs
 
 VOID = 65_535
@@ -60,51 +55,3 @@ class PageClasses:
         """The classes of a page's pixels, paper as :data:`VOID`."""
         characters = torch.from_numpy(self.characters.labels(mask))
         return torch.where(characters >= 0, self.of_label[characters.clamp_min(0)], VOID)
-
-
-class PageBatches:
-    """Training batches: pages, the words that a batch is asked for, and its masks by those words.
-
-    The words are the classes on the pages, then others of the seen ones by chance, ``asked`` in
-    all, or as many as the pages show.
-    """
-
-    def __init__(
-        self,
-        pages: "Dataset",
-        classes: PageClasses,
-        clip: Clip,
-        asked: int,
-        template: str = "{}",
-    ) -> None:
-        self.images = [page["image"].convert("RGB") for page in pages]
-        self.masks = [classes.labels(np.array(page["mask"])) for page in pages]
-        self.classes, self.clip, self.asked, self.template = classes, clip, asked, template
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, row: int) -> int:
-        return row
-
-    def collate(self, rows: list[int]) -> dict[str, Any]:
-        """What :class:`SegmentationTuner` takes; the same rows give the same words."""
-        labels = torch.stack([self.masks[row] for row in rows])
-        words = self.words(labels, rows)
-        place = torch.full((VOID + 1,), VOID)
-        place[words] = torch.arange(len(words))
-        texts = [self.template.format(self.classes.names[word]) for word in words]
-        return {
-            "pixels": self.clip.normalise([self.images[row] for row in rows]),
-            "masks": place[labels],
-            **self.clip.tokens(texts),
-        }
-
-    def words(self, labels: Tensor, rows: Sequence[int]) -> list[int]:
-        """The classes that a batch is asked for."""
-        shown = [word for word in labels.unique().tolist() if word != VOID]
-        others = sorted(set(self.classes.seen) - set(shown))
-        # By the rows rather than by a running state: a resumed training draws the same.
-        random = np.random.default_rng(zlib.crc32(np.array(rows, dtype=np.int64).tobytes()))
-        more = min(len(others), max(0, self.asked - len(shown)))
-        return shown + sorted(random.choice(others, more, replace=False).tolist() if more else [])

@@ -1,8 +1,9 @@
-"""The `hyperclip` recipe: tune a CLIP for segmentation with an open vocabulary, by each method."""
+"""The recipes `hyperclip` and `hyperclip-pictures`: tune a CLIP for segmentation by each method."""
 
 from typing import Any, Literal
 
-from geodapt.hyperclip.settings import HyperClipSettings
+from geodapt.hyperclip.picture_settings import PictureTuningSettings
+from geodapt.hyperclip.tuning_settings import HyperClipSettings
 from geodapt.runs import Recipe, RunFolder
 
 
@@ -13,10 +14,22 @@ class HyperClipRecipe(HyperClipSettings, Recipe):
 
     def run(self, folder: RunFolder) -> dict[str, Any]:
         # Here, so that the recipe is checked before torch is imported.
-        from geodapt.hyperclip.experiment import HyperClipExperiment
+        from geodapt.hyperclip.page_experiment import PageExperiment
 
-        found = HyperClipExperiment(self, folder).run()
+        found = PageExperiment(self, folder).run()
         return {"recipe": self.recipe, "title": self.title, **found}
 
 
-RECIPES = (HyperClipRecipe,)
+class PictureTuningRecipe(PictureTuningSettings, Recipe):
+    """Teach a CLIP to segment pictures by words, and test it on other data sets."""
+
+    recipe: Literal["hyperclip-pictures"] = "hyperclip-pictures"
+
+    def run(self, folder: RunFolder) -> dict[str, Any]:
+        from geodapt.hyperclip.picture_experiment import PictureExperiment
+
+        found = PictureExperiment(self, folder).run()
+        return {"recipe": self.recipe, "title": self.title, **found}
+
+
+RECIPES = (HyperClipRecipe, PictureTuningRecipe)

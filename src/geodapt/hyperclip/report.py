@@ -53,13 +53,35 @@ class ConfusedPair(Lenient):
     pixels: int
 
 
+class RadiusTrial(Lenient):
+    """One radius that ``-radius-auto`` tried."""
+
+    target: float
+    reached: float
+    validation_miou: float
+    miou: float
+    miou_new: float | None = None
+
+
+class TestSet(Lenient):
+    """Figures on one data set of pictures."""
+
+    miou: float
+    miou_union: float
+    miou_new: float | None = None
+    pixel_accuracy: float
+
+
 class MethodDetails(Lenient):
     """What a method's row in the table does not hold."""
+
+    trials: list[RadiusTrial] = []
+    sets: dict[str, TestSet] = {}
 
     radius: list[RadiusRow]
     confused: list[ConfusedPair]
     per_class: list[dict[str, Any]]
-    pictures: list[PagePictures]
+    pictures: list[PagePictures] = []
 
 
 class Details(Lenient):
@@ -119,6 +141,74 @@ def radius_section(run: RunRecord) -> Section | None:
     return Section("Radius", "geodapt.hyperclip/radius.html", {"groups": groups, "rows": rows})
 
 
+def interval_section(run: RunRecord) -> Section | None:
+    """95 % intervals over pictures, and the spread between seeds."""
+    rows = []
+    for row in run.results.get("rows") or []:
+        cells = [_interval(row, key) for key in ("miou", "miou_seen", "miou_new")]
+        if any(cells):
+            rows.append({"name": row.get("label", ""), "cells": [cell or "–" for cell in cells]})
+    if not rows:
+        return None
+    heads = ["mIoU", "mIoU, seen", "mIoU, new"]
+    return Section("Intervals", "geodapt.hyperclip/intervals.html", {"heads": heads, "rows": rows})
+
+
+def trial_section(run: RunRecord) -> Section | None:
+    """The radii that were tried, and which one validation chose."""
+    found = _details(run)
+    rows = []
+    for name, method in (found.methods if found else {}).items():
+        best = max((trial.validation_miou for trial in method.trials), default=None)
+        for trial in method.trials:
+            new = "–" if trial.miou_new is None else as_percent(trial.miou_new)
+            rows.append(
+                {
+                    "name": _label(run, name),
+                    "target": f"{trial.target:.2f}",
+                    "reached": f"{trial.reached:.2f}",
+                    "cells": [as_percent(trial.validation_miou), as_percent(trial.miou), new],
+                    "chosen": trial.validation_miou == best,
+                }
+            )
+    return (
+        Section("Radius tried", "geodapt.hyperclip/trials.html", {"rows": rows}) if rows else None
+    )
+
+
+def set_section(run: RunRecord) -> Section | None:
+    """Figures of every data set of pictures, by method."""
+    found = _details(run)
+    rows = [
+        {
+            "name": _label(run, method),
+            "set": name,
+            "cells": [
+                as_percent(figures.miou),
+                as_percent(figures.miou_union),
+                "–" if figures.miou_new is None else as_percent(figures.miou_new),
+                as_percent(figures.pixel_accuracy),
+            ],
+        }
+        for method, parts in (found.methods if found else {}).items()
+        for name, figures in parts.sets.items()
+    ]
+    if not rows:
+        return None
+    data = run.results.get("data") or {}
+    context = {"rows": rows, "editions": data.get("sets", {}), "notes": data.get("notes", [])}
+    return Section("Data sets", "geodapt.hyperclip/sets.html", context)
+
+
+def _interval(row: dict[str, Any], key: str) -> str | None:
+    found = row.get(f"{key}_interval")
+    if not isinstance(found, list) or len(found) != 2:
+        return None
+    text = f"{as_percent(found[0])} to {as_percent(found[1])}"
+    spread = row.get(f"{key}_spread")
+    return text if spread is None else f"{text}; between seeds ± {as_percent(spread)}"
+
+
 def _details(run: RunRecord) -> Details | None:
     return parse_part(Details, run.results, "segmentation")
 
@@ -140,5 +230,12 @@ PAGE = SystemPage(
         Column("miou_level_2", "mIoU, level 2", as_percent, "%", short="Level 2"),
         Column("zero_shot", "Zero-shot, single characters", as_percent, "%", short="0-shot"),
     ),
-    sections=(pages_section, worst_section, radius_section),
+    sections=(
+        set_section,
+        pages_section,
+        interval_section,
+        worst_section,
+        radius_section,
+        trial_section,
+    ),
 )

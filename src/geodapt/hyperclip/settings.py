@@ -1,25 +1,15 @@
-"""What a user chooses about scalings, heads, segmenters and the recipe; read without torch."""
+"""What a user chooses about scalings, heads and segmenters; read without torch."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from geodapt.data.glyph_settings import GlyphSettings, PageSettings
-from geodapt.settings import Seed, Settings, repeated
-from geodapt.training.settings import TrainingSettings
+from geodapt.settings import Settings, repeated
 
 Tower = Literal["text", "image"]
 Matrix = Literal["query", "key", "value"]
 Form = Literal["auto", "activation", "weight", "mobius"]
 Ignored = Literal["left_out", "negative"]
-METHODS = {
-    "frozen": "Frozen CLIP",
-    "full": "All of CLIP",
-    "query-value": "Query and value",
-    "lora": "LoRA",
-}
-"""Ways to tune, beside ``hyperclip-N`` for blocks of N, and what tables call them."""
-SCALED = "hyperclip-"
 
 
 class ScalingSettings(Settings):
@@ -94,57 +84,3 @@ class SegmenterSettings(Settings):
     """Pixels of the shorter side that pictures are resized to; none: they keep their size."""
     whole: bool = False
     """Average the windows half and half with the whole picture in one window, as CAT-Seg does."""
-
-
-class HyperClipSettings(Settings):
-    """A CLIP, pages of characters, and the ways to tune the one for the other."""
-
-    base: str = "clip-glyphs"
-    """A CLIP or SigLIP: a folder or a hub name; clip-glyphs needs no network."""
-    data: GlyphSettings = GlyphSettings()
-    """Characters on the pages, with their captions."""
-    pages: PageSettings = PageSettings()
-    segmenter: SegmenterSettings = SegmenterSettings(templates=["{}"], window=128)
-    level: int = Field(default=3, ge=1, le=4)
-    """Level of the captions that are classes: 1 is the most general, 4 the characters' names."""
-    classes: int = Field(default=16, ge=2)
-    """Classes that a training batch is asked for: those on its pages, then others by chance."""
-    ignored: Ignored = "left_out"
-    """Whether paper is left out of the loss, or shows none of the classes, as in the released
-    code."""
-    methods: list[str] = Field(default=["frozen", "hyperclip-32"], min_length=1)
-    """Rows of the table: frozen, full, query-value, lora, and hyperclip-N for blocks of N."""
-    scaling: ScalingSettings = ScalingSettings(dense=True)
-    """Of the methods hyperclip-N, but for the block's size."""
-    lora_rank: int = Field(default=16, ge=1)
-    """Rank of `lora`, on query, key and value of all layers."""
-    training: TrainingSettings = TrainingSettings(steps=300, batch_size=8, schedule="cosine")
-    learning_rates: dict[str, float] = {}
-    """Step size of the CLIP's numbers by method, where it is not the training's."""
-    keep: str = ""
-    """The method whose model the run keeps; the last of the methods where it is not one of them."""
-    seed: Seed = 0
-    """Seed of everything random; the same seed repeats the run."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "HyperClipSettings":
-        for name in (*self.methods, *self.learning_rates, *([self.keep] if self.keep else [])):
-            block = name.removeprefix(SCALED)
-            scaled = name != block and block.isdecimal() and int(block) > 0
-            if not scaled and name not in METHODS:
-                raise ValueError(
-                    f"method '{name}' is unknown; there are {', '.join(METHODS)} and {SCALED}N"
-                )
-        if twice := repeated(self.methods):
-            raise ValueError(f"method '{twice[0]}' is given twice")
-        if any(not rate > 0 for rate in self.learning_rates.values()):
-            raise ValueError("learning_rates: a step size is above 0")
-        return self
-
-    @property
-    def kept(self) -> str:
-        """The method whose model the run keeps."""
-        return self.keep if self.keep in self.methods else self.methods[-1]
-
-    def _smallest(self) -> dict[str, Any]:
-        return self._at_most(classes=4)

@@ -7,40 +7,52 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from geodapt.adapters import AdapterBank, Mix, Off
+from geodapt.errors import InputError
 from geodapt.hyperclip.attachment import Scaling, scale
+from geodapt.hyperclip.heads import CosineHead, cost_volume
 from geodapt.hyperclip.losses import pixel_loss
+from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.model import OpenSegmenter
 from geodapt.hyperclip.page_classes import VOID
 from geodapt.hyperclip.projections import projections
-from geodapt.hyperclip.settings import SCALED, HyperClipSettings
+from geodapt.hyperclip.radius import embedding_radius
+from geodapt.hyperclip.settings import ScalingSettings
+from geodapt.hyperclip.tuning_settings import TuningSettings
+from geodapt.vision.text import pooled
 
 LORA = "lora"
+TARGETS = ["q_proj", "k_proj", "v_proj"]
 
 
 class SegmentationTuner(nn.Module):
     """A segmenter whose head trains, and of whose CLIP what a method lets train."""
 
-    def __init__(self, segmenter: OpenSegmenter, method: str, settings: HyperClipSettings) -> None:
+    def __init__(
+        self, segmenter: OpenSegmenter, method: TuningMethod, settings: TuningSettings
+    ) -> None:
         super().__init__()
-        self.segmenter, self.settings = segmenter, settings
+        self.segmenter, self.method, self.settings = segmenter, method, settings
         self.scaling: Scaling | None = None
         self.bank: AdapterBank | None = None
+        self.rotated: nn.Module | None = None
         model = segmenter.clip.model.requires_grad_(False)
-        if method == "full":
-            model.requires_grad_(True)
-        elif method == "query-value":  # as CAT-Seg
-            for projection in projections(model):
-                if projection.matrix in {"query", "value"}:
-                    projection.module.weight.requires_grad_(True)
-        elif method == LORA:
-            rank = settings.lora_rank
-            self.bank = AdapterBank(model)
-            self.bank.create(LORA, rank, 2 * rank, ["q_proj", "k_proj", "v_proj"])
-            self.bank.train_only(LORA)
-            self.bank.set(Mix({LORA: 1.0}))
-        elif method.startswith(SCALED):
-            block = int(method.removeprefix(SCALED))
-            self.scaling = scale(model, settings.scaling.model_copy(update={"block": block}))
+        match method.kind:
+            case "full":
+                model.requires_grad_(True)
+            case "query-value":
+                for projection in projections(model):
+                    if projection.matrix in {"query", "value"}:
+                        projection.module.weight.requires_grad_(True)
+            case "lora":
+                rank = settings.lora_rank
+                self.bank = AdapterBank(model)
+                self.bank.create(LORA, rank, 2 * rank, TARGETS)
+                self.bank.train_only(LORA)
+                self.bank.set(Mix({LORA: 1.0}))
+            case "oft":
+                self.rotated = _rotated(model, method)
+            case "hyperclip":
+                self.scaling = scale(model, scaling_of(method, settings.scaling))
 
     def train(self, mode: bool = True) -> "SegmentationTuner":
         """The CLIP stays in eval mode: its dropout would blur what is tuned."""
@@ -54,20 +66,47 @@ class SegmentationTuner(nn.Module):
         masks: Int[Tensor, "images height width"],
         **tokens: Tensor,
     ) -> dict[str, Tensor]:
-        """The loss of a batch of :class:`~geodapt.hyperclip.page_classes.PageBatches`."""
-        texts = self.segmenter.clip.text_vectors(tokens)
-        logits = self.segmenter(pixels, texts)
-        return {"loss": pixel_loss(logits, masks, VOID, self.settings.ignored)}
+        """The loss of a batch: pictures, masks that number the texts, and the texts' tokens."""
+        texts = self.texts(tokens)
+        logits = self.segmenter(pixels, nn.functional.normalize(texts, dim=-1))
+        loss = pixel_loss(logits, masks, VOID, self.settings.ignored)
+        if isinstance(self.method.radius, float):
+            loss = loss + self.settings.radius.weight * radius_penalty(texts, self.method.radius)
+        return {"loss": loss}
+
+    def texts(self, tokens: dict[str, Tensor]) -> Float[Tensor, "texts d"]:
+        """Texts before they are normalised, with gradients."""
+        return pooled(self.segmenter.clip.model.get_text_features(**tokens)).float()
+
+    @torch.no_grad()
+    def calibrate(self, pixels: Tensor, masks: Tensor, **tokens: Tensor) -> None:
+        """Set the cosine head to the CLIP's own temperature, and its bias by one batch.
+
+        At the bias ``-mean(logsumexp_c(scale cos_c))`` the sigmoids of a place add up to about 1,
+        as the softmax that the CLIP was trained by. From SigLIP's start, made for tens of thousands
+        of negatives, a few hundred steps do not reach it: the CLIP is bent to do it instead.
+        """
+        head = self.segmenter.head
+        if not isinstance(head, CosineHead) or not hasattr(
+            self.segmenter.clip.model, "logit_scale"
+        ):
+            return
+        texts = nn.functional.normalize(self.texts(tokens), dim=-1)
+        dense = self.segmenter.clip.dense_features(pixels, self.segmenter.settings.residual)
+        scale = self.segmenter.clip.scale.detach().float()
+        logits = scale * cost_volume(dense.features, texts)
+        head.log_scale.copy_(scale.log())
+        head.bias.copy_(-logits.logsumexp(1).mean())
 
     def clip_parameters(self) -> list[nn.Parameter]:
         """What trains of the CLIP, or beside it in its place."""
         head = {id(parameter) for parameter in self.segmenter.head.parameters()}
         return [p for p in self.parameters() if p.requires_grad and id(p) not in head]
 
-    def groups(self, method: str) -> list[dict[str, Any]]:
+    def groups(self) -> list[dict[str, Any]]:
         """Optimizer groups: the head, and the CLIP at its own step size."""
-        rate = self.settings.learning_rates.get(method, self.settings.training.learning_rate)
         head = [p for p in self.segmenter.head.parameters() if p.requires_grad]
+        rate = self.settings.rate(self.method)
         return [{"params": head}, {"params": self.clip_parameters(), "lr": rate}]
 
     @torch.no_grad()
@@ -78,3 +117,37 @@ class SegmentationTuner(nn.Module):
         if self.bank is not None:
             self.bank.set(Off())
             self.bank.merge_into_base({LORA: 1.0})
+        if self.rotated is not None:
+            self.rotated.merge_and_unload()  # type: ignore[operator]
+            self.rotated = None
+
+
+def scaling_of(method: TuningMethod, settings: ScalingSettings) -> ScalingSettings:
+    """The scaling that a method's name and the settings ask for."""
+    changes: dict[str, Any] = {"block": method.block}
+    if method.shared:
+        changes["shared"] = True
+    if method.tower:
+        changes["towers"] = [method.tower]
+    return settings.model_copy(update=changes)
+
+
+def radius_penalty(texts: Float[Tensor, "texts d"], target: float) -> Float[Tensor, ""]:
+    """``mean(((2 |t| - R) / R)^2)``: how far texts are from a hyperbolic radius."""
+    return ((embedding_radius(texts) - target) / target).square().mean()
+
+
+def _rotated(model: nn.Module, method: TuningMethod) -> nn.Module:
+    """PEFT's OFT on a model, in place; the wrapper merges it."""
+    from peft import OFTConfig, get_peft_model
+
+    for projection in projections(model):
+        if projection.module.in_features % method.block:
+            raise InputError(
+                f"{projection.place}: blocks of {method.block} do not divide a width of "
+                f"{projection.module.in_features}"
+            )
+    config = OFTConfig(
+        r=0, oft_block_size=method.block, target_modules=TARGETS, use_cayley_neumann=False
+    )
+    return get_peft_model(model, config)

@@ -13,11 +13,15 @@ from .image_folder import load_picture_table as load_picture_table
 from .image_folder import load_split_file as load_split_file
 from .pictures import LABELLED as LABELLED
 from .pictures import Pictures as Pictures
+from .recognition import open_picture_masks as open_picture_masks
+from .recognition import open_segmentation as open_segmentation
+from .segmentation import SegmentationData as SegmentationData
 from .segments import Segments as Segments
 from .segments import read_segments as read_segments
 from .settings import ClassFolderSettings as ClassFolderSettings
 from .settings import CoopSettings as CoopSettings
 from .settings import PictureFolderSettings as PictureFolderSettings
+from .settings import PictureSetSettings as PictureSetSettings
 from .settings import PictureTableSettings as PictureTableSettings
 from .settings import SplitFileSettings as SplitFileSettings
 from .shots import draw_shots as draw_shots

@@ -1,6 +1,7 @@
 """What a user says of pictures on disk."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -110,3 +111,23 @@ class PictureTableSettings(_LabelledSettings):
     """The sentence that zero-shot classification asks."""
     seed: Seed = 0
     """Decides what trains and what tests, where the table does not say."""
+
+
+Edition = Literal[
+    "coco-stuff", "ade20k-150", "ade20k-847", "voc-20", "voc-20b", "context-59", "context-459"
+]
+"""Published data sets for segmentation."""
+
+
+class PictureSetSettings(Settings):
+    """A data set for segmentation in its folder; a path alone will do."""
+
+    path: GivenPath
+    """The folder, as published, or one with images/, masks/ and classes.txt."""
+    edition: Edition | None = None
+    """Which data set it is; recognised by its folders where none is given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _path_alone(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str | Path) else given

@@ -1,0 +1,1 @@
+"""Published segmentation data sets, each in the layout that its authors gave it."""
