@@ -96,6 +96,15 @@ def make_service(engine, bank, tokenizer, folder, **settings):
     )
 
 
+def streamed(port, tokens):
+    """A connection that has asked for a stream of so many tokens."""
+    body = json.dumps({"prompt": "A hose", "max_tokens": tokens, "stream": True})
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    return connection
+
+
 @contextmanager
 def running(service):
     """The server of a service, until the block ends."""

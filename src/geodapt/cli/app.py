@@ -19,7 +19,9 @@ from geodapt.cli.merge import merge_command
 from geodapt.cli.probe import probe
 from geodapt.cli.quiet import silence
 from geodapt.cli.run import report, run
+from geodapt.cli.score import score
 from geodapt.cli.segment import segment
+from geodapt.cli.serve import serve
 
 app = typer.Typer(
     name="geodapt",
@@ -56,10 +58,23 @@ def geodapt(
                                    geodapt merge toys/ tools/ --out merged/
     Shrink a model:                geodapt compress minilm --bits-per-weight 4.5 --out small/
     Is this data hyperbolic?       geodapt probe minilm
+    Serve models and adapters:     geodapt serve --rank runs/demo --embed minilm
     """
 
 
-for _command in (ls, cp, run, report, compare, merge_command, compress, probe, segment):
+for _command in (
+    ls,
+    cp,
+    run,
+    report,
+    compare,
+    merge_command,
+    compress,
+    probe,
+    segment,
+    serve,
+    score,
+):
     app.command(_command.__name__.removesuffix("_command"))(_command)
 app.add_typer(adapters.app, name="adapters")
 

@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import ModelHubMixin
+from jaxtyping import Float
 from pydantic import ValidationError
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
@@ -114,6 +116,14 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt"):
         prompts = TextPrompts(self.tokenizer, self.settings.prompt)(texts)
         logits = self._logits([{"prompts": [prompt], "labels": 0} for prompt in prompts])
         return [self.settings.labels[index] for index in logits.argmax(-1).tolist()]
+
+    @torch.inference_mode()
+    def label_probabilities(self, texts: Sequence[str]) -> Float[Tensor, "texts labels"]:
+        """The probability of each label, in the order of ``settings.labels``, for each text."""
+        if self.settings.task != "classification":
+            raise InputError("this model ranks candidates; call rank(history, candidates)")
+        prompts = TextPrompts(self.tokenizer, self.settings.prompt)(texts)
+        return self._logits([{"prompts": [prompt], "labels": 0} for prompt in prompts]).softmax(-1)
 
     def _logits(self, rows: list[dict[str, Any]]) -> torch.Tensor:
         self.eval()

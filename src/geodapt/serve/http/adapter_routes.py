@@ -115,7 +115,7 @@ def _model(service: Service, name: str, adapter: bool = False) -> dict[str, Any]
         "owned_by": "geodapt",
         "root": service.settings.name,
         "parent": service.settings.name if adapter else None,
-        "max_model_len": service.tokens.longest,
+        "max_model_len": service.tokens.longest if service.tokens is not None else None,
     }
 
 

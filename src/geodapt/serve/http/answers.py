@@ -4,14 +4,17 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from functools import partial
 from typing import Protocol, TypeVar
 
 from geodapt.serve.adapter_folder import Lease
 from geodapt.serve.generation import Event, Generation, Statistics
 from geodapt.serve.http.api_errors import Receive
+from geodapt.serve.scoring import NotServed
 
 T = TypeVar("T")
+NO_TEXT = "no language model is served here; start the server with one (geodapt serve BASE)"
 
 
 class Cancellable(Protocol):
@@ -31,6 +34,23 @@ class TextEngine(Protocol):
         self, generation: Generation, on_event: Callable[[Event], None] | None = None
     ) -> Cancellable: ...
     def statistics(self) -> Statistics: ...
+
+
+class NoText:
+    """In place of an engine, where no language model is served."""
+
+    alive = ready = True
+
+    def submit(
+        self, generation: Generation, on_event: Callable[[Event], None] | None = None
+    ) -> Cancellable:
+        raise NotServed(NO_TEXT)
+
+    def statistics(self) -> Statistics:
+        return Statistics(
+            **dict.fromkeys((f.name for f in fields(Statistics) if f.name != "resident"), 0),
+            resident=(),
+        )
 
 
 class Answers:

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from geodapt.errors import InputError, visible
 from geodapt.serve.generation import Full, Stopped
 from geodapt.serve.requested_gate import UnknownModel
+from geodapt.serve.scoring import NotServed
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -86,7 +87,7 @@ def api_error(error: Exception) -> ApiError:
     """What a client is told of an error. What is the program's own fault is only named as that."""
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, UnknownModel):
+    if isinstance(error, UnknownModel | NotServed):
         return ApiError(404, str(error), "model_not_found", "model")
     if isinstance(error, InputError):
         return ApiError(400, str(error))

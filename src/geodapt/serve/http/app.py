@@ -3,7 +3,13 @@
 from fastapi import FastAPI
 
 from geodapt import __version__
-from geodapt.serve.http import adapter_routes, status_routes, text_routes, token_routes
+from geodapt.serve.http import (
+    adapter_routes,
+    scoring_routes,
+    status_routes,
+    text_routes,
+    token_routes,
+)
 from geodapt.serve.http.api_errors import App, register_errors
 from geodapt.serve.http.keys import KeyCheck
 from geodapt.serve.http.limits import BodyLimit, RateLimit
@@ -22,7 +28,7 @@ def build_routes(service: Service) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.service = service
-    for routes in (text_routes, adapter_routes, token_routes, status_routes):
+    for routes in (text_routes, scoring_routes, adapter_routes, token_routes, status_routes):
         app.include_router(routes.router)
     register_errors(app)
     return app

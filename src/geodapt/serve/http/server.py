@@ -107,22 +107,20 @@ def make_server(service: Service, app: App | None = None) -> Server:
 def serve_until_told(
     service: Service,
     listening: socket.socket,
-    on_end: Callable[[float], None],
     tell: Callable[[str], None] = logger.info,
 ) -> int:
     """Serve until SIGTERM, Ctrl-C or the engine's death; the exit status.
 
     After a signal new requests are turned away, those that run may end for ``drain_seconds``, then
-    ``on_end`` is called with the seconds that are left, and the status is 0. A second signal ends
+    what is left is ended, and the status is 0. A second signal ends
     the waiting. When the engine has died the status is 1, at once.
     """
-    return asyncio.run(_serve(service, listening, on_end, tell))
+    return asyncio.run(_serve(service, listening, tell))
 
 
 async def _serve(
     service: Service,
     listening: socket.socket,
-    on_end: Callable[[float], None],
     tell: Callable[[str], None],
 ) -> int:
     server, loop = make_server(service), asyncio.get_running_loop()
@@ -145,7 +143,7 @@ async def _serve(
         tell(f"ending: {service.running} requests may end in {service.settings.drain_seconds:g} s")
         await _drained(service, again, died)
         dead = died.done()
-    await asyncio.to_thread(on_end, LAST_MOMENT)
+    await asyncio.to_thread(service.close)
     server.should_exit = True
     await serving
     for task in (died, stopping):

@@ -2,18 +2,19 @@
 
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
 from fastapi import Request
 
 from geodapt.serve.adapter_folder import AdapterFolder
-from geodapt.serve.http.answers import TextEngine
+from geodapt.serve.http.answers import NO_TEXT, TextEngine
 from geodapt.serve.http.metrics import ServerMetrics
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.text_tokens import TextTokens
 from geodapt.serve.requested_gate import BASE
+from geodapt.serve.scoring import NotServed, Scoring
 
 RECENT = 512
 """Answers whose times the page shows."""
@@ -26,16 +27,27 @@ class Service:
     settings: ServeSettings
     engine: TextEngine
     adapters: AdapterFolder
-    tokens: TextTokens
+    tokens: TextTokens | None
+    """None where no language model is served."""
     metrics: ServerMetrics
-    scoring: Any = None
-    """A :class:`geodapt.serve.scoring.Scoring`, where systems that score are served."""
+    scoring: Scoring | None = None
+    waiting: set[Future] = field(default_factory=set)
+    """Scores that were asked for and are not there yet."""
+    close: Callable[[], object] = lambda: None
+    """Ends what still runs, after the drain."""
     created: int = field(default_factory=lambda: int(time.time()))
     draining: bool = False
     running: int = 0
     """Requests that are being answered."""
     recent: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RECENT))
     """Of the last answers, the seconds to their first token and to their end."""
+
+    @property
+    def text_tokens(self) -> TextTokens:
+        """The tokenizer. Raises :class:`NotServed` where no language model is served."""
+        if self.tokens is None:
+            raise NotServed(NO_TEXT)
+        return self.tokens
 
     @property
     def base_names(self) -> set[str]:
@@ -51,6 +63,3 @@ class Service:
 def service_of(request: Request) -> Service:
     """The service behind a request's route."""
     return request.app.state.service
-
-
-Handler = Callable[[Request], Awaitable[Any]]

@@ -30,9 +30,9 @@ async def complete(body: CompletionBody, request: Request) -> Response:
     service = service_of(request)
     texts = body.prompts
     if sum(map(len, texts)) < SHORT:
-        prompts = [service.tokens.prompt(text) for text in texts]
+        prompts = [service.text_tokens.prompt(text) for text in texts]
     else:
-        prompts = await asyncio.to_thread(lambda: [service.tokens.prompt(t) for t in texts])
+        prompts = await asyncio.to_thread(lambda: [service.text_tokens.prompt(t) for t in texts])
     most = TEXT_TOKENS if body.max_tokens is None else body.max_tokens
     sampling = _samplings(service, body, prompts, most, body.max_tokens is None, body.logprobs)
     return await _answer(
@@ -45,7 +45,7 @@ async def chat(body: ChatBody, request: Request) -> Response:
     """Answer in a conversation, by the chat template that the base brings."""
     service = service_of(request)
     messages = [{"role": message.role, "content": message.text} for message in body.messages]
-    prompt = tuple(await asyncio.to_thread(service.tokens.chat, messages))
+    prompt = tuple(await asyncio.to_thread(service.text_tokens.chat, messages))
     if not prompt:
         raise InputError("messages: the chat template makes no tokens of them")
     asked = body.max_completion_tokens if body.max_tokens is None else body.max_tokens
@@ -64,7 +64,7 @@ def _samplings(
     logprobs: int | None,
 ) -> list[Sampling]:
     """How each answer's tokens are chosen: ``n`` for each prompt in turn."""
-    count, longest = body.n or 1, service.tokens.longest
+    count, longest = body.n or 1, service.text_tokens.longest
     if len(prompts) * count > service.settings.most_answers:
         raise InputError(
             f"n: the request asks for {len(prompts) * count} answers; up to "
@@ -137,7 +137,7 @@ async def _answer(
     answers.submit(service.engine)
     kind: Kind = "chat" if isinstance(body, ChatBody) else "text"
     shapes = Shapes(
-        kind, body.model or service.settings.name, service.tokens, logprobs, len(prompts)
+        kind, body.model or service.settings.name, service.text_tokens, logprobs, len(prompts)
     )
     watch, limits = _Watch(service), service.settings
     if body.stream:

@@ -14,7 +14,7 @@ router = APIRouter(tags=["tokens"])
 @router.post("/tokenize")
 async def tokenize(body: TokenizeBody, request: Request) -> dict[str, Any]:
     """The tokens of a text, or of a conversation."""
-    tokens = service_of(request).tokens
+    tokens = service_of(request).text_tokens
 
     def made() -> list[int]:
         if body.prompt is not None:
@@ -35,10 +35,10 @@ async def tokenize(body: TokenizeBody, request: Request) -> dict[str, Any]:
 @router.post("/detokenize")
 async def detokenize(body: DetokenizeBody, request: Request) -> dict[str, str]:
     """The text of tokens."""
-    return {"prompt": await asyncio.to_thread(service_of(request).tokens.decode, body.tokens)}
+    return {"prompt": await asyncio.to_thread(service_of(request).text_tokens.decode, body.tokens)}
 
 
 @router.get("/tokenizer_info")
 async def tokenizer_info(request: Request) -> dict[str, Any]:
     """What a client that counts tokens has to know of the tokenizer."""
-    return service_of(request).tokens.described()
+    return service_of(request).text_tokens.described()

@@ -1,0 +1,120 @@
+"""``geodapt serve``: adapters, gates and scoring models over HTTP."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geodapt.cli.quiet import quiet
+from geodapt.cli.run import Debug
+
+
+def serve(
+    base: Annotated[
+        str | None,
+        typer.Argument(help="A language model: a folder or a hub name.", show_default=False),
+    ] = None,
+    adapters: Annotated[
+        Path | None,
+        typer.Option(help="A folder of PEFT folders; their names are those that clients use."),
+    ] = None,
+    rank: Annotated[
+        str | None, typer.Option(help="An X-Cross that ranks (/v1/rerank): a run or its model/.")
+    ] = None,
+    classify: Annotated[
+        str | None, typer.Option(help="An X-Cross that classifies (/classify), likewise.")
+    ] = None,
+    embed: Annotated[
+        str | None,
+        typer.Option(help="An encoder (/v1/embeddings, /v1/retrieve): minilm, a run, a folder."),
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="A folder for catalogues and indexes that clients put [in memory]."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    name: Annotated[
+        str, typer.Option(help="What /v1/models calls the base; 'base' always names it, too.")
+    ] = "base",
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(help="A key; others see it in the list of processes: better a file."),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="Keys, one a line, that open all but changes.")
+    ] = None,
+    admin_key_file: Annotated[
+        Path | None, typer.Option(help="Keys that may also put and delete adapters.")
+    ] = None,
+    capacity: Annotated[
+        int | None, typer.Option(min=1, help="Adapters on the device at once [all].")
+    ] = None,
+    adapters_in_memory: Annotated[
+        int | None, typer.Option(min=1, help="Adapters in memory at once [all].")
+    ] = None,
+    requests_per_second: Annotated[
+        float | None, typer.Option(help="For each key, or address where there are none [no limit].")
+    ] = None,
+    request_seconds: Annotated[
+        float, typer.Option(help="An answer that takes longer is cancelled.")
+    ] = 600.0,
+    drain_seconds: Annotated[
+        float, typer.Option(help="For answers to end after SIGTERM or Ctrl-C.")
+    ] = 30.0,
+    debug: Debug = False,
+) -> None:
+    """Serve models over HTTP, in the shapes of OpenAI's API; every request brings its own gate.
+
+    A key is needed on any address but this machine's own; GEODAPT_API_KEY and GEODAPT_ADMIN_KEY
+    give one, too. Without an admin key nothing can be changed once there are keys.
+
+    \b
+    Examples:
+      geodapt serve --rank runs/demo --embed minilm
+      geodapt serve my/model --adapters adapters/
+      geodapt serve my/model --adapters adapters/ --host 0.0.0.0 --api-key-file keys
+    \b
+    A request then names an adapter, a mixture, or weights:
+      {"model": "toys", "prompt": "..."}
+      {"model": "toys:0.5+tools:0.5", "prompt": "..."}
+      {"adapters": {"toys": 0.5, "tools": -0.2}, "atoms": {"keep": 0.5}, "prompt": "..."}
+    """
+    with quiet(debug):
+        import geodapt.serve.http  # noqa: F401  # says which extra is missing
+        from geodapt.errors import InputError
+        from geodapt.serve.http.server import listen, serve_until_told
+        from geodapt.serve.http.starting import (
+            ADMIN_KEY,
+            API_KEY,
+            checked_settings,
+            read_keys,
+            start,
+        )
+        from geodapt.serve.loading import Served
+
+        settings = checked_settings(
+            host=host,
+            port=port,
+            name=name,
+            api_keys=read_keys(API_KEY, api_key or [], api_key_file),
+            admin_keys=read_keys(ADMIN_KEY, [], admin_key_file),
+            requests_per_second=requests_per_second,
+            request_seconds=request_seconds,
+            drain_seconds=drain_seconds,
+        )
+        try:
+            listening = listen(settings.host, settings.port)
+        except OSError as error:
+            raise InputError(
+                f"{host}:{port} cannot be listened on: {error.strerror}; give another --port"
+            ) from error
+        with listening:
+            served = Served(
+                base, adapters, rank, classify, embed, store, capacity, adapters_in_memory
+            )
+            service = start(served, settings)
+            shown = f"[{host}]" if ":" in host else host
+            typer.echo(f"serving on http://{shown}:{listening.getsockname()[1]}/", err=True)
+            status = serve_until_told(service, listening, lambda text: typer.echo(text, err=True))
+        raise typer.Exit(status)

@@ -1,0 +1,118 @@
+"""A server's process: how it begins, and how it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.commands import SOURCE, start
+from tests.serve.asking import Served, eventually, read_all, streamed
+
+pytestmark = pytest.mark.slow
+
+
+@contextmanager
+def steady_server(folder, drain=30):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.serve.steady_server", str(drain), str(folder)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        served = Served(None, int(process.stdout.readline()))
+        eventually(lambda: answers(served), 60)
+        yield process, served
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def answers(served):
+    try:
+        return served.ask("GET", "/ready").status == 200
+    except OSError:
+        return False
+
+
+def test_after_sigterm_streams_end_and_new_requests_are_turned_away(tmp_path):
+    with steady_server(tmp_path) as (process, served), ThreadPoolExecutor(16) as pool:
+        streams = [streamed(served.port, 40) for _ in range(16)]
+        for stream in streams:
+            stream.recv(1, 2)  # it has begun (MSG_PEEK)
+        process.send_signal(signal.SIGTERM)
+        eventually(lambda: served.ask("GET", "/ready").status == 503)
+        refused = served.complete(max_tokens=1)
+        assert (refused.status, refused.json["error"]["code"]) == (503, "stopping")
+        whole = list(pool.map(read_all, streams))
+        assert process.wait(30) == 0
+    assert all(b"data: [DONE]" in content for content in whole)
+    assert all(content.count(b'"text"') == 40 for content in whole)
+
+
+def test_what_does_not_end_in_time_is_ended_and_told(tmp_path):
+    with steady_server(tmp_path, drain=0.5) as (process, served):
+        stream = streamed(served.port, 240)
+        stream.recv(1, 2)
+        process.send_signal(signal.SIGTERM)
+        start = time.monotonic()
+        content = read_all(stream)
+        assert process.wait(30) == 0
+        assert time.monotonic() - start < 10
+    assert b'"code": "cancelled"' in content
+
+
+def test_a_dead_engine_ends_the_process(tmp_path):
+    with steady_server(tmp_path) as (process, _):
+        process.send_signal(signal.SIGUSR1)
+        start = time.monotonic()
+        assert process.wait(30) == 1
+        assert time.monotonic() - start < 15  # 5 s, where nothing else runs
+
+
+def test_the_command_serves_an_encoder_until_it_is_told(tmp_path):
+    process = start(tmp_path, "serve", "--embed", "minilm", "--port", "0")
+    try:
+        said = process.stderr.readline()
+        assert said.startswith("serving on http://127.0.0.1:")
+        served = Served(None, int(said.rstrip("/\n").rpartition(":")[2]))
+        eventually(lambda: answers(served), 60)
+        found = served.ask("POST", "/v1/embeddings", {"input": "a bird"}, timeout=60).json
+        assert len(found["data"][0]["embedding"]) == 384
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert "Traceback" not in process.stderr.read()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_command_refuses_what_is_not_safe(geodapt, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keys = tmp_path / "keys"
+    keys.write_text("# none\n")
+    keys.chmod(0o600)
+    readable = tmp_path / "readable"
+    readable.write_text("a-key-for-everybody\n")
+    readable.chmod(0o644)
+    for arguments, says in (
+        (["--embed", "minilm", "--host", "0.0.0.0"], "give a key"),
+        (["--embed", "minilm", "--api-key", "short"], "at least 8"),
+        (["--embed", "minilm", "--api-key-file", keys], "holds no key"),
+        (["--embed", "minilm", "--api-key-file", readable], "chmod 600"),
+        (["--embed", "minilm", "--host", "256.0.0.1", "--api-key", "x" * 20], "cannot be listened"),
+        ([], "name what to serve"),
+        (["--adapters", tmp_path, "--embed", "minilm"], "a language model's"),
+        (["--embed", "nobody/nothing/here"], "does not exist"),
+    ):
+        done = geodapt("serve", "--port", "0", *arguments)
+        assert (done.code, says in done.err) == (2, True), done.err
+        assert "short" not in done.err
