@@ -65,16 +65,15 @@ def test_centres_are_found_and_repeat():
 
 
 def test_what_is_not_used_goes():
-    attributes = torch.eye(4)
     distances = 2 * (torch.ones(4, 4) - torch.eye(4))
     used = torch.ones(4, dtype=torch.bool)
-    kept = still_used(attributes, distances, used, torch.tensor([50.0, 49.0, 0.5, 0.0]), 0.1)
+    kept = still_used(distances, used, torch.tensor([50.0, 49.0, 0.5, 0.0]), 0.1)
     assert kept.tolist() == [True, True, False, False]
     distances[0, 1] = distances[1, 0] = 0.05
-    kept = still_used(attributes, distances, used, torch.tensor([10.0, 20.0, 30.0, 40.0]), 0.1)
+    kept = still_used(distances, used, torch.tensor([10.0, 20.0, 30.0, 40.0]), 0.1)
     assert kept.tolist() == [False, True, True, True]  # beside one that is chosen more
-    assert still_used(attributes, 0 * distances, used, torch.ones(4), 0.1).sum() == 1
-    assert still_used(attributes, distances, used, torch.zeros(4), 0.1).all()  # nothing known
+    assert still_used(0 * distances, used, torch.ones(4), 0.1).sum() == 1
+    assert still_used(distances, used, torch.zeros(4), 0.1).all()  # nothing known
 
 
 def test_auto_drops_between_a_third_and_two_thirds_and_is_saved_so():

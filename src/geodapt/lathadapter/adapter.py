@@ -132,7 +132,7 @@ class LatHAdapter(nn.Module):
         if self.settings.attributes == "auto" and epochs <= 3 * (epoch + 1) <= 2 * epochs:
             distances = self.distances(self.attributes, self.attributes)
             margin = self.settings.margin
-            self.used.copy_(still_used(self.attributes, distances, self.used, self.chosen, margin))
+            self.used.copy_(still_used(distances, self.used, self.chosen, margin))
         if epoch + 1 < epochs:  # those of the last epoch stay, to be reported
             self.chosen.zero_()
 

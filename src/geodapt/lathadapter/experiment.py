@@ -83,9 +83,9 @@ class AblationExperiment:
                 fit_on_features(adapter, images, labels, texts, scale, settings, seed)
                 attributes.append({"first": adapter.first_number, "last": adapter.number})
                 parameters = sum(one.numel() for one in adapter.parameters())
-                if place == 0:
+                if place == 0 and name == next(iter(self.settings.variants)):
                     page = attribute_page(adapter, task.train, images, labels, texts)
-                    self._keep(name, adapter)
+                    self._keep(adapter)
             answers[str(seed)] = {
                 part: self._right(adapter, one) for part, one in task.tests.items()
             }
@@ -115,13 +115,12 @@ class AblationExperiment:
             self._features[id(rows)] = image_features(self.clip, rows["image"])
         return self._features[id(rows)]
 
-    def _keep(self, name: str, adapter: LatHAdapter) -> None:
-        """The first seed's adapter, reloadable by ``from_configuration`` and its state."""
-        if name == next(iter(self.settings.variants)):
-            folder = self.folder / "model"
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / "adapter.json", adapter.configuration())
-            write_tensors(folder / "adapter.safetensors", adapter.state_dict())
+    def _keep(self, adapter: LatHAdapter) -> None:
+        """An adapter, reloadable by ``from_configuration`` and its state."""
+        folder = self.folder / "model"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "adapter.json", adapter.configuration())
+        write_tensors(folder / "adapter.safetensors", adapter.state_dict())
 
     def _results(self, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
         settings = self.settings
@@ -148,7 +147,6 @@ class AblationExperiment:
                 pairs = list(zip(right[name], right[PLAIN], strict=True))
                 paired = paired_difference(settings.protocol, pairs, main)
                 differences.append({"variant": name, "figure": main, **vars(paired)})
-        pages = {name: one["page"] for name, one in found.items() if one["page"]}
         return {
             "task": "classification",
             "base": settings.base,
@@ -160,6 +158,6 @@ class AblationExperiment:
                 "notes": self.pictures.notes,
                 "differences": differences,
                 "attributes": {name: one["attributes"] for name, one in found.items()},
-                "page": pages[next(iter(settings.variants))],
+                "page": found[next(iter(settings.variants))]["page"],
             },
         }

@@ -81,7 +81,6 @@ def random_attributes(number: int, width: int, length: float, seed: int) -> Floa
 
 
 def still_used(
-    attributes: Float[Tensor, "n d"],
     distances: Float[Tensor, "n n"],
     used: Bool[Tensor, " n"],
     chosen: Float[Tensor, " n"],
