@@ -5,7 +5,10 @@ loaded into a bank; then the bank without adapters, with one, with both, with on
 top atoms, merged into the base, unmerged, and saved and loaded by PEFT is compared with PEFT, or
 for top atoms with a float64 reference. Each is right, refused with a reason, or wrong.
 
-    python -m benchmarks.families [FAMILY ...] [--markdown]
+    python -m benchmarks.families [FAMILY ...] [--biases]
+
+With ``--biases`` a single adapter trains every bias of the model as well (``bias="all"``, for
+which PEFT has room once), and a route holds it beside the base alone.
 
 Prints JSON lines, and at the end a table.
 """
@@ -40,8 +43,9 @@ TOLERANCE = 2e-3
 class Family:
     """One family's model, its adapters in PEFT's folders, and what PEFT computes with them."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name, self.folder = name, folder
+    def __init__(self, name: str, folder: Path, biases: bool = False) -> None:
+        self.name, self.folder, self.biases = name, folder, biases
+        self.adapters = ["a"] if biases else [*RANKS]
         self.batch = inputs(build(name))
         self.rows = next(iter(self.batch.values())).shape[0]
         self.targets = [
@@ -54,11 +58,15 @@ class Family:
             raise NotBuilt("no linear layers")
         self.base = outputs(build(name), self.batch)
         model = get_peft_model(build(name), self._config("a"), adapter_name="a")
-        model.add_adapter("b", self._config("b"))
+        for other in self.adapters[1:]:
+            model.add_adapter(other, self._config(other))
         generator = torch.Generator().manual_seed(1)
         for key, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator) * 0.1
             if "lora_" in key:
-                parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+                parameter.data = noise
+            elif biases and parameter.requires_grad:
+                parameter.data += noise
         model.eval().save_pretrained(folder)
         self._compute(model, merged=False)
         active = self.one["a"]
@@ -83,9 +91,9 @@ class Family:
             return found
 
         rows = range(self.rows)
-        self.one = {key: given([key], self.batch) for key in RANKS}
-        self.alone = {key: [given([key], self.row(i)) for i in rows] for key in RANKS}
-        self.both = given([*RANKS], self.batch)
+        self.one = {key: given([key], self.batch) for key in self.adapters}
+        self.alone = {key: [given([key], self.row(i)) for i in rows] for key in self.adapters}
+        self.both = given(self.adapters, self.batch)
 
     def row(self, i: int) -> dict[str, Tensor]:
         """The batch's row by itself."""
@@ -93,22 +101,25 @@ class Family:
 
     def _config(self, name: str) -> LoraConfig:
         return LoraConfig(
-            r=RANKS[name], lora_alpha=2 * RANKS[name], target_modules=sorted(self.targets)
+            r=RANKS[name],
+            lora_alpha=2 * RANKS[name],
+            target_modules=sorted(self.targets),
+            bias="all" if self.biases else "none",
         )
 
 
-def check(name: str, folder: Path) -> dict[str, str]:
+def check(name: str, folder: Path, biases: bool = False) -> dict[str, str]:
     """What every way of using two adapters gives: right, refused: REASON, or wrong: BY HOW MUCH.
 
     Raises :class:`NotBuilt` when there is no tiny model or PEFT cannot adapt it.
     """
     try:
-        family = Family(name, folder)
+        family = Family(name, folder, biases)
     except (ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         raise NotBuilt(f"PEFT: {type(error).__name__}: {str(error)[:100]}") from error
     bank = AdapterBank(build(name))
     try:
-        for key in RANKS:
+        for key in family.adapters:
             bank.load(key, folder / key)
     except InputError as error:
         return {"load": f"refused: {error}"}
@@ -134,13 +145,16 @@ def check(name: str, folder: Path) -> dict[str, str]:
         bank.save("a", folder / "again")
         return loaded(folder / "again")
 
-    route = [*RANKS][: family.rows]
-    wanted_route = _in_rows([family.alone[key][i] for i, key in enumerate(route)])
-    apart = _in_rows([outputs(build(name), family.row(i)) for i in range(family.rows)])
+    route = ["a", None if biases else "b"][: family.rows]
+    bare = [outputs(build(name), family.row(i)) for i in range(family.rows)]
+    apart = _in_rows(bare)
+    wanted_route = _in_rows(
+        [family.alone[key][i] if key else bare[i] for i, key in enumerate(route)]
+    )
     ways: dict[str, tuple[Callable[[], list[Tensor]], list[Tensor]]] = {
         "off": (under(Off()), family.base),
         "one": (under(Mix({"a": 1.0})), family.one["a"]),
-        "mix": (under(Mix({"a": 1.0, "b": 1.0})), family.both),
+        "mix": (under(Mix(dict.fromkeys(family.adapters, 1.0))), family.both),
         "route": (under(Route(route)), wanted_route),
         "merged": (merged, family.merged),
         "unmerged": (under(Off()), family.base),
@@ -151,6 +165,8 @@ def check(name: str, folder: Path) -> dict[str, str]:
         if way == "route" and _off(family.base, apart) > TOLERANCE:
             continue  # the model itself mixes rows, or pads
         found[way] = _verdict(run, wanted)
+    if biases:
+        return found
     wanted = _atoms(build(name), bank, family.batch)
     verdict = _verdict(under(TopAtoms(KEEP, Mix({"a": 1.0, "b": 1.0}))), wanted)
     shaken = _atoms(jittered(name), bank, family.batch)
@@ -244,15 +260,16 @@ def table(found: dict[str, dict[str, str]], left_out: Counter[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("families", nargs="*", default=FAMILIES)
-    names = parser.parse_args().families
+    parser.add_argument("--biases", action="store_true")
+    arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     found: dict[str, dict[str, str]] = {}
     left_out: Counter[str] = Counter()
-    for name in names:
+    for name in arguments.families:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                found[name] = check(name, Path(folder))
+                found[name] = check(name, Path(folder), arguments.biases)
                 print(json.dumps({"family": name, **found[name]}), flush=True)
             except NotBuilt as error:
                 left_out[str(error).split(":")[0]] += 1
