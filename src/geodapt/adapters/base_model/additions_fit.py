@@ -69,6 +69,29 @@ def fit_additions(
     return paths, local, source
 
 
+def with_base(
+    model: nn.Module,
+    additions: Mapping[str, Addition],
+    places: Mapping[str, str],
+    originals: Mapping[str, Tensor],
+) -> Additions:
+    """Additions with the base's own values as they are now, which may have been changed.
+
+    ``places`` are the model's paths, ``originals`` as in :func:`fit_additions`.
+    """
+    found = dict(additions)
+    for path, place in places.items():
+        addition, module = found[path], model.get_submodule(place)
+        bias: Any = getattr(module, "bias", None)
+        if addition.bias is not None:
+            addition = replace(addition, base_bias=_seen(originals.get(f"{place}.bias", bias)))
+        if addition.tokens is not None:
+            weight: Any = originals.get(place, module.weight)
+            addition = replace(addition, base_rows=_base_rows(weight, addition.tokens.ids))
+        found[path] = addition
+    return found
+
+
 def _warn_lost(name: str, adapter: Adapter, layers: Mapping[str, nn.Module | None]) -> None:
     """Some versions of PEFT trained biases and did not save them."""
     setting = adapter.config.bias
@@ -157,8 +180,11 @@ def _rows(
             f"adapter '{name}' brings rows of tokens for {path} and changes it otherwise, too; "
             "train one of them, not both"
         )
-    base = weight.detach() if original is None else original
-    return None if base.device.type == "meta" else base[ids.to(base.device)].cpu()
+    return _base_rows(weight if original is None else original, ids)
+
+
+def _base_rows(weight: Tensor, ids: Tensor) -> Tensor | None:
+    return None if weight.device.type == "meta" else weight.detach()[ids.to(weight.device)].cpu()
 
 
 def _refuse_bias(name: str, path: str) -> None:

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch._dynamo import OptimizedModule
 from transformers import PreTrainedModel
 
 from geodapt.adapters.adapter import Adapter
@@ -46,6 +47,8 @@ class Fitted:
     """The model's path by the adapter's own, for each layer that both have."""
     heads: dict[str, str]
     """The same for the modules that the adapter brings trained in full."""
+    additions: dict[str, str]
+    """The same for the modules that it brings biases or rows of tokens for."""
 
     def restored(self, local: Adapter) -> Adapter:
         """``local``, whose factors have changed since, under the adapter's own paths."""
@@ -123,8 +126,10 @@ def fit_adapter(
         source = under_model_names(source, naming)
         paths = {path: path for path in paths.values()}
         heads = {path: path for path in heads.values()}
+        more = {path: path for path in more.values()}
     factors = {path: balance_factors(value) for path, value in fitted.factors.items()}
-    return Fitted(replace(fitted, factors=factors, additions=additions), source, paths, heads)
+    local = replace(fitted, factors=factors, additions=additions)
+    return Fitted(local, source, paths, heads, more)
 
 
 def _check_family(model: nn.Module, name: str, adapter: Adapter) -> None:
@@ -159,6 +164,12 @@ def _check_lacking(
                 f"adapter '{name}' targets {wrong}, around which PEFT has put its own layer; take "
                 "PEFT's adapters off first (unload() or merge_and_unload()) and load them into "
                 "the bank, or make the bank before PEFT's model"
+            )
+        if any(isinstance(module, OptimizedModule) for module in model.modules()):
+            raise InputError(
+                f"adapter '{name}' targets {wrong}, and parts of this {type(model).__name__} were "
+                "put in other ones by torch.compile, so that layers have other names; compile them "
+                "in place (part.compile()) instead"
             )
         raise InputError(
             f"adapter '{name}' targets {wrong}, which {type(model).__name__} does not "

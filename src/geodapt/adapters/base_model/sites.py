@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from geodapt.adapters.peft_files.kinds import BIAS, EMBEDDING, LINEAR, PARAMETER, LayerKind
+from geodapt.errors import InputError
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -67,6 +68,20 @@ def site_of(module: nn.Module) -> Site | None:
             module.out_channels,
         )
     return None
+
+
+def check_size(site: Site, path: str) -> None:
+    """Raises :class:`InputError` for a layer that has become another size since it was found."""
+    now = site_of(site.module)
+    if now is not None and (now.in_features, now.out_features) != (
+        site.in_features,
+        site.out_features,
+    ):
+        raise InputError(
+            f"{path} has {now.in_features} inputs and {now.out_features} outputs, and had "
+            f"{site.in_features} and {site.out_features} when the bank was made; resize the model "
+            "first and make a new AdapterBank"
+        )
 
 
 def bias_site(module: nn.Module) -> Site:

@@ -15,7 +15,7 @@ class AttachedModules:
 
     def __init__(self, model: nn.Module, layers: Mapping[str, Site]) -> None:
         """``layers`` are all that adapters may touch."""
-        self.model, self._layers = model, layers
+        self.model, self.layers = model, layers
         self._modules: dict[str, Attachment] = {}
         self._heads: dict[str, Attachment] = {}
         self.version = 0
@@ -53,7 +53,7 @@ class AttachedModules:
 
     def layers_in(self, module: nn.Module) -> dict[str, nn.Module]:
         """The adapted layers that a module holds."""
-        return _inside(module, {path: self._layers[path].module for path in self._adapted()})
+        return _inside(module, {path: self.layers[path].module for path in self._adapted()})
 
     def layers_below(self, path: str) -> list[str]:
         """The adapted layers below a path."""
@@ -70,7 +70,7 @@ class AttachedModules:
         return frozenset(p for p, each in list(self._modules.items()) if not each.outermost)
 
     def _adapted(self) -> list[str]:
-        return [path for path in list(self._modules) if path in self._layers]
+        return [path for path in list(self._modules) if path in self.layers]
 
 
 def paths_above(path: str) -> list[str]:

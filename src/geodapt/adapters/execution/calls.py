@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
-from geodapt.errors import InputError
+from geodapt.adapters.execution.hooks import NotPickled
 
 MAIN = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
 """Inputs that name the rows where a model does not say which of its inputs is the main one."""
@@ -121,22 +121,6 @@ def expansion(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> int:
         return (getattr(config, name, None) if value is None else value) or 1
 
     return max(option("num_beams"), option("num_return_sequences"))
-
-
-class NotPickled:
-    """A hook that only explains why a module cannot be pickled; copies of the module share it."""
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        return None
-
-    def __deepcopy__(self, memo: Any) -> "NotPickled":
-        return self
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise InputError(
-            "a model that has an AdapterBank cannot be pickled; write it with save_pretrained or "
-            "its state_dict(), or call bank.close() first. Adapters are written by bank.save"
-        )
 
 
 def compiling() -> bool:

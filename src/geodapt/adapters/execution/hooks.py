@@ -12,6 +12,30 @@ from typing import Any
 import torch
 from torch import nn
 
+from geodapt.errors import InputError
+
+MARK = "_not_pickled"
+"""Where a module that is reached into holds what keeps it from being pickled."""
+
+
+class NotPickled:
+    """Says why a module that holds it cannot be pickled; a hook that does nothing else.
+
+    Copies of the module share it.
+    """
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        return None
+
+    def __deepcopy__(self, memo: Any) -> "NotPickled":
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise InputError(
+            "what an AdapterBank acts on cannot be pickled; write it with save_pretrained or "
+            "its state_dict(), or call bank.close() first. Adapters are written by bank.save"
+        )
+
 
 class Attachment:
     """Lets ``run(module, base, *args)`` compute a module's output, ``base`` being its own method.
@@ -36,6 +60,7 @@ class Attachment:
         wrapper.attachment = self  # type: ignore[attr-defined]
         self._wrapper = wrapper
         setattr(module, method, MethodType(wrapper, module))
+        module.__dict__[MARK] = NotPickled()  # a method like this one is written, but not read
 
     @property
     def outermost(self) -> bool:
@@ -56,8 +81,8 @@ def strip(model: nn.Module) -> None:
     """Take wrappers off a deep copy: those that were made for the modules of the original."""
     for module in model.modules():
         for value in list(module.__dict__.values()):
-            attachment = getattr(getattr(value, "__func__", None), "attachment", None)
-            if isinstance(attachment, Attachment) and attachment.module is not module:
+            attachment = _attachment_of(value)
+            if attachment is not None and attachment.module is not module:
                 _put_back(module, attachment)
 
 
@@ -65,6 +90,13 @@ def _put_back(module: nn.Module, attachment: Attachment) -> None:
     del module.__dict__[attachment.method]
     if attachment.before is not None:
         setattr(module, attachment.method, attachment.before)
+    if not any(_attachment_of(value) for value in module.__dict__.values()):
+        module.__dict__.pop(MARK, None)
+
+
+def _attachment_of(value: Any) -> Attachment | None:
+    """What wrapped a method of a module."""
+    return getattr(getattr(value, "__func__", None), "attachment", None)
 
 
 def bind_checkpointing(model: nn.Module, bind: Callable[[Callable], Callable]) -> Any:

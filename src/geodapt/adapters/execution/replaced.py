@@ -1,16 +1,17 @@
-"""Layers that were replaced after a bank was made, where no adapter would act."""
+"""Layers that were replaced or resized after a bank was made, where no adapter would act."""
 
 from typing import Any
 
 from torch import nn
 
+from geodapt.adapters.base_model.sites import check_size
 from geodapt.adapters.execution.attached import AttachedModules
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.errors import InputError
 
 
 class ReplacedModules:
-    """Which of the modules that a bank adapts are no longer in its model.
+    """Which of the modules that a bank adapts are no longer in its model, or have other sizes.
 
     Tools that quantize by exchanging layers do that, and so does code that sets a new head. A layer
     that another library wraps in its own, as PEFT does, still counts as present.
@@ -23,6 +24,8 @@ class ReplacedModules:
         self._ways: list[tuple[dict[str, Any], str, nn.Module]] = []
         """Each parent's children, a child's name and the child, from the model to the modules."""
         self._gone: frozenset[str] = frozenset()
+        self._vocabulary: list[str] = []
+        """Embeddings and the output's layer, which transformers resizes in place."""
 
     def check(self, gate: ResolvedGate) -> None:
         """Raise :class:`InputError` where a gate changes a module that is no longer there."""
@@ -32,6 +35,9 @@ class ReplacedModules:
             or any(children.get(name) is not child for children, name, child in self._ways)
         ):
             self._look()
+        for path in self._vocabulary:
+            if gate.acts_at(path):
+                check_size(self._attached.layers[path], path)
         for path in sorted(self._gone):
             if gate.acts_at(path):
                 raise InputError(
@@ -54,4 +60,11 @@ class ReplacedModules:
                     ways[id(parent), name] = (parent._modules, name, child)
                     parent = child
         self._ways = list(ways.values())
+        head = getattr(model, "get_output_embeddings", lambda: None)()
+        self._vocabulary = [
+            path
+            for path, module in modules.items()
+            if path in self._attached.layers
+            and (isinstance(module, nn.Embedding) or module is head)
+        ]
         self._gone = frozenset(p for p, module in modules.items() if id(module) not in paths)

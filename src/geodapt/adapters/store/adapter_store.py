@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from geodapt.adapters.adapter import Adapter
+from geodapt.adapters.base_model.additions_fit import with_base
 from geodapt.adapters.base_model.compatibility import Fitted
 from geodapt.adapters.base_model.lowering import multiplier
-from geodapt.adapters.base_model.sites import Site, bias_site, matrices, sites
+from geodapt.adapters.base_model.sites import Site, bias_site, check_size, matrices, sites
 from geodapt.adapters.base_model.targets import fingerprint_layers
 from geodapt.adapters.gates import Terms
 from geodapt.adapters.peft_files.factors import Factors
@@ -81,6 +82,7 @@ class AdapterStore:
         for path in fitted.local.touched:
             if path not in self.layers:
                 self.layers[path] = bias_site(self.model.get_submodule(path))
+            check_size(self.layers[path], path)
         self.adapters[name], self.fitted[name] = fitted.local, fitted
 
     def add_later(self, name: str, work: Callable[[], None]) -> None:
@@ -182,7 +184,12 @@ class AdapterStore:
 
     def under_own_paths(self, name: str) -> Adapter:
         """An adapter as it is now, under the paths that it came with, by which it is written."""
-        return self.fitted[name].restored(self.now(name))
+        fitted = self.fitted[name]
+        adapter = fitted.restored(self.now(name))
+        if not fitted.additions:
+            return adapter
+        known = with_base(self.model, adapter.additions, fitted.additions, self.originals)
+        return replace(adapter, additions=known)
 
     def for_saving(self, name: str) -> Adapter:
         """The same with the base's name, a fingerprint of its layers, and where it came from."""

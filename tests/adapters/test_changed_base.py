@@ -1,0 +1,116 @@
+"""What is done to a base under a bank: biases changed, vocabularies resized, parts compiled."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from geodapt.adapters import AdapterBank, Mix, merge
+from geodapt.errors import InputError
+from tests.adapters.families import inputs, output, seeded
+from tests.adapters.filled import filled
+from tests.adapters.kinds import bert, gpt2, llama, tied_llama
+
+CASES = {
+    "biases": (bert, {"target_modules": ["query"], "bias": "all"}),
+    "biases of adapted layers": (gpt2, {"target_modules": ["c_attn"], "bias": "lora_only"}),
+    "tokens": (llama, {"target_modules": ["q_proj"], "trainable_token_indices": [7, 9]}),
+    "tied tokens": (tied_llama, {"target_modules": ["q_proj"], "trainable_token_indices": [7, 9]}),
+}
+
+
+def built(build):
+    torch.manual_seed(0)
+    return build().eval()
+
+
+def out(model):
+    result = model(input_ids=torch.tensor([[5, 7, 9, 11], [9, 6, 5, 7]]))
+    return result[0]
+
+
+@pytest.mark.parametrize("folded", [False, True], ids=["base", "merged base"])
+@pytest.mark.parametrize("case", CASES)
+@torch.no_grad()
+def test_a_merge_from_a_bank_starts_from_the_base_as_it_is_now(case, folded, tmp_path):
+    build, config = CASES[case]
+    bank = AdapterBank(built(build))
+    for seed, name in enumerate(("toys", "books"), 1):
+        model = get_peft_model(built(build), LoraConfig(r=2, **config))
+        torch.manual_seed(seed)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data += 0.3 * torch.randn_like(parameter)
+        model.save_pretrained(tmp_path / name)
+        bank.load(name, tmp_path / name)
+    for key, parameter in bank.model.named_parameters():
+        if key.endswith("bias") or "embed" in key:
+            parameter.data += 0.5
+    changed = copy.deepcopy(bank.model.state_dict())
+    with bank.use(Mix({"toys": 0.5, "books": 0.25})):
+        wanted = out(bank.model)
+    if folded:
+        bank.merge_into_base({"toys": 1.0})
+    merged = merge([bank["toys"], bank["books"]], method="cat", weights=[0.5, 0.25])
+    other = built(build)
+    other.load_state_dict(changed)
+    fresh = AdapterBank(other)
+    base = out(other)
+    fresh.add("both", merged)
+    with fresh.use("both"):
+        found = out(other)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert (found - base).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("build", [llama, tied_llama])
+@pytest.mark.parametrize("layer", ["embed_tokens", "lm_head"])
+@torch.no_grad()
+def test_a_vocabulary_resized_under_a_bank_is_refused_where_an_adapter_changes_it(build, layer):
+    bank = filled(built(build), ["q_proj", layer])
+    bank.create("inner", targets=["q_proj"])
+    spare = bank["books"]
+    bank.remove("books")
+    bank.model.resize_token_embeddings(70, mean_resizing=False)
+    with (
+        bank.use("toys"),
+        pytest.raises(
+            InputError, match=rf"{layer} (has .*resize the model first|of .* was replaced)"
+        ),
+    ):
+        out(bank.model)
+    with pytest.raises(InputError, match=r"targets .* with (in|out)_features 60, the base has 70"):
+        bank.add("books", spare)
+    with bank.use("inner"):
+        assert out(bank.model).shape[-1] == 70
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "t5"])
+@torch.no_grad()
+def test_a_layer_or_block_that_a_bank_acts_on_is_not_pickled(family):
+    model = seeded(family)
+    bank = filled(model, "all-linear")
+    layer = next(module for module in model.modules() if isinstance(module, nn.Linear))
+    with pytest.raises(InputError, match=r"cannot be pickled; .* bank\.close"):
+        pickle.dumps(layer)
+    bank.close()
+    x = torch.randn(2, layer.in_features)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(layer))(x), layer(x))
+
+
+def test_what_torch_compile_makes_of_a_model_takes_no_bank_but_acts_under_one():
+    model, batch = seeded("bert"), inputs("bert", 2)
+    compiled = torch.compile(model, backend="eager")
+    with pytest.raises(InputError, match="make the bank on the model itself"):
+        AdapterBank(compiled)
+    bank = filled(model, ["query"])
+    adapter = bank["toys"]
+    parts = seeded("bert")
+    parts.encoder.layer[0] = torch.compile(parts.encoder.layer[0], backend="eager")
+    with pytest.raises(InputError, match=r"compile them in place"):
+        AdapterBank(parts).add("toys", adapter)
+    with torch.no_grad(), bank.use("toys"):
+        torch.testing.assert_close(output(compiled, batch), output(model, batch))
