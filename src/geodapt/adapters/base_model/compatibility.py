@@ -128,8 +128,8 @@ def fit_adapter(
         heads = {path: path for path in heads.values()}
         more = {path: path for path in more.values()}
     factors = {path: balance_factors(value) for path, value in fitted.factors.items()}
-    local = replace(fitted, factors=factors, additions=additions)
-    return Fitted(local, source, paths, heads, more)
+    acting = replace(fitted, factors=factors, additions=additions)
+    return Fitted(acting, source, paths, heads, more)
 
 
 def _check_family(model: nn.Module, name: str, adapter: Adapter) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from geodapt.adapters.peft_files.additions import Addition, TokenRows
 from geodapt.adapters.peft_files.factor_checks import LARGEST, largest, tensor_key
 from geodapt.adapters.peft_files.field_types import shown
+from geodapt.adapters.peft_files.saved_modules import Endings
 from geodapt.errors import InputError
 
 LORA_BIAS = re.compile(r"^(.+)\.lora_B(?:\.default)?\.bias$")
@@ -33,6 +34,7 @@ def take_additions(
     and the file lacks, for ids that do not belong to the rows, and for values that are too large.
     """
     found: dict[str, Addition] = {}
+    heads = Endings(config.modules_to_save or ())
     for name in list(tensors):
         key = tensor_key(name)
         if match := LORA_BIAS.match(key):
@@ -44,7 +46,7 @@ def take_additions(
             if any(unused in key for unused in UNUSED):
                 del tensors[name]
                 continue
-            if _in_head(config, key):
+            if heads.first_within(key):
                 continue
             part = {"bias": tensors.pop(name)}
         else:
@@ -127,14 +129,6 @@ def _ids(source: Any, config: LoraConfig, path: str) -> Tensor:
             "below 0; correct its adapter_config.json"
         )
     return torch.tensor(named, dtype=torch.long)
-
-
-def _in_head(config: LoraConfig, key: str) -> bool:
-    """Whether a tensor is of a module that was trained in full."""
-    parts = key.split(".")
-    endings = tuple(config.modules_to_save or ())
-    paths = (".".join(parts[:i]) for i in range(1, len(parts)))
-    return bool(endings) and any(path.endswith(endings) for path in paths)
 
 
 def _check(where: str, addition: Addition) -> None:
