@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from geodapt.adapters.peft_files.kinds import BIAS, EMBEDDING, LINEAR, PARAMETER, LayerKind
-from geodapt.errors import InputError
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -70,18 +69,16 @@ def site_of(module: nn.Module) -> Site | None:
     return None
 
 
-def check_size(site: Site, path: str) -> None:
-    """Raises :class:`InputError` for a layer that has become another size since it was found."""
+def resized(site: Site) -> str:
+    """What became of a layer that has another size than when it was found, else an empty text."""
     now = site_of(site.module)
-    if now is not None and (now.in_features, now.out_features) != (
-        site.in_features,
-        site.out_features,
-    ):
-        raise InputError(
-            f"{path} has {now.in_features} inputs and {now.out_features} outputs, and had "
-            f"{site.in_features} and {site.out_features} when the bank was made; resize the model "
-            "first and make a new AdapterBank"
-        )
+    before = site.in_features, site.out_features
+    if now is None or (now.in_features, now.out_features) == before:
+        return ""
+    return (
+        f"has {now.in_features} inputs and {now.out_features} outputs, and had {before[0]} and "
+        f"{before[1]} when the bank was made; resize the model first and make a new AdapterBank"
+    )
 
 
 def bias_site(module: nn.Module) -> Site:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from geodapt.adapters.base_model.sites import check_size
+from geodapt.adapters.base_model.sites import resized
 from geodapt.adapters.execution.attached import AttachedModules
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.errors import InputError
@@ -36,8 +36,9 @@ class ReplacedModules:
         ):
             self._look()
         for path in self._vocabulary:
-            if gate.acts_at(path):
-                check_size(self._attached.layers[path], path)
+            change = resized(self._attached.layers[path])
+            if change and gate.acts_at(path):
+                raise InputError(f"{path} {change}")
         for path in sorted(self._gone):
             if gate.acts_at(path):
                 raise InputError(
