@@ -69,7 +69,7 @@ def site_of(module: nn.Module) -> Site | None:
     return None
 
 
-def resized(site: Site) -> str:
+def size_change(site: Site) -> str:
     """What became of a layer that has another size than when it was found, else an empty text."""
     now = site_of(site.module)
     before = site.in_features, site.out_features

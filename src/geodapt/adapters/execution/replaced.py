@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from geodapt.adapters.base_model.sites import resized
+from geodapt.adapters.base_model.sites import size_change
 from geodapt.adapters.execution.attached import AttachedModules
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.errors import InputError
@@ -36,7 +36,7 @@ class ReplacedModules:
         ):
             self._look()
         for path in self._vocabulary:
-            change = resized(self._attached.layers[path])
+            change = size_change(self._attached.layers[path])
             if change and gate.acts_at(path):
                 raise InputError(f"{path} {change}")
         for path in sorted(self._gone):

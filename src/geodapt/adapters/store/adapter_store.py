@@ -16,7 +16,7 @@ from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.additions_fit import with_base
 from geodapt.adapters.base_model.compatibility import Fitted
 from geodapt.adapters.base_model.lowering import multiplier
-from geodapt.adapters.base_model.sites import Site, bias_site, matrices, resized, sites
+from geodapt.adapters.base_model.sites import Site, bias_site, matrices, sites, size_change
 from geodapt.adapters.base_model.targets import fingerprint_layers
 from geodapt.adapters.gates import Terms
 from geodapt.adapters.peft_files.factors import Factors
@@ -82,7 +82,7 @@ class AdapterStore:
         for path in fitted.local.touched:
             if path not in self.layers:
                 self.layers[path] = bias_site(self.model.get_submodule(path))
-            if change := resized(self.layers[path]):
+            if change := size_change(self.layers[path]):
                 raise InputError(f"{path} {change}")
         self.adapters[name], self.fitted[name] = fitted.local, fitted
 
