@@ -20,6 +20,7 @@ SYSTEMS = {
     "radial-query": "geodapt.radial",
     "hyperclip": "geodapt.hyperclip",
     "hyperclip-pictures": "geodapt.hyperclip",
+    "hyperclip-detection": "geodapt.hyperclip",
     "lathadapter": "geodapt.lathadapter",
     "compress": "geodapt.compress",
     "helm": "geodapt.helm",

@@ -14,6 +14,7 @@ from geodapt.cli import adapters
 from geodapt.cli.catalog import cp, ls
 from geodapt.cli.compare import compare
 from geodapt.cli.compress import compress
+from geodapt.cli.detect import detect
 from geodapt.cli.endings import Commands
 from geodapt.cli.merge import merge_command
 from geodapt.cli.probe import probe
@@ -72,6 +73,7 @@ for _command in (
     compress,
     probe,
     segment,
+    detect,
     serve,
     score,
 ):

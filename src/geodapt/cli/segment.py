@@ -35,9 +35,7 @@ def segment(
 
     if out.suffix.lower() != ".png":
         raise InputError(f"--out is '{out}'; give a name that ends with .png")
-    names = [[name.strip() for name in word.split("/")] for word in words.split(",")]
-    if not all(all(synonyms) for synonyms in names):
-        raise InputError(f"--words is '{words}', which holds an empty word between its commas")
+    names = words_of(words)
     inside = given(run) / "model"
     segmenter = OpenSegmenter.from_pretrained(str(inside) if inside.is_dir() else run)
     image = open_picture(picture)
@@ -49,3 +47,13 @@ def segment(
         share = 100 * (labels == number).mean()
         console.print(f"{share:5.1f} %  {titles[number]}", highlight=False, markup=False)
     console.print(f"Picture: {out}", highlight=False, markup=False)
+
+
+def words_of(text: str) -> list[list[str]]:
+    """Words by commas, the synonyms of each by slashes."""
+    from geodapt.errors import InputError
+
+    names = [[name.strip() for name in word.split("/")] for word in text.split(",")]
+    if not all(all(synonyms) for synonyms in names):
+        raise InputError(f"--words is '{text}', which holds an empty word between its commas")
+    return names

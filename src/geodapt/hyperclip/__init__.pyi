@@ -1,5 +1,8 @@
 from .attachment import Scaling as Scaling
 from .attachment import scale as scale
+from .detection_loss import detection_loss as detection_loss
+from .detector import Detections as Detections
+from .detector import OpenDetector as OpenDetector
 from .heads import CosineHead as CosineHead
 from .heads import CostAggregation as CostAggregation
 from .losses import pixel_loss as pixel_loss

@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from geodapt.hyperclip.picture_settings import PictureTuningSettings
+from geodapt.hyperclip.scene_settings import DetectionSettings
 from geodapt.hyperclip.tuning_settings import HyperClipSettings
 from geodapt.runs import Recipe, RunFolder
 
@@ -32,4 +33,16 @@ class PictureTuningRecipe(PictureTuningSettings, Recipe):
         return {"recipe": self.recipe, "title": self.title, **found}
 
 
-RECIPES = (HyperClipRecipe, PictureTuningRecipe)
+class DetectionRecipe(DetectionSettings, Recipe):
+    """Teach a CLIP to find objects by words, and measure words that it was never shown."""
+
+    recipe: Literal["hyperclip-detection"] = "hyperclip-detection"
+
+    def run(self, folder: RunFolder) -> dict[str, Any]:
+        from geodapt.hyperclip.detection_experiment import DetectionExperiment
+
+        found = DetectionExperiment(self, folder).run()
+        return {"recipe": self.recipe, "title": self.title, **found}
+
+
+RECIPES = (HyperClipRecipe, PictureTuningRecipe, DetectionRecipe)

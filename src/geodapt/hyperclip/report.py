@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from geodapt.hyperclip.scene_report import SCENE_COLUMNS, SCENE_SECTIONS
 from geodapt.pages.columns import Column, as_percent
 from geodapt.pages.results import parse_part
 from geodapt.pages.section import RunRecord, Section, SystemPage
@@ -229,6 +230,7 @@ PAGE = SystemPage(
         Column("miou_level_1", "mIoU, level 1", as_percent, "%", short="Level 1"),
         Column("miou_level_2", "mIoU, level 2", as_percent, "%", short="Level 2"),
         Column("zero_shot", "Zero-shot, single characters", as_percent, "%", short="0-shot"),
+        *SCENE_COLUMNS,
     ),
     sections=(
         set_section,
@@ -237,5 +239,6 @@ PAGE = SystemPage(
         worst_section,
         radius_section,
         trial_section,
+        *SCENE_SECTIONS,
     ),
 )

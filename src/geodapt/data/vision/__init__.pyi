@@ -1,5 +1,10 @@
 from .checks import PictureCounts as PictureCounts
 from .checks import check_pictures as check_pictures
+from .coco import load_coco_boxes as load_coco_boxes
+from .coco import load_coco_panoptic as load_coco_panoptic
+from .coco_settings import CocoBoxSettings as CocoBoxSettings
+from .coco_settings import CocoPanopticSettings as CocoPanopticSettings
+from .coco_settings import YoloSettings as YoloSettings
 from .coop_layout import load_coop as load_coop
 from .features import BACKGROUND as BACKGROUND
 from .features import FEATURES as FEATURES
@@ -25,3 +30,4 @@ from .settings import PictureSetSettings as PictureSetSettings
 from .settings import PictureTableSettings as PictureTableSettings
 from .settings import SplitFileSettings as SplitFileSettings
 from .shots import draw_shots as draw_shots
+from .yolo import load_yolo as load_yolo

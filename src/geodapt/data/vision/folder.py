@@ -27,8 +27,8 @@ def load_picture_folder(settings: PictureFolderSettings) -> PictureData:
     no mask. Raises :class:`InputError` for a folder without pictures, a picture without its mask,
     and as :func:`~geodapt.data.vision.checks.check_pictures` does.
     """
-    pictures = _files(existing(settings.images), "images")
-    masks = {} if settings.masks is None else _files(existing(settings.masks), "masks")
+    pictures = files_by_name(existing(settings.images), "images")
+    masks = {} if settings.masks is None else files_by_name(existing(settings.masks), "masks")
     classes = None if settings.classes is None else _classes(settings)
     pixels = np.zeros(len(classes.names) if classes else 0, dtype=np.int64)
     rows: list[dict[str, str]] = []
@@ -114,7 +114,7 @@ def _classes(settings: PictureFolderSettings) -> PictureClasses:
     return PictureClasses(names, ids, settings.background, ignored)
 
 
-def _files(folder: Path, what: str) -> dict[str, Path]:
+def files_by_name(folder: Path, what: str) -> dict[str, Path]:
     """The picture files in a folder and below, by their path without suffix, sorted."""
     if not folder.is_dir():
         raise InputError(f"{what} '{folder}' is no folder")

@@ -1,0 +1,236 @@
+"""An open-vocabulary detector: a picture and words in, boxes with words out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from huggingface_hub import ModelHubMixin
+from jaxtyping import Float, Int
+from pydantic import ValidationError
+from torch import Tensor, nn
+from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+
+from geodapt.cards import write_card
+from geodapt.errors import InputError
+from geodapt.files import read_json, write_json
+from geodapt.hyperclip.owl import owl_from_clip, owl_towers, read_texts_at
+from geodapt.hyperclip.scene_settings import DetectorSettings
+from geodapt.hyperclip.words import embed_words
+from geodapt.models import as_input_errors, load_weights, locate_base, pretrained
+from geodapt.models.hub import find_folder
+from geodapt.vision import Clip
+from geodapt.vision.images import as_rgb
+from geodapt.vision.templates import fill_templates
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+CONFIG, OWL = "detector.json", "owl"
+MOST = 100
+"""Boxes of a picture at most, unless others are asked for; what COCO's measure takes."""
+GREY = (128, 128, 128)
+"""What OWLv2 fills pictures up with to a square."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Boxes of one picture, the likeliest first."""
+
+    boxes: Float[Tensor, "n 4"]
+    """x, y, width, height in pixels, within the picture."""
+    scores: Float[Tensor, " n"]
+    """Probabilities; those of a box need not add up to 1."""
+    labels: Int[Tensor, " n"]
+    """Numbers of the words."""
+
+
+class OpenDetector(nn.Module, ModelHubMixin, library_name="geodapt"):
+    """An OWL-ViT or OWLv2, of which each patch proposes a box. No word is in its weights.
+
+    >>> detector = OpenDetector.load("google/owlvit-base-patch16")  # doctest: +SKIP
+    >>> detector.detect(image, ["dog", "ball"])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, model: Any, processor: Any, settings: DetectorSettings | None = None, name: str = ""
+    ) -> None:
+        """Of a model of transformers with its processor."""
+        super().__init__()
+        self.settings = settings or DetectorSettings()
+        fill_templates(["word"], self.settings.templates)  # refused here, not at the first picture
+        self.model = model
+        towers = owl_towers(model)
+        read_texts_at(towers, processor.tokenizer.eos_token_id)
+        self.clip = Clip(towers, processor, name)
+        self.side: int = model.config.vision_config.image_size
+        self.squares = model.config.model_type == "owlv2"
+
+    @classmethod
+    def from_clip(cls, clip: Clip, side: int, settings: DetectorSettings | None = None) -> Self:
+        """With copies of a CLIP's towers and untrained heads, for pictures of ``side`` pixels.
+
+        See :func:`geodapt.hyperclip.owl.owl_from_clip`.
+        """
+        return cls(owl_from_clip(clip, side), clip.processor, settings, clip.name)
+
+    @classmethod
+    def load(cls, name: str, settings: DetectorSettings | None = None) -> Self:
+        """An OWL-ViT or OWLv2 of transformers' own format, by its folder or hub name, frozen."""
+        location = locate_base(name)
+        with as_input_errors(name):
+            model = load_weights(name, location, kind=AutoModelForZeroShotObjectDetection)
+            processor = pretrained(AutoProcessor, location)
+        return cls(model.requires_grad_(False).eval(), processor, settings, name)
+
+    # Batches, with gradients
+
+    def forward(
+        self, pixels: Float[Tensor, "images 3 side side"], texts: Float[Tensor, "words d"]
+    ) -> tuple[Float[Tensor, "images patches words"], Float[Tensor, "images patches 4"]]:
+        """Logits of texts' vectors and the box of each patch of :meth:`pixels`.
+
+        Boxes are the middle's x and y, width and height, as shares of the picture.
+        """
+        features, _ = self.model.image_embedder(pixel_values=pixels)
+        flat = features.flatten(1, 2)
+        logits, _ = self.model.class_predictor(flat, texts.expand(len(pixels), -1, -1))
+        return logits, self.model.box_predictor(flat, features)
+
+    def pixels(self, images: "Sequence[Image]") -> Float[Tensor, "images 3 side side"]:
+        """Pictures as the model takes them: OWL-ViT's stretched, OWLv2's filled up to a square."""
+        rgb = [as_rgb(image) for image in images]
+        if self.squares:
+            rgb = [_square(image) for image in rgb]
+        return self.clip.normalise(rgb, (self.side, self.side))
+
+    def extent(self, image: "Image") -> tuple[int, int]:
+        """The width and height in pixels that shares of the model's boxes are shares of."""
+        return (max(image.size),) * 2 if self.squares else image.size
+
+    def word_vectors(self, words: Sequence[str | Sequence[str]]) -> Float[Tensor, "words d"]:
+        """See :func:`geodapt.hyperclip.words.embed_words`."""
+        return embed_words(self.clip, words, self.settings.templates)
+
+    # Pictures of any size, without gradients
+
+    def detect(
+        self,
+        image: "Image",
+        words: Sequence[str | Sequence[str]],
+        threshold: float = 0.1,
+        most: int = MOST,
+    ) -> Detections:
+        """The boxes of a picture that show one of the words by at least ``threshold``, on the CPU.
+
+        A word may be a list of synonyms. At most ``most`` pairs of a box and a word are returned.
+        """
+        return self.detect_all([image], self.word_vectors(words), threshold, most)[0]
+
+    @torch.no_grad()
+    def detect_all(
+        self,
+        images: "Sequence[Image]",
+        texts: Float[Tensor, "words d"],
+        threshold: float = 0.0,
+        most: int = MOST,
+    ) -> list[Detections]:
+        """As :meth:`detect`, of several pictures at once and words that are vectors already."""
+        training = self.training
+        self.eval()
+        logits, boxes = self(self.pixels(images), texts)
+        self.train(training)
+        return [
+            _chosen(scores.float().cpu(), places.float().cpu(), image, self, threshold, most)
+            for scores, places, image in zip(logits.sigmoid(), boxes, images, strict=True)
+        ]
+
+    # Saving
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.model.save_pretrained(save_directory / OWL)
+        self.clip.processor.save_pretrained(save_directory / OWL)
+        write_json(save_directory / CONFIG, self.settings.model_dump(mode="json"))
+        write_card(
+            save_directory,
+            "Open-vocabulary detector",
+            "An OWL-ViT, which finds boxes that show any words.",
+            base=self.clip.name or None,
+            relation="finetune",
+            tags=["hyperclip", "object-detection"],
+            facts={"side": self.side},
+            usage=(
+                "from geodapt.hyperclip import OpenDetector\n\n"
+                'detector = OpenDetector.from_pretrained("this folder")\n'
+                'detector.detect(image, ["dog", "ball"])'
+            ),
+        )
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **_: Any,
+    ) -> "OpenDetector":
+        """Read what :meth:`save_pretrained` wrote; raises :class:`InputError` for anything else."""
+        folder = find_folder(
+            model_id,
+            "detector",
+            "a folder that OpenDetector.save_pretrained wrote",
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        if not (folder / CONFIG).is_file():
+            raise InputError(
+                f"{folder} holds no detector: it has no {CONFIG}; give a folder that "
+                "OpenDetector.save_pretrained wrote, such as a run's model/, or read a model of "
+                "transformers by OpenDetector.load"
+            )
+        try:
+            settings = DetectorSettings.model_validate(read_json(folder / CONFIG))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(
+                f"{folder / CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            ) from error
+        return cls.load(str(folder / OWL), settings)
+
+
+def _chosen(
+    scores: Float[Tensor, "patches words"],
+    boxes: Float[Tensor, "patches 4"],
+    image: "Image",
+    detector: OpenDetector,
+    threshold: float,
+    most: int,
+) -> Detections:
+    """The likeliest pairs of a box and a word, in pixels of the picture."""
+    values, places = scores.flatten().topk(min(most, scores.numel()))
+    keep = values >= threshold
+    values, places = values[keep], places[keep]
+    chosen = boxes[places // scores.shape[1]]
+    corners = torch.cat([chosen[:, :2] - chosen[:, 2:] / 2, chosen[:, :2] + chosen[:, 2:] / 2], 1)
+    corners = corners * torch.tensor(detector.extent(image) * 2)
+    corners = torch.minimum(corners.clamp_min(0), torch.tensor(image.size * 2))
+    corners[:, 2:] -= corners[:, :2]
+    return Detections(corners, values, places % scores.shape[1])
+
+
+def _square(image: "Image") -> "Image":
+    """The picture with grey below or to the right of it."""
+    from PIL import Image as Pillow
+
+    side = max(image.size)
+    filled = Pillow.new("RGB", (side, side), GREY)
+    filled.paste(image, (0, 0))
+    return filled

@@ -1,0 +1,183 @@
+"""Pictures with objects, from pages or from a path: their classes, seen and new, and batches."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from datasets import Image as Picture
+
+from geodapt.data.vision import (
+    CocoBoxSettings,
+    CocoPanopticSettings,
+    PictureClasses,
+    PictureData,
+    YoloSettings,
+    load_coco_boxes,
+    load_coco_panoptic,
+    load_yolo,
+)
+from geodapt.data.vision.coco_split import BASE, NOVEL
+from geodapt.errors import InputError
+from geodapt.vision import open_picture
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from PIL.Image import Image
+
+    from geodapt.data.glyphs import Glyphs
+
+LEFT_OUT = -1
+
+
+@dataclass(frozen=True)
+class SceneClasses:
+    """Classes that are asked for, and which of them each category of the data is."""
+
+    names: list[str]
+    of_category: list[int]
+    """The class of each category, :data:`LEFT_OUT` where it is not asked for."""
+    seen: list[int]
+    """Classes that training may show."""
+    new: list[int]
+    """All others."""
+    stuff: frozenset[int] = frozenset()
+    """Classes without objects that could be counted."""
+
+    def of(self, categories: Sequence[int]) -> list[int]:
+        """The class of each."""
+        return [self.of_category[category] for category in categories]
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """What trains, what is measured, and their classes."""
+
+    train: "Dataset"
+    test: "Dataset"
+    classes: SceneClasses
+    notes: list[str]
+    categories: PictureClasses
+    """What the data's own numbers stand for."""
+
+
+def glyph_scenes(glyphs: "Glyphs", pages: Any, level: int) -> Scenes:
+    """Pages with the captions of a level (1 to 4) as classes, and the papers as stuff."""
+    from geodapt.data.glyphs import page_classes  # draws, which needs more packages
+
+    categories = page_classes(glyphs)
+    captions = [chain[level - 1] for chain in glyphs.classes["captions"]]
+    papers = [categories.names[number] for number in categories.stuff]
+    names = list(dict.fromkeys([*captions, *papers]))
+    number = {name: place for place, name in enumerate(names)}
+    of_category = [number[name] for name in (*captions, *papers)]
+    known = {
+        number[caption]
+        for caption, new in zip(captions, glyphs.classes["new"], strict=True)
+        if not new
+    }
+    stuff = frozenset(number[name] for name in papers)
+    seen = sorted(known | stuff)
+    new = [place for place in range(len(names)) if place not in set(seen)]
+    classes = SceneClasses(names, of_category, seen, new, stuff)
+    return Scenes(pages["train"], pages["test"], classes, [], categories)
+
+
+def path_scenes(data: Any, test: Any, split: str | None) -> Scenes:
+    """Two sets of one list of classes; raises :class:`InputError` where their classes differ."""
+    train_set, test_set = _loaded(data), _loaded(test)
+    classes = _classes(train_set)
+    if classes != _classes(test_set):
+        raise InputError(
+            f"training and test have different classes: {len(classes.names)} beginning with "
+            f"'{classes.names[0]}', and {len(_classes(test_set).names)} beginning with "
+            f"'{_classes(test_set).names[0]}'"
+        )
+    notes = [f"training: {note}" for note in train_set.notes]
+    notes += [f"test: {note}" for note in test_set.notes]
+    asked = scene_classes(classes, split)
+    return Scenes(train_set.rows, test_set.rows, asked, notes, classes)
+
+
+def scene_classes(classes: PictureClasses, split: str | None = None) -> SceneClasses:
+    """All classes, seen ones all; or COCO's split of 48 and 17, which leaves the others out.
+
+    Raises :class:`InputError` where the split finds none of its categories.
+    """
+    if split is None:
+        every = list(range(len(classes.names)))
+        return SceneClasses([*classes.names], every, every, [], frozenset(classes.stuff))
+    kept = [place for place, identity in enumerate(classes.ids) if identity in {*BASE, *NOVEL}]
+    if not kept:
+        raise InputError(f"the data has none of the categories of COCO's split {split}")
+    number = {place: new for new, place in enumerate(kept)}
+    of_category = [number.get(place, LEFT_OUT) for place in range(len(classes.names))]
+    new = [number[place] for place in kept if classes.ids[place] in NOVEL]
+    seen = [number[place] for place in kept if classes.ids[place] in BASE]
+    return SceneClasses([classes.names[place] for place in kept], of_category, seen, new)
+
+
+class PictureRows:
+    """PictureRows of a data set whose pictures are opened when they are asked for."""
+
+    def __init__(self, rows: "Dataset", pictures: Sequence[str] = ("image",)) -> None:
+        self.pictures = pictures
+        for column in pictures:
+            rows = rows.cast_column(column, Picture(decode=False))
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        row = dict(self.rows[number])
+        for column in self.pictures:
+            cell = row[column]
+            row[column] = cell["path"] if cell["bytes"] is None else cell["bytes"]
+        return row
+
+    def image(self, row: dict[str, Any]) -> "Image":
+        """The picture of a row as RGB."""
+        return open_picture(row["image"])
+
+
+def asked_words(
+    shown: Sequence[int], classes: SceneClasses, asked: int, rows: Sequence[int]
+) -> list[int]:
+    """The classes that a batch is asked for: those it shows, then seen ones by chance.
+
+    By the numbers of its rows rather than by a running state: a resumed training draws the same.
+    """
+    shown = list(dict.fromkeys(shown))
+    others = sorted(set(classes.seen) - set(shown))
+    random = np.random.default_rng(zlib.crc32(np.array(rows, dtype=np.int64).tobytes()))
+    more = min(len(others), max(0, asked - len(shown)))
+    return shown + sorted(random.choice(others, more, replace=False).tolist() if more else [])
+
+
+def box_targets(
+    boxes: Sequence[Sequence[float]], labels: Sequence[int], extent: tuple[int, int]
+) -> dict[str, torch.Tensor]:
+    """Boxes in pixels as the loss wants them: their middle and size as shares of ``extent``."""
+    values = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    values[:, :2] += values[:, 2:] / 2
+    return {
+        "class_labels": torch.tensor(labels, dtype=torch.int64),
+        "boxes": values / torch.tensor([*extent, *extent], dtype=torch.float32),
+    }
+
+
+def _loaded(settings: Any) -> PictureData:
+    if isinstance(settings, CocoBoxSettings):
+        return load_coco_boxes(settings)
+    if isinstance(settings, CocoPanopticSettings):
+        return load_coco_panoptic(settings)
+    assert isinstance(settings, YoloSettings)
+    return load_yolo(settings)
+
+
+def _classes(data: PictureData) -> PictureClasses:
+    assert data.classes is not None
+    return data.classes
