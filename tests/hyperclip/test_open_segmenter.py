@@ -38,7 +38,9 @@ def test_a_picture_of_any_size_gets_a_word_per_pixel(family, head):
         assert set(labels.unique().tolist()) <= {0, 1, 2, 3}
         probabilities = made.probabilities(image, WORDS)
         assert probabilities.shape == (4, size[1], size[0])
-        assert torch.equal(probabilities.argmax(0), labels)
+        # Two logits may round to one probability, so that the largest has two places.
+        own = probabilities.gather(0, labels[None])[0]
+        assert torch.equal(own, probabilities.amax(0))
 
 
 def test_one_window_is_the_heads_logits_at_the_pictures_size():
