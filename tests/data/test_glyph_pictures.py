@@ -2,6 +2,7 @@
 
 import io
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -253,6 +254,14 @@ def test_a_kill_leaves_nothing_half(tmp_path, monkeypatch):
 
 
 # --- what can be wrong -------------------------------------------------------------------------
+
+
+def test_a_matplotlib_that_lacks_a_font_is_named(tmp_path, monkeypatch):
+    shipped = tmp_path / "fonts" / "ttf"
+    shutil.copytree(FOLDER, shipped, ignore=shutil.ignore_patterns("cmti10.ttf"))
+    monkeypatch.setattr(matplotlib, "get_data_path", lambda: str(tmp_path))
+    with pytest.raises(InputError, match=r"does not ship cmti10.ttf.*install matplotlib 3.11"):
+        load_glyphs(GlyphSettings(fonts=["matplotlib"], scripts=["Greek"]))
 
 
 def test_missing_fonts(tmp_path):

@@ -82,7 +82,13 @@ def _files(place: str) -> list[Path]:
                 "glyphs",
             ) from error
         folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-        return [folder / f"{stem}.ttf" for stem in (*SHIPPED, *TEX)]
+        files = [folder / f"{stem}.ttf" for stem in (*SHIPPED, *TEX)]
+        if lacking := [file.name for file in files if not file.is_file()]:
+            raise InputError(
+                f"matplotlib {matplotlib.__version__} does not ship {', '.join(lacking)}, which "
+                "the built-in pictures are drawn with; install matplotlib 3.11 or newer"
+            )
+        return files
     path = given(place)
     if path.is_dir():
         found = sorted(
