@@ -53,6 +53,11 @@ def serve(
     adapters_in_memory: Annotated[
         int | None, typer.Option(min=1, help="Adapters in memory at once [all].")
     ] = None,
+    slots: Annotated[int, typer.Option(min=1, help="Answers that run at once.")] = 16,
+    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait.")] = 256,
+    kv_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens that all running answers' caches may hold.")
+    ] = 65_536,
     requests_per_second: Annotated[
         float | None, typer.Option(help="For each key, or address where there are none [no limit].")
     ] = None,
@@ -71,8 +76,8 @@ def serve(
 
     \b
     Examples:
-      geodapt serve --rank runs/demo --embed minilm
       geodapt serve my/model --adapters adapters/
+      geodapt serve --rank runs/demo --embed minilm
       geodapt serve my/model --adapters adapters/ --host 0.0.0.0 --api-key-file keys
     \b
     A request then names an adapter, a mixture, or weights:
@@ -111,7 +116,17 @@ def serve(
             ) from error
         with listening:
             served = Served(
-                base, adapters, rank, classify, embed, store, capacity, adapters_in_memory
+                base=base,
+                adapters=adapters,
+                rank=rank,
+                classify=classify,
+                embed=embed,
+                store=store,
+                capacity=capacity,
+                most_loaded=adapters_in_memory,
+                slots=slots,
+                queue=queue,
+                kv_tokens=kv_tokens,
             )
             service = start(served, settings)
             shown = f"[{host}]" if ":" in host else host

@@ -170,10 +170,7 @@ class AdapterFolder:
             with self._loading:
                 adapter = _read(staged, name)
                 version = _version_name(name, adapter.sha256)
-                with self.lock:
-                    if version not in self._loaded:
-                        self._add(version, adapter)
-                    self._leases[version] += 1  # until the name stands for it
+                self._add(version, adapter)  # held until the name stands for it
                 try:
                     build_once(root / COPIES / adapter.sha256, lambda new: _copy(staged, new))
                     self._rename({name: adapter.sha256})
@@ -227,15 +224,14 @@ class AdapterFolder:
                     assert version is not None
                     return self._count(version)
             adapter = _read(self._checked(place), name)
+            found = _version_name(name, adapter.sha256)
+            if version is not None and found != version:
+                raise InputError(f"adapter '{name}': its copy is not what it was; put it anew")
+            self._add(found, adapter)
             with self.lock:
-                found = _version_name(name, adapter.sha256)
-                if version is not None and found != version:
-                    raise InputError(f"adapter '{name}': its copy is not what it was; put it anew")
-                if found not in self._loaded:
-                    self._add(found, adapter)
                 if name not in self._aliases:
                     self._plain[name] = found
-                return self._count(found)
+            return found
 
     def _count(self, version: str) -> str:
         self._leases[version] += 1
@@ -243,10 +239,20 @@ class AdapterFolder:
         return version
 
     def _add(self, version: str, adapter: Adapter) -> None:
+        """Bring an adapter into the bank and count a request that uses it.
+
+        Fitting it takes its time, in which others answer: only :attr:`_loading` is held.
+        """
+        with self.lock:
+            if version in self._loaded:
+                self._count(version)
+                return
         self._bank.add(version, adapter)
-        rank = max((factors.rank for factors in adapter.factors.values()), default=0)
-        self._loaded[version] = rank, adapter.parameters
-        self._make_room()
+        with self.lock:
+            rank = max((factors.rank for factors in adapter.factors.values()), default=0)
+            self._loaded[version] = rank, adapter.parameters
+            self._leases[version] += 1
+            self._make_room()
 
     def released(self, versions: Collection[str]) -> None:
         """Count a request's versions off; the caller holds :attr:`lock`."""

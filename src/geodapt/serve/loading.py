@@ -27,6 +27,9 @@ class Served:
     """Where catalogues and indexes are kept."""
     capacity: int | None = None
     most_loaded: int | None = None
+    slots: int = 16
+    queue: int = 256
+    kv_tokens: int = 65_536
 
     @property
     def scores(self) -> bool:
@@ -50,20 +53,20 @@ def load_scoring(served: Served, run: Run | None = None) -> Scoring:
     if served.embed:
         from geodapt.radial import RadialModel
 
-        scoring.encoder = RadialModel.load(_model_of(served.embed)).eval()
+        scoring.encoder = RadialModel.load(model_folder(served.embed)).eval()
     return scoring
 
 
 def _xcross(source: str, task: str) -> Any:
     from geodapt.xcross.model import XCross
 
-    model = XCross.from_pretrained(_model_of(source))
+    model = XCross.from_pretrained(model_folder(source))
     if model.settings.task != task:
         raise InputError(f"'{source}' is an X-Cross for {model.settings.task}, not for {task}")
     return model
 
 
-def _model_of(source: str) -> str:
+def model_folder(source: str) -> str:
     """A run's folder stands for the model in it."""
     folder = given(source)
     return str(folder / "model") if (folder / "results.json").is_file() else source

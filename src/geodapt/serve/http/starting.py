@@ -5,17 +5,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import SecretStr, ValidationError
+from torch import nn
 
+from geodapt.adapters import AdapterBank
 from geodapt.errors import InputError
+from geodapt.models import default_dtype, load_base
 from geodapt.paths import given, regular
 from geodapt.serve.adapter_folder import AdapterFolder
+from geodapt.serve.engine import Engine
+from geodapt.serve.generation import EngineSettings
 from geodapt.serve.http.answers import NoText, TextEngine
 from geodapt.serve.http.metrics import ServerMetrics
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.service import Service
 from geodapt.serve.http.text_tokens import TextTokens
-from geodapt.serve.loading import Served, load_scoring
+from geodapt.serve.loading import Served, load_scoring, model_folder
 
 API_KEY, ADMIN_KEY = "GEODAPT_API_KEY", "GEODAPT_ADMIN_KEY"
 """Environment variables that give a key."""
@@ -63,20 +69,39 @@ def start(served: Served, settings: ServeSettings) -> Service:
         )
     if served.base is None and served.adapters is not None:
         raise InputError("--adapters are a language model's; name it (BASE)")
+    engine: TextEngine
+    tokens: TextTokens | None
     if served.base is not None:
         engine, adapters, tokens = _text(served)
     else:
         engine, adapters, tokens = NoText(), AdapterFolder(None, _NoShelf()), None
-    run = getattr(engine, "score", None)
+    run = engine.score if isinstance(engine, Engine) else None
     scoring = load_scoring(served, run) if served.scores else None
-    return Service(settings, engine, adapters, tokens, ServerMetrics(engine.statistics), scoring)
+    service = Service(settings, engine, adapters, tokens, ServerMetrics(engine.statistics), scoring)
+    if isinstance(engine, Engine):
+        service.close = engine.close
+    return service
 
 
-def _text(served: Served) -> tuple[TextEngine, AdapterFolder, TextTokens]:
-    raise InputError(
-        f"'{served.base}': language models cannot be served yet, as the engine that runs them is "
-        "missing; leave BASE out"
-    )
+def _text(served: Served) -> tuple[Engine, AdapterFolder, TextTokens]:
+    import geodapt.helm  # noqa: F401  # so that a HELM loads, too
+
+    base = served.base or ""
+    model, tokenizer = load_base(model_folder(base), default_dtype(), head=True)
+    if not model.can_generate():
+        raise InputError(
+            f"'{base}' is no language model; give one, or serve it as an encoder (--embed)"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    nn.Module.to(model, device)
+    bank = AdapterBank(model, served.capacity)
+    folder = given(served.adapters) if served.adapters is not None else None
+    adapters = AdapterFolder(folder, bank, served.most_loaded)
+    config = model.config.get_text_config()
+    longest = getattr(config, "max_position_embeddings", None)
+    tokens = TextTokens(tokenizer, config.vocab_size, longest)
+    settings = EngineSettings(slots=served.slots, queue=served.queue, kv_tokens=served.kv_tokens)
+    return Engine(model, tokenizer, bank, settings), adapters, tokens
 
 
 class _NoShelf:

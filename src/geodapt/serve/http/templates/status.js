@@ -5,7 +5,10 @@ let before = null, running = null;
 
 const seconds = (value) =>
   value === null ? "–" : value < 1 ? `${Math.round(1000 * value)} ms` : `${value.toFixed(1)} s`;
-const pair = ({ p50, p95 }) => (p50 === null ? "–" : `${seconds(p50)} (${seconds(p95)})`);
+function showTimes(id, { p50, p95 }) {
+  at(id).textContent = seconds(p50);
+  at(`${id}-most`).textContent = seconds(p95);
+}
 const rate = (value) => (value < 10 ? value.toFixed(1) : String(Math.round(value)));
 
 async function asked(path, options = {}) {
@@ -29,8 +32,8 @@ async function look() {
     say(now.ready ? "ready" : "not ready", !now.ready);
     at("running").textContent = now.running;
     at("queued").textContent = now.queued;
-    at("first-token").textContent = pair(now.first_token);
-    at("whole-answer").textContent = pair(now.whole_answer);
+    showTimes("first-token", now.first_token);
+    showTimes("whole-answer", now.whole_answer);
     if (before) {
       const passed = time - before.time;
       const tokens = Math.max(0, (now.tokens - before.now.tokens) / passed);
