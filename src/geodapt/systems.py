@@ -25,6 +25,7 @@ SYSTEMS = {
     "compress": "geodapt.compress",
     "helm": "geodapt.helm",
     "evaluate-lm": "geodapt.lm",
+    "prompts": "geodapt.prompts",
 }
 """What ``recipe:`` names in a file -> the package that runs it."""
 

@@ -294,8 +294,10 @@ def test_pictures_that_cannot_be_learned_from_are_refused(folder):
     broken = Features({"image": Image(), "label": ClassLabel(names=["a", "b"])})
     cells = [{"bytes": b"no picture", "path": "one.png"}] * 2
     raw = Dataset.from_dict({"image": cells, "label": [0, 1]}, broken)
-    with pytest.raises((InputError, OSError)):
+    with pytest.raises(InputError, match=r"the picture of row [01] cannot be read"):
         learner.fit(Shown(("a", "b"), {"train": raw}))
+    with pytest.raises(InputError, match="the picture of row 0 cannot be read"):
+        learner.predict(raw["image"], NAMES)
 
 
 def test_cut_parts_lie_within_the_picture_and_have_the_share():

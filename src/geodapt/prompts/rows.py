@@ -92,9 +92,7 @@ class TrainingRows:
 
     def collate(self, rows: list[int]) -> dict[str, Any]:
         """A batch for :class:`geodapt.prompts.objective.Objective`."""
-        images = [
-            self._changed(as_rgb(self.images[row], f"training row {row}"), row) for row in rows
-        ]
+        images = [self._changed(picture_at(self.images, row), row) for row in rows]
         batch: dict[str, Any] = {
             "pixels": self.clip.pixels(images),
             "labels": torch.from_numpy(self.labels[rows]),
@@ -114,6 +112,17 @@ class TrainingRows:
         if self.flip and random.random() < 0.5:
             image = image.transpose(Transpose.FLIP_LEFT_RIGHT)
         return image
+
+
+def picture_at(images: Any, row: int) -> "Image":
+    """A row's picture as RGB; raises :class:`InputError` with its number if it cannot be read."""
+    try:
+        return as_rgb(images[row], f"row {row}")
+    except InputError:
+        raise
+    except Exception as error:  # whatever a data set's decoder raises over a broken picture
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise InputError(f"the picture of row {row} cannot be read: {reason}") from error
 
 
 def random_box(

@@ -1,0 +1,218 @@
+"""Fits every host with every adapter for every seed and number of shots, and asks each."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+
+from geodapt.data.picture_sources import load_labelled_pictures
+from geodapt.data.vision.pictures import Pictures, label_column
+from geodapt.errors import InputError
+from geodapt.processes import is_main_process
+from geodapt.progress import schedule
+from geodapt.prompts.adapter import adapter_of
+from geodapt.prompts.base import load_host_base
+from geodapt.prompts.learner import PromptLearner
+from geodapt.prompts.prompted import PromptedClip
+from geodapt.prompts.recipe import PromptsRecipe
+from geodapt.prompts.saving import SETTINGS
+from geodapt.prompts.settings import PlainClip
+from geodapt.runs import RunFolder
+from geodapt.tinyclip.base import TINYCLIP
+from geodapt.tinyclip.cache import checkpoint, is_cached
+from geodapt.training import trainable_parameters
+from geodapt.vision.clip import Clip, load_clip
+
+LABELS = {
+    "clip": "CLIP",
+    "coop": "CoOp",
+    "maple": "MaPLe",
+    "promptsrc": "PromptSRC",
+    "promptkd": "PromptKD",
+    "lathadapter": "LatHAdapter",
+}
+
+
+class PromptsExperiment:
+    """One CLIP, one set of pictures, and the learners that tune the one on the other."""
+
+    def __init__(self, settings: PromptsRecipe, folder: RunFolder) -> None:
+        self.settings, self.folder = settings, folder
+        self.pictures = load_labelled_pictures(settings.data)
+        self.others = [load_labelled_pictures(each) for each in settings.others]
+        self._clip: Clip | None = None
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse what does not fit before anything is trained."""
+        for shots in self.settings.shots:
+            self.pictures.few_shot(shots, self.settings.seeds[0])
+        for each in (self.pictures, *self.others):
+            if "test" not in each.splits or not len(each.splits["test"]):
+                raise InputError(f"the pictures '{each.title}' have no test pictures")
+        for adapter in self.settings.adapter:
+            if adapter != "none":
+                adapter_of(adapter)
+        if not self._trains_base():
+            for name in self.settings.learner:
+                self._learner(name, "none", 0)
+
+    def _trains_base(self) -> bool:
+        return self.settings.base == TINYCLIP and not is_cached(self.settings.glyph_base)
+
+    def run(self) -> dict[str, Any]:
+        """Fit and ask every learner; returns what goes into ``results.json``."""
+        settings = self.settings
+        cells = [
+            (name, adapter, shots, seed)
+            for name in settings.learner
+            for adapter in settings.adapter
+            for shots in ([0] if (name, adapter) == ("clip", "none") else settings.shots)
+            for seed in ([0] if shots == 0 else settings.seeds)
+        ]
+        first = {TINYCLIP: 10.0} if self._trains_base() else {}
+        schedule({**first, **{_stage(*cell): 1.0 for cell in cells}})
+        if self._trains_base():
+            self.folder.timed_stage(TINYCLIP, self._train_base)
+        runs = [self.folder.timed_stage(_stage(*cell), partial(self._one, *cell)) for cell in cells]
+        return self._results(runs)
+
+    def _train_base(self, work: Path) -> dict[str, Any]:
+        checkpoint(self.settings.glyph_base, **self.folder.watch(TINYCLIP))
+        return {}
+
+    @property
+    def clip(self) -> Clip:
+        """The base, loaded once for all learners."""
+        if self._clip is None:
+            if self.settings.base == TINYCLIP:
+                self._clip = load_clip(checkpoint(self.settings.glyph_base))
+            else:
+                self._clip = load_host_base(self.settings.base)
+        return self._clip
+
+    def _learner(self, name: str, adapter: str, seed: int) -> PromptLearner:
+        host = self.settings.host(name)
+        teacher = self._teacher() if name == "promptkd" else None
+        made = None
+        if adapter != "none":
+            width = (teacher or PromptedClip(self.clip, PlainClip())).width
+            made = adapter_of(adapter)(width, **self.settings.lathadapter)
+        return PromptLearner(self.clip, host, made, teacher=teacher, seed=seed)
+
+    def _teacher(self) -> PromptedClip:
+        folder = Path(str(self.settings.teacher))
+        if (folder / SETTINGS).is_file():
+            return PromptLearner.load(folder)
+        return PromptedClip(load_clip(folder), PlainClip())
+
+    def _one(self, name: str, adapter: str, shots: int, seed: int, work: Path) -> dict[str, Any]:
+        """One learner, fitted and asked."""
+        learner = self._learner(name, adapter, seed)
+        by_halves = self.settings.protocol == "base-to-new"
+        if shots:
+            drawn = self.pictures.few_shot(shots, seed)
+            told = getattr(self.settings.host(name), "transductive", False)
+            stage = _stage(name, adapter, shots, seed)
+            learner.fit(
+                drawn.base() if by_halves and not told else drawn,
+                work=work,
+                seed=seed,
+                label=stage,
+                **self.folder.watch(stage),
+            )
+            if is_main_process() and (name, adapter, shots, seed) == self._kept():
+                learner.save(self.folder / "model")
+        found: dict[str, Any] = {
+            "host": name,
+            "adapter": adapter,
+            "shots": shots,
+            "run_seed": seed,
+            "trainable_parameters": trainable_parameters(learner),
+        }
+        if by_halves:
+            found["base"] = accuracy(learner, self.pictures.base())
+            found["new"] = accuracy(learner, self.pictures.new())
+            return found
+        found["accuracy"] = accuracy(learner, self.pictures)
+        found["others"] = {
+            each.title or f"set {number}": accuracy(learner, each)
+            for number, each in enumerate(self.others, 1)
+        }
+        return found
+
+    def _kept(self) -> tuple[str, str, int, int]:
+        """The learner that ``model/`` holds: the last, of the most shots and the first seed."""
+        settings = self.settings
+        return settings.learner[-1], settings.adapter[-1], max(settings.shots), settings.seeds[0]
+
+    def _results(self, runs: list[dict[str, Any]]) -> dict[str, Any]:
+        groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+        for run in runs:
+            groups.setdefault((run["host"], run["adapter"], run["shots"]), []).append(run)
+        several = len(self.settings.shots) > 1
+        rows = [_row(key, group, several) for key, group in groups.items()]
+        test = {"test": len(self.pictures.splits["test"]), "classes": len(self.pictures.names)}
+        notes = list(self.pictures.notes)
+        if self.settings.promptkd.transductive and "promptkd" in self.settings.learner:
+            notes.append(
+                "PromptKD was shown pictures and names of the new classes, without labels "
+                "(transductive): its figure for new classes is not one of unseen classes"
+            )
+        return {
+            "task": "classification",
+            "base": self.settings.base,
+            "rows": rows,
+            "data": test,
+            "prompts": {"protocol": self.settings.protocol, "runs": runs, "notes": notes},
+        }
+
+
+def accuracy(learner: PromptLearner, pictures: Pictures) -> float:
+    """Share of the test pictures whose class comes first among these classes."""
+    rows = pictures.splits["test"]
+    found = learner.logits(rows["image"], pictures.names).argmax(-1)
+    return float((found == torch.from_numpy(label_column(rows))).float().mean())
+
+
+def harmonic_mean(base: float, new: float) -> float:
+    """Of two accuracies; 0 where both are."""
+    return 2 * base * new / (base + new) if base + new else 0.0
+
+
+def _row(
+    key: tuple[str, str, int], group: Sequence[dict[str, Any]], several: bool
+) -> dict[str, Any]:
+    """The mean over seeds; of base and new the harmonic mean of the means, as published."""
+    host, adapter, shots = key
+    parts = [LABELS[name] for name in (host, adapter) if name != "none"]
+    label = " + ".join(parts) + (f", {shots} shots" if several and shots else "")
+    row: dict[str, Any] = {
+        "method": f"{host}-{adapter}-{shots}",
+        "label": label,
+        "trainable_parameters": group[0]["trainable_parameters"],
+        "seconds": round(sum(run["seconds"] for run in group), 2),
+        "peak_memory_mb": max(run["peak_memory_mb"] for run in group),
+        "seeds": len(group),
+    }
+    for figure in ("base", "new", "accuracy"):
+        values = [run[figure] for run in group if figure in run]
+        if values:
+            row[figure] = mean(values)
+            row[f"{figure}_std"] = stdev(values) if len(values) > 1 else 0.0
+    if "base" in row:
+        row["harmonic_mean"] = harmonic_mean(row["base"], row["new"])
+    others = group[0].get("others") or {}
+    if others:
+        of_each = {name: mean(run["others"][name] for run in group) for name in others}
+        row["others"] = float(np.mean([*of_each.values()]))
+        row["by_set"] = of_each
+    return row
+
+
+def _stage(name: str, adapter: str, shots: int, seed: int) -> str:
+    return f"{name}-{adapter}-{shots}-shots-seed-{seed}"
