@@ -8,7 +8,7 @@ import yaml
 
 from geodapt.data.glyphs import GlyphSettings, load_glyphs
 from geodapt.prompts import PromptLearner
-from geodapt.prompts.experiment import harmonic_mean
+from geodapt.prompts.protocols import harmonic_mean
 from geodapt.prompts.recipe import PromptsRecipe
 from geodapt.tinyclip import TinyClipSettings
 from geodapt.tinyclip.fitting import save_clip, untrained_clip
@@ -61,7 +61,7 @@ def test_a_run_asks_for_base_and_new_classes(world):
     runs = [one for one in found["prompts"]["runs"] if one["host"] == "maple"]
     assert [one["run_seed"] for one in runs] == [1, 2]
     row = rows["maple-none-1"]
-    assert row["base"] == pytest.approx(sum(one["base"] for one in runs) / 2)
+    assert row["base"] == pytest.approx(sum(one["parts"]["base"] for one in runs) / 2)
     assert row["harmonic_mean"] == pytest.approx(harmonic_mean(row["base"], row["new"]))
     assert row["trainable_parameters"] > 0 == rows["clip-none-0"]["trainable_parameters"]
     page = (world / "halves" / "report.html").read_text()
@@ -98,8 +98,25 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(world):
         assert not (world / "refused" / "results.json").exists()
 
 
-def test_harmonic_mean_is_that_of_the_published_averages():
-    assert harmonic_mean(82.28, 75.14) == pytest.approx(78.55, abs=0.005)
+def test_an_adapter_is_compared_pair_by_pair_and_saved_with_its_host(world):
+    done = call(
+        world,
+        *("run", "greek.yaml", "learner=[clip,maple]", "adapter=[none,lathadapter]"),
+        *("lathadapter={attributes: 3}", "--out", "adapted"),
+    )
+    assert done.code == 0, done.err
+    found = json.loads((world / "adapted" / "results.json").read_text())
+    rows = {row["method"]: row for row in found["rows"]}
+    assert list(rows) == [
+        *("clip-none-0", "clip-lathadapter-1", "maple-none-1", "maple-lathadapter-1"),
+    ]
+    (difference,) = found["prompts"]["differences"]
+    main = [rows[f"maple-{name}-1"]["harmonic_mean"] for name in ("lathadapter", "none")]
+    assert difference["difference"] == pytest.approx(main[0] - main[1])
+    assert difference["low"] <= difference["high"]
+    assert "What the adapter adds" in (world / "adapted" / "report.html").read_text()
+    learner = PromptLearner.load(world / "adapted" / "model")
+    assert learner.adapter.number == 3
 
 
 def test_values_for_every_host_are_checked():

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
-import torch
+from jaxtyping import Bool
 
 from geodapt.data.picture_sources import load_labelled_pictures
 from geodapt.data.vision.pictures import Pictures, label_column
@@ -18,6 +17,13 @@ from geodapt.prompts.adapter import adapter_of
 from geodapt.prompts.base import load_host_base
 from geodapt.prompts.learner import PromptLearner
 from geodapt.prompts.prompted import PromptedClip
+from geodapt.prompts.protocols import (
+    Protocol,
+    ProtocolTask,
+    average_of_sets,
+    paired_difference,
+    plan_task,
+)
 from geodapt.prompts.recipe import PromptsRecipe
 from geodapt.prompts.saving import SETTINGS
 from geodapt.prompts.settings import PlainClip
@@ -50,7 +56,7 @@ class PromptsExperiment:
     def _check(self) -> None:
         """Refuse what does not fit before anything is trained."""
         for shots in self.settings.shots:
-            self.pictures.few_shot(shots, self.settings.seeds[0])
+            self._task(shots, self.settings.seeds[0])
         for each in (self.pictures, *self.others):
             if "test" not in each.splits or not len(each.splits["test"]):
                 raise InputError(f"the pictures '{each.title}' have no test pictures")
@@ -71,7 +77,7 @@ class PromptsExperiment:
             (name, adapter, shots, seed)
             for name in settings.learner
             for adapter in settings.adapter
-            for shots in ([0] if (name, adapter) == ("clip", "none") else settings.shots)
+            for shots in ([0] if self._needs_no_shots(name, adapter) else settings.shots)
             for seed in ([0] if shots == 0 else settings.seeds)
         ]
         first = {TINYCLIP: 10.0} if self._trains_base() else {}
@@ -80,6 +86,9 @@ class PromptsExperiment:
             self.folder.timed_stage(TINYCLIP, self._train_base)
         runs = [self.folder.timed_stage(_stage(*cell), partial(self._one, *cell)) for cell in cells]
         return self._results(runs)
+
+    def _needs_no_shots(self, name: str, adapter: str) -> bool:
+        return (name, adapter) == ("clip", "none")
 
     def _train_base(self, work: Path) -> dict[str, Any]:
         checkpoint(self.settings.glyph_base, **self.folder.watch(TINYCLIP))
@@ -113,13 +122,12 @@ class PromptsExperiment:
     def _one(self, name: str, adapter: str, shots: int, seed: int, work: Path) -> dict[str, Any]:
         """One learner, fitted and asked."""
         learner = self._learner(name, adapter, seed)
-        by_halves = self.settings.protocol == "base-to-new"
+        task = self._task(shots or self.settings.shots[0], seed)
         if shots:
-            drawn = self.pictures.few_shot(shots, seed)
             told = getattr(self.settings.host(name), "transductive", False)
             stage = _stage(name, adapter, shots, seed)
             learner.fit(
-                drawn.base() if by_halves and not told else drawn,
+                self.pictures.few_shot(shots, seed) if told else task.train,
                 work=work,
                 seed=seed,
                 label=stage,
@@ -127,23 +135,22 @@ class PromptsExperiment:
             )
             if is_main_process() and (name, adapter, shots, seed) == self._kept():
                 learner.save(self.folder / "model")
-        found: dict[str, Any] = {
+        right = {part: answers(learner, asked) for part, asked in task.tests.items()}
+        return {
             "host": name,
             "adapter": adapter,
             "shots": shots,
             "run_seed": seed,
             "trainable_parameters": trainable_parameters(learner),
+            "parts": {part: float(each.mean()) for part, each in right.items()},
+            "right": {
+                part: "".join("01"[int(one)] for one in each) for part, each in right.items()
+            },
         }
-        if by_halves:
-            found["base"] = accuracy(learner, self.pictures.base())
-            found["new"] = accuracy(learner, self.pictures.new())
-            return found
-        found["accuracy"] = accuracy(learner, self.pictures)
-        found["others"] = {
-            each.title or f"set {number}": accuracy(learner, each)
-            for number, each in enumerate(self.others, 1)
-        }
-        return found
+
+    def _task(self, shots: int, seed: int) -> ProtocolTask:
+        others = {each.title or f"set {n}": each for n, each in enumerate(self.others, 1)}
+        return plan_task(self.settings.protocol, self.pictures, shots, seed, others)
 
     def _kept(self) -> tuple[str, str, int, int]:
         """The learner that ``model/`` holds: the last, of the most shots and the first seed."""
@@ -154,8 +161,8 @@ class PromptsExperiment:
         groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
         for run in runs:
             groups.setdefault((run["host"], run["adapter"], run["shots"]), []).append(run)
-        several = len(self.settings.shots) > 1
-        rows = [_row(key, group, several) for key, group in groups.items()]
+        several, protocol = len(self.settings.shots) > 1, self.settings.protocol
+        rows = [_row(protocol, key, group, several) for key, group in groups.items()]
         test = {"test": len(self.pictures.splits["test"]), "classes": len(self.pictures.names)}
         notes = list(self.pictures.notes)
         if self.settings.promptkd.transductive and "promptkd" in self.settings.learner:
@@ -163,55 +170,97 @@ class PromptsExperiment:
                 "PromptKD was shown pictures and names of the new classes, without labels "
                 "(transductive): its figure for new classes is not one of unseen classes"
             )
+        differences = [
+            adapter_difference(protocol, LABELS[host], shots, groups[host, "none", shots], group)
+            for (host, adapter, shots), group in groups.items()
+            if adapter != "none" and (host, "none", shots) in groups
+        ]
+        for run in runs:
+            del run["right"]
         return {
             "task": "classification",
             "base": self.settings.base,
             "rows": rows,
             "data": test,
-            "prompts": {"protocol": self.settings.protocol, "runs": runs, "notes": notes},
+            "prompts": {
+                "protocol": protocol,
+                "runs": runs,
+                "differences": differences,
+                "notes": notes,
+            },
         }
 
 
-def accuracy(learner: PromptLearner, pictures: Pictures) -> float:
-    """Share of the test pictures whose class comes first among these classes."""
+def answers(learner: PromptLearner, pictures: Pictures) -> Bool[np.ndarray, " pictures"]:
+    """Of each test picture whether its class comes first among these classes."""
     rows = pictures.splits["test"]
-    found = learner.logits(rows["image"], pictures.names).argmax(-1)
-    return float((found == torch.from_numpy(label_column(rows))).float().mean())
+    found = learner.logits(rows["image"], pictures.names).argmax(-1).numpy()
+    return found == label_column(rows)
 
 
-def harmonic_mean(base: float, new: float) -> float:
-    """Of two accuracies; 0 where both are."""
-    return 2 * base * new / (base + new) if base + new else 0.0
+MAIN = {
+    "base-to-new": "harmonic_mean",
+    "few-shot": "all",
+    "cross": "average",
+    "domain": "average",
+}
+"""The figure that a protocol compares learners by."""
+
+
+def adapter_difference(
+    protocol: Protocol,
+    host: str,
+    shots: int,
+    without: Sequence[dict[str, Any]],
+    with_it: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """What an adapter adds to its host, paired by seed, with a bootstrap interval of 95 %."""
+
+    def read(run: dict[str, Any]) -> dict[str, np.ndarray]:
+        return {part: np.array(list(text)) == "1" for part, text in run["right"].items()}
+
+    pairs = [(read(one), read(other)) for one, other in zip(with_it, without, strict=True)]
+    found = paired_difference(protocol, pairs, MAIN[protocol])
+    return {
+        "host": host,
+        "adapter": LABELS[with_it[0]["adapter"]],
+        "shots": shots,
+        "figure": MAIN[protocol],
+        "difference": found.difference,
+        "low": found.low,
+        "high": found.high,
+        "pairs": found.pairs,
+    }
 
 
 def _row(
-    key: tuple[str, str, int], group: Sequence[dict[str, Any]], several: bool
+    protocol: Protocol,
+    key: tuple[str, str, int],
+    group: Sequence[dict[str, Any]],
+    several: bool,
 ) -> dict[str, Any]:
     """The mean over seeds; of base and new the harmonic mean of the means, as published."""
     host, adapter, shots = key
-    parts = [LABELS[name] for name in (host, adapter) if name != "none"]
-    label = " + ".join(parts) + (f", {shots} shots" if several and shots else "")
-    row: dict[str, Any] = {
+    named = [LABELS[name] for name in (host, adapter) if name != "none"]
+    figures = average_of_sets(protocol, [run["parts"] for run in group])
+    main = MAIN[protocol]
+    shown: dict[str, float] = {
+        name: figures[name] for name in ("base", "new", "harmonic_mean") if name in figures
+    }
+    if protocol != "base-to-new":
+        shown = {"accuracy": figures.get("all", figures.get("source", figures[main]))}
+    if "average" in figures:
+        shown["others"] = figures["average"]
+    return {
         "method": f"{host}-{adapter}-{shots}",
-        "label": label,
+        "label": " + ".join(named) + (f", {shots} shots" if several and shots else ""),
         "trainable_parameters": group[0]["trainable_parameters"],
         "seconds": round(sum(run["seconds"] for run in group), 2),
         "peak_memory_mb": max(run["peak_memory_mb"] for run in group),
         "seeds": len(group),
+        **shown,
+        "parts": figures,
     }
-    for figure in ("base", "new", "accuracy"):
-        values = [run[figure] for run in group if figure in run]
-        if values:
-            row[figure] = mean(values)
-            row[f"{figure}_std"] = stdev(values) if len(values) > 1 else 0.0
-    if "base" in row:
-        row["harmonic_mean"] = harmonic_mean(row["base"], row["new"])
-    others = group[0].get("others") or {}
-    if others:
-        of_each = {name: mean(run["others"][name] for run in group) for name in others}
-        row["others"] = float(np.mean([*of_each.values()]))
-        row["by_set"] = of_each
-    return row
 
 
 def _stage(name: str, adapter: str, shots: int, seed: int) -> str:

@@ -12,7 +12,6 @@ from geodapt.settings import GivenPath, repeated
 from geodapt.tinyclip.settings import TinyClipSettings
 from geodapt.training.settings import TrainingSettings
 
-Protocol = Literal["base-to-new", "few-shot", "cross", "domain"]
 HostName = Literal["clip", "coop", "maple", "promptsrc", "promptkd"]
 AdapterName = Literal["none", "lathadapter"]
 
@@ -25,7 +24,7 @@ class PromptsRecipe(Recipe):
     """Tune a CLIP on a few pictures of each class, and ask it for others."""
 
     recipe: Literal["prompts"] = "prompts"
-    protocol: Protocol = "base-to-new"
+    protocol: Literal["base-to-new", "few-shot", "cross", "domain"] = "base-to-new"
     """base-to-new: tune on half of the classes, ask for each half; few-shot: all classes; cross and
     domain: all classes, then the pictures of `others` as well."""
     learner: Annotated[list[HostName], BeforeValidator(_listed)] = Field(
@@ -47,7 +46,7 @@ class PromptsRecipe(Recipe):
     data: PictureSource
     """Labelled pictures; `kind` chooses the loader."""
     others: list[PictureSource] = []
-    """Test pictures of cross and domain."""
+    """Test pictures of cross and domain; domain takes those of data's own that only test, too."""
     shots: list[Annotated[int, Field(ge=1)]] = Field(default=[16], min_length=1)
     """Training pictures of each class."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[1, 2, 3], min_length=1)
@@ -68,8 +67,8 @@ class PromptsRecipe(Recipe):
                 raise ValueError(f"{name}: {twice[0]} given more than once")
         if "promptkd" in self.learner and self.teacher is None:
             raise ValueError("learner promptkd needs a teacher: the folder of a learner or a CLIP")
-        if self.protocol in ("cross", "domain") and not self.others:
-            raise ValueError(f"protocol {self.protocol} needs others: pictures to ask it about")
+        if self.protocol == "cross" and not self.others:
+            raise ValueError("protocol cross needs others: pictures to ask it about")
         if self.others and self.protocol in ("base-to-new", "few-shot"):
             raise ValueError(f"protocol {self.protocol} asks for data alone; leave others out")
         known = {key for name in self.learner for key in type(getattr(self, name)).model_fields}

@@ -21,14 +21,30 @@ class OneRun(BaseModel):
     adapter: str
     shots: int
     run_seed: int
-    base: float | None = None
-    new: float | None = None
-    accuracy: float | None = None
-    others: dict[str, float] = {}
+    parts: dict[str, float] = {}
+
+    @property
+    def accuracy(self) -> float | None:
+        """On all classes of the pictures that were tuned on."""
+        return self.parts.get("all", self.parts.get("source"))
 
     @property
     def name(self) -> str:
         return self.host if self.adapter == "none" else f"{self.host} + {self.adapter}"
+
+
+class AdapterDifference(BaseModel):
+    """What an adapter adds to its host."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    host: str
+    adapter: str
+    shots: int
+    difference: float
+    low: float
+    high: float
+    pairs: int
 
 
 class PromptDetails(BaseModel):
@@ -38,21 +54,22 @@ class PromptDetails(BaseModel):
 
     protocol: str
     runs: list[OneRun]
+    differences: list[AdapterDifference] = []
     notes: list[str] = []
 
 
 def halves_section(run: RunRecord) -> Section | None:
     """Each learner of each seed as a point: its accuracy on the base and on the new classes."""
     found = _details(run)
-    points = [one for one in found.runs if one.base is not None] if found else []
+    points = [one for one in found.runs if "base" in one.parts] if found else []
     if not points or found is None:
         return None
     figure = go.Figure()
     for name in dict.fromkeys(one.name for one in points):
         own = [one for one in points if one.name == name]
         figure.add_scatter(
-            x=[100 * (one.base or 0) for one in own],
-            y=[100 * (one.new or 0) for one in own],
+            x=[100 * one.parts["base"] for one in own],
+            y=[100 * one.parts["new"] for one in own],
             mode="markers",
             name=plotly_text(name),
             text=[f"{one.shots} shots, seed {one.run_seed}" for one in own],
@@ -95,18 +112,37 @@ def shots_section(run: RunRecord) -> Section | None:
 
 
 def sets_section(run: RunRecord) -> Section | None:
-    """Accuracy on each of the other sets, the mean over seeds."""
+    """Accuracy on each of the other sets or domains, the mean over seeds."""
     found = _details(run)
-    runs = [one for one in found.runs if one.others] if found else []
+    runs = found.runs if found and found.protocol in ("cross", "domain") else []
     if not runs:
         return None
-    sets = list(runs[0].others)
+    sets = [part for part in runs[0].parts if part != "source"]
     rows: list[dict[str, Any]] = []
     for name, shots in dict.fromkeys((one.name, one.shots) for one in runs):
         own = [one for one in runs if (one.name, one.shots) == (name, shots)]
-        cells = [as_percent(mean(one.others.get(each, 0.0) for one in own)) for each in sets]
+        cells = [as_percent(mean(one.parts.get(each, 0.0) for one in own)) for each in sets]
         rows.append({"name": name, "shots": shots or "–", "cells": cells})
     return Section("Other pictures", "geodapt.prompts/sets.html", {"sets": sets, "rows": rows})
+
+
+def differences_section(run: RunRecord) -> Section | None:
+    """What the adapter adds to each host, in points, with its interval."""
+    found = _details(run)
+    if found is None or not found.differences:
+        return None
+    rows = [
+        {
+            "name": f"{one.host} + {one.adapter}",
+            "shots": one.shots,
+            "pairs": one.pairs,
+            "points": f"{100 * one.difference:+.2f}",
+            "interval": f"{100 * one.low:+.2f} to {100 * one.high:+.2f}",
+        }
+        for one in found.differences
+    ]
+    context = {"rows": rows}
+    return Section("What the adapter adds", "geodapt.prompts/differences.html", context)
 
 
 def _details(run: RunRecord) -> PromptDetails | None:
@@ -121,5 +157,5 @@ PAGE = SystemPage(
         ACCURACY,
         Column("others", "Other sets", as_percent, "%", short="Others"),
     ),
-    sections=(halves_section, shots_section, sets_section),
+    sections=(halves_section, shots_section, sets_section, differences_section),
 )
