@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import torch
 
@@ -29,7 +30,8 @@ def base_fingerprint(clip: Clip) -> dict[str, str]:
     configuration = _without(clip.model.config.to_dict())
     text = json.dumps(configuration, sort_keys=True, default=str)
     return {
-        "name": clip.name,
+        # A folder is found from any other one.
+        "name": str(Path(clip.name).resolve()) if Path(clip.name).is_dir() else clip.name,
         "dtype": str(clip.model.dtype).removeprefix("torch."),
         "configuration": hashlib.sha256(text.encode()).hexdigest(),
         "weights": hash_tensors(dict(clip.model.named_parameters())),
