@@ -24,9 +24,9 @@ from geodapt.prompts.protocols import (
     paired_difference,
     plan_task,
 )
-from geodapt.prompts.recipe import PromptsRecipe
 from geodapt.prompts.saving import SETTINGS
 from geodapt.prompts.settings import PlainClip
+from geodapt.prompts.study_settings import PromptStudySettings
 from geodapt.runs import RunFolder
 from geodapt.tinyclip.base import TINYCLIP
 from geodapt.tinyclip.cache import checkpoint, is_cached
@@ -46,7 +46,7 @@ LABELS = {
 class PromptsExperiment:
     """One CLIP, one set of pictures, and the learners that tune the one on the other."""
 
-    def __init__(self, settings: PromptsRecipe, folder: RunFolder) -> None:
+    def __init__(self, settings: PromptStudySettings, folder: RunFolder) -> None:
         self.settings, self.folder = settings, folder
         self.pictures = load_labelled_pictures(settings.data)
         self.others = [load_labelled_pictures(each) for each in settings.others]
@@ -135,7 +135,7 @@ class PromptsExperiment:
             )
             if is_main_process() and (name, adapter, shots, seed) == self._kept():
                 learner.save(self.folder / "model")
-        right = {part: answers(learner, asked) for part, asked in task.tests.items()}
+        right = {part: right_answers(learner, asked) for part, asked in task.tests.items()}
         return {
             "host": name,
             "adapter": adapter,
@@ -191,7 +191,7 @@ class PromptsExperiment:
         }
 
 
-def answers(learner: PromptLearner, pictures: Pictures) -> Bool[np.ndarray, " pictures"]:
+def right_answers(learner: PromptLearner, pictures: Pictures) -> Bool[np.ndarray, " pictures"]:
     """Of each test picture whether its class comes first among these classes."""
     rows = pictures.splits["test"]
     found = learner.logits(rows["image"], pictures.names).argmax(-1).numpy()

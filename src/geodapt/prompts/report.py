@@ -126,7 +126,7 @@ def sets_section(run: RunRecord) -> Section | None:
     return Section("Other pictures", "geodapt.prompts/sets.html", {"sets": sets, "rows": rows})
 
 
-def differences_section(run: RunRecord) -> Section | None:
+def adapter_section(run: RunRecord) -> Section | None:
     """What the adapter adds to each host, in points, with its interval."""
     found = _details(run)
     if found is None or not found.differences:
@@ -157,5 +157,5 @@ PAGE = SystemPage(
         ACCURACY,
         Column("others", "Other sets", as_percent, "%", short="Others"),
     ),
-    sections=(halves_section, shots_section, sets_section, differences_section),
+    sections=(halves_section, shots_section, sets_section, adapter_section),
 )
