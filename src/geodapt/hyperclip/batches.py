@@ -2,16 +2,18 @@
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from PIL.Image import Image
 from torch import Tensor
 
 from geodapt.hyperclip.page_classes import VOID
 from geodapt.vision import Clip
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class WordBatches:
@@ -28,7 +30,7 @@ class WordBatches:
     def __init__(
         self,
         count: int,
-        fetch: Callable[[int], tuple[Image, Int[np.ndarray, "height width"]]],
+        fetch: Callable[[int], tuple["Image", Int[np.ndarray, "height width"]]],
         names: Sequence[str],
         seen: Sequence[int],
         clip: Clip,
@@ -63,7 +65,7 @@ class WordBatches:
             **self.clip.tokens(texts),
         }
 
-    def _piece(self, row: int, random: np.random.Generator) -> tuple[Image, np.ndarray]:
+    def _piece(self, row: int, random: np.random.Generator) -> tuple["Image", np.ndarray]:
         from PIL import Image as Pillow
 
         image, mask = self.fetch(row)

@@ -1,11 +1,10 @@
 """Tunes a CLIP on pages and asks it for words that training never showed."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
-from PIL.Image import Image
 
 from geodapt.errors import InputError
 from geodapt.hyperclip.batches import WordBatches
@@ -22,6 +21,9 @@ from geodapt.hyperclip.overlay import page_pictures
 from geodapt.hyperclip.page_classes import PageClasses
 from geodapt.hyperclip.tuning_settings import HyperClipSettings
 from geodapt.runs import RunFolder
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 WORST = 10
 """Pairs of confused classes that the page shows."""
@@ -56,7 +58,7 @@ class PageExperiment(TuningExperiment):
     def batches(self, segmenter: OpenSegmenter, seed: int) -> WordBatches:
         train, settings = self.pages["train"], self.settings
 
-        def fetch(row: int) -> tuple[Image, Int[np.ndarray, "height width"]]:
+        def fetch(row: int) -> tuple["Image", Int[np.ndarray, "height width"]]:
             page = train[row]
             return page["image"].convert("RGB"), self.main.labels(np.array(page["mask"])).numpy()
 

@@ -1,12 +1,11 @@
 """Tunes a CLIP on a data set of pictures with masks, and tests it on others."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from PIL.Image import Image
 
 from geodapt.data.vision import SegmentationData, open_segmentation
 from geodapt.errors import InputError
@@ -21,6 +20,9 @@ from geodapt.metrics import ResampledIoU, SegmentationMetrics
 from geodapt.progress import track
 from geodapt.runs import RunFolder
 from geodapt.vision import open_picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 WORST = 10
 VALIDATION = "validation"
@@ -50,7 +52,7 @@ class PictureExperiment(TuningExperiment):
     def batches(self, segmenter: OpenSegmenter, seed: int) -> WordBatches:
         data, settings = self.train_data, self.settings
 
-        def fetch(row: int) -> tuple[Image, Int[np.ndarray, "height width"]]:
+        def fetch(row: int) -> tuple["Image", Int[np.ndarray, "height width"]]:
             for step in range(len(data)):  # the next one in place of one that cannot be read
                 if (image := self._opened(data, (row + step) % len(data))) is not None:
                     image, mask = data.with_mask((row + step) % len(data), image)
@@ -136,7 +138,7 @@ class PictureExperiment(TuningExperiment):
             resampled.update(predicted, labels)
         return metrics, resampled
 
-    def _opened(self, data: SegmentationData, row: int) -> Image | None:
+    def _opened(self, data: SegmentationData, row: int) -> "Image | None":
         """The picture; None, and noted, where it cannot be read."""
         try:
             return open_picture(data.pictures[row])
