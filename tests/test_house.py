@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -88,6 +89,13 @@ def test_files_are_short():
         for path in sources("src", "tests")
     }
     assert {path: lines for path, lines in lengths.items() if lines > 400} == {}
+
+
+@pytest.mark.house
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by their own names, and leaves the second out with an error."""
+    names = Counter(path.name for path in sources("tests") if path.name.startswith("test_"))
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 @pytest.mark.house

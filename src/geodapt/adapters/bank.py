@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from weakref import finalize
 
 from torch import nn
-from torch._dynamo import OptimizedModule
 
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.compatibility import Fitted, fit_adapter
@@ -55,11 +54,6 @@ class AdapterBank(ModelView):
     def __init__(self, model: nn.Module, capacity: int | None = None) -> None:
         if capacity is not None and capacity < 1:
             raise InputError(f"AdapterBank has capacity {capacity}; give at least 1, or None")
-        if isinstance(model, OptimizedModule):
-            raise InputError(
-                "this is what torch.compile made of a model; make the bank on the model itself, "
-                "and call the compiled one under its gates"
-            )
         strip(model)
         close_views_of(model)
         super().__init__(model.requires_grad_(False))

@@ -168,8 +168,8 @@ def _check_lacking(
         if any(isinstance(module, OptimizedModule) for module in model.modules()):
             raise InputError(
                 f"adapter '{name}' targets {wrong}, and parts of this {type(model).__name__} were "
-                "put in other ones by torch.compile, so that layers have other names; compile them "
-                "in place (part.compile()) instead"
+                "put in other ones by torch.compile, so that layers have other names; make the "
+                "bank on the model itself, or compile in place (part.compile())"
             )
         raise InputError(
             f"adapter '{name}' targets {wrong}, which {type(model).__name__} does not "
