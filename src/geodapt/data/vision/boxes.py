@@ -1,7 +1,11 @@
 """Boxes as data sets give them, within their picture or refused."""
 
 from collections.abc import Sequence
+from typing import Any
 
+from datasets import Dataset, Features
+
+from geodapt.data.vision.features import FEATURES, PictureClasses, PictureData
 from geodapt.errors import InputError
 
 LEAST = 0.5
@@ -26,3 +30,21 @@ def cut_to_picture(box: Sequence[float], size: tuple[int, int], called: str) -> 
     if (left, top) == (x, y) and right == x + width and bottom == y + height:
         return [x, y, width, height]
     return [left, top, right - left, bottom - top]
+
+
+def boxed_pictures(
+    rows: list[dict[str, Any]], classes: PictureClasses, notes: list[str], empty: int, cut: int
+) -> PictureData:
+    """The columns ``image`` and ``objects``, with what a reader should know in ``notes``.
+
+    ``empty`` boxes without width or height were left out, ``cut`` were cut to their picture.
+    """
+    notes = list(notes)
+    if bare := sum(not row["objects"]["bbox"] for row in rows):
+        notes.append(f"{bare:,} pictures without boxes")
+    if empty:
+        notes.append(f"{empty:,} boxes without width or height, left out")
+    if cut:
+        notes.append(f"{cut:,} boxes cut to their picture")
+    features = Features({name: FEATURES[name] for name in ("image", "objects")})
+    return PictureData(Dataset.from_list(rows, features), classes, notes)

@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset, Features
 
 from geodapt.data.text_files import existing
-from geodapt.data.vision.boxes import cut_to_picture
+from geodapt.data.vision.boxes import boxed_pictures, cut_to_picture
 from geodapt.data.vision.coco_settings import CocoBoxSettings, CocoPanopticSettings
 from geodapt.data.vision.features import FEATURES, PictureClasses, PictureData
 from geodapt.data.vision.segments import read_segments
@@ -66,15 +66,7 @@ def load_coco_boxes(settings: CocoBoxSettings) -> PictureData:
             f"no picture of '{settings.annotations}' can be read: "
             f"{missing[0] if missing else 'it lists none'}"
         )
-    notes = _skipped(missing)
-    if bare := sum(not row["objects"]["bbox"] for row in rows):
-        notes.append(f"{bare:,} pictures without boxes")
-    if empty:
-        notes.append(f"{empty:,} boxes without width or height, left out")
-    if cut:
-        notes.append(f"{cut:,} boxes cut to their picture")
-    features = Features({name: FEATURES[name] for name in ("image", "objects")})
-    return PictureData(Dataset.from_list(rows, features), classes, notes)
+    return boxed_pictures(rows, classes, _skipped(missing), empty, cut)
 
 
 def load_coco_panoptic(settings: CocoPanopticSettings) -> PictureData:

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import Dataset, Features
 
 from geodapt.data.text_files import existing
-from geodapt.data.vision.boxes import cut_to_picture
+from geodapt.data.vision.boxes import boxed_pictures, cut_to_picture
 from geodapt.data.vision.coco_settings import YoloSettings
-from geodapt.data.vision.features import FEATURES, PictureClasses, PictureData
+from geodapt.data.vision.features import PictureClasses, PictureData
 from geodapt.data.vision.folder import files_by_name, read_class_list
 from geodapt.errors import InputError
 from geodapt.progress import track
@@ -63,14 +62,7 @@ def load_yolo(settings: YoloSettings) -> PictureData:
             f"'{labels}' has no text file for any picture; expected '{next(iter(pictures))}.txt'"
         )
     notes = [f"{len(unreadable):,} pictures skipped: {unreadable[0]}"] if unreadable else []
-    if bare := sum(not row["objects"]["bbox"] for row in rows):
-        notes.append(f"{bare:,} pictures without boxes")
-    if empty:
-        notes.append(f"{empty:,} boxes without width or height, left out")
-    if cut:
-        notes.append(f"{cut:,} boxes cut to their picture")
-    features = Features({name: FEATURES[name] for name in ("image", "objects")})
-    return PictureData(Dataset.from_list(rows, features), classes, notes)
+    return boxed_pictures(rows, classes, notes, empty, cut)
 
 
 def _names(path: Path) -> tuple[str, ...]:
