@@ -9,6 +9,8 @@ PINNED := $(wildcard constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d
 CORES  := -n auto --maxprocesses 4 --dist loadfile
 # --no-compile: Python compiles what is imported, pip would compile everything, for a minute
 PIP    := -m pip --disable-pip-version-check install --quiet --no-compile
+# which needs that it may: with this variable set, every process of the tests compiles all imports again
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: venv demo docs gpu test fuzz test-lowest test-newest lint constraints bench clean
 .DEFAULT_GOAL := help
