@@ -110,7 +110,11 @@ class Reference:
         x = [lift(self.w["model.embed_tokens.weight"][i], self.c) for i in ids]
         for layer in range(self.config.num_hidden_layers):
             x = self.block(f"model.layers.{layer}", layer, x)
+        if self.config.final_projection:
+            x = [self.linear("model.final_proj", p) for p in x]
         x = [self.norm("model.norm", p) for p in x]
+        if self.config.head_reads_time:
+            x = [torch.cat([p, p[:1]]) for p in x]  # the time last, where its weights are
         return torch.stack([self.w["lm_head.weight"] @ p[1:] for p in x])
 
     def block(self, name: str, layer: int, x: list[Point]) -> list[Point]:
@@ -125,7 +129,20 @@ class Reference:
 
     def residual(self, name: str, p: Point, q: Point) -> Point:
         weight = math.exp(self.w[f"{name}.weight.offset"])
-        return residual(p, q, weight, 2 * math.exp(self.w[f"{name}.scale.offset"]), self.c)
+        start = 2.0 if name.endswith("join") else self.config.residual_scale
+        return residual(p, q, weight, start * math.exp(self.w[f"{name}.scale.offset"]), self.c)
+
+    def output(self, name: str, by_head: list[list[Point]]) -> list[Point]:
+        """The output projection of each token's points, one of every head."""
+        tokens = list(zip(*by_head, strict=True))
+        if not self.config.output_reads_head_times:
+            return [self.linear(name, concat(list(points), self.c)) for points in tokens]
+        space = [torch.cat([p[1:] for p in points]) for points in tokens]
+        times = [torch.stack([p[0] for p in points]) for points in tokens]
+        bias = self.w.get(f"{name}.bias", torch.zeros(1))
+        weight, of_times = self.w[f"{name}.weight"], self.w[f"{name}.time_weight"]
+        out = zip(space, times, strict=True)
+        return [lift(weight @ x + of_times @ t + bias, self.c) for x, t in out]
 
     def place(self, p: Point, position: int, pairs: int) -> Point:
         if self.config.position != "hope":
@@ -164,8 +181,7 @@ class Reference:
             keys = [self.place(lift(y[group], c), i, pairs) for i, y in enumerate(k)]
             values = [lift(y[group], c) for y in v]
             by_head.append(attention(queries, keys, values, tau, c, self.bias(head)))
-        joined = [concat(list(points), c) for points in zip(*by_head, strict=True)]
-        return [self.linear(f"{name}.o_proj", p) for p in joined]
+        return self.output(f"{name}.o_proj", by_head)
 
     def latent_attention(self, name: str, x: list[Point]) -> list[Point]:
         config, c = self.config, self.c
@@ -196,8 +212,7 @@ class Reference:
             attention(queries, keys, values, tau, c, self.bias(head))
             for head, (queries, keys, values) in enumerate(by_head)
         ]
-        joined = [concat(list(points), c) for points in zip(*out, strict=True)]
-        return [self.linear(f"{name}.o_proj", p) for p in joined]
+        return self.output(f"{name}.o_proj", out)
 
     def mlp(self, name: str, p: Point, c: float | None = None) -> Point:
         c = c or self.c
@@ -213,6 +228,8 @@ class Reference:
                 config.curvature_of_experts(), self.w[f"{name}.curvature_offset"], strict=True
             )
         ]
+        if not config.shared_experts_curved:
+            c_i = [c] * config.n_shared_experts + c_i
         points, weights = [], []
         for i in range(config.n_shared_experts):
             inside = self.mlp(f"{name}.shared_experts.{i}", rescale(p, c, c_i[i]), c_i[i])
@@ -222,7 +239,15 @@ class Reference:
             geometry = config.geometry_of_experts()[config.n_shared_experts + i]
             points.append(self.expert(name, i, p, c_i[config.n_shared_experts + i], geometry))
             weights.append(weight)
+        if config.expert_sum == "nested":
+            return self.nested(name, points[0], points[1:], weights[1:])
         return centroid(points, weights, c)
+
+    def nested(self, name: str, shared: Point, routed: list[Point], weights: list) -> Point:
+        joined = lift(torch.zeros_like(shared[1:]), self.c)
+        for point, weight in zip(routed, weights, strict=True):
+            joined = residual(joined, point, weight, 2.0, self.c)
+        return self.residual(f"{name}.join", shared, joined)
 
     def route(self, name: str, p: Point) -> list[tuple[int, float]]:
         config = self.config
@@ -238,12 +263,16 @@ class Reference:
         open_to = [i for group in groups[: config.topk_group] for i in group]
         chosen = sorted(open_to, key=lambda i: -biased[i])[: config.num_experts_per_tok]
         total = sum(scores[i] for i in chosen) if config.norm_topk_prob else 1.0
-        return [(i, scores[i] / total * config.routed_scaling_factor) for i in chosen]
+        return [(i, scores[i] / total * config.routed_scaling_factor) for i in sorted(chosen)]
 
     def expert(self, name: str, i: int, p: Point, c_i: float, geometry: str) -> Point:
         gate_up, down = (self.w[f"{name}.experts.{n}_proj"][i] for n in ("gate_up", "down"))
         gate_up_time, down_time = (
             self.w[f"{name}.experts.{n}_time"][i] for n in ("gate_up", "down")
+        )
+        none = torch.zeros(self.config.n_routed_experts, 1)
+        up_bias, down_bias = (
+            self.w.get(f"{name}.experts.{n}_bias", none)[i] for n in ("gate_up", "down")
         )
         scale = 1.0 if geometry == "euclidean" else math.sqrt(self.c / c_i)
 
@@ -260,6 +289,6 @@ class Reference:
             return point[0], point[1:]
 
         t, s = inside(scale * p[1:])
-        gate, up = (gate_up @ s + gate_up_time * t).chunk(2)
+        gate, up = (gate_up @ s + gate_up_time * t + up_bias).chunk(2)
         t, s = inside(silu(gate) * up)
-        return lift((down @ s + down_time * t) / scale, self.c)
+        return lift((down @ s + down_time * t + down_bias) / scale, self.c)

@@ -61,8 +61,12 @@ KINDS = {
         "n_shared_experts": 0,
     },
     "mixed": MIXED,
+    "mixed-biases": {**MIXED, "expert_bias": True},
+    "released": {"released": True, "head_dim": 7, "curvature": 1.0},
+    "released-mice": {**MICE, "released": True},
+    "released-odd": {**MICE, "released": True, "learn_curvature": True, "num_experts_per_tok": 3},
 }
-MAIN = ["mha", "grouped-queries", "relative", "mla", "mice", "mixed"]
+MAIN = ["mha", "grouped-queries", "relative", "mla", "mice", "mixed", "released", "released-mice"]
 
 
 def model(kind: str = "mha", dtype=torch.float32, **changes) -> HelmForCausalLM:

@@ -7,8 +7,9 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkR
 
 from geodapt.helm import experts
 from geodapt.helm.balance import sequence_balance_loss
-from geodapt.helm.experts import HelmMoE, HelmRouter
+from geodapt.helm.experts import HelmMoE
 from geodapt.helm.lorentz_layers import Curvature, time_component
+from geodapt.helm.router import HelmRouter
 from tests.helm import small
 
 GROUPS = {"n_routed_experts": 8, "num_experts_per_tok": 3, "n_group": 4, "topk_group": 2}

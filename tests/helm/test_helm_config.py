@@ -10,7 +10,15 @@ from tests.helm import small
 WRONG = {
     "hidden_size 16 does not divide into 3 heads": {"num_attention_heads": 3, "head_dim": None},
     "not a multiple of num_key_value_heads 3": {"num_key_value_heads": 3},
-    "head_dim is 7": {"head_dim": 7},
+    "head_dim is 2": {"head_dim": 2},
+    "released sets residual_scale to": {"released": True, "residual_scale": 3.0},
+    "q_lora_rank: the released code": {**small.MLA, "released": True, "q_lora_rank": 8},
+    "tie_word_embeddings: with head_reads_time": {"released": True, "tie_word_embeddings": True},
+    "n_shared_experts is 2; expected 1": {
+        **small.MICE,
+        "expert_sum": "nested",
+        "n_shared_experts": 2,
+    },
     "position is 'rope'; expected 'hope' or 'relative' or 'none'": {"position": "rope"},
     "curvature is 0": {"curvature": 0.0},
     "curvature is -1": {"curvature": -1.0},
@@ -62,6 +70,9 @@ def test_relative_positions_refuse_flash():
         ("100m", True, (90, 130)),
         ("1b", False, (800, 1200)),
         ("1b", True, (800, 1200)),
+        ("100m-released", False, (105, 135)),
+        ("100m-released", True, (105, 135)),
+        ("1b-released", True, (900, 1300)),
     ],
 )
 def test_presets(size, mice, millions):

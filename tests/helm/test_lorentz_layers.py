@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from geodapt.geometry import lorentz
 from geodapt.helm import lorentz_layers as layers
 from geodapt.helm.attention import HelmAttention
-from geodapt.helm.lorentz_layers import Curvature, attend, head_centroids
+from geodapt.helm.kernels import attend
+from geodapt.helm.lorentz_layers import Curvature, head_centroids
 from geodapt.helm.positions import key_points, query_points
 from tests.helm import small
 

@@ -14,6 +14,7 @@ from geodapt.cli import adapters
 from geodapt.cli.catalog import cp, ls
 from geodapt.cli.compare import compare
 from geodapt.cli.compress import compress
+from geodapt.cli.convert_helm import convert_helm
 from geodapt.cli.detect import detect
 from geodapt.cli.endings import Commands
 from geodapt.cli.merge import merge_command
@@ -76,8 +77,9 @@ for _command in (
     detect,
     serve,
     score,
+    convert_helm,
 ):
-    app.command(_command.__name__.removesuffix("_command"))(_command)
+    app.command(_command.__name__.removesuffix("_command").replace("_", "-"))(_command)
 app.add_typer(adapters.app, name="adapters")
 
 

@@ -29,12 +29,13 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from geodapt.helm.config import HelmConfig
+from geodapt.helm.kernels import attend
 from geodapt.helm.lorentz_layers import (
     Curvature,
     LearnedScalar,
     LorentzLinear,
-    attend,
     head_centroids,
+    output_projection,
 )
 from geodapt.helm.positions import Rotation, key_points, query_points
 
@@ -60,7 +61,7 @@ class HelmAttention(nn.Module):
         self.q_proj = LorentzLinear(d, heads * self.space, bias)
         self.k_proj = LorentzLinear(d, groups * self.space, bias)
         self.v_proj = LorentzLinear(d, groups * self.space, bias)
-        self.o_proj = LorentzLinear(heads * self.space, d, bias)
+        self.o_proj = output_projection(config, self.space)
         self.temperature = LearnedScalar(math.sqrt(heads * size))
 
     def forward(
@@ -83,5 +84,5 @@ class HelmAttention(nn.Module):
         if cache is not None:
             k, v = cache.update(k, v, self.layer_idx)
         out, weights = attend(self, q, k, v, attention_mask, **kwargs)
-        out, out_time = head_centroids(out, c)
+        out, out_time = head_centroids(out, c, self.config.output_reads_head_times)
         return self.o_proj(out, out_time), weights

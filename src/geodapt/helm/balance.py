@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geodapt.helm.config import HelmConfig
-from geodapt.helm.experts import affinities
+from geodapt.helm.router import affinities
 
 
 def sequence_balance_loss(

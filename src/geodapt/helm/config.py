@@ -7,12 +7,14 @@ from transformers import PreTrainedConfig
 from transformers.modeling_rope_utils import RopeParameters
 
 from geodapt.errors import InputError
+from geodapt.helm.presets import PRESETS, RELEASED, RELEASED_EXPERTS
 
 CURVATURES = (0.1, 2.0)  # of the experts by default: evenly spaced between the two
 CHOICES = {
     "attention": ("mha", "mla"),
     "position": ("hope", "relative", "none"),
     "scoring_func": ("sigmoid", "softmax"),
+    "expert_sum": ("centroid", "nested"),
 }
 
 
@@ -39,6 +41,17 @@ class HelmConfig(PreTrainedConfig):
     **Balance of the experts.** Before a training step, ``bias_update_speed`` times the sign of
     (mean load - load) is added to each expert's bias, which takes part in the choice of experts
     alone; ``router_aux_loss_coef`` weighs the sequence-wise loss (DeepSeek-V3, eq. 16 to 20).
+
+    **As the released code has it.** ``released=True`` sets what the paper's official code does
+    otherwise (docs/helm.md has the table): every attribute of
+    :data:`~geodapt.helm.presets.RELEASED` that is still at its default. Singly:
+    ``expert_bias`` and ``latent_query_bias`` (biases of routed experts, and of the queries under
+    ``"mla"``), ``output_reads_head_times`` (the output projection reads each head's time, not that
+    of all heads together), ``final_projection`` (a Lorentz linear with a bias before the last
+    norm), ``head_reads_time`` (logits read the last point's time too), ``residual_scale`` with
+    ``learn_residual_scale``, ``expert_sum="nested"`` (routed results join one after another in
+    residuals of scale 2, then the shared one), and ``shared_experts_curved=False`` (shared experts
+    compute in the model's own space).
 
     Raises :class:`~geodapt.errors.InputError` for sizes that do not fit together.
     """
@@ -97,18 +110,53 @@ class HelmConfig(PreTrainedConfig):
     learn_expert_curvatures: bool = True
     expert_geometries: list[str] | None = None
 
+    released: bool = False
+    expert_bias: bool = False
+    latent_query_bias: bool = False
+    output_reads_head_times: bool = False
+    head_reads_time: bool = False
+    final_projection: bool = False
+    residual_scale: int | float = 2.0
+    learn_residual_scale: bool = True
+    expert_sum: str = "centroid"
+    shared_experts_curved: bool = True
+
     def __post_init__(self, **kwargs: Any) -> None:
+        if self.released:
+            self._as_released()
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
         if self.head_dim is None and self.num_attention_heads > 0:
             self.head_dim = self.hidden_size // self.num_attention_heads
         super().__post_init__(**kwargs)
 
+    def _as_released(self) -> None:
+        width = self.hidden_size + 1  # the released code counts the time
+        scale = width**0.5 if self.n_routed_experts else 4 * width**0.5
+        wanted = {**RELEASED, "residual_scale": scale}
+        if self.n_routed_experts:
+            wanted |= RELEASED_EXPERTS
+        for name, value in wanted.items():
+            given = getattr(self, name)
+            if given not in (value, type(self).__dataclass_fields__[name].default):
+                raise InputError(
+                    f"released sets {name} to {value}, but {name} is {given}; leave one of the two "
+                    "out (each attribute that it sets can be given singly)"
+                )
+            setattr(self, name, value)
+        if self.attention == "mla" and self.q_lora_rank is not None:
+            raise InputError(
+                "q_lora_rank: the released code cannot compute latent queries (its norm has one "
+                "component too many); leave q_lora_rank out, or released"
+            )
+
     @classmethod
     def preset(cls, size: str, mice: bool = False, **changes: Any) -> "HelmConfig":
         """``tiny``, ``100m`` or ``1b``, dense with HMHA or with experts and HMLA.
 
-        The latter two have those sizes with a vocabulary of 128,256 (LLaMA 3's, as in the paper).
+        All but the first have a vocabulary of 128,256 (LLaMA 3's, as in the paper).
+        ``100m-released`` and ``1b-released`` have the sizes of the official scripts, 390 and 910
+        wide with the time, and compute as the released code does.
         """
         if size not in PRESETS:
             raise InputError(f"no HELM preset '{size}'; there are {', '.join(PRESETS)}")
@@ -122,14 +170,19 @@ class HelmConfig(PreTrainedConfig):
         return ["hyperbolic"] * self.n_shared_experts + routed
 
     def curvature_of_experts(self) -> list[float]:
-        """The curvature that each expert starts with, shared ones first."""
-        count = self.n_shared_experts + self.n_routed_experts
+        """The curvature that each expert starts with, shared ones first if they have their own."""
+        count = self.curved_experts
         if isinstance(self.expert_curvatures, list):
             return [float(c) for c in self.expert_curvatures]
         if self.expert_curvatures is not None:
             return [float(self.expert_curvatures)] * count
         low, high = CURVATURES
         return [low + (high - low) * i / max(1, count - 1) for i in range(count)]
+
+    @property
+    def curved_experts(self) -> int:
+        """How many experts have a curvature of their own; the last ones, if not all."""
+        return self.n_routed_experts + self.n_shared_experts * self.shared_experts_curved
 
     def validate_architecture(self) -> None:
         """Called when a configuration is made; every message names the attributes at fault."""
@@ -140,8 +193,23 @@ class HelmConfig(PreTrainedConfig):
                 )
         self._require_positive()
         self._require_attention()
+        if self.head_reads_time and self.tie_word_embeddings:
+            raise InputError(
+                "tie_word_embeddings: with head_reads_time the head has a weight for the time, "
+                "which embeddings have not; leave one of the two out"
+            )
         if self.n_routed_experts:
             self._require_experts()
+
+    def validate_rope(self) -> None:
+        """transformers' check, of what HoPE rotates: a head's size counts the time."""
+        size = self.head_dim
+        assert size is not None
+        self.head_dim = (size - 1) // 2 * 2
+        try:
+            super().validate_rope()
+        finally:
+            self.head_dim = size
 
     def _require_positive(self) -> None:
         sizes = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"]
@@ -154,6 +222,8 @@ class HelmConfig(PreTrainedConfig):
                 f"curvature is {self.curvature}; expected a positive number c "
                 "(the space has curvature -c)"
             )
+        if not 0 < self.residual_scale < float("inf"):
+            raise InputError(f"residual_scale is {self.residual_scale}; expected a positive number")
 
     def _require_attention(self) -> None:
         heads, groups, size = self.num_attention_heads, self.num_key_value_heads, self.head_dim
@@ -169,10 +239,10 @@ class HelmConfig(PreTrainedConfig):
                 raise InputError(
                     f"num_attention_heads {heads} is not a multiple of num_key_value_heads {groups}"
                 )
-            if size % 2 or size < 4:
+            if size < 3:
                 raise InputError(
-                    f"head_dim is {size}; expected an even number of 4 or more: HoPE "
-                    "rotates pairs of components, and one component of a head is the time"
+                    f"head_dim is {size}; expected 3 or more: HoPE rotates pairs of components, "
+                    "and one component of a head is the time"
                 )
             return
         if heads != groups:
@@ -207,10 +277,10 @@ class HelmConfig(PreTrainedConfig):
                 f"{self.topk_group * (routed // groups)} experts to choose from"
             )
         curvatures = self.curvature_of_experts()
-        if len(curvatures) != self.n_shared_experts + routed:
+        if len(curvatures) != self.curved_experts:
             raise InputError(
                 f"expert_curvatures has {len(curvatures)} numbers; expected one for each of "
-                f"{self.n_shared_experts} shared and {routed} routed experts"
+                f"{self.curved_experts - routed} shared and {routed} routed experts"
             )
         wrong = [c for c in curvatures if not 0 < c < float("inf")]
         if wrong:
@@ -218,52 +288,14 @@ class HelmConfig(PreTrainedConfig):
                 f"expert_curvatures holds {wrong[0]}; expected positive numbers c: a hyperbolic "
                 "expert has curvature -c, a spherical one c"
             )
+        if self.expert_sum == "nested" and self.n_shared_experts != 1:
+            raise InputError(
+                f"n_shared_experts is {self.n_shared_experts}; expected 1, whose result expert_sum "
+                "'nested' joins with the routed experts'"
+            )
         unknown = set(self.expert_geometries or []) - {"hyperbolic", "spherical", "euclidean"}
         if unknown:
             raise InputError(
                 f"expert_geometries holds '{min(unknown)}'; "
                 "expected 'hyperbolic', 'spherical' or 'euclidean'"
             )
-
-
-_LARGE = {"vocab_size": 128256, "head_dim": 64}
-PRESETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    # size: (dense, what changes with experts)
-    "tiny": (
-        {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "head_dim": 32},
-        {
-            "attention": "mla",
-            "kv_lora_rank": 64,
-            "qk_nope_head_dim": 32,
-            "qk_rope_head_dim": 16,
-            "v_head_dim": 32,
-            "n_routed_experts": 4,
-            "moe_intermediate_size": 192,
-        },
-    ),
-    "100m": (
-        {**_LARGE, "num_attention_heads": 8, "max_position_embeddings": 4096},
-        {
-            "attention": "mla",
-            "n_routed_experts": 4,
-            "moe_intermediate_size": 384,
-        },
-    ),
-    "1b": (
-        {
-            **_LARGE,
-            "hidden_size": 1536,
-            "intermediate_size": 4096,
-            "num_hidden_layers": 16,
-            "num_attention_heads": 24,
-            "max_position_embeddings": 4096,
-        },
-        {
-            "attention": "mla",
-            "q_lora_rank": 768,
-            "kv_lora_rank": 256,
-            "n_routed_experts": 8,
-            "moe_intermediate_size": 1024,
-        },
-    ),
-}

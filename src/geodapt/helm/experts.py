@@ -21,12 +21,12 @@ that were chosen.
 Source: HELM, section 4.2; DeepSeek-V3, section 2.1.2 (gates and balance).
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.activations import ACT2FN
 from transformers.integrations.moe import _grouped_mm
 
@@ -34,73 +34,16 @@ from geodapt.helm.config import HelmConfig
 from geodapt.helm.lorentz_layers import (
     Curvature,
     HelmMLP,
+    LorentzResidual,
     excess,
     gated_product,
     inverse_norm,
+    lorentz_residual,
     scale_points,
     squared_norm,
     wide,
 )
-
-
-class HelmRouter(nn.Module):
-    """The gate: which routed experts a token goes to, and with what weights.
-
-    ``e_score_correction_bias`` affects only the choice, not the weights. :meth:`balance` moves it
-    against the load since the last call.
-    """
-
-    e_score_correction_bias: Tensor
-    load: Tensor
-
-    def __init__(self, config: HelmConfig) -> None:
-        super().__init__()
-        self.config = config
-        experts = config.n_routed_experts
-        self.weight = nn.Parameter(torch.zeros(experts, config.hidden_size))
-        self.register_buffer("e_score_correction_bias", torch.zeros(experts))
-        self.register_buffer("load", torch.zeros(experts))  # kept, so that a resumed step is equal
-
-    def forward(
-        self, x: Float[Tensor, "tokens d"], counted: Bool[Tensor, "tokens"] | None = None
-    ) -> tuple[Float[Tensor, "tokens e"], Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]:
-        """Logits, weights of the chosen experts, and which they are; in float32 or wider.
-
-        The load counts the tokens that ``counted`` selects, so that padding is left out.
-        """
-        config = self.config
-        with torch.autocast(x.device.type, enabled=False):
-            logits = F.linear(wide(x), wide(self.weight))
-        scores = affinities(logits, config)
-        chosen = self._choose(scores.detach() + self.e_score_correction_bias)
-        if self.training:
-            self.load.add_(expert_load(chosen, config.n_routed_experts, counted))
-        weights = scores.gather(-1, chosen)
-        if config.norm_topk_prob:
-            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
-        return logits, weights * config.routed_scaling_factor, chosen
-
-    def _choose(self, scores: Float[Tensor, "tokens e"]) -> Int[Tensor, "tokens k"]:
-        """The best experts of the best groups; a group is scored by its two best experts."""
-        groups = self.config.n_group
-        if groups > 1:
-            by_group = scores.unflatten(-1, (groups, -1))
-            best = by_group.topk(min(2, by_group.shape[-1]), dim=-1).values.sum(-1)
-            kept = best.topk(self.config.topk_group, dim=-1, sorted=False).indices
-            outside = torch.ones_like(best, dtype=torch.bool).scatter(-1, kept, False)
-            scores = by_group.masked_fill(outside.unsqueeze(-1), -torch.inf).flatten(-2)
-        return scores.topk(self.config.num_experts_per_tok, dim=-1, sorted=False).indices
-
-    @torch.no_grad()
-    def balance(self) -> None:
-        """One step of the bias towards equal loads (DeepSeek-V3, section 2.1.2)."""
-        step = torch.sign(self.load.mean() - self.load) * self.config.bias_update_speed
-        self.e_score_correction_bias.add_(step.to(self.e_score_correction_bias.dtype))
-        self.load.zero_()
-
-
-def affinities(logits: Float[Tensor, "*batch e"], config: HelmConfig) -> Float[Tensor, "*batch e"]:
-    return logits.softmax(-1) if config.scoring_func == "softmax" else logits.sigmoid()
+from geodapt.helm.router import HelmRouter, expert_load
 
 
 class Dispatch(NamedTuple):
@@ -130,15 +73,6 @@ class Dispatch(NamedTuple):
         return y.index_select(0, self.place.flatten()).view(*self.place.shape, *y.shape[1:]).sum(1)
 
 
-def expert_load(
-    chosen: Int[Tensor, "tokens k"], experts: int, counted: Bool[Tensor, "tokens"] | None = None
-) -> Float[Tensor, "e"]:
-    """How many tokens went to each expert, of those that ``counted`` selects."""
-    if counted is not None:
-        chosen = torch.where(counted.unsqueeze(-1), chosen, -1)
-    return torch.histc(chosen.float(), bins=experts, min=0, max=experts - 1)
-
-
 def one_hot(
     expert: Int[Tensor, "rows"], experts: int, dtype: torch.dtype
 ) -> Float[Tensor, "rows e"]:
@@ -156,6 +90,8 @@ class HelmExperts(nn.Module):
         self.gate_up_time = nn.Parameter(torch.zeros(e, 2 * inner))
         self.down_proj = nn.Parameter(torch.empty(e, d, inner))
         self.down_time = nn.Parameter(torch.zeros(e, d))
+        self.gate_up_bias = nn.Parameter(torch.zeros(e, 2 * inner)) if config.expert_bias else None
+        self.down_bias = nn.Parameter(torch.zeros(e, d)) if config.expert_bias else None
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(
@@ -168,6 +104,23 @@ class HelmExperts(nn.Module):
     ) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, "tokens"]]:
         """Each token's weighted sum of its experts' results: space components, time excesses."""
         rows = Dispatch.of(chosen, len(self.down_proj))
+        y, back = self._results(x, rows, spaces)
+        gated = weights.flatten().index_select(0, rows.order)
+        u = excess(squared_norm(y) * back**2, c)
+        return rows.to_tokens(scale_points(y, gated * back)), rows.to_tokens(gated * u)
+
+    def one_by_one(
+        self, x: Float[Tensor, "tokens d"], chosen: Int[Tensor, "tokens k"], spaces: "Spaces"
+    ) -> Float[Tensor, "k tokens d"]:
+        """The result of every choice, in the order of ``chosen``."""
+        rows = Dispatch.of(chosen, len(self.down_proj))
+        y = scale_points(*self._results(x, rows, spaces))
+        return y.index_select(0, rows.place.T.flatten()).view(-1, *x.shape)
+
+    def _results(
+        self, x: Float[Tensor, "tokens d"], rows: Dispatch, spaces: "Spaces"
+    ) -> tuple[Float[Tensor, "rows d"], Float[Tensor, "rows"]]:
+        """Each row's result in its expert's space, and the factor that brings it back."""
         space, inputs = spaces.of(rows.expert), rows.to_rows(x)
         r, time = space.lift(squared_norm(inputs) * space.scale**2)
         both = grouped_linear(
@@ -176,13 +129,15 @@ class HelmExperts(nn.Module):
             self.gate_up_proj,
             self.gate_up_time,
             rows,
+            self.gate_up_bias,
         )
         h, h2 = gated_product(self.act_fn, both)
         r, time = space.lift(h2)
-        y = grouped_linear(h, time, self.down_proj, self.down_time, rows)
-        back, gated = r / space.scale, weights.flatten().index_select(0, rows.order)
-        u = excess(squared_norm(y) * back**2, c)
-        return rows.to_tokens(scale_points(y, gated * back)), rows.to_tokens(gated * u)
+        biased = self.down_bias is not None
+        # r is one number per row: it multiplies results, unless a bias is added to them.
+        inside = (scale_points(h, time.new_ones(len(h)) * r), time * r) if biased else (h, time)
+        y = grouped_linear(*inside, self.down_proj, self.down_time, rows, self.down_bias)
+        return y, (1.0 if biased else r) / space.scale
 
 
 def grouped_linear(
@@ -191,8 +146,9 @@ def grouped_linear(
     weight: Float[Tensor, "e d_out d_in"],
     time_weight: Float[Tensor, "e d_out"],
     rows: Dispatch,
+    bias: Float[Tensor, "e d_out"] | None = None,
 ) -> Float[Tensor, "rows d_out"]:
-    """``W_e x + w_e t``: each row by its expert's weights."""
+    """``W_e x + w_e t + b_e``: each row by its expert's weights."""
     if torch.is_autocast_enabled(x.device.type):  # which does not know grouped products
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
@@ -205,8 +161,9 @@ def grouped_linear(
         sizes = rows.ends.diff(prepend=rows.ends.new_zeros(1)).tolist()
         y = torch.cat([part @ w.mT for part, w in zip(x.split(sizes), weight, strict=True)])
     # One-hot product: indexing time_weight copies it for each row, and its gradient adds row by row
-    own = one_hot(rows.expert, len(weight), y.dtype) * time.unsqueeze(-1).to(y.dtype)
-    return torch.addmm(y, own, time_weight.to(y.dtype))
+    whose = one_hot(rows.expert, len(weight), y.dtype)
+    y = torch.addmm(y, whose * time.unsqueeze(-1).to(y.dtype), time_weight.to(y.dtype))
+    return y if bias is None else torch.addmm(y, whose, bias.to(y.dtype))
 
 
 class Spaces(NamedTuple):
@@ -239,6 +196,7 @@ class HelmMoE(nn.Module):
     def __init__(self, config: HelmConfig) -> None:
         super().__init__()
         self.shared, self.routed = config.n_shared_experts, config.n_routed_experts
+        self.shared_curved = config.shared_experts_curved
         self.start = config.curvature_of_experts()
         self.geometry = config.geometry_of_experts()
         self.gate = HelmRouter(config)
@@ -247,11 +205,12 @@ class HelmMoE(nn.Module):
             HelmMLP(config, config.moe_intermediate_size) for _ in range(self.shared)
         )
         self.curvature_offset = nn.Parameter(
-            torch.zeros(self.shared + self.routed), requires_grad=config.learn_expert_curvatures
+            torch.zeros(config.curved_experts), requires_grad=config.learn_expert_curvatures
         )
+        self.join = LorentzResidual() if config.expert_sum == "nested" else None
 
     def curvatures(self) -> Float[Tensor, "experts"]:
-        """``c_i`` of every expert, shared ones first."""
+        """``c_i`` of every expert that has its own, shared ones first."""
         offset = wide(self.curvature_offset)
         return offset.new_tensor(self.start) * torch.exp(offset)
 
@@ -282,16 +241,46 @@ class HelmMoE(nn.Module):
         c_i = self.curvatures()
         counted = None if counted is None else counted.flatten()
         logits, weights, chosen = self.gate(x.flatten(0, -2), counted)
-        spaces = self.spaces(c_i[self.shared :], c)
+        spaces = self.spaces(c_i[-self.routed :], c)
+        if self.join is not None:
+            return self._nested(x, time, weights, chosen, spaces, c), logits
         s, u = self.experts(x.flatten(0, -2), chosen, weights, spaces, c)
         # Shared experts get whole rows, as other layers do, so that rows can have different
         # adapters.
         s, u = s.view(x.shape), u.view(time.shape)
-        for expert, c_e in zip(self.shared_experts, c_i[: self.shared], strict=True):
-            a = torch.sqrt(c.c / c_e).expand_as(time)
-            y = expert(scale_points(x, a), time * a, Curvature.of(c_e))
-            y = scale_points(y, 1 / a)
+        for y in self._shared(x, time, c_i, c):
             s, u = s + y, u + excess(squared_norm(y), c)
         mass = self.shared + weights.sum(-1).view(time.shape)
         norm = inverse_norm(squared_norm(s), u, c, mass)
         return scale_points(s, norm), logits
+
+    def _shared(self, x: Tensor, time: Tensor, c_i: Tensor, c: Curvature) -> Iterator[Tensor]:
+        """The shared experts' results, in the model's space."""
+        for index, expert in enumerate(self.shared_experts):
+            if self.shared_curved:
+                a = torch.sqrt(c.c / c_i[index]).expand_as(time)
+                y = expert(scale_points(x, a), time * a, Curvature.of(c_i[index]))
+                yield scale_points(y, 1 / a)
+            else:
+                yield expert(x, time, c)
+
+    def _nested(
+        self,
+        x: Float[Tensor, "rows n d"],
+        time: Float[Tensor, "rows n"],
+        weights: Float[Tensor, "tokens k"],
+        chosen: Int[Tensor, "tokens k"],
+        spaces: Spaces,
+        c: Curvature,
+    ) -> Float[Tensor, "rows n d"]:
+        """As the released code joins results: from the origin on, one residual of scale 2 after
+        another in the order of the experts, and a last one with the shared expert's result."""
+        assert self.join is not None
+        chosen, order = chosen.sort(dim=-1)
+        weights = weights.gather(-1, order)
+        tokens, twice = x.flatten(0, -2), weights.new_tensor(2.0)
+        sum_ = torch.zeros_like(tokens)
+        for y, w in zip(self.experts.one_by_one(tokens, chosen, spaces), weights.T, strict=True):
+            sum_ = lorentz_residual(sum_, y, w / (1 + w), twice, c, each=True)
+        (shared,) = self._shared(x, time, self.curvatures(), c)
+        return self.join(shared, sum_.view(x.shape), c)

@@ -30,16 +30,16 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from geodapt.helm.config import HelmConfig
+from geodapt.helm.kernels import attend, softmax
 from geodapt.helm.lorentz_layers import (
     Curvature,
     HelmRMSNorm,
     LearnedScalar,
     LorentzLinear,
     PointLinear,
-    attend,
     excess,
     head_centroids,
-    softmax,
+    output_projection,
     squared_norm,
 )
 from geodapt.helm.positions import Rotation, query_points, rotate
@@ -61,15 +61,15 @@ class HelmLatentAttention(nn.Module):
         d, bias, eps = config.hidden_size, config.attention_bias, config.rms_norm_eps
         queries = self.heads * (self.nope + self.rope)
         if config.q_lora_rank is None:
-            self.q_proj = LorentzLinear(d, queries)
+            self.q_proj = LorentzLinear(d, queries, config.latent_query_bias)
         else:
             self.q_a_proj = LorentzLinear(d, config.q_lora_rank, bias)
             self.q_a_layernorm = HelmRMSNorm(config.q_lora_rank, eps)
-            self.q_b_proj = LorentzLinear(config.q_lora_rank, queries)
+            self.q_b_proj = LorentzLinear(config.q_lora_rank, queries, config.latent_query_bias)
         self.kv_a_proj_with_mqa = LorentzLinear(d, self.rank - 1 + self.rope, bias)
         self.kv_a_layernorm = HelmRMSNorm(self.rank - 1, eps)
         self.kv_b_proj = PointLinear(self.rank, self.heads * (self.nope + self.value), bias)
-        self.o_proj = LorentzLinear(self.heads * self.value, d, bias)
+        self.o_proj = output_projection(config, self.value)
         size = config.qk_nope_head_dim + config.qk_rope_head_dim
         self.temperature = LearnedScalar(math.sqrt(self.heads * size))
 
@@ -128,7 +128,7 @@ class HelmLatentAttention(nn.Module):
     def _output(
         self, sums: Float[Tensor, "rows n heads size"], c: Curvature
     ) -> Float[Tensor, "rows n d"]:
-        return self.o_proj(*head_centroids(sums, c))
+        return self.o_proj(*head_centroids(sums, c, self.config.output_reads_head_times))
 
     def _absorbs(self, queries: int, keys: int, mask: Tensor | None) -> bool:
         """Whether attending to the latents is less work than building all keys and values.

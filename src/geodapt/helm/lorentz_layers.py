@@ -10,15 +10,13 @@ Everywhere: a point is its space components ``x``, the space has curvature ``-c`
 0; scalars (times, excesses, norms) are float32 or wider, whatever type the vectors have.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import repeat_kv
 
 from geodapt.helm.config import HelmConfig
 
@@ -104,10 +102,12 @@ def lorentz_residual(
     share: Tensor,
     scale: Tensor,
     c: Curvature,
+    each: bool = False,
 ) -> Float[Tensor, "*batch d"]:
     """Lorentzian residual connection: ``scale`` times the centroid of x and y.
 
-    ``share`` is y's share ``a`` of the weights, from 0 to 1, so that with ``s = x + a (y - x)``::
+    ``share`` is y's share ``a`` of the weights, from 0 to 1 (of every point its own, with
+    ``each``), so that with ``s = x + a (y - x)``::
 
         -c <s, s>_L = 1 + a (1 - a) c (|x - y|^2 - (t(x) - t(y))^2)
 
@@ -119,6 +119,7 @@ def lorentz_residual(
     bracket = torch.addcmul(squared_norm(wide(x) - wide(y)), later, later, value=-1).clamp_min(0)
     both = torch.addcmul(share, share, share, value=-1)
     norm = torch.rsqrt(torch.addcmul(c.radius2, both, bracket))  # without the factor 1/sqrt(c)
+    share = share.unsqueeze(-1) if each else share
     return scale_points(torch.lerp(x, y, in_type_of(x, share)), scale * c.radius * norm)
 
 
@@ -132,64 +133,19 @@ def lorentz_rms_norm(
     return h, time_component(h, c)
 
 
-def attend(
-    module: Any,
-    q: Float[Tensor, "rows heads n size"],
-    k: Float[Tensor, "rows groups m size"],
-    v: Float[Tensor, "rows groups m value"],
-    mask: Tensor | None,
-    **kwargs: Any,
-) -> tuple[Float[Tensor, "rows n heads value"], Tensor | None]:
-    """The weighted sums of whole values, by the kernel that the configuration names."""
-    name = module.config._attn_implementation
-    size, more = v.shape[-1], k.shape[-1] - v.shape[-1]
-    if more > 0:  # flash kernels want values as long as keys
-        v = F.pad(v, (0, more))
-    interface = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
-    out, weights = interface(module, q, k, v, mask, scaling=1.0, dropout=0.0, **kwargs)
-    return out[..., :size], weights
-
-
-def eager_attention(
-    module: Any,
-    query: Float[Tensor, "rows heads n size"],
-    key: Float[Tensor, "rows groups m size"],
-    value: Float[Tensor, "rows groups m size"],
-    attention_mask: Tensor | None,
-    scaling: float,
-    position_bias: Tensor | None = None,
-    **kwargs: Any,
-) -> tuple[Float[Tensor, "rows n heads size"], Float[Tensor, "rows heads n m"]]:
-    """Attention step by step, which can return its weights."""
-    key, value = (repeat_kv(x, module.num_key_value_groups) for x in (key, value))
-    weights = softmax(query @ key.mT * scaling, attention_mask, position_bias)
-    return (weights @ value).transpose(1, 2), weights
-
-
-def softmax(
-    scores: Float[Tensor, "rows heads n m"],
-    attention_mask: Tensor | None,
-    position_bias: Tensor | None,
-) -> Float[Tensor, "rows heads n m"]:
-    """Softmax in float32 or wider, under a mask that is added or, if boolean, that selects."""
-    if position_bias is not None:
-        scores = scores + position_bias
-    if attention_mask is not None and attention_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-    elif attention_mask is not None:
-        scores = scores + attention_mask
-    return wide(scores).softmax(-1).to(scores.dtype)
-
-
 def head_centroids(
-    sums: Float[Tensor, "rows n heads d+1"], c: Curvature
-) -> tuple[Float[Tensor, "rows n heads*d"], Float[Tensor, "rows n"]]:
+    sums: Float[Tensor, "rows n heads d+1"], c: Curvature, each_time: bool = False
+) -> tuple[Float[Tensor, "rows n heads*d"], Float[Tensor, "rows n *heads"]]:
     """Each head's Lorentz centroid from its sums ``(s, sum of u)``; then all heads' Lorentz
-    concatenation (their space components side by side), and its time."""
+    concatenation (their space components side by side), and its time.
+
+    With ``each_time`` the heads' own times instead.
+    """
     s, u = sums[..., :-1], wide(sums[..., -1])
     s2 = squared_norm(s)
     norm = inverse_norm(s2, u, c)
-    return scale_points(s, norm).flatten(-2), time_of((s2 * norm * norm).sum(-1), c)
+    points, square = scale_points(s, norm).flatten(-2), s2 * norm * norm
+    return points, time_of(square if each_time else square.sum(-1), c)
 
 
 class LorentzLinear(nn.Linear):
@@ -212,6 +168,29 @@ class LorentzLinear(nn.Linear):
         y = super().forward(x)
         time = in_type_of(y, time.unsqueeze(-1))
         return torch.addcmul(y, time, in_type_of(y, self.time_weight))
+
+
+class HeadsLinear(LorentzLinear):
+    """:class:`LorentzLinear` of several points side by side, which reads the time of each: so the
+    released code's output projection."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool, points: int) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.time_weight = nn.Parameter(torch.zeros(out_features, points))
+
+    def forward(  # type: ignore[override]  # a linear layer that reads more components
+        self, x: Float[Tensor, "*batch d_in"], time: Float[Tensor, "*batch points"]
+    ) -> Float[Tensor, "*batch d_out"]:
+        y = nn.Linear.forward(self, x)
+        return y + F.linear(in_type_of(y, time), in_type_of(y, self.time_weight))
+
+
+def output_projection(config: HelmConfig, head_space: int) -> LorentzLinear:
+    """From all heads' points to the block's."""
+    heads, d, bias = config.num_attention_heads, config.hidden_size, config.attention_bias
+    if config.output_reads_head_times:
+        return HeadsLinear(heads * head_space, d, bias, heads)
+    return LorentzLinear(heads * head_space, d, bias)
 
 
 class PointLinear(nn.Linear):
@@ -258,14 +237,16 @@ class HelmRMSNorm(nn.Module):
 class LorentzResidual(nn.Module):
     """``x (+) y``: the centroid of ``x + w y``, scaled by ``g``; both are learned.
 
-    ``w`` starts at 1 and ``g`` at ``1 + w = 2``: as c tends to 0 it starts as ``x + y``.
+    ``w`` starts at 1 and ``g`` at ``1 + w = 2``: as c tends to 0 it starts as ``x + y``. With
+    ``learned`` False, ``g`` stays at its start.
 
     Source: He et al. 2025, "Lorentzian residual neural networks".
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scale: float = 2.0, learned: bool = True) -> None:
         super().__init__()
-        self.weight, self.scale = LearnedScalar(1.0), LearnedScalar(2.0)
+        self.weight, self.scale = LearnedScalar(1.0), LearnedScalar(scale)
+        self.scale.offset.requires_grad_(learned)
 
     def forward(
         self, x: Float[Tensor, "*batch d"], y: Float[Tensor, "*batch d"], c: Curvature

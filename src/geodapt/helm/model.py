@@ -18,20 +18,24 @@ from geodapt.helm import arguments
 from geodapt.helm.arguments import CACHE
 from geodapt.helm.attention import HelmAttention
 from geodapt.helm.config import HelmConfig
-from geodapt.helm.experts import HelmExperts, HelmMoE, HelmRouter
+from geodapt.helm.experts import HelmExperts, HelmMoE
 from geodapt.helm.latent_attention import HelmLatentAttention
 from geodapt.helm.lorentz_layers import (
     Curvature,
     HelmMLP,
     HelmRMSNorm,
     LearnedScalar,
+    LorentzLinear,
     LorentzResidual,
     PointLinear,
+    time_component,
     wide,
 )
 from geodapt.helm.positions import HelmRotaryEmbedding, RelativeBias
+from geodapt.helm.router import HelmRouter
 
 ZERO = {"time_weight", "gate_up_time", "down_time", "offset", "curvature_offset"}
+ZERO |= {"gate_up_bias", "down_bias"}
 ZERO |= {"e_score_correction_bias", "load"}
 
 
@@ -46,8 +50,9 @@ class HelmDecoderLayer(GradientCheckpointingLayer):
         self.mlp = HelmMoE(config) if routed else HelmMLP(config, config.intermediate_size)
         self.input_layernorm = HelmRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = HelmRMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.attention_residual = LorentzResidual()
-        self.mlp_residual = LorentzResidual()
+        scale = (float(config.residual_scale), config.learn_residual_scale)
+        self.attention_residual = LorentzResidual(*scale)
+        self.mlp_residual = LorentzResidual(*scale)
 
     def forward(
         self,
@@ -126,13 +131,16 @@ class HelmModel(HelmPreTrainedModel):
         self.layers = nn.ModuleList(
             HelmDecoderLayer(config, index) for index in range(config.num_hidden_layers)
         )
+        self.final_proj = None
+        if config.final_projection:
+            self.final_proj = LorentzLinear(config.hidden_size, config.hidden_size, bias=True)
         self.norm = HelmRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.curvature = LearnedScalar(config.curvature) if config.learn_curvature else None
         self.rotary_emb = self.relative_bias = None
         if config.position == "hope":
             assert config.head_dim is not None
             mla = config.attention == "mla"
-            rotated = config.qk_rope_head_dim if mla else config.head_dim - 2
+            rotated = config.qk_rope_head_dim if mla else (config.head_dim - 1) // 2 * 2
             self.rotary_emb = HelmRotaryEmbedding(config, rotated)
         elif config.position == "relative":
             self.relative_bias = RelativeBias(config)
@@ -195,11 +203,7 @@ class HelmModel(HelmPreTrainedModel):
             if attention_mask is not None and attention_mask.dim() == 2:
                 counted = attention_mask[:, -n:].bool()
 
-        if self.curvature is None:
-            like = wide(inputs_embeds)
-            c = torch.full((), self.config.curvature, dtype=like.dtype, device=like.device)
-        else:
-            c = self.curvature()
+        c = self.curvature_for(inputs_embeds)
         hidden_states, router_logits = inputs_embeds, []
         for layer in self.layers:
             hidden_states, logits = layer(
@@ -213,12 +217,22 @@ class HelmModel(HelmPreTrainedModel):
             )
             if logits is not None:
                 router_logits.append(logits)
-        hidden_states, _ = self.norm(hidden_states, Curvature.of(c))
+        space = Curvature.of(c)
+        if self.final_proj is not None:
+            hidden_states = self.final_proj(hidden_states, time_component(hidden_states, space))
+        hidden_states, _ = self.norm(hidden_states, space)
         return MoeModelOutputWithPast(
             last_hidden_state=hidden_states,
             router_logits=tuple(router_logits) or None,
             **{CACHE: cache},  # type: ignore[arg-type]  # the name is one of two
         )
+
+    def curvature_for(self, x: Tensor) -> Tensor:
+        """``c``, in the type that scalars of ``x`` are computed in."""
+        if self.curvature is not None:
+            return self.curvature()
+        like = wide(x)
+        return torch.full((), self.config.curvature, dtype=like.dtype, device=like.device)
 
     def curvatures(self) -> dict[str, float]:
         """The curvature of the model and of every layer's experts, for logs; ``c``, not ``-c``."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import Cache, GenerationMixin
@@ -14,12 +15,13 @@ from geodapt.helm import arguments
 from geodapt.helm.arguments import CACHE
 from geodapt.helm.balance import sequence_balance_loss
 from geodapt.helm.config import HelmConfig
+from geodapt.helm.lorentz_layers import Curvature, PointLinear, time_component
 from geodapt.helm.model import HelmModel, HelmPreTrainedModel
 
 
 class HelmForCausalLM(HelmPreTrainedModel, GenerationMixin):
     """A HELM that predicts the next token: logits are a linear map of the last points' space
-    components, which may be tied to the embeddings."""
+    components, which may be tied to the embeddings; or of whole points, with the time last."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
 
@@ -27,7 +29,10 @@ class HelmForCausalLM(HelmPreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = HelmModel(config)
         self.vocab_size = config.vocab_size
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.head_reads_time:
+            self.lm_head = PointLinear(config.hidden_size + 1, config.vocab_size, bias=False)
+        else:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     @can_return_tuple
@@ -66,6 +71,10 @@ class HelmForCausalLM(HelmPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
+        if config.head_reads_time:
+            c = Curvature.of(self.model.curvature_for(hidden_states))
+            time = time_component(hidden_states, c).unsqueeze(-1)
+            hidden_states = torch.cat([hidden_states, time.to(hidden_states.dtype)], dim=-1)
         logits = self.lm_head(hidden_states)
         loss = aux_loss = None
         if labels is not None or for_loss.get("shift_labels") is not None:

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3TopkRouter
 
 from geodapt.helm.config import HelmConfig
-from geodapt.helm.experts import HelmMoE, HelmRouter, expert_load
+from geodapt.helm.experts import HelmMoE
+from geodapt.helm.router import HelmRouter, expert_load
 from geodapt.models import transformer_blocks
 from geodapt.processes import several_processes
 
