@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geodapt.errors import InputError
 from geodapt.helm.config import HelmConfig
@@ -35,10 +35,11 @@ def convert_released(state: Mapping[str, Tensor], **changes: Any) -> HelmForCaus
     attributes, tensors = convert(weights)
     weights.require_all_read()
     config = HelmConfig(**{"released": True, **attributes, **changes})
-    helm = HelmForCausalLM(config).to(weights.dtype).eval()
+    helm = HelmForCausalLM(config)
+    nn.Module.to(helm, weights.dtype)
     buffers = {name: b for name, b in helm.state_dict().items() if name.endswith(".load")}
     helm.load_state_dict({**buffers, **tensors})
-    return helm
+    return helm.eval()
 
 
 def _dense(weights: ReleasedState) -> tuple[dict[str, Any], dict[str, Tensor]]:
