@@ -182,7 +182,8 @@ def test_boxes_from_a_path(world):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["methods=[query-value]"], "method 'query-value' is unknown"),
+        (["methods=[adapter]"], "method 'adapter' is unknown; there are frozen, full"),
+        (["methods=[hyperclip-8-radius-6]"], "a radius is for segmentation alone"),
         (["methods=[hyperclip-5]"], "blocks of 5 do not divide a width of 32"),
         (["side=60"], "pictures of 60 pixels do not divide into patches of 8"),
         (["split=48-17"], "split: '48-17' is of COCO's categories"),

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from geodapt.hyperclip.detection_loss import detection_loss
 from geodapt.hyperclip.detector import OpenDetector
+from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.scene_settings import SceneSettings
-from geodapt.hyperclip.scene_tuning import TunedTowers
 from geodapt.hyperclip.scenes import LEFT_OUT, PictureRows, SceneClasses, asked_words, box_targets
+from geodapt.hyperclip.tuned_towers import TunedTowers
 from geodapt.metrics import DetectionMetrics
 from geodapt.progress import track
 
@@ -20,7 +21,9 @@ HEADS = ("class_head", "box_head", "layer_norm")
 class DetectionTuner(nn.Module):
     """A detector whose heads train, and of whose towers what a method lets train."""
 
-    def __init__(self, detector: OpenDetector, method: str, settings: SceneSettings) -> None:
+    def __init__(
+        self, detector: OpenDetector, method: TuningMethod, settings: SceneSettings
+    ) -> None:
         super().__init__()
         self.detector = detector.requires_grad_(False)
         self.tuned = TunedTowers(detector.clip.model, method, settings)

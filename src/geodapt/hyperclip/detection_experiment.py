@@ -10,6 +10,7 @@ from geodapt.hyperclip.detection import (
     evaluate_detection,
 )
 from geodapt.hyperclip.detector import OpenDetector
+from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.scene_experiment import SceneExperiment
 from geodapt.hyperclip.scene_settings import DetectorSettings
 from geodapt.vision import Clip
@@ -27,7 +28,7 @@ class DetectionExperiment(SceneExperiment):
         settings = DetectorSettings(templates=self.settings.templates)
         return OpenDetector.from_clip(clip, self.settings.side, settings)
 
-    def tuner(self, model: OpenDetector, method: str) -> DetectionTuner:
+    def tuner(self, model: OpenDetector, method: TuningMethod) -> DetectionTuner:
         return DetectionTuner(model, method, self.settings)
 
     def batches(self, model: OpenDetector) -> DetectionBatches:

@@ -6,28 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from huggingface_hub import ModelHubMixin
 from jaxtyping import Float, Int
-from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
-from geodapt.cards import write_card
-from geodapt.errors import InputError
-from geodapt.files import read_json, write_json
+from geodapt.hyperclip.open_model import OpenModel
 from geodapt.hyperclip.owl import owl_from_clip, owl_towers, read_texts_at
 from geodapt.hyperclip.scene_settings import DetectorSettings
-from geodapt.hyperclip.words import embed_words
 from geodapt.models import as_input_errors, load_weights, locate_base, pretrained
-from geodapt.models.hub import find_folder
 from geodapt.vision import Clip
 from geodapt.vision.images import as_rgb
-from geodapt.vision.templates import fill_templates
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CONFIG, OWL = "detector.json", "owl"
+OWL = "owl"
 MOST = 100
 """Boxes of a picture at most, unless others are asked for; what COCO's measure takes."""
 GREY = (128, 128, 128)
@@ -46,20 +39,22 @@ class Detections:
     """Numbers of the words."""
 
 
-class OpenDetector(nn.Module, ModelHubMixin, library_name="geodapt"):
+class OpenDetector(OpenModel):
     """An OWL-ViT or OWLv2, of which each patch proposes a box. No word is in its weights.
 
     >>> detector = OpenDetector.load("google/owlvit-base-patch16")  # doctest: +SKIP
     >>> detector.detect(image, ["dog", "ball"])  # doctest: +SKIP
     """
 
+    called, config, kind = "detector", "detector.json", DetectorSettings
+    other_readers = ", or read a model of transformers by OpenDetector.load"
+
     def __init__(
         self, model: Any, processor: Any, settings: DetectorSettings | None = None, name: str = ""
     ) -> None:
         """Of a model of transformers with its processor."""
         super().__init__()
-        self.settings = settings or DetectorSettings()
-        fill_templates(["word"], self.settings.templates)  # refused here, not at the first picture
+        self.take_settings(settings)
         self.model = model
         towers = owl_towers(model)
         read_texts_at(towers, processor.tokenizer.eos_token_id)
@@ -109,10 +104,6 @@ class OpenDetector(nn.Module, ModelHubMixin, library_name="geodapt"):
         """The width and height in pixels that shares of the model's boxes are shares of."""
         return (max(image.size),) * 2 if self.squares else image.size
 
-    def word_vectors(self, words: Sequence[str | Sequence[str]]) -> Float[Tensor, "words d"]:
-        """See :func:`geodapt.hyperclip.words.embed_words`."""
-        return embed_words(self.clip, words, self.settings.templates)
-
     # Pictures of any size, without gradients
 
     def detect(
@@ -148,62 +139,26 @@ class OpenDetector(nn.Module, ModelHubMixin, library_name="geodapt"):
 
     # Saving
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        self.model.save_pretrained(save_directory / OWL)
-        self.clip.processor.save_pretrained(save_directory / OWL)
-        write_json(save_directory / CONFIG, self.settings.model_dump(mode="json"))
-        write_card(
-            save_directory,
-            "Open-vocabulary detector",
-            "An OWL-ViT, which finds boxes that show any words.",
-            base=self.clip.name or None,
-            relation="finetune",
-            tags=["hyperclip", "object-detection"],
-            facts={"side": self.side},
-            usage=(
+    def write_parts(self, folder: Path) -> None:
+        self.model.save_pretrained(folder / OWL)
+        self.clip.processor.save_pretrained(folder / OWL)
+
+    @classmethod
+    def read_parts(cls, folder: Path, settings: DetectorSettings) -> Self:
+        return cls.load(str(folder / OWL), settings)
+
+    def card(self) -> dict[str, Any]:
+        return {
+            "title": "Open-vocabulary detector",
+            "summary": "An OWL-ViT, which finds boxes that show any words.",
+            "tags": ["hyperclip", "object-detection"],
+            "facts": {"side": self.side},
+            "usage": (
                 "from geodapt.hyperclip import OpenDetector\n\n"
                 'detector = OpenDetector.from_pretrained("this folder")\n'
                 'detector.detect(image, ["dog", "ball"])'
             ),
-        )
-
-    @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        **_: Any,
-    ) -> "OpenDetector":
-        """Read what :meth:`save_pretrained` wrote; raises :class:`InputError` for anything else."""
-        folder = find_folder(
-            model_id,
-            "detector",
-            "a folder that OpenDetector.save_pretrained wrote",
-            revision=revision,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            token=token,
-        )
-        if not (folder / CONFIG).is_file():
-            raise InputError(
-                f"{folder} holds no detector: it has no {CONFIG}; give a folder that "
-                "OpenDetector.save_pretrained wrote, such as a run's model/, or read a model of "
-                "transformers by OpenDetector.load"
-            )
-        try:
-            settings = DetectorSettings.model_validate(read_json(folder / CONFIG))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(
-                f"{folder / CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-            ) from error
-        return cls.load(str(folder / OWL), settings)
+        }
 
 
 def _chosen(

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from geodapt.files import atomic_folder
-from geodapt.hyperclip.attachment import scale
 from geodapt.hyperclip.averaging import mean_over_seeds
 from geodapt.hyperclip.batches import WordBatches
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.model import OpenSegmenter
 from geodapt.hyperclip.radius_start import mean_text_radius, start_at_radius
-from geodapt.hyperclip.tuning import SegmentationTuner, scaling_of
+from geodapt.hyperclip.tuned_towers import check_method
+from geodapt.hyperclip.tuning import SegmentationTuner
 from geodapt.hyperclip.tuning_settings import TuningSettings
 from geodapt.processes import is_main_process
 from geodapt.progress import schedule
@@ -66,10 +66,7 @@ class TuningExperiment(ABC):
         segmenter = self.segmenter()
         self.check_segmenter(segmenter)
         for method in self.methods:
-            if method.kind == "hyperclip":
-                scale(segmenter.clip.model, scaling_of(method, self.tuning.scaling)).detach()
-            if method.kind == "oft":
-                SegmentationTuner(self.segmenter(), method, self.tuning)
+            check_method(segmenter.clip.model, method, self.tuning)
 
     def rows(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
         """Tune and measure by each method: the rows of the table, and each one's details."""
@@ -124,9 +121,9 @@ class TuningExperiment(ABC):
         tuner = self.train(method, seed, stage, work)
         trained = trainable_parameters(tuner)
         own = sum(parameter.numel() for parameter in tuner.clip_parameters())
-        if keep and tuner.scaling is not None and is_main_process():
-            tuner.scaling.save_pretrained(self.folder / "scaling")
-        tuner.merge()
+        if keep and tuner.tuned.scaling is not None and is_main_process():
+            tuner.tuned.scaling.save_pretrained(self.folder / "scaling")
+        tuner.tuned.merge()
         segmenter = tuner.segmenter
         if keep and is_main_process():
             with atomic_folder(self.folder / "model") as temporary:
@@ -203,7 +200,7 @@ class TuningExperiment(ABC):
         tuner = self.train(method, seed, stage, work)
         trained = trainable_parameters(tuner)
         own = sum(parameter.numel() for parameter in tuner.clip_parameters())
-        tuner.merge()
+        tuner.tuned.merge()
         return {
             "validation_miou": self.validate(tuner.segmenter),
             "reached": mean_text_radius(tuner.segmenter.clip, self.prompts()),

@@ -3,51 +3,47 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from warnings import warn
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from huggingface_hub import ModelHubMixin
 from jaxtyping import Float, Int
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from geodapt.cards import write_card
-from geodapt.errors import InputError, InputWarning
-from geodapt.files import read_json, read_tensors, write_json, write_tensors
+from geodapt.errors import InputError
+from geodapt.files import read_tensors, write_tensors
 from geodapt.hyperclip.heads import CosineHead, CostAggregation, resized
+from geodapt.hyperclip.open_model import OpenModel
 from geodapt.hyperclip.settings import SegmenterSettings
-from geodapt.models.hub import find_folder
 from geodapt.vision import Clip, load_clip, slide
 from geodapt.vision.images import as_rgb
-from geodapt.vision.templates import embed_synonyms, fill_templates
 from geodapt.vision.towers import image_tower
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CONFIG, HEAD, CLIP = "config.json", "head.safetensors", "clip"
+HEAD, CLIP = "head.safetensors", "clip"
 NO_WORD = -1
 """The label of pixels that show none of the words."""
 CLASSES_AT_ONCE = 64
 """Classes that are upsampled to pixels at a time: memory does not grow with their number."""
 
 
-class OpenSegmenter(nn.Module, ModelHubMixin, library_name="geodapt"):
+class OpenSegmenter(OpenModel):
     """A CLIP or SigLIP with a dense head. No word is in its weights.
 
     >>> segmenter = OpenSegmenter.from_pretrained("runs/pages/model")  # doctest: +SKIP
     >>> segmenter.segment(image, ["Latin letter", "arrow", "digit"])  # doctest: +SKIP
     """
 
+    called, config, needed, kind = "segmenter", "config.json", (HEAD,), SegmenterSettings
+
     def __init__(self, clip: Clip, settings: SegmenterSettings | None = None) -> None:
         """With an untrained head."""
         super().__init__()
-        self.settings = settings or SegmenterSettings()
+        self.take_settings(settings)
         self.clip, self.clip_model = clip, clip.model
         tower = image_tower(clip.model)
         self.layers = _guiding_layers(len(tower.layers))
-        fill_templates(["word"], self.settings.templates)  # refused here, not at the first picture
         self.window = self.settings.window or tower.side or 16 * tower.patch
         if self.window % tower.patch:
             raise InputError(
@@ -69,21 +65,6 @@ class OpenSegmenter(nn.Module, ModelHubMixin, library_name="geodapt"):
         layers = self.layers if self.settings.head == "cost" else ()
         dense = self.clip.dense_features(pixels, self.settings.residual, layers)
         return self.head(dense.features, texts, dense.hidden)
-
-    def word_vectors(self, words: Sequence[str | Sequence[str]]) -> Float[Tensor, "words d"]:
-        """A unit vector per word: the mean over its synonyms and the templates, without gradients.
-
-        Raises :class:`InputError` for no words, and for one without letters; warns of words that
-        are cut because the model reads no more tokens.
-        """
-        if isinstance(words, str):
-            raise InputError(f"give a list of words, not the text {words!r}")
-        if not words:
-            raise InputError("there are no words to look for; give at least one")
-        names = [[word] if isinstance(word, str) else list(word) for word in words]
-        self._warn_of_long([name for synonyms in names for name in synonyms])
-        vectors = embed_synonyms(self.clip, names, self.settings.templates)
-        return vectors.to(self.clip.model.device)
 
     # Pictures of any size, without gradients
 
@@ -181,81 +162,34 @@ class OpenSegmenter(nn.Module, ModelHubMixin, library_name="geodapt"):
 
         return compute
 
-    def _warn_of_long(self, names: Sequence[str]) -> None:
-        most = self.clip.texts.max_tokens
-        for text in (t for row in fill_templates(names, self.settings.templates) for t in row):
-            if (length := len(self.clip.processor.tokenizer(text)["input_ids"])) > most:
-                warn(
-                    InputWarning(
-                        f"'{text[:60]}...' has {length} tokens; the model reads the first {most}"
-                    ),
-                    stacklevel=4,
-                )
-                return
-
     # Saving
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        self.clip.model.save_pretrained(save_directory / CLIP)
-        self.clip.processor.save_pretrained(save_directory / CLIP)
-        write_tensors(save_directory / HEAD, self.head.state_dict())
-        write_json(save_directory / CONFIG, self.settings.model_dump(mode="json"))
-        write_card(
-            save_directory,
-            "Open-vocabulary segmenter",
-            "A CLIP with a dense head, which labels every pixel with one of any words.",
-            base=self.clip.name or None,
-            relation="finetune",
-            tags=["hyperclip", "image-segmentation"],
-            facts={"head": self.settings.head, "window": self.window},
-            usage=(
-                "from geodapt.hyperclip import OpenSegmenter\n\n"
-                'segmenter = OpenSegmenter.from_pretrained("this folder")\n'
-                'segmenter.segment(image, ["dog", "grass", "sky"])'
-            ),
-        )
+    def write_parts(self, folder: Path) -> None:
+        self.clip.model.save_pretrained(folder / CLIP)
+        self.clip.processor.save_pretrained(folder / CLIP)
+        write_tensors(folder / HEAD, self.head.state_dict())
 
     @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        **_: Any,
-    ) -> "OpenSegmenter":
-        """Read what :meth:`save_pretrained` wrote; raises :class:`InputError` for anything else."""
-        folder = find_folder(
-            model_id,
-            "segmenter",
-            "a folder that OpenSegmenter.save_pretrained wrote",
-            revision=revision,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            token=token,
-        )
-        if not (folder / CONFIG).is_file() or not (folder / HEAD).is_file():
-            raise InputError(
-                f"{folder} holds no segmenter: it has no {HEAD}; give a folder that "
-                "OpenSegmenter.save_pretrained wrote, such as a run's model/"
-            )
-        try:
-            settings = SegmenterSettings.model_validate(read_json(folder / CONFIG))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(
-                f"{folder / CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-            ) from error
+    def read_parts(cls, folder: Path, settings: SegmenterSettings) -> Self:
         segmenter = cls(load_clip(str(folder / CLIP)), settings)
         try:
             segmenter.head.load_state_dict(read_tensors(folder / HEAD))
         except RuntimeError as error:
-            raise InputError(f"{folder / HEAD} does not fit the head in {CONFIG}") from error
-        return segmenter.eval()
+            raise InputError(f"{folder / HEAD} does not fit the head in {cls.config}") from error
+        return segmenter
+
+    def card(self) -> dict[str, Any]:
+        return {
+            "title": "Open-vocabulary segmenter",
+            "summary": "A CLIP with a dense head, which labels every pixel with one of any words.",
+            "tags": ["hyperclip", "image-segmentation"],
+            "facts": {"head": self.settings.head, "window": self.window},
+            "usage": (
+                "from geodapt.hyperclip import OpenSegmenter\n\n"
+                'segmenter = OpenSegmenter.from_pretrained("this folder")\n'
+                'segmenter.segment(image, ["dog", "grass", "sky"])'
+            ),
+        }
 
 
 def _parts(start: int, end: int) -> list[slice]:

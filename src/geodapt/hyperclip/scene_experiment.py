@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from geodapt.files import atomic_folder
-from geodapt.hyperclip.attachment import scale
-from geodapt.hyperclip.scene_settings import SCALED, SCENE_METHODS, SceneSettings
+from geodapt.hyperclip.methods import TuningMethod
+from geodapt.hyperclip.scene_settings import SceneSettings
 from geodapt.hyperclip.scenes import Scenes, glyph_scenes, path_scenes
+from geodapt.hyperclip.tuned_towers import check_method
 from geodapt.processes import is_main_process
 from geodapt.progress import schedule
 from geodapt.runs import RunFolder
@@ -34,22 +35,20 @@ class SceneExperiment(ABC):
 
     def __init__(self, settings: Any, folder: RunFolder) -> None:
         self.settings, self.folder = settings, folder
+        self.methods = [TuningMethod.parse(name) for name in settings.methods]
         self.scenes = self._scenes()
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         if not must_be_trained(settings.base):  # refuse what does not fit before training
             towers = self.model(self._clip()).clip.model
-            for method in settings.methods:
-                if method.startswith(SCALED):
-                    block = int(method.removeprefix(SCALED))
-                    chosen = settings.scaling.model_copy(update={"block": block})
-                    scale(towers, chosen).detach()
+            for method in self.methods:
+                check_method(towers, method, settings)
 
     @abstractmethod
     def model(self, clip: Clip) -> Any:
         """The task's model of a CLIP, with ``clip`` and ``save_pretrained``."""
 
     @abstractmethod
-    def tuner(self, model: Any, method: str) -> Any:
+    def tuner(self, model: Any, method: TuningMethod) -> Any:
         """What trains, a module with ``tuned`` and ``groups``."""
 
     @abstractmethod
@@ -68,7 +67,7 @@ class SceneExperiment(ABC):
         schedule({**first, **{f"method-{name}": 1.0 for name in settings.methods}})
         if trains_base:
             self.folder.timed_stage(TINYCLIP, self._train_base)
-        rows = [self._row(name) for name in settings.methods]
+        rows = [self._row(method) for method in self.methods]
         shown = {row["method"]: {part: row.pop(part) for part in self.shown} for row in rows}
         classes = self.scenes.classes
         return {
@@ -89,15 +88,15 @@ class SceneExperiment(ABC):
         checkpoint(**self.folder.watch(TINYCLIP))
         return {}
 
-    def _row(self, name: str) -> dict[str, Any]:
-        found = self.folder.timed_stage(f"method-{name}", partial(self._tuned, name))
-        return {"method": name, "label": scene_label(name), **found}
+    def _row(self, method: TuningMethod) -> dict[str, Any]:
+        found = self.folder.timed_stage(f"method-{method.name}", partial(self._tuned, method))
+        return {"method": method.name, "label": method.label, **found}
 
-    def _tuned(self, name: str, work: Path) -> dict[str, Any]:
-        settings, stage = self.settings, f"method-{name}"
+    def _tuned(self, method: TuningMethod, work: Path) -> dict[str, Any]:
+        settings, stage = self.settings, f"method-{method.name}"
         torch.manual_seed(settings.seed)  # the heads' start
         model = self.model(self._clip())
-        tuner: nn.Module = self.tuner(model, name)
+        tuner: nn.Module = self.tuner(model, method)
         batches = self.batches(model)
         trained = trainable_parameters(tuner)
         fit(
@@ -113,7 +112,7 @@ class SceneExperiment(ABC):
         )
         tuned: Any = tuner.tuned
         own = sum(parameter.numel() for parameter in tuned.parameters())
-        kept = name == settings.kept and is_main_process()
+        kept = method.name == settings.kept and is_main_process()
         if kept and tuned.scaling is not None:
             tuned.scaling.save_pretrained(self.folder / "scaling")
         tuned.merge()
@@ -136,10 +135,3 @@ class SceneExperiment(ABC):
 
         glyphs = load_glyphs(settings.data)
         return glyph_scenes(glyphs, load_pages(glyphs, settings.pages), settings.level)
-
-
-def scene_label(name: str) -> str:
-    """What tables call a method."""
-    if name.startswith(SCALED):
-        return f"HyperCLIP, blocks of {name.removeprefix(SCALED)}"
-    return SCENE_METHODS[name]

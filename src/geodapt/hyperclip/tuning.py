@@ -6,22 +6,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from geodapt.adapters import AdapterBank, Mix, Off
-from geodapt.errors import InputError
-from geodapt.hyperclip.attachment import Scaling, scale
 from geodapt.hyperclip.heads import CosineHead, cost_volume
 from geodapt.hyperclip.losses import pixel_loss
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.model import OpenSegmenter
 from geodapt.hyperclip.page_classes import VOID
-from geodapt.hyperclip.projections import projections
 from geodapt.hyperclip.radius import embedding_radius
-from geodapt.hyperclip.settings import ScalingSettings
+from geodapt.hyperclip.tuned_towers import TunedTowers
 from geodapt.hyperclip.tuning_settings import TuningSettings
 from geodapt.vision.text import pooled
-
-LORA = "lora"
-TARGETS = ["q_proj", "k_proj", "v_proj"]
 
 
 class SegmentationTuner(nn.Module):
@@ -32,27 +25,8 @@ class SegmentationTuner(nn.Module):
     ) -> None:
         super().__init__()
         self.segmenter, self.method, self.settings = segmenter, method, settings
-        self.scaling: Scaling | None = None
-        self.bank: AdapterBank | None = None
-        self.rotated: nn.Module | None = None
-        model = segmenter.clip.model.requires_grad_(False)
-        match method.kind:
-            case "full":
-                model.requires_grad_(True)
-            case "query-value":
-                for projection in projections(model):
-                    if projection.matrix in {"query", "value"}:
-                        projection.module.weight.requires_grad_(True)
-            case "lora":
-                rank = settings.lora_rank
-                self.bank = AdapterBank(model)
-                self.bank.create(LORA, rank, 2 * rank, TARGETS)
-                self.bank.train_only(LORA)
-                self.bank.set(Mix({LORA: 1.0}))
-            case "oft":
-                self.rotated = _rotated(model, method)
-            case "hyperclip":
-                self.scaling = scale(model, scaling_of(method, settings.scaling))
+        self.tuned = TunedTowers(segmenter.clip.model, method, settings)
+        self.beside = self.tuned.module
 
     def train(self, mode: bool = True) -> "SegmentationTuner":
         """The CLIP stays in eval mode: its dropout would blur what is tuned."""
@@ -100,54 +74,13 @@ class SegmentationTuner(nn.Module):
 
     def clip_parameters(self) -> list[nn.Parameter]:
         """What trains of the CLIP, or beside it in its place."""
-        head = {id(parameter) for parameter in self.segmenter.head.parameters()}
-        return [p for p in self.parameters() if p.requires_grad and id(p) not in head]
+        return self.tuned.parameters()
 
     def groups(self) -> list[dict[str, Any]]:
         """Optimizer groups: the head, and the CLIP at its own step size."""
-        head = [p for p in self.segmenter.head.parameters() if p.requires_grad]
-        rate = self.settings.rate(self.method)
-        return [{"params": head}, {"params": self.clip_parameters(), "lr": rate}]
-
-    @torch.no_grad()
-    def merge(self) -> None:
-        """Write what was tuned into the CLIP's own weights, which cost what they did before."""
-        if self.scaling is not None:
-            self.scaling.fold()
-        if self.bank is not None:
-            self.bank.set(Off())
-            self.bank.merge_into_base({LORA: 1.0})
-        if self.rotated is not None:
-            self.rotated.merge_and_unload()  # type: ignore[operator]
-            self.rotated = None
-
-
-def scaling_of(method: TuningMethod, settings: ScalingSettings) -> ScalingSettings:
-    """The scaling that a method's name and the settings ask for."""
-    changes: dict[str, Any] = {"block": method.block}
-    if method.shared:
-        changes["shared"] = True
-    if method.tower:
-        changes["towers"] = [method.tower]
-    return settings.model_copy(update=changes)
+        return self.tuned.groups([p for p in self.segmenter.head.parameters() if p.requires_grad])
 
 
 def radius_penalty(texts: Float[Tensor, "texts d"], target: float) -> Float[Tensor, ""]:
     """``mean(((2 |t| - R) / R)^2)``: how far texts are from a hyperbolic radius."""
     return ((embedding_radius(texts) - target) / target).square().mean()
-
-
-def _rotated(model: nn.Module, method: TuningMethod) -> nn.Module:
-    """PEFT's OFT on a model, in place; the wrapper merges it."""
-    from peft import OFTConfig, get_peft_model
-
-    for projection in projections(model):
-        if projection.module.in_features % method.block:
-            raise InputError(
-                f"{projection.place}: blocks of {method.block} do not divide a width of "
-                f"{projection.module.in_features}"
-            )
-    config = OFTConfig(
-        r=0, oft_block_size=method.block, target_modules=TARGETS, use_cayley_neumann=False
-    )
-    return get_peft_model(model, config)

@@ -5,10 +5,9 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from geodapt.data.glyph_settings import GlyphSettings, PageSettings
-from geodapt.hyperclip.methods import TuningMethod
+from geodapt.hyperclip.method_settings import MethodSettings
 from geodapt.hyperclip.settings import Ignored, ScalingSettings, SegmenterSettings
-from geodapt.settings import Seed, Settings, repeated
-from geodapt.training.settings import TrainingSettings
+from geodapt.settings import Settings, repeated
 
 
 class RadiusSettings(Settings):
@@ -36,63 +35,23 @@ class RadiusSettings(Settings):
         return {"factors": self.factors[:2], "start_steps": min(self.start_steps, 1)}
 
 
-class TuningSettings(Settings):
+class TuningSettings(MethodSettings):
     """A CLIP, and the ways to tune it for segmentation."""
 
-    base: str = "clip-glyphs"
-    """A CLIP or SigLIP: a folder or a hub name; clip-glyphs needs no network."""
     segmenter: SegmenterSettings = SegmenterSettings()
     classes: int = Field(default=16, ge=2)
     """Classes that a training batch is asked for: those on its pictures, then others by chance."""
     ignored: Ignored = "left_out"
     """Whether pixels that count for no class are left out of the loss, or show none of the classes,
     as in the released code."""
-    methods: list[str] = Field(default=["frozen", "hyperclip-32"], min_length=1)
-    """Rows of the table: frozen, full, query-value, lora, oft-N, and hyperclip-N for blocks of N,
-    with -shared, -text or -image, and -radius-R or -radius-auto behind it."""
     scaling: ScalingSettings = ScalingSettings(dense=True)
     """Of the methods hyperclip-N, but for what their names say."""
-    lora_rank: int = Field(default=16, ge=1)
-    """Rank of `lora`, on query, key and value of all layers."""
     radius: RadiusSettings = RadiusSettings()
-    training: TrainingSettings = TrainingSettings(steps=300, batch_size=8, schedule="cosine")
-    learning_rates: dict[str, float] = {}
-    """Step size of the CLIP's numbers, by a method's name or by what stands before its first dash
-    and number, where it is not the training's."""
-    keep: str = ""
-    """The method whose model the run keeps; the last of the methods where it is not one of them."""
     seeds: int = Field(default=1, ge=1, le=100)
     """How often each method trains: with `seed`, `seed` + 1, ... Figures are the means."""
-    seed: Seed = 0
-    """Seed of everything random; the same seed repeats the run."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "TuningSettings":
-        for name in (*self.methods, *([self.keep] if self.keep else [])):
-            TuningMethod.parse(name)
-        for name in self.learning_rates:
-            if name not in ("oft", "hyperclip"):
-                TuningMethod.parse(name)
-        if twice := repeated(self.methods):
-            raise ValueError(f"method '{twice[0]}' is given twice")
-        if any(not rate > 0 for rate in self.learning_rates.values()):
-            raise ValueError("learning_rates: a step size is above 0")
-        if self.training.evaluate_every is not None:
-            raise ValueError("training.evaluate_every: the last weights are kept; leave it out")
-        return self
-
-    @property
-    def kept(self) -> str:
-        """The method whose model the run keeps."""
-        return self.keep if self.keep in self.methods else self.methods[-1]
-
-    def rate(self, method: TuningMethod) -> float:
-        """Step size of the CLIP's numbers by a method."""
-        rates = self.learning_rates
-        return rates.get(method.name, rates.get(method.kind, self.training.learning_rate))
 
     def _smallest(self) -> dict[str, Any]:
-        return self._at_most(classes=4, seeds=1)
+        return {**super()._smallest(), "seeds": 1}
 
 
 class HyperClipSettings(TuningSettings):

@@ -1,0 +1,111 @@
+"""What a segmenter, a detector and a panoptic model share: words as vectors, writing and reading.
+
+The folder that :meth:`OpenModel.save_pretrained` writes has a file of settings, by whose name the
+kind of model is known, the model's parts, and a card.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from huggingface_hub import ModelHubMixin
+from jaxtyping import Float
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from geodapt.cards import write_card
+from geodapt.errors import InputError
+from geodapt.files import read_json, write_json
+from geodapt.hyperclip.words import embed_words
+from geodapt.models.hub import find_folder
+from geodapt.settings import Settings
+from geodapt.vision import Clip
+from geodapt.vision.templates import fill_templates
+
+
+class OpenModel(nn.Module, ModelHubMixin, library_name="geodapt"):
+    """A picture and any words in; what comes out is a subclass's. No word is in its weights."""
+
+    called: ClassVar[str]
+    """What messages call it."""
+    config: ClassVar[str]
+    """The file of its settings."""
+    needed: ClassVar[tuple[str, ...]] = ()
+    """Files that its folder has beside the settings."""
+    other_readers: ClassVar[str] = ""
+    """What else could read a folder that is not its own."""
+    kind: ClassVar[type[Settings]]
+    """The class of its settings, which have ``templates``."""
+
+    clip: Clip
+    settings: Any
+
+    def take_settings(self, settings: Any) -> None:
+        """Keep the settings, the defaults where there are none; refuses templates that are none."""
+        self.settings = settings or self.kind()
+        fill_templates(["word"], self.settings.templates)  # refused here, not at the first picture
+
+    def word_vectors(self, words: Sequence[str | Sequence[str]]) -> Float[Tensor, "words d"]:
+        """See :func:`geodapt.hyperclip.words.embed_words`."""
+        return embed_words(self.clip, words, self.settings.templates)
+
+    # What a subclass says
+
+    def write_parts(self, folder: Path) -> None:
+        """Write all but the settings."""
+        raise NotImplementedError
+
+    @classmethod
+    def read_parts(cls, folder: Path, settings: Any) -> Self:
+        """The model of a folder that :meth:`write_parts` wrote into."""
+        raise NotImplementedError
+
+    def card(self) -> dict[str, Any]:
+        """Arguments of :func:`geodapt.cards.write_card`: title, summary, tags, facts, usage."""
+        raise NotImplementedError
+
+    # Saving
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.write_parts(save_directory)
+        write_json(save_directory / self.config, self.settings.model_dump(mode="json"))
+        write_card(save_directory, base=self.clip.name or None, relation="finetune", **self.card())
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **_: Any,
+    ) -> Self:
+        """Read what :meth:`save_pretrained` wrote; raises :class:`InputError` for anything else."""
+        expected = f"a folder that {cls.__name__}.save_pretrained wrote"
+        folder = find_folder(
+            model_id,
+            cls.called,
+            expected,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        missing = [name for name in (cls.config, *cls.needed) if not (folder / name).is_file()]
+        if missing:
+            raise InputError(
+                f"{folder} holds no {cls.called}: it has no {missing[-1]}; give {expected}, such "
+                f"as a run's model/{cls.other_readers}"
+            )
+        try:
+            settings = cls.kind.model_validate(read_json(folder / cls.config))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(
+                f"{folder / cls.config}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            ) from error
+        return cls.read_parts(folder, settings).eval()
