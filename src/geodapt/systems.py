@@ -21,6 +21,7 @@ SYSTEMS = {
     "hyperclip": "geodapt.hyperclip",
     "hyperclip-pictures": "geodapt.hyperclip",
     "hyperclip-detection": "geodapt.hyperclip",
+    "hyperclip-panoptic": "geodapt.hyperclip",
     "lathadapter": "geodapt.lathadapter",
     "compress": "geodapt.compress",
     "helm": "geodapt.helm",

@@ -6,50 +6,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
-from geodapt.data.glyphs import GlyphSettings, PageSettings, load_glyphs, load_pages
+from geodapt.data.glyphs import PageSettings, load_pages
 from geodapt.data.vision import PictureClasses
 from geodapt.errors import InputError
 from geodapt.hyperclip import OpenDetector, Scaling
 from geodapt.hyperclip.detection import DetectionBatches
 from geodapt.hyperclip.scenes import LEFT_OUT, glyph_scenes, scene_classes
-from geodapt.tinyclip import TinyClipSettings
-from geodapt.tinyclip.fitting import save_clip, untrained_clip
 from geodapt.vision import load_clip
 from tests.commands import call
-from tests.tinyclip.small import SMALL
+from tests.hyperclip.worlds import GREEK, PAGES, glyph_world, greek, results
 
 pytestmark = pytest.mark.usefixtures("own_cache")
-PAGES = {"train": 4, "test": 3, "size": 64, "characters": [3, 6], "em": [16, 28]}
 RECIPE = {
+    **GREEK,
     "recipe": "hyperclip-detection",
-    "title": "Greek pages",
-    "base": "base",
-    "data": SMALL["data"] | {"kind": "glyphs"},
-    "pages": PAGES,
     "side": 64,
-    "classes": 6,
-    "training": {"steps": 2, "batch_size": 2, "learning_rate": 1e-3, "tensorboard": False},
     "methods": ["frozen", "full", "lora", "hyperclip-8"],
-    "lora_rank": 2,
-    "keep": "hyperclip-8",
 }
 
 
 @pytest.fixture(scope="module")
 def glyphs(own_cache):
-    return load_glyphs(GlyphSettings(**SMALL["data"]))
+    return greek()
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, glyphs) -> Path:
-    folder = tmp_path_factory.mktemp("detection")
-    small = {**SMALL, "model": {**SMALL["model"], "embedding": 32}}
-    save_clip(*untrained_clip(TinyClipSettings(**small), glyphs), folder / "base")
-    (folder / "pages.yaml").write_text(yaml.safe_dump(RECIPE))
-    return folder
+def world(tmp_path_factory, own_cache) -> Path:
+    return glyph_world(tmp_path_factory.mktemp("detection"), RECIPE, embedding=32)
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +42,6 @@ def ran(world) -> Path:
     done = call(world, "run", "pages.yaml", "--out", "ran")
     assert done.code == 0, done.err
     return world / "ran"
-
-
-def results(folder: Path) -> dict:
-    return json.loads((folder / "results.json").read_text())
 
 
 def test_a_run_measures_every_method_and_shows_boxes(ran):

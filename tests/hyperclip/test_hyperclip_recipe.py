@@ -1,28 +1,23 @@
 """The recipe on Greek pages: every method, resumed, its page, and the command `segment`."""
 
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
-from geodapt.data.glyphs import GlyphSettings, PageSettings, load_glyphs, load_pages
+from geodapt.data.glyphs import PageSettings, load_pages
 from geodapt.hyperclip import OpenSegmenter, Scaling
 from geodapt.hyperclip.batches import WordBatches
 from geodapt.hyperclip.page_classes import VOID, PageClasses
-from geodapt.tinyclip import TinyClipSettings
-from geodapt.tinyclip.fitting import save_clip, untrained_clip
 from geodapt.vision import load_clip
 from tests.commands import call
-from tests.tinyclip.small import SMALL
+from tests.hyperclip.worlds import GREEK, PAGES, glyph_world, greek, results
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
-PAGES = {"train": 6, "test": 3, "size": 64, "characters": [3, 6], "em": [16, 28]}
 METHODS = [
     "frozen",
     "full",
@@ -34,31 +29,21 @@ METHODS = [
     "hyperclip-8",
 ]
 RECIPE = {
+    **GREEK,
     "recipe": "hyperclip",
-    "title": "Greek pages",
-    "base": "base",
-    "data": SMALL["data"],
-    "pages": PAGES,
     "segmenter": {"templates": ["{}"], "window": 32},
-    "classes": 6,
-    "training": {"steps": 3, "batch_size": 2, "learning_rate": 1e-3, "tensorboard": False},
     "methods": METHODS,
-    "lora_rank": 2,
-    "keep": "hyperclip-8",
 }
 
 
 @pytest.fixture(scope="module")
 def glyphs(own_cache):
-    return load_glyphs(GlyphSettings(**SMALL["data"]))
+    return greek()
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, glyphs) -> Path:
-    folder = tmp_path_factory.mktemp("hyperclip")
-    save_clip(*untrained_clip(TinyClipSettings(**SMALL), glyphs), folder / "base")
-    (folder / "pages.yaml").write_text(yaml.safe_dump(RECIPE))
-    return folder
+def world(tmp_path_factory, own_cache) -> Path:
+    return glyph_world(tmp_path_factory.mktemp("hyperclip"), RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +52,6 @@ def ran(world) -> Path:
     assert done.code == 0, done.err
     assert "HyperCLIP, blocks of 8" in done.out
     return world / "ran"
-
-
-def results(folder: Path) -> dict:
-    return json.loads((folder / "results.json").read_text())
 
 
 def test_a_run_measures_every_method(ran):
@@ -105,6 +86,8 @@ def test_the_page_shows_pages_words_and_norms(ran):
         "Worst classes",
         "Radius",
         "data:image/png;base64",
+        "<path d=",
+        ", taken for ",
         "Texts, level 3",
     ):
         assert text in page

@@ -1,18 +1,15 @@
 """The recipe on pictures with masks: any folder of them, and what is wrong with some."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from geodapt.data.vision import open_segmentation
 from geodapt.hyperclip import OpenSegmenter
 from geodapt.vision import load_clip
 from tests.commands import call
-from tests.tinyclip.small import SMALL
+from tests.hyperclip.worlds import glyph_world, results
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -45,28 +42,21 @@ def write_set(root, sizes, names="red, crimson\nblue\n"):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, own_cache):
-    from geodapt.data.glyphs import GlyphSettings, load_glyphs
-    from geodapt.tinyclip import TinyClipSettings
-    from geodapt.tinyclip.fitting import save_clip, untrained_clip
-
-    folder = tmp_path_factory.mktemp("pictures")
-    glyphs = load_glyphs(GlyphSettings(**SMALL["data"]))
-    save_clip(*untrained_clip(TinyClipSettings(**SMALL), glyphs), folder / "base")
+    folder = glyph_world(tmp_path_factory.mktemp("pictures"), RECIPE)
     write_set(folder / "colours", [(48, 40), (64, 24), (24, 24)])
     write_set(folder / "others", [(40, 40), (40, 40)], "blue\ngreen\n")
-    (folder / "colours.yaml").write_text(yaml.safe_dump(RECIPE))
     return folder
 
 
 @pytest.fixture(scope="module")
 def ran(world):
-    done = call(world, "run", "colours.yaml", "--out", "ran", "test.more=others")
+    done = call(world, "run", "pages.yaml", "--out", "ran", "test.more=others")
     assert done.code == 0, done.err
     return world / "ran"
 
 
 def test_every_set_is_measured_as_if_by_hand(ran, world):
-    found = json.loads((ran / "results.json").read_text())
+    found = results(ran)
     sets = found["segmentation"]["methods"]["hyperclip-8"]["sets"]
     assert list(sets) == ["validation", "more"]
     segmenter = OpenSegmenter.from_pretrained(ran / "model")
@@ -93,9 +83,9 @@ def test_unreadable_pictures_are_skipped_and_said(world):
     write_set(world / "torn", [(40, 40), (40, 40), (40, 40)])
     (world / "torn" / "images" / "train" / "1.jpg").write_bytes(b"torn")
     (world / "torn" / "images" / "validation" / "0.jpg").write_bytes(b"torn")
-    done = call(world, "run", "colours.yaml", "--out", "ran-torn", "data=torn", "methods=[frozen]")
+    done = call(world, "run", "pages.yaml", "--out", "ran-torn", "data=torn", "methods=[frozen]")
     assert done.code == 0, done.err
-    found = json.loads((world / "ran-torn" / "results.json").read_text())
+    found = results(world / "ran-torn")
     assert sum("1 pictures skipped" in note for note in found["data"]["notes"]) == 2
 
 
@@ -132,9 +122,7 @@ def unknown(root):
 )
 def test_what_is_wrong_is_refused_before_training(world, name, spoil, changes, expected):
     spoiled(world, name, spoil)
-    done = call(
-        world, "run", "colours.yaml", "--out", "refused", f"data={{path: {name}}}", *changes
-    )
+    done = call(world, "run", "pages.yaml", "--out", "refused", f"data={{path: {name}}}", *changes)
     assert done.code == 2
     assert expected in " ".join(done.err.split())
     assert not (world / "refused" / "results.json").exists()

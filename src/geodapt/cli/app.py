@@ -18,6 +18,7 @@ from geodapt.cli.convert_helm import convert_helm
 from geodapt.cli.detect import detect
 from geodapt.cli.endings import Commands
 from geodapt.cli.merge import merge_command
+from geodapt.cli.panoptic import panoptic
 from geodapt.cli.probe import probe
 from geodapt.cli.quiet import silence
 from geodapt.cli.run import report, run
@@ -75,6 +76,7 @@ for _command in (
     probe,
     segment,
     detect,
+    panoptic,
     serve,
     score,
     convert_helm,

@@ -7,9 +7,13 @@ from .heads import CosineHead as CosineHead
 from .heads import CostAggregation as CostAggregation
 from .losses import pixel_loss as pixel_loss
 from .model import OpenSegmenter as OpenSegmenter
+from .panoptic_model import OpenPanoptic as OpenPanoptic
 from .radius import embedding_radius as embedding_radius
 from .radius import radius_table as radius_table
 from .scaling import BlockScaling as BlockScaling
+from .scene_settings import MaskSettings as MaskSettings
+from .scene_settings import PanopticModelSettings as PanopticModelSettings
+from .segment_scores import FoundSegments as FoundSegments
 from .settings import CostSettings as CostSettings
 from .settings import ScalingSettings as ScalingSettings
 from .settings import SegmenterSettings as SegmenterSettings

@@ -43,6 +43,8 @@ class OpenModel(nn.Module, ModelHubMixin, library_name="geodapt"):
     def take_settings(self, settings: Any) -> None:
         """Keep the settings, the defaults where there are none; refuses templates that are none."""
         self.settings = settings or self.kind()
+        # What the mixin writes to config.json, where it would put the arguments, a CLIP among them.
+        self._hub_mixin_config = {"geodapt": self.called}
         fill_templates(["word"], self.settings.templates)  # refused here, not at the first picture
 
     def word_vectors(self, words: Sequence[str | Sequence[str]]) -> Float[Tensor, "words d"]:

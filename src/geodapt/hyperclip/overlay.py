@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from geodapt.hyperclip.model import NO_WORD, OpenSegmenter
 from geodapt.hyperclip.page_classes import VOID, PageClasses
+from geodapt.hyperclip.regions import region_paths, shown_region
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,6 +21,8 @@ COLOURS = (
     *("#ee7733", "#009988", "#882255", "#999933", "#332288", "#88ccee"),
 )
 """Told apart by most people who confuse red and green (Paul Tol's qualitative schemes)."""
+RED = "#cc3311"
+"""Of mistakes."""
 OPACITY = 0.55
 PAGES = 4
 """Pages that a run's report shows."""
@@ -80,34 +83,43 @@ def tint(
 def page_pictures(
     segmenter: OpenSegmenter, pages: "Dataset", classes: PageClasses
 ) -> list[dict[str, Any]]:
-    """Of the first pages: image, truth, prediction and error, as PNGs in base 64, and the words.
+    """Of the first pages: the PNG in base 64, shapes of truth, prediction and error, and words.
 
     The prediction is asked for all classes, and shown where the truth has a character.
     """
-    found = []
+    found, new = [], set(classes.new)
     for page in pages.select(range(min(PAGES, len(pages)))):
         image = page["image"].convert("RGB")
         truth = classes.labels(np.array(page["mask"])).numpy()
         predicted = segmenter.segment(image, classes.names).numpy()
-        predicted = np.where(truth == VOID, NO_WORD, predicted)
+        truth = np.where(truth == VOID, NO_WORD, truth)
+        predicted = np.where(truth == NO_WORD, NO_WORD, predicted)
         shown = shown_words(truth, classes.names)
         shown += [n for n in shown_words(predicted, classes.names) if n not in shown]
         colours = {number: COLOURS[place % len(COLOURS)] for place, number in enumerate(shown)}
-        wrong = np.where((predicted != truth) & (truth != VOID), 0, NO_WORD)
-        pictures = {
-            "image": image,
-            "truth": tint(image, truth, colours),
-            "predicted": tint(image, predicted, colours),
-            "wrong": tint(image, wrong, {0: "#cc3311"}),
-        }
+
+        def regions(labels: np.ndarray, colours: dict[int, str] = colours) -> list[dict[str, Any]]:
+            return [
+                shown_region(path, classes.names[number], colours[number], number in new)
+                for number, path in region_paths(labels).items()
+            ]
+
         found.append(
             {
-                "pictures": {name: png_text(picture) for name, picture in pictures.items()},
+                "png": png_text(image),
+                "width": image.width,
+                "height": image.height,
+                "shapes": {
+                    "image": [],
+                    "truth": regions(truth),
+                    "predicted": regions(predicted),
+                    "wrong": _mistakes(truth, predicted, classes.names),
+                },
                 "words": [
                     {
                         "word": classes.names[number],
                         "colour": colours[number],
-                        "new": number in set(classes.new),
+                        "new": number in new,
                         "true": bool((truth == number).any()),
                         "predicted": bool((predicted == number).any()),
                     }
@@ -116,6 +128,19 @@ def page_pictures(
             }
         )
     return found
+
+
+def _mistakes(
+    truth: np.ndarray, predicted: np.ndarray, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Pixels that show one word and were given another, by the pair of the two."""
+    pairs = np.where(predicted != truth, truth * len(names) + predicted, NO_WORD)
+    return [
+        shown_region(
+            path, f"{names[pair // len(names)]}, taken for {names[pair % len(names)]}", RED
+        )
+        for pair, path in region_paths(pairs).items()
+    ]
 
 
 def png_bytes(image: "Image") -> bytes:

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from geodapt.hyperclip.picture_settings import PictureTuningSettings
-from geodapt.hyperclip.scene_settings import DetectionSettings
+from geodapt.hyperclip.scene_settings import DetectionSettings, PanopticSettings
 from geodapt.hyperclip.tuning_settings import HyperClipSettings
 from geodapt.runs import Recipe, RunFolder
 
@@ -45,4 +45,16 @@ class DetectionRecipe(DetectionSettings, Recipe):
         return {"recipe": self.recipe, "title": self.title, **found}
 
 
-RECIPES = (HyperClipRecipe, PictureTuningRecipe, DetectionRecipe)
+class PanopticRecipe(PanopticSettings, Recipe):
+    """Teach a CLIP to find segments by words, and measure words that it was never shown."""
+
+    recipe: Literal["hyperclip-panoptic"] = "hyperclip-panoptic"
+
+    def run(self, folder: RunFolder) -> dict[str, Any]:
+        from geodapt.hyperclip.panoptic_experiment import PanopticExperiment
+
+        found = PanopticExperiment(self, folder).run()
+        return {"recipe": self.recipe, "title": self.title, **found}
+
+
+RECIPES = (HyperClipRecipe, PictureTuningRecipe, DetectionRecipe, PanopticRecipe)

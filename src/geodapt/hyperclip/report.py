@@ -1,10 +1,16 @@
 """What a HyperCLIP run adds to its page: segmented pages, worst classes, the radius."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from geodapt.hyperclip.scene_report import SCENE_COLUMNS, SCENE_SECTIONS
+from geodapt.hyperclip.scene_report import (
+    SCENE_COLUMNS,
+    SCENE_SECTIONS,
+    ShownShape,
+    row_label,
+)
 from geodapt.pages.columns import Column, as_percent
 from geodapt.pages.results import parse_part
 from geodapt.pages.section import RunRecord, Section, SystemPage
@@ -30,9 +36,12 @@ class ShownWord(Lenient):
 
 
 class PagePictures(Lenient):
-    """One page, by name of the picture a PNG in base 64."""
+    """One page, a PNG in base 64, with shapes of what is true, predicted and wrong."""
 
-    pictures: dict[str, str]
+    png: str
+    width: int
+    height: int
+    shapes: dict[str, list[ShownShape]]
     words: list[ShownWord]
 
 
@@ -99,7 +108,7 @@ def pages_section(run: RunRecord) -> Section | None:
         return None
     names = {"image": "Page", "truth": "Truth", "predicted": "Predicted", "wrong": "Wrong pixels"}
     pages = [page.model_dump() for page in kept.pictures]
-    context = {"pages": pages, "names": names, "method": _label(run, found.kept)}
+    context = {"pages": pages, "names": names, "method": row_label(run, found.kept)}
     return Section("Segmented pages", "geodapt.hyperclip/pages.html", context)
 
 
@@ -115,7 +124,7 @@ def worst_section(run: RunRecord) -> Section | None:
         for row in rows[:WORST]
     ]
     pairs = [{**pair.model_dump(), "pixels": f"{pair.pixels:,}"} for pair in kept.confused]
-    context = {"classes": classes, "pairs": pairs, "method": _label(run, found.kept)}
+    context = {"classes": classes, "pairs": pairs, "method": row_label(run, found.kept)}
     return Section("Worst classes", "geodapt.hyperclip/worst.html", context)
 
 
@@ -132,14 +141,19 @@ def radius_section(run: RunRecord) -> Section | None:
         own = {row.group: row for row in method.radius}
         rows.append(
             {
-                "name": _label(run, name),
+                "name": row_label(run, name),
                 "cells": [
                     f"{own[group].norm:.2f} ± {own[group].norm_std:.2f}" if group in own else "–"
                     for group in groups
                 ],
             }
         )
-    return Section("Radius", "geodapt.hyperclip/radius.html", {"groups": groups, "rows": rows})
+    said = (
+        "Norms of embeddings before they are scaled to length 1: mean and standard deviation over "
+        "the group. The hyperbolic radius of exp₀(e) in the Poincaré ball is twice the norm, for "
+        "every curvature."
+    )
+    return _table("Radius", "Norms by method", [(group, "") for group in groups], rows, said)
 
 
 def interval_section(run: RunRecord) -> Section | None:
@@ -151,8 +165,11 @@ def interval_section(run: RunRecord) -> Section | None:
             rows.append({"name": row.get("label", ""), "cells": [cell or "–" for cell in cells]})
     if not rows:
         return None
-    heads = ["mIoU", "mIoU, seen", "mIoU, new"]
-    return Section("Intervals", "geodapt.hyperclip/intervals.html", {"heads": heads, "rows": rows})
+    said = (
+        "95 % of the means over resampled sets of the test pictures lie between these, in percent."
+    )
+    heads = [("mIoU", ""), ("mIoU, seen", ""), ("mIoU, new", "")]
+    return _table("Intervals", "Intervals by method", heads, rows, said)
 
 
 def trial_section(run: RunRecord) -> Section | None:
@@ -165,16 +182,23 @@ def trial_section(run: RunRecord) -> Section | None:
             new = "–" if trial.miou_new is None else as_percent(trial.miou_new)
             rows.append(
                 {
-                    "name": _label(run, name),
-                    "target": f"{trial.target:.2f}",
-                    "reached": f"{trial.reached:.2f}",
-                    "cells": [as_percent(trial.validation_miou), as_percent(trial.miou), new],
-                    "chosen": trial.validation_miou == best,
+                    "name": row_label(run, name)
+                    + (" (chosen)" if trial.validation_miou == best else ""),
+                    "cells": [
+                        f"{trial.target:.2f}",
+                        f"{trial.reached:.2f}",
+                        *(as_percent(trial.validation_miou), as_percent(trial.miou), new),
+                    ],
                 }
             )
-    return (
-        Section("Radius tried", "geodapt.hyperclip/trials.html", {"rows": rows}) if rows else None
+    if not rows:
+        return None
+    said = (
+        "Texts were drawn to each of these hyperbolic radii; the one with the best mIoU on "
+        "validation data was taken. How far they came is in the second column."
     )
+    heads = [("Target", ""), ("Reached", ""), ("Validation mIoU", "%"), ("Test mIoU", "%")]
+    return _table("Radius tried", "Radii that were tried", [*heads, ("Test, new", "%")], rows, said)
 
 
 def set_section(run: RunRecord) -> Section | None:
@@ -182,9 +206,9 @@ def set_section(run: RunRecord) -> Section | None:
     found = _details(run)
     rows = [
         {
-            "name": _label(run, method),
-            "set": name,
+            "name": row_label(run, method),
             "cells": [
+                name,
                 as_percent(figures.miou),
                 as_percent(figures.miou_union),
                 "–" if figures.miou_new is None else as_percent(figures.miou_new),
@@ -197,8 +221,34 @@ def set_section(run: RunRecord) -> Section | None:
     if not rows:
         return None
     data = run.results.get("data") or {}
-    context = {"rows": rows, "editions": data.get("sets", {}), "notes": data.get("notes", [])}
-    return Section("Data sets", "geodapt.hyperclip/sets.html", context)
+    notes = [f"{name}: {edition}" for name, edition in data.get("sets", {}).items()]
+    heads = [("Data set", ""), ("mIoU", "%"), ("Union rule", "%"), ("Classes new to training", "%")]
+    return _table(
+        "Data sets",
+        "Figures by data set",
+        [*heads, ("Pixel accuracy", "%")],
+        rows,
+        notes=[*notes, *data.get("notes", [])],
+    )
+
+
+def _table(
+    title: str,
+    about: str,
+    heads: list[tuple[str, str]],
+    rows: list[dict[str, Any]],
+    intro: str = "",
+    notes: Sequence[str] = (),
+) -> Section:
+    """A table by method: heads with their units, a name and cells per row."""
+    context = {
+        "intro": intro,
+        "about": about,
+        "heads": [("Method", ""), *heads],
+        "rows": rows,
+        "notes": [*notes],
+    }
+    return Section(title, "geodapt.hyperclip/table.html", context)
 
 
 def _interval(row: dict[str, Any], key: str) -> str | None:
@@ -212,12 +262,6 @@ def _interval(row: dict[str, Any], key: str) -> str | None:
 
 def _details(run: RunRecord) -> Details | None:
     return parse_part(Details, run.results, "segmentation")
-
-
-def _label(run: RunRecord, method: str) -> str:
-    rows = run.results.get("rows") or []
-    labels = {row.get("method"): row.get("label") for row in rows if isinstance(row, dict)}
-    return labels.get(method) or method
 
 
 PAGE = SystemPage(

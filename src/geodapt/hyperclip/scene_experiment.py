@@ -69,7 +69,7 @@ class SceneExperiment(ABC):
             self.folder.timed_stage(TINYCLIP, self._train_base)
         rows = [self._row(method) for method in self.methods]
         shown = {row["method"]: {part: row.pop(part) for part in self.shown} for row in rows}
-        classes = self.scenes.classes
+        classes = self.scenes.tested_classes
         return {
             "task": self.task,
             "base": settings.base,

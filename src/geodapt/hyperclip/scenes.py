@@ -61,6 +61,20 @@ class Scenes:
     notes: list[str]
     categories: PictureClasses
     """What the data's own numbers stand for."""
+    other_classes: SceneClasses | None = None
+    """Those of the test where it has its own."""
+    other_categories: PictureClasses | None = None
+    """What the test's own numbers stand for, where they are others."""
+
+    @property
+    def tested_classes(self) -> SceneClasses:
+        """The classes that the test is asked for."""
+        return self.other_classes or self.classes
+
+    @property
+    def tested_categories(self) -> PictureClasses:
+        """What the test's own numbers stand for."""
+        return self.other_categories or self.categories
 
 
 def glyph_scenes(glyphs: "Glyphs", pages: Any, level: int) -> Scenes:
@@ -86,37 +100,64 @@ def glyph_scenes(glyphs: "Glyphs", pages: Any, level: int) -> Scenes:
 
 
 def path_scenes(data: Any, test: Any, split: str | None) -> Scenes:
-    """Two sets of one list of classes; raises :class:`InputError` where their classes differ."""
+    """Two sets of one list of classes; raises :class:`InputError` where their classes differ.
+
+    Those of panoptic sets may: what the training's list does not have is new.
+    """
     train_set, test_set = _loaded(data), _loaded(test)
-    classes = _classes(train_set)
-    if classes != _classes(test_set):
-        raise InputError(
-            f"training and test have different classes: {len(classes.names)} beginning with "
-            f"'{classes.names[0]}', and {len(_classes(test_set).names)} beginning with "
-            f"'{_classes(test_set).names[0]}'"
-        )
+    classes, tested = _classes(train_set), _classes(test_set)
     notes = [f"training: {note}" for note in train_set.notes]
     notes += [f"test: {note}" for note in test_set.notes]
     asked = scene_classes(classes, split)
+    if classes != tested and isinstance(test, CocoPanopticSettings):
+        own = transferred_classes(tested, [asked.names[number] for number in asked.seen])
+        return Scenes(train_set.rows, test_set.rows, asked, notes, classes, own, tested)
+    if classes != tested:
+        raise InputError(
+            f"training and test have different classes: {len(classes.names)} beginning with "
+            f"'{classes.names[0]}', and {len(tested.names)} beginning with '{tested.names[0]}'"
+        )
     return Scenes(train_set.rows, test_set.rows, asked, notes, classes)
 
 
 def scene_classes(classes: PictureClasses, split: str | None = None) -> SceneClasses:
-    """All classes, seen ones all; or COCO's split of 48 and 17, which leaves the others out.
+    """All classes, seen ones all; or COCO's split of 48 and 17, which leaves other objects out.
 
-    Raises :class:`InputError` where the split finds none of its categories.
+    Stuff, of which the split says nothing, is seen. Raises :class:`InputError` where the split
+    finds none of its categories.
     """
     if split is None:
         every = list(range(len(classes.names)))
         return SceneClasses([*classes.names], every, every, [], frozenset(classes.stuff))
-    kept = [place for place, identity in enumerate(classes.ids) if identity in {*BASE, *NOVEL}]
-    if not kept:
+    if not {*classes.ids} & {*BASE, *NOVEL}:
         raise InputError(f"the data has none of the categories of COCO's split {split}")
+    kept = [
+        place
+        for place, identity in enumerate(classes.ids)
+        if identity in {*BASE, *NOVEL} or place in classes.stuff
+    ]
     number = {place: new for new, place in enumerate(kept)}
     of_category = [number.get(place, LEFT_OUT) for place in range(len(classes.names))]
-    new = [number[place] for place in kept if classes.ids[place] in NOVEL]
-    seen = [number[place] for place in kept if classes.ids[place] in BASE]
-    return SceneClasses([classes.names[place] for place in kept], of_category, seen, new)
+    stuff = frozenset(number[place] for place in classes.stuff)
+    new = [n for place, n in number.items() if classes.ids[place] in NOVEL and n not in stuff]
+    seen = [n for n in number.values() if n not in new]
+    return SceneClasses([classes.names[place] for place in kept], of_category, seen, new, stuff)
+
+
+def transferred_classes(classes: PictureClasses, trained: Sequence[str]) -> SceneClasses:
+    """All classes of a set that did not train: seen is what shares a name with one that did.
+
+    Names are compared without case, and by each of the synonyms that stand between commas.
+    """
+    known = {name for each in trained for name in _synonyms(each)}
+    every = range(len(classes.names))
+    seen = [number for number in every if known & set(_synonyms(classes.names[number]))]
+    new = [number for number in every if number not in set(seen)]
+    return SceneClasses([*classes.names], [*every], seen, new, frozenset(classes.stuff))
+
+
+def _synonyms(name: str) -> list[str]:
+    return [part.strip().lower() for part in name.split(",") if part.strip()]
 
 
 class PictureRows:

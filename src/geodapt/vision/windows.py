@@ -32,8 +32,12 @@ def slide(
     size: int,
     stride: int | None = None,
     at_once: int = 4,
+    cell: int = 1,
 ) -> Float[Tensor, "k height width"]:
     """The map of a whole picture: each pixel has the mean over the windows that cover it.
+
+    With ``cell`` maps have one place for each square of so many pixels, and so has the result;
+    ``cell`` then divides the picture's sides, the size and the stride.
 
     ``compute`` gives maps of ``k`` channels as large as its windows. ``stride`` is the size where
     it is None: windows do not overlap but at the far edges. A side shorter than a window is filled
@@ -42,6 +46,12 @@ def slide(
     """
     channels, height, width = picture.shape
     stride = size if stride is None else stride
+    if any(length % cell for length in (height, width, size, stride)):
+        raise InputError(
+            f"places of {cell} pixels do not divide a picture of {width} x {height}, windows of "
+            f"{size} and a stride of {stride}"
+        )
+    inner = size // cell
     places = [
         (y, x)
         for y in window_starts(height, size, stride)
@@ -49,19 +59,22 @@ def slide(
     ]
     padded = nn.functional.pad(picture, (0, max(size - width, 0), 0, max(size - height, 0)))
     total: Tensor | None = None
-    count = padded.new_zeros(padded.shape[1:])
+    grid = [side // cell for side in padded.shape[1:]]
+    count = padded.new_zeros(grid)
     for begin in range(0, len(places), at_once):
         some = places[begin : begin + at_once]
         maps = compute(torch.stack([padded[:, y : y + size, x : x + size] for y, x in some]))
-        if maps.dim() != 4 or maps.shape[0] != len(some) or maps.shape[2:] != (size, size):
+        if maps.dim() != 4 or maps.shape[0] != len(some) or maps.shape[2:] != (inner, inner):
             raise InputError(
                 f"windows ({len(some)}, {channels}, {size}, {size}) came out as "
-                f"{tuple(maps.shape)}; expected a map of {size} x {size} for each"
+                f"{tuple(maps.shape)}; expected a map of {inner} x {inner} for each"
             )
         if total is None:
-            total = maps.new_zeros(maps.shape[1], *padded.shape[1:])
+            total = maps.new_zeros(maps.shape[1], *grid)
         for one, (y, x) in zip(maps, some, strict=True):
-            total[:, y : y + size, x : x + size] += one
-            count[y : y + size, x : x + size] += 1
+            rows = slice(y // cell, y // cell + inner)
+            columns = slice(x // cell, x // cell + inner)
+            total[:, rows, columns] += one
+            count[rows, columns] += 1
     assert total is not None
-    return (total / count)[:, :height, :width]
+    return (total / count)[:, : height // cell, : width // cell]
