@@ -170,7 +170,7 @@ def mask_loss(
     return total
 
 
-def check_size(side: int, patch: int, window: int) -> None:
+def check_sides(side: int, patch: int, window: int) -> None:
     """Refuse pictures and windows that patches do not divide."""
     for name, length in (("pictures", side), ("windows", window)):
         if length % patch:

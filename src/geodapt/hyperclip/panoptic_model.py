@@ -15,7 +15,7 @@ from geodapt.hyperclip.heads import resized
 from geodapt.hyperclip.masks import (
     MaskWords,
     build_masker,
-    check_size,
+    check_sides,
     load_masker,
     pool_features,
 )
@@ -61,7 +61,7 @@ class OpenPanoptic(OpenModel):
         self.window = self.settings.window or min(
             self.settings.side, tower.side or 16 * tower.patch
         )
-        check_size(self.settings.side, self.patch, self.window)
+        check_sides(self.settings.side, self.patch, self.window)
         self.masker, self.words = masker, words
 
     @classmethod
