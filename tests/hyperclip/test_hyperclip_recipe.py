@@ -144,6 +144,27 @@ def test_several_seeds_and_a_chosen_radius(world):
     assert OpenSegmenter.from_pretrained(world / "chosen" / "model").settings.window == 32
 
 
+def test_an_adapter_on_the_words_is_one_more_row(world):
+    changes = ["methods=[frozen,lathadapter]", "keep=lathadapter", "pages.test=2"]
+    done = call(world, "run", "pages.yaml", *changes, "--out", "adapted")
+    assert done.code == 0, done.err
+    rows = {row["method"]: row for row in results(world / "adapted")["rows"]}
+    assert rows["lathadapter"]["label"] == "LatHAdapter on the words"
+    assert rows["lathadapter"]["clip_numbers"] == 16 * 16  # as many attributes as the space is wide
+    segmenter = OpenSegmenter.from_pretrained(world / "adapted" / "model")
+    base = load_clip(str(world / "base"))
+    own = segmenter.clip.model.state_dict()
+    assert all(torch.equal(tensor, own[name]) for name, tensor in base.model.state_dict().items())
+    words = ["Greek letter", "arrow"]
+    plain = OpenSegmenter(base, segmenter.settings).word_vectors(words)
+    wanted = torch.nn.functional.normalize(segmenter.text_adapter.refine(plain), dim=-1)
+    torch.testing.assert_close(segmenter.word_vectors(words), wanted.detach())
+    assert not torch.allclose(plain, wanted)
+    refused = call(world, "run", "pages.yaml", *changes, "lathadapter={attributes: 0}")
+    assert refused.code == 2
+    assert "LatHAdapter, attributes" in refused.err
+
+
 def test_segment_writes_a_picture(ran, world, glyphs):
     page = load_pages(glyphs, PageSettings(**PAGES))["test"][0]["image"]
     page.save(world / "photo.png")

@@ -112,6 +112,32 @@ def test_a_given_number_stays():
     assert made.number == 5
 
 
+def test_a_curvature_is_chosen_by_pictures_that_are_kept_back():
+    """Features at the tower's lengths, of which a steep curvature leaves no distance to tell."""
+    images, middle = clusters(5, 8, 8, spread=0.3)
+    labels, scale = torch.arange(5).repeat_interleave(8), torch.tensor(0.01)
+    scores = {}
+    for c in (1e-3, 2.0):
+        made = LatHAdapter(8, attributes=4, norm="raw", curvature=[c])
+        made.start(4 * images, 4 * middle, 0, labels, scale)
+        refined = made.refine(4 * middle)
+        found = made.logits(4 * images, refined, scale)
+        scores[c] = torch.nn.functional.cross_entropy(found, labels).item()
+    best = min(scores, key=scores.get)
+    for order in ([1e-3, 2.0], [2.0, 1e-3]):
+        made = LatHAdapter(8, attributes=4, norm="raw", curvature=order)
+        with pytest.raises(InputError, match="call start"):
+            made.curvature  # noqa: B018
+        made.start(4 * images, 4 * middle, 0, labels, scale)
+        assert made.curvature == best
+        copy = LatHAdapter.from_configuration(made.configuration())
+        assert copy.curvature == best
+    with pytest.raises(InputError, match="no class has a second picture"):
+        made.start(middle, middle, 0, torch.arange(5), scale)
+    with pytest.raises(InputError, match="needs the scale"):
+        made.start(images, middle, 0)
+
+
 def test_the_same_start_twice():
     for initial in ("kmeans", "random"):
         made = [LatHAdapter(8, initial=initial) for _ in range(2)]

@@ -11,6 +11,7 @@ from geodapt.geometry import poincare
 from geodapt.lathadapter import LatHAdapter
 from geodapt.lathadapter.hierarchy import choose_ancestors, hierarchy_loss
 from geodapt.lathadapter.refiner import refine_texts
+from geodapt.lathadapter.settings import LOSSES
 from geodapt.lathadapter.triplets import draw_triplets, reciprocal_neighbours
 from geodapt.prompts.adapter import FeatureAdapter, adapter_of
 
@@ -238,7 +239,7 @@ def test_the_whole_loss_beside_loops():
 
 
 def test_a_teacher_in_place_of_labels():
-    made = adapter(hierarchy=False)
+    made = adapter(losses=["classification", "hyperbolic"])
     images, texts, teacher = features(3, 6), features(4, 6, seed=1), features(3, 4, seed=2)
     terms = made.losses(images, texts, refined := made.refine(texts), None, teacher, SCALE)
     target = teacher.softmax(-1)
@@ -261,6 +262,11 @@ def test_what_ablations_leave_out():
     refined = scaled.refine(texts)
     terms = scaled.losses(images, texts, refined, labels, None, SCALE)
     assert set(terms) == {"classification", "image_hierarchy", "attribute_hierarchy"}
+    for name in LOSSES:
+        others = [other for other in LOSSES if other != name]
+        some = adapter(losses=others)
+        found = some.losses(images, texts, some.refine(texts), labels, None, SCALE)
+        assert list(found) == others
     off, on = adapter(hyperbolic_logits=False), adapter()
     torch.testing.assert_close(
         off.logits(images, refined, SCALE), scaled.logits(images, refined, SCALE)
@@ -289,7 +295,7 @@ def test_at_one_length_the_hyperbolic_term_keeps_the_order_of_cosines():
 @pytest.mark.parametrize("batch", [1, 2, 6])
 @pytest.mark.parametrize("norm", ["unit", "raw"])
 def test_no_nan_however_few(number, classes, batch, norm):
-    made = adapter(number, norm=norm, learn_curvature=True).float()
+    made = adapter(number, norm=norm, curvature="learned").float()
     cases = [
         (features(batch, 6), features(classes, 6, seed=1)),
         (torch.ones(batch, 6), torch.ones(classes, 6)),  # all equal
@@ -312,7 +318,7 @@ def test_no_nan_however_few(number, classes, batch, norm):
 
 
 def test_gradients_reach_attributes_curvature_and_features():
-    made = adapter(learn_curvature=True)
+    made = adapter(curvature="learned")
     images, texts = features(8, 6).requires_grad_(), features(5, 6, seed=1).requires_grad_()
     terms = made.losses(images, texts, made.refine(texts), torch.arange(8) % 5, None, SCALE)
     sum(terms.values()).backward()
@@ -331,8 +337,11 @@ def test_half_precision_features_give_the_figures_of_float32():
 def test_what_is_refused():
     with pytest.raises(InputError, match="attributes"):
         LatHAdapter(4, attributes=0)
-    with pytest.raises(InputError, match="curvature"):
-        LatHAdapter(4, attributes=2, curvature=-1)
+    for wrong in (-1, [], [0.1, 0], "steep"):
+        with pytest.raises(InputError, match="curvature"):
+            LatHAdapter(4, attributes=2, curvature=wrong)
+    with pytest.raises(InputError, match="losses"):
+        LatHAdapter(4, attributes=2, losses=[])
     with pytest.raises(InputError, match="colour"):
         LatHAdapter(4, attributes=2, colour="red")
     with pytest.raises(InputError, match="width is 0"):

@@ -49,7 +49,10 @@ def recipe(base, **changes):
         "data": data,
         "shots": 2,
         "seeds": [1, 2],
-        "variants": {"full": {}, "refiner only": {"hierarchy": False, "hyperbolic_scale": 0}},
+        "variants": {
+            "full": {},
+            "refiner only": {"losses": ["classification"], "hyperbolic_scale": 0},
+        },
         "training": {"epochs": 3, "batch_size": 4},
         **changes,
     }

@@ -75,7 +75,7 @@ class Shift(nn.Module):
         self.moved = nn.Parameter(values)
         self.register_buffer("epochs", torch.zeros(()))
 
-    def start(self, images, texts, seed):
+    def start(self, images, texts, seed, labels=None, scale=None):
         self._make(self.by * (images.mean(0) - texts.mean(0)))
 
     def end_epoch(self, epoch, epochs):

@@ -31,6 +31,7 @@ RECIPE = {
         "glyphs": SMALL["data"],
     },
     "learner": ["clip", "maple"],
+    "adapter": ["none"],
     "shots": [1],
     "seeds": [1, 2],
     "clip": {"template": "{}"},
@@ -90,6 +91,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(world):
         (["shots=[30]"], "fewer than"),
         (["learner=promptkd"], "needs a teacher"),
         (["protocol=cross"], "needs others"),
+        (["adapter=lathadapter", "lathadapter={curvature: -1}"], "LatHAdapter, curvature"),
         (["every_host={deep: 1}"], "no host that runs has the key"),
     ):
         done = call(world, "run", "greek.yaml", *changed, "--out", "refused")
@@ -110,13 +112,74 @@ def test_an_adapter_is_compared_pair_by_pair_and_saved_with_its_host(world):
     assert list(rows) == [
         *("clip-none-0", "clip-lathadapter-1", "maple-none-1", "maple-lathadapter-1"),
     ]
-    (difference,) = found["prompts"]["differences"]
-    main = [rows[f"maple-{name}-1"]["harmonic_mean"] for name in ("lathadapter", "none")]
-    assert difference["difference"] == pytest.approx(main[0] - main[1])
-    assert difference["low"] <= difference["high"]
+    differences = found["prompts"]["differences"]
+    assert [one["host"] for one in differences] == ["CLIP", "MaPLe"]
+    for one, plain in zip(differences, ("clip-none-0", "maple-none-1"), strict=True):
+        host = one["host"].lower()
+        main = [rows[name]["harmonic_mean"] for name in (f"{host}-lathadapter-1", plain)]
+        assert one["difference"] == pytest.approx(main[0] - main[1])
+        assert one["low"] <= one["high"]
+        assert one["detectable"] == pytest.approx(2.8 / 3.92 * (one["high"] - one["low"]))
+        assert one["pairs"] == 2
     assert "What the adapter adds" in (world / "adapted" / "report.html").read_text()
     learner = PromptLearner.load(world / "adapted" / "model")
     assert learner.adapter.number == 3
+
+
+def test_several_sets_a_tuned_teacher_and_a_variant_of_the_adapter(world):
+    data = RECIPE["data"]
+    done = call(
+        world,
+        *("run", "greek.yaml", "learner=[promptsrc,promptkd]", "adapter=[none,flat]"),
+        *("seeds=[1]", "teacher=tuned", "lathadapter={attributes: 3}"),
+        "every_host={depth: 1, flip: false, training: {epochs: 1, batch_size: 4}}",
+        "variants={flat: {space: flat}}",
+        "promptsrc={template: '{}', words: null, frozen_templates: ['{}']}",
+        "promptkd={template: '{}', transductive: true}",
+        f"further=[{json.dumps({**data, 'of': 'Greek capital letter'})}]",
+        *("--out", "taught"),
+    )
+    assert done.code == 0, done.err
+    found = json.loads((world / "taught" / "results.json").read_text())
+    rows = {row["method"]: row for row in found["rows"]}
+    assert list(rows) == [
+        *("promptsrc-none-1", "promptsrc-flat-1", "promptkd-none-1", "promptkd-flat-1"),
+    ]
+    # The leak is named, in the row itself and on the page.
+    assert rows["promptkd-none-1"]["label"] == "PromptKD (shown the new classes)"
+    assert "transductive" in (world / "taught" / "report.html").read_text()
+    runs = [one for one in found["prompts"]["runs"] if one["host"] == "promptsrc"]
+    titles = ["Greek small letter", "Greek capital letter"]
+    assert [one["set"] for one in runs] == [*titles, *titles]
+    row = rows["promptsrc-none-1"]
+    assert row["base"] == pytest.approx(sum(one["parts"]["base"] for one in runs[:2]) / 2)
+    assert [one["pairs"] for one in found["prompts"]["differences"]] == [2, 2]
+    # A teacher stands on its own set's draw, and is the PromptSRC of the table.
+    teachers = sorted((world / "taught" / "teachers").iterdir())
+    classes = [set(PromptLearner.load(folder).classes) for folder in teachers]
+    assert len(classes) == 2
+    assert not classes[0] & classes[1]
+    student = PromptLearner.load(world / "taught" / "model")
+    assert student.adapter.settings.space == "flat"
+    assert set(student.classes) > set(student.teacher.classes)  # it was shown the new ones, too
+
+
+def test_characters_that_the_base_was_shown_are_not_called_new():
+    changed = {**RECIPE, "base": "clip-glyphs", "data": {**RECIPE["data"], "shown": "new"}}
+    with pytest.raises(ValueError, match=r"glyphs.fonts is .* characters called new would not be"):
+        PromptsRecipe.model_validate(changed)
+    trained = {"data": {**SMALL["data"], "new": 0.3}}
+    with pytest.raises(ValueError, match=r"glyphs.new is 0.2, but .* 0.3"):
+        PromptsRecipe.model_validate({**changed, "glyph_base": trained})
+    PromptsRecipe.model_validate({**changed, "glyph_base": {"data": SMALL["data"]}})
+    for change, match in (
+        ({"adapter": ["none", "steep"]}, "'steep' is unknown; there are none, lathadapter"),
+        ({"variants": {"none": {}}}, "'none' has a meaning already"),
+        ({"teacher_base": "somewhere"}, "a teacher that is tuned here"),
+        ({"protocol": "domain", "further": [RECIPE["data"]]}, "leave further out"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            PromptsRecipe.model_validate({**RECIPE, **change})
 
 
 def test_values_for_every_host_are_checked():

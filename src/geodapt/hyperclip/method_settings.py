@@ -17,7 +17,8 @@ class MethodSettings(Settings):
     """A CLIP or SigLIP: a folder or a hub name; clip-glyphs needs no network."""
     methods: list[str] = Field(default=["frozen", "hyperclip-32"], min_length=1)
     """Rows of the table: frozen, full, query-value, lora, oft-N, and hyperclip-N for blocks of N,
-    with -shared, -text or -image behind it; for segmentation also -radius-R or -radius-auto."""
+    with -shared, -text or -image after it; for segmentation also lathadapter, and -radius-R or
+    -radius-auto after hyperclip-N."""
     scaling: ScalingSettings = ScalingSettings()
     """Of the methods hyperclip-N, but for what their names say."""
     lora_rank: int = Field(default=16, ge=1)

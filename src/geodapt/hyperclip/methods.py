@@ -5,6 +5,7 @@
 ``full``                  every weight of the CLIP
 ``query-value``           query and value weights of both towers, as CAT-Seg
 ``lora``                  LoRA on query, key and value
+``lathadapter``           LatHAdapter on the words; the CLIP stays as it is
 ``oft-N``                 PEFT's OFT: rotations in blocks of N
 ``hyperclip-N``           scalings in blocks of N; then, in this order, any of ``-shared`` (one
                           block a weight), ``-text`` or ``-image`` (one tower), ``-radius-R``
@@ -15,12 +16,13 @@
 import re
 from typing import Literal, NamedTuple
 
-Kind = Literal["frozen", "full", "query-value", "lora", "oft", "hyperclip"]
+Kind = Literal["frozen", "full", "query-value", "lora", "lathadapter", "oft", "hyperclip"]
 PLAIN: dict[str, str] = {
     "frozen": "Frozen CLIP",
     "full": "All of CLIP",
     "query-value": "Query and value",
     "lora": "LoRA",
+    "lathadapter": "LatHAdapter on the words",
 }
 PATTERN = re.compile(
     r"hyperclip-(?P<block>[1-9]\d{0,4})(?P<shared>-shared)?(?:-(?P<tower>text|image))?"
@@ -58,7 +60,7 @@ class TuningMethod(NamedTuple):
             return cls(name, "hyperclip", int(match["block"]), shared, tower, given)  # type: ignore[arg-type]
         raise ValueError(
             f"method '{name}' is unknown; there are {', '.join(PLAIN)}, oft-N, and hyperclip-N "
-            "with -shared, -text or -image, and -radius-R or -radius-auto behind it"
+            "with -shared, -text or -image, and -radius-R or -radius-auto after it"
         )
 
     @property

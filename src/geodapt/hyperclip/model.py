@@ -14,7 +14,9 @@ from geodapt.files import read_tensors, write_tensors
 from geodapt.hyperclip.heads import CosineHead, CostAggregation, resized
 from geodapt.hyperclip.open_model import OpenModel
 from geodapt.hyperclip.settings import SegmenterSettings
+from geodapt.hyperclip.text_adapter import read_text_adapter, write_text_adapter
 from geodapt.vision import Clip, load_clip, slide
+from geodapt.vision.dense import DenseFeatures
 from geodapt.vision.images import as_rgb
 from geodapt.vision.towers import image_tower
 
@@ -55,6 +57,8 @@ class OpenSegmenter(OpenModel):
             width = getattr(embedding, "pooler_output", embedding).shape[-1]
             self.head = CostAggregation(width, tower.width, self.settings.cost)
         self.head.to(clip.model.device)
+        self.text_adapter: Any = None
+        """A :class:`geodapt.prompts.adapter.FeatureAdapter` that refines words, or none."""
 
     # Batches, with gradients
 
@@ -62,9 +66,21 @@ class OpenSegmenter(OpenModel):
         self, pixels: Float[Tensor, "images 3 height width"], texts: Float[Tensor, "classes d"]
     ) -> Float[Tensor, "images classes h w"]:
         """Logits of texts' vectors on the head's grid, of normalised pixels that patches divide."""
-        layers = self.layers if self.settings.head == "cost" else ()
-        dense = self.clip.dense_features(pixels, self.settings.residual, layers)
+        dense = self.dense(pixels)
         return self.head(dense.features, texts, dense.hidden)
+
+    def dense(self, pixels: Float[Tensor, "images 3 height width"]) -> DenseFeatures:
+        """The CLIP's features of places, and the layers that the head is guided by."""
+        layers = self.layers if self.settings.head == "cost" else ()
+        return self.clip.dense_features(pixels, self.settings.residual, layers)
+
+    def word_vectors(self, words: Sequence[str | Sequence[str]]) -> Float[Tensor, "words d"]:
+        """See :func:`geodapt.hyperclip.words.embed_words`; refined where there is an adapter."""
+        vectors = super().word_vectors(words)
+        if self.text_adapter is None:
+            return vectors
+        with torch.no_grad():
+            return nn.functional.normalize(self.text_adapter.refine(vectors), dim=-1)
 
     # Pictures of any size, without gradients
 
@@ -168,6 +184,8 @@ class OpenSegmenter(OpenModel):
         self.clip.model.save_pretrained(folder / CLIP)
         self.clip.processor.save_pretrained(folder / CLIP)
         write_tensors(folder / HEAD, self.head.state_dict())
+        if self.text_adapter is not None:
+            write_text_adapter(folder, self.text_adapter)
 
     @classmethod
     def read_parts(cls, folder: Path, settings: SegmenterSettings) -> Self:
@@ -176,6 +194,7 @@ class OpenSegmenter(OpenModel):
             segmenter.head.load_state_dict(read_tensors(folder / HEAD))
         except RuntimeError as error:
             raise InputError(f"{folder / HEAD} does not fit the head in {cls.config}") from error
+        segmenter.text_adapter = read_text_adapter(folder)
         return segmenter
 
     def card(self) -> dict[str, Any]:

@@ -44,6 +44,8 @@ class SceneSettings(MethodSettings):
         for name in self.methods:
             if TuningMethod.parse(name).radius is not None:
                 raise ValueError(f"method '{name}': a radius is for segmentation alone")
+            if name == "lathadapter":
+                raise ValueError("method 'lathadapter' is for segmentation alone")
         return self
 
 

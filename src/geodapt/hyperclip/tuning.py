@@ -12,6 +12,11 @@ from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.model import OpenSegmenter
 from geodapt.hyperclip.page_classes import VOID
 from geodapt.hyperclip.radius import embedding_radius
+from geodapt.hyperclip.text_adapter import (
+    new_text_adapter,
+    start_text_adapter,
+    text_adapter_loss,
+)
 from geodapt.hyperclip.tuned_towers import TunedTowers
 from geodapt.hyperclip.tuning_settings import TuningSettings
 from geodapt.vision.text import pooled
@@ -27,6 +32,9 @@ class SegmentationTuner(nn.Module):
         self.segmenter, self.method, self.settings = segmenter, method, settings
         self.tuned = TunedTowers(segmenter.clip.model, method, settings)
         self.beside = self.tuned.module
+        if method.kind == "lathadapter":
+            width = segmenter.word_vectors(["word"]).shape[-1]
+            segmenter.text_adapter = new_text_adapter(width, settings.lathadapter)
 
     def train(self, mode: bool = True) -> "SegmentationTuner":
         """The CLIP stays in eval mode: its dropout would blur what is tuned."""
@@ -42,11 +50,25 @@ class SegmentationTuner(nn.Module):
     ) -> dict[str, Tensor]:
         """The loss of a batch: pictures, masks that number the texts, and the texts' tokens."""
         texts = self.texts(tokens)
+        if self.segmenter.text_adapter is not None:
+            return {"loss": self._adapted(pixels, masks, texts)}
         logits = self.segmenter(pixels, nn.functional.normalize(texts, dim=-1))
         loss = pixel_loss(logits, masks, VOID, self.settings.ignored)
         if isinstance(self.method.radius, float):
             loss = loss + self.settings.radius.weight * radius_penalty(texts, self.method.radius)
         return {"loss": loss}
+
+    def _adapted(self, pixels: Tensor, masks: Tensor, texts: Tensor) -> Tensor:
+        """The loss with an adapter on the words: that of pixels, and the adapter's own terms."""
+        segmenter, adapter = self.segmenter, self.segmenter.text_adapter
+        dense = segmenter.dense(pixels)
+        refined = adapter.refine(texts)
+        logits = segmenter.head(
+            dense.features, nn.functional.normalize(refined, dim=-1), dense.hidden
+        )
+        scale = segmenter.clip.scale.detach().float()
+        own = text_adapter_loss(adapter, dense.features, masks, texts, refined, VOID, scale)
+        return pixel_loss(logits, masks, VOID, self.settings.ignored) + own
 
     def texts(self, tokens: dict[str, Tensor]) -> Float[Tensor, "texts d"]:
         """Texts before they are normalised, with gradients."""
@@ -56,10 +78,16 @@ class SegmentationTuner(nn.Module):
     def calibrate(self, pixels: Tensor, masks: Tensor, **tokens: Tensor) -> None:
         """Set the cosine head to the CLIP's own temperature, and its bias by one batch.
 
+        An adapter on the words starts from that batch, too.
+
         At the bias ``-mean(logsumexp_c(scale cos_c))`` the sigmoids of a place add up to about 1,
         as the softmax that the CLIP was trained by. From SigLIP's start, made for tens of thousands
         of negatives, a few hundred steps do not reach it: the CLIP is bent to do it instead.
         """
+        if (adapter := self.segmenter.text_adapter) is not None:
+            features = self.segmenter.dense(pixels).features
+            start_text_adapter(adapter, features, self.texts(tokens))
+            adapter.to(features.device)
         head = self.segmenter.head
         if not isinstance(head, CosineHead) or not hasattr(
             self.segmenter.clip.model, "logit_scale"
@@ -74,11 +102,18 @@ class SegmentationTuner(nn.Module):
 
     def clip_parameters(self) -> list[nn.Parameter]:
         """What trains of the CLIP, or beside it in its place."""
-        return self.tuned.parameters()
+        return [*self.tuned.parameters(), *self._adapter_parameters()]
 
     def groups(self) -> list[dict[str, Any]]:
         """Optimizer groups: the head, and the CLIP at its own step size."""
-        return self.tuned.groups([p for p in self.segmenter.head.parameters() if p.requires_grad])
+        groups = self.tuned.groups([p for p in self.segmenter.head.parameters() if p.requires_grad])
+        if own := self._adapter_parameters():
+            groups.append({"params": own, "lr": self.settings.rate(self.method)})
+        return groups
+
+    def _adapter_parameters(self) -> list[nn.Parameter]:
+        adapter = self.segmenter.text_adapter
+        return [] if adapter is None else list(adapter.parameters())
 
 
 def radius_penalty(texts: Float[Tensor, "texts d"], target: float) -> Float[Tensor, ""]:

@@ -46,6 +46,11 @@ class TuningSettings(MethodSettings):
     as in the released code."""
     scaling: ScalingSettings = ScalingSettings(dense=True)
     """Of the methods hyperclip-N, but for what their names say."""
+    lathadapter: dict[str, Any] = {
+        "attributes": 16,
+        "losses": ["hyperbolic", "image_hierarchy", "attribute_hierarchy"],
+    }
+    """Settings of `lathadapter`; the loss of pixels takes the place of its classification loss."""
     radius: RadiusSettings = RadiusSettings()
     seeds: int = Field(default=1, ge=1, le=100)
     """How often each method trains: with `seed`, `seed` + 1, ... Figures are the means."""

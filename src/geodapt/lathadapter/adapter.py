@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from geodapt.errors import InputError
 from geodapt.geometry import lorentz
+from geodapt.lathadapter.curvature import choose_curvature
 from geodapt.lathadapter.hierarchy import hierarchy_loss
 from geodapt.lathadapter.number import (
     START,
@@ -20,6 +21,7 @@ from geodapt.lathadapter.number import (
 )
 from geodapt.lathadapter.refiner import refine_texts
 from geodapt.lathadapter.settings import LatHAdapterSettings
+from geodapt.lathadapter.terms import classification_loss, cosine_matrix, euclidean
 from geodapt.lathadapter.triplets import draw_triplets, reciprocal_neighbours
 
 
@@ -67,9 +69,11 @@ class LatHAdapter(nn.Module):
         number = self.settings.attributes
         count = 0 if number == "auto" else number
         self._set_attributes(random_attributes(count, width, 0.9, seed=0))
+        self.chosen_curvature: float | None = None
+        """That of a list of curvatures that :meth:`start` chose."""
         self.log_curvature: nn.Parameter | None = None
-        if self.settings.learn_curvature:
-            start = torch.tensor(self.settings.curvature).log()
+        if self.settings.curvature == "learned":
+            start = torch.tensor(self.settings.first_curvature).log()
             self.log_curvature = nn.Parameter(start)
 
     @property
@@ -80,9 +84,16 @@ class LatHAdapter(nn.Module):
     @property
     def curvature(self) -> float | Tensor:
         """c; a tensor with a gradient where it is learned."""
-        if self.log_curvature is None:
+        if self.log_curvature is not None:
+            return self.log_curvature.exp()
+        if isinstance(self.settings.curvature, float):
             return self.settings.curvature
-        return self.log_curvature.exp()
+        if self.chosen_curvature is None:
+            raise InputError(
+                f"one of the curvatures {self.settings.curvature} is chosen from features: call "
+                "start(images, texts, seed, labels, scale) before anything else, or give one"
+            )
+        return self.chosen_curvature
 
     # What a prompt learner calls (geodapt.prompts.adapter.FeatureAdapter)
 
@@ -91,6 +102,7 @@ class LatHAdapter(nn.Module):
             "width": self.width,
             "rows": len(self.attributes),
             "first_number": self.first_number,
+            "chosen_curvature": self.chosen_curvature,
             "settings": self.settings.model_dump(mode="json"),
         }
 
@@ -99,6 +111,8 @@ class LatHAdapter(nn.Module):
         try:
             made = cls(int(configuration["width"]), **configuration["settings"])
             rows, first = int(configuration["rows"]), configuration.get("first_number")
+            chosen = configuration.get("chosen_curvature")
+            made.chosen_curvature = None if chosen is None else float(chosen)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"this is no configuration of a LatHAdapter: {error}") from error
         if rows < 0:
@@ -108,8 +122,33 @@ class LatHAdapter(nn.Module):
         return made
 
     @torch.no_grad()
-    def start(self, images: Float[Tensor, "n d"], texts: Float[Tensor, "c d"], seed: int) -> None:
-        """Choose the number where that is ``auto``, and put attributes where they start."""
+    def start(
+        self,
+        images: Float[Tensor, "n d"],
+        texts: Float[Tensor, "c d"],
+        seed: int,
+        labels: Int[Tensor, " n"] | None = None,
+        scale: Float[Tensor, ""] | None = None,
+    ) -> None:
+        """Choose number and curvature where they are left open, and put attributes in place.
+
+        A list of curvatures needs the ``scale`` and, unless pictures belong to the nearest text,
+        the ``labels``.
+        """
+        if isinstance(self.settings.curvature, list):
+            if scale is None:
+                raise InputError("to choose a curvature, start needs the scale of the logits")
+            if labels is None:  # what the model itself takes them for
+                labels = cosine_matrix(images, texts).argmax(-1)
+            self.chosen_curvature = choose_curvature(
+                lambda c: LatHAdapter(self.width, self.settings, curvature=c),
+                self.settings.curvature,
+                images.cpu(),
+                labels.cpu(),
+                texts.cpu(),
+                scale.cpu(),
+                seed,
+            )
         images = self._sized(self._checked(images, "images"))
         texts = self._sized(self._checked(texts, "texts"))
         points = torch.cat([images, texts]).cpu()
@@ -150,7 +189,7 @@ class LatHAdapter(nn.Module):
         teacher: Float[Tensor, "b c"] | None,
         scale: Float[Tensor, ""],
     ) -> dict[str, Tensor]:
-        """``L_ecls``, ``L_hcls``, ``L_va`` and ``L_at`` of the paper, under names of their own.
+        """``L_ecls``, ``L_hcls``, ``L_va`` and ``L_at`` of the paper, those of ``losses``.
 
         With a ``teacher`` (its logits) both classification terms are divergences from it.
         """
@@ -158,18 +197,20 @@ class LatHAdapter(nn.Module):
             raise InputError("a loss needs either labels or a teacher's logits, not both")
         images = self._sized(self._checked(images, "images"))
         cosines, distances = self._compared(images, refined)
-        terms = {"classification": _classification(cosines * scale, labels, teacher)}
+        asked, terms = self.settings.losses, {}
+        if "classification" in asked:
+            terms["classification"] = classification_loss(cosines * scale, labels, teacher)
         weight = self.settings.hyperbolic_scale
-        if weight:
-            terms["hyperbolic"] = _classification(-weight * distances, labels, teacher)
-        if self.settings.hierarchy:
-            attributes = self._attributes()
+        if "hyperbolic" in asked and weight:
+            terms["hyperbolic"] = classification_loss(-weight * distances, labels, teacher)
+        attributes = self._attributes()
+        if "image_hierarchy" in asked:
             of_labels = labels if self.settings.same_label else None
-            loss, chosen = self._hierarchy(images, attributes, of_labels)
-            terms["image_hierarchy"] = loss
-            terms["attribute_hierarchy"] = self._hierarchy(attributes, refined, None)[0]
+            terms["image_hierarchy"], chosen = self._hierarchy(images, attributes, of_labels)
             if self.training:
                 self.chosen[self.used] += chosen.to(self.chosen)
+        if "attribute_hierarchy" in asked:
+            terms["attribute_hierarchy"] = self._hierarchy(attributes, refined, None)[0]
         return terms
 
     def logits(
@@ -182,7 +223,7 @@ class LatHAdapter(nn.Module):
         images = self._sized(self._checked(images, "images"))
         weight = self.settings.hyperbolic_scale
         if not (self.settings.hyperbolic_logits and weight):
-            return _cosines(images, refined) * scale
+            return cosine_matrix(images, refined) * scale
         cosines, distances = self._compared(images, refined)
         return cosines * scale - weight * distances
 
@@ -193,7 +234,7 @@ class LatHAdapter(nn.Module):
         exponential map reaches half as far, hence the 2. Flat: ``2 |x - y|``.
         """
         if self.settings.space == "flat":
-            return 2 * _euclidean(x, y)
+            return 2 * euclidean(x, y)
         c = self.curvature
         return lorentz.pairwise_distance(lorentz.exp0(2 * x, c), lorentz.exp0(2 * y, c), c)
 
@@ -225,7 +266,7 @@ class LatHAdapter(nn.Module):
 
     def _compared(self, images: Tensor, refined: Tensor) -> tuple[Tensor, Tensor]:
         refined = self._checked(refined, "refined texts")
-        return _cosines(images, refined), self.distances(images, refined)
+        return cosine_matrix(images, refined), self.distances(images, refined)
 
     def _attributes(self) -> Tensor:
         if not len(self.attributes):
@@ -262,25 +303,3 @@ class LatHAdapter(nn.Module):
         device = values.device
         self.register_buffer("used", torch.ones(len(values), dtype=torch.bool, device=device))
         self.register_buffer("chosen", torch.zeros(len(values), device=device))
-
-
-def _cosines(x: Tensor, y: Tensor) -> Tensor:
-    return nn.functional.normalize(x, dim=-1) @ nn.functional.normalize(y, dim=-1).T
-
-
-def _euclidean(x: Tensor, y: Tensor) -> Tensor:
-    """Distances whose gradient at equal points is 0."""
-    squares = (x.unsqueeze(1) - y.unsqueeze(0)).square().sum(-1)
-    apart = squares > 0
-    return torch.where(apart, torch.where(apart, squares, 1).sqrt(), 0)
-
-
-def _classification(logits: Tensor, labels: Tensor | None, teacher: Tensor | None) -> Tensor:
-    """Cross entropy, or the mean divergence of the softmax from the teacher's."""
-    if labels is not None:
-        return nn.functional.cross_entropy(logits, labels)
-    assert teacher is not None
-    target = teacher.detach().to(logits.dtype).log_softmax(-1)
-    return nn.functional.kl_div(
-        logits.log_softmax(-1), target, reduction="batchmean", log_target=True
-    )

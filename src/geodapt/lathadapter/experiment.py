@@ -23,8 +23,8 @@ from geodapt.prompts.protocols import (
     plan_task,
 )
 from geodapt.runs import RunFolder
-from geodapt.tinyclip.base import TINYCLIP, must_be_trained, resolve_base
-from geodapt.tinyclip.cache import checkpoint
+from geodapt.tinyclip.base import TINYCLIP, resolve_base
+from geodapt.tinyclip.cache import checkpoint, is_cached
 from geodapt.vision.clip import Clip, load_clip
 
 MAIN_FIGURE = {"base-to-new": "harmonic_mean", "few-shot": "all", "domain": "average"}
@@ -46,12 +46,15 @@ class AblationExperiment:
 
     @cached_property
     def clip(self) -> Clip:
+        if self.settings.base == TINYCLIP:
+            return load_clip(checkpoint(self.settings.glyph_base))
         return load_clip(resolve_base(self.settings.base))
 
     def run(self) -> dict[str, Any]:
         """Train and ask every variant; returns what goes into ``results.json``."""
         names = [PLAIN, *self.settings.variants]
-        trains_base = must_be_trained(self.settings.base)
+        own = self.settings.base == TINYCLIP
+        trains_base = own and not is_cached(self.settings.glyph_base)
         first = {TINYCLIP: 30.0} if trains_base else {}
         schedule({**first, **{f"variant-{name}": 1.0 for name in names}})
         if trains_base:
@@ -63,7 +66,7 @@ class AblationExperiment:
         return self._results(found)
 
     def _train_base(self, work: Path) -> dict[str, Any]:
-        checkpoint(**self.folder.watch(TINYCLIP))
+        checkpoint(self.settings.glyph_base, **self.folder.watch(TINYCLIP))
         return {}
 
     def _asked(self, name: str, work: Path) -> dict[str, Any]:
@@ -81,7 +84,13 @@ class AblationExperiment:
                 adapter = LatHAdapter(texts.shape[1], self.settings.variants[name])
                 settings, scale = self.settings.training, self.clip.scale.detach().cpu()
                 fit_on_features(adapter, images, labels, texts, scale, settings, seed)
-                attributes.append({"first": adapter.first_number, "last": adapter.number})
+                attributes.append(
+                    {
+                        "first": adapter.first_number,
+                        "last": adapter.number,
+                        "curvature": float(adapter.curvature),
+                    }
+                )
                 parameters = sum(one.numel() for one in adapter.parameters())
                 if place == 0 and name == next(iter(self.settings.variants)):
                     page = attribute_page(adapter, task.train, images, labels, texts)

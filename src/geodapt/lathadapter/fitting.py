@@ -2,21 +2,24 @@
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from geodapt.errors import InputError
-from geodapt.lathadapter.adapter import LatHAdapter
 from geodapt.lathadapter.recipe_settings import FeatureTraining
+
+if TYPE_CHECKING:
+    from geodapt.lathadapter.adapter import LatHAdapter
 
 FIRST_RATE = 1e-5
 """Step size of the first epoch, as prompt learners have it."""
 
 
 def fit_on_features(
-    adapter: LatHAdapter,
+    adapter: "LatHAdapter",
     images: Float[Tensor, "n d"],
     labels: Int[Tensor, " n"],
     texts: Float[Tensor, "c d"],
@@ -24,7 +27,7 @@ def fit_on_features(
     training: FeatureTraining,
     seed: int,
     log: Callable[[int, dict[str, float]], None] | None = None,
-) -> LatHAdapter:
+) -> "LatHAdapter":
     """The adapter, started and trained in place, on features as the towers give them.
 
     SGD with momentum 0.9 and weight decay 5e-4; the first epoch at 1e-5, then a cosine, stepped by
@@ -34,7 +37,7 @@ def fit_on_features(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        adapter.start(images, texts, seed)
+        adapter.start(images, texts, seed, labels, scale)
         adapter.train()
         optimizer = torch.optim.SGD(
             adapter.parameters(), lr=FIRST_RATE, momentum=0.9, weight_decay=5e-4

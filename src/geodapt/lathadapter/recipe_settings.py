@@ -4,20 +4,28 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from geodapt.data.glyph_settings import CharacterSetSettings, GlyphSettings
 from geodapt.data.picture_settings import PictureSource
-from geodapt.lathadapter.settings import LatHAdapterSettings
+from geodapt.lathadapter.settings import LOSSES, LatHAdapterSettings
+from geodapt.prompts.glyph_base import character_set, check_new_characters, glyph_base
 from geodapt.settings import Name, Seed, Settings, repeated
+from geodapt.tinyclip.settings import TinyClipSettings
+
+
+def _without(loss: str) -> dict[str, Any]:
+    return {"losses": [name for name in LOSSES if name != loss]}
+
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
-    "refiner only": {"hierarchy": False, "hyperbolic_scale": 0},
+    "refiner only": {"losses": ["classification"], "hyperbolic_scale": 0},
     "hierarchy only": {"beta": 0},
     "flat": {"space": "flat"},
     "norm clip": {"norm": "clip"},
     "norm raw": {"norm": "raw"},
-    "learned curvature": {"learn_curvature": True},
+    "learned curvature": {"curvature": "learned"},
+    "validated curvature": {"curvature": [0.01, 0.1, 1.0]},
     "no distance in logits": {"hyperbolic_logits": False},
+    **{f"without the loss {name}": _without(name) for name in LOSSES},
 }
 """What stands in the table when nothing else is asked: name -> what it changes."""
 
@@ -39,7 +47,9 @@ class AblationSettings(Settings):
 
     base: str = "clip-glyphs"
     """A CLIP or SigLIP: folder or hub name; clip-glyphs is trained here where it is missing."""
-    data: PictureSource = CharacterSetSettings(of="Latin letter", glyphs=GlyphSettings())
+    glyph_base: TinyClipSettings = Field(default_factory=glyph_base)
+    """What clip-glyphs is trained on here, as in the recipe prompts-glyphs."""
+    data: PictureSource = Field(default_factory=lambda: character_set(of="Latin letter"))
     """Labelled pictures."""
     protocol: Literal["base-to-new", "few-shot", "domain"] = "base-to-new"
     shots: int = Field(default=8, ge=1)
@@ -58,6 +68,7 @@ class AblationSettings(Settings):
             raise ValueError(f"seeds: {twice[0]} stands twice")
         if "plain" in self.variants:
             raise ValueError("variants: 'plain' is the CLIP without an adapter; take another name")
+        check_new_characters(self.base, self.glyph_base.data, [self.data])
         return self
 
     def _smallest(self) -> dict[str, Any]:

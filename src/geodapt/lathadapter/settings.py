@@ -6,16 +6,29 @@ from pydantic import Field
 
 from geodapt.settings import Settings
 
+LossName = Literal["classification", "hyperbolic", "image_hierarchy", "attribute_hierarchy"]
+LOSSES: tuple[LossName, ...] = (
+    "classification",
+    "hyperbolic",
+    "image_hierarchy",
+    "attribute_hierarchy",
+)
+"""``L_ecls``, ``L_hcls``, ``L_va`` and ``L_at`` of the paper."""
+Curvature = Annotated[float, Field(gt=0)]
+
 
 class LatHAdapterSettings(Settings):
     """Zhao et al. 2025, "LatHAdapter"; the defaults are the paper's where it states one."""
 
     attributes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """N; auto starts from the classes' effective rank, then drops and merges (docs)."""
-    curvature: float = Field(default=0.1, gt=0)
-    """c of the space of curvature -c; where learning starts if it is learned."""
-    learn_curvature: bool = False
-    """Train log c with everything else."""
+    curvature: Curvature | Literal["learned"] | Annotated[list[Curvature], Field(min_length=1)] = (
+        0.1
+    )
+    """c of the space of curvature -c. learned: log c trains with everything else. A list: that of
+    the best accuracy on training pictures kept back, by the adapter alone on frozen features."""
+    first_curvature: Curvature = 0.1
+    """Where learning starts, under curvature: learned."""
     space: Literal["hyperbolic", "flat"] = "hyperbolic"
     """flat: the same terms on the distance ``2 |x - y|``, to which the hyperbolic one tends as c
     goes to 0; a control with the same parameters."""
@@ -30,8 +43,9 @@ class LatHAdapterSettings(Settings):
     """Multiplies the distance in the hyperbolic classification term and in the logits."""
     hyperbolic_logits: bool = True
     """Subtract the distance from the logits, as the paper does."""
-    hierarchy: bool = True
-    """The two terms of hierarchy; without them attributes learn from classification alone."""
+    losses: list[LossName] = Field(default=list(LOSSES), min_length=1)
+    """What trains; the terms of hierarchy leave the logits as they are, so that without them
+    attributes learn from classification alone."""
     margin: float = Field(default=0.1, ge=0)
     """sigma of the triplet terms."""
     neighbours: int = Field(default=3, ge=2)

@@ -43,8 +43,17 @@ class FeatureAdapter(Protocol):
         """An adapter whose ``state_dict`` has the names and shapes of the one that was saved."""
         ...
 
-    def start(self, images: Float[Tensor, "n d"], texts: Float[Tensor, "c d"], seed: int) -> None:
+    def start(
+        self,
+        images: Float[Tensor, "n d"],
+        texts: Float[Tensor, "c d"],
+        seed: int,
+        labels: Int[Tensor, " n"] | None = None,
+        scale: Float[Tensor, ""] | None = None,
+    ) -> None:
         """Called once before training, with the frozen features of all training rows and classes.
+
+        ``labels`` are those of the rows; none where a teacher is learned from.
 
         Parameters and buffers have their final shapes from here on. The same arguments give the
         same values: a resumed training calls it again, then loads its checkpoint.

@@ -115,7 +115,7 @@ class PromptLearner(PromptedClip):
         self.host.remember_classes(names)
         if self.teacher is None:
             self.class_texts(names)  # refused before anything is computed
-        self._start_adapter(rows, names, seed)
+        self._start_adapter(rows, labels, names, seed)
         self.classes = names
         objective = Objective(self, names, epochs)
         if not any(parameter.requires_grad for parameter in objective.parameters()):
@@ -149,7 +149,7 @@ class PromptLearner(PromptedClip):
             groups.append({"params": list(self.adapter.parameters()), "lr": rate})
         return groups
 
-    def _start_adapter(self, rows: Any, names: tuple[str, ...], seed: int) -> None:
+    def _start_adapter(self, rows: Any, labels: Any, names: tuple[str, ...], seed: int) -> None:
         if self.adapter is None or self.adapter_started:
             return
         if self.teacher is not None:
@@ -160,7 +160,8 @@ class PromptLearner(PromptedClip):
         else:
             plain = PromptedClip(self.clip, PlainClip(template=self.host.settings.whole_template))
             images, texts = plain.features_of(rows["image"]), plain.class_vectors(names)
-        self.adapter.start(images, texts, seed)
+        shown = None if self.teacher is not None else torch.from_numpy(labels).to(images.device)
+        self.adapter.start(images, texts, seed, shown, self.scale)
         self.adapter.to(self.clip.model.device)
         self.adapter_started = True
 

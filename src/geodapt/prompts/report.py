@@ -44,6 +44,8 @@ class AdapterDifference(BaseModel):
     difference: float
     low: float
     high: float
+    detectable: float = 0.0
+    """The true difference that four of five such comparisons would find."""
     pairs: int
 
 
@@ -136,6 +138,7 @@ def adapter_section(run: RunRecord) -> Section | None:
             "name": f"{one.host} + {one.adapter}",
             "shots": one.shots,
             "pairs": one.pairs,
+            "detectable": f"{100 * one.detectable:.2f}" if one.detectable else "–",
             "points": f"{100 * one.difference:+.2f}",
             "interval": f"{100 * one.low:+.2f} to {100 * one.high:+.2f}",
         }

@@ -10,13 +10,10 @@ from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from geodapt.models import locate_base
-from geodapt.tinyclip.settings import TinyClipSettings
+from geodapt.tinyclip.settings import TINYCLIP, TinyClipSettings
 
 if TYPE_CHECKING:
     from geodapt.vision.clip import Clip
-
-TINYCLIP = "clip-glyphs"
-"""What recipes call it; the recipe of this name trains it."""
 
 
 def resolve_base(base: str) -> str:

@@ -6,6 +6,9 @@ from geodapt.data.glyph_settings import GlyphSettings
 from geodapt.settings import Seed, Settings
 from geodapt.training.settings import TrainingSettings
 
+TINYCLIP = "clip-glyphs"
+"""What recipes call the small CLIP; the recipe of this name trains it."""
+
 
 class TowerSettings(Settings):
     """One transformer of the two."""
