@@ -126,6 +126,7 @@ def test_an_adapter_is_compared_pair_by_pair_and_saved_with_its_host(world):
     assert learner.adapter.number == 3
 
 
+@pytest.mark.slow
 def test_several_sets_a_tuned_teacher_and_a_variant_of_the_adapter(world):
     data = RECIPE["data"]
     done = call(

@@ -30,13 +30,13 @@ COMMANDS = {
     "prompts-glyphs": [
         f"glyph_base={json.dumps(SMALL)}",
         f"data={json.dumps(DATA)}",
-        *("further=[]", "shots=[2]", "seeds=[1]", "learner=[promptsrc,promptkd]"),
+        *("further=[]", "shots=[1]", "seeds=[1]", "learner=[promptsrc,promptkd]"),
         *("lathadapter={attributes: auto}", f"every_host={json.dumps(EVERY)}"),
     ],
     "lathadapter-glyphs": [
         f"glyph_base={json.dumps(SMALL)}",
         f"data={json.dumps({**DATA, 'train_fonts': ['DejaVu Sans'], 'tested_in': 1})}",
-        *("shots=1", "seeds=[1,2]", "training={epochs: 200, batch_size: 4}"),
+        *("shots=1", "seeds=[1,2]", "training={epochs: 60, batch_size: 4}"),
         "variants={full: {attributes: auto}, flat: {space: flat, attributes: auto}}",
     ],
 }
@@ -47,7 +47,7 @@ def reached(recipe, folder):
     if recipe == "lathadapter-glyphs":
         return (folder / "stages" / "variant-plain.json").is_file()
     log = folder / "metrics.jsonl"
-    line = '"stage": "promptsrc-lathadapter-2-shots-seed-1", "step": 10,'
+    line = '"stage": "promptsrc-lathadapter-1-shots-seed-1", "step": 10,'
     return log.is_file() and line in log.read_text()
 
 

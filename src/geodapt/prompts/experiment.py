@@ -105,14 +105,22 @@ class PromptsExperiment:
 
     def _cells(self) -> list[Cell]:
         settings = self.settings
-        return [
+        # Seed by seed, so that a run that is stopped has whole comparisons.
+        every = [
             Cell(place, name, adapter, shots, seed)
+            for seed in settings.seeds
             for name in settings.learner
             for adapter in settings.adapter
-            for shots in ([0] if (name, adapter) == ("clip", NONE) else settings.shots)
+            for shots in settings.shots
             for place in range(len(self.sets))
-            for seed in ([0] if shots == 0 else settings.seeds)
         ]
+        asked = [
+            cell._replace(shots=0, seed=0) if self._needs_no_shots(cell) else cell for cell in every
+        ]
+        return list(dict.fromkeys(asked))
+
+    def _needs_no_shots(self, cell: Cell) -> bool:
+        return (cell.host, cell.adapter) == ("clip", NONE)
 
     def _teachers(self) -> list[Cell]:
         """Teachers to tune, each on the draw that its student learns from."""
