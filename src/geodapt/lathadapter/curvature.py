@@ -1,7 +1,7 @@
 """One of several curvatures, by pictures that are kept back."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,15 +12,12 @@ from geodapt.errors import InputError
 from geodapt.lathadapter.fitting import fit_on_features
 from geodapt.lathadapter.recipe_settings import FeatureTraining
 
-if TYPE_CHECKING:
-    from geodapt.lathadapter.adapter import LatHAdapter
-
 KEPT_BACK = 4
 """One of so many pictures of a class validates, at least one."""
 
 
 def choose_curvature(
-    make: "Callable[[float], LatHAdapter]",
+    make: Callable[[float], Any],
     candidates: Sequence[float],
     images: Float[Tensor, "n d"],
     labels: Int[Tensor, " n"],

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,15 +11,12 @@ from torch import Tensor
 from geodapt.errors import InputError
 from geodapt.lathadapter.recipe_settings import FeatureTraining
 
-if TYPE_CHECKING:
-    from geodapt.lathadapter.adapter import LatHAdapter
-
 FIRST_RATE = 1e-5
 """Step size of the first epoch, as prompt learners have it."""
 
 
 def fit_on_features(
-    adapter: "LatHAdapter",
+    adapter: Any,
     images: Float[Tensor, "n d"],
     labels: Int[Tensor, " n"],
     texts: Float[Tensor, "c d"],
@@ -27,8 +24,8 @@ def fit_on_features(
     training: FeatureTraining,
     seed: int,
     log: Callable[[int, dict[str, float]], None] | None = None,
-) -> "LatHAdapter":
-    """The adapter, started and trained in place, on features as the towers give them.
+) -> Any:
+    """The adapter (an ``nn.Module``), started and trained in place, on features of the towers.
 
     SGD with momentum 0.9 and weight decay 5e-4; the first epoch at 1e-5, then a cosine, stepped by
     epoch (the schedule of CoOp's descendants). ``log`` gets the mean of each term after an epoch.

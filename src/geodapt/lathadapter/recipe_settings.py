@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from geodapt.data.picture_settings import PictureSource
 from geodapt.lathadapter.settings import LOSSES, LatHAdapterSettings
-from geodapt.prompts.glyph_base import character_set, check_new_characters, glyph_base
+from geodapt.prompts.glyph_base import check_new_characters, glyph_base, new_characters
 from geodapt.settings import Name, Seed, Settings, repeated
 from geodapt.tinyclip.settings import TinyClipSettings
 
@@ -49,7 +49,7 @@ class AblationSettings(Settings):
     """A CLIP or SigLIP: folder or hub name; clip-glyphs is trained here where it is missing."""
     glyph_base: TinyClipSettings = Field(default_factory=glyph_base)
     """What clip-glyphs is trained on here, as in the recipe prompts-glyphs."""
-    data: PictureSource = Field(default_factory=lambda: character_set(of="Latin letter"))
+    data: PictureSource = Field(default_factory=lambda: new_characters(of="Latin letter"))
     """Labelled pictures."""
     protocol: Literal["base-to-new", "few-shot", "domain"] = "base-to-new"
     shots: int = Field(default=8, ge=1)

@@ -17,7 +17,12 @@ from geodapt.prompts.prompted import PromptedClip
 from geodapt.prompts.protocols import ProtocolTask, plan_task
 from geodapt.prompts.saving import SETTINGS
 from geodapt.prompts.settings import PlainClip, PromptKD
-from geodapt.prompts.study_results import adapter_differences, learner_rows, packed, right_answers
+from geodapt.prompts.study_results import (
+    adapter_differences,
+    answers_as_text,
+    learner_rows,
+    right_answers,
+)
 from geodapt.prompts.study_settings import ADAPTER, NONE, TUNED, PromptStudySettings
 from geodapt.runs import RunFolder
 from geodapt.tinyclip.base import TINYCLIP
@@ -220,7 +225,7 @@ class PromptsExperiment:
             "run_seed": cell.seed,
             "trainable_parameters": trainable_parameters(learner),
             "parts": {part: float(each.mean()) for part, each in right.items()},
-            "right": {part: packed(each) for part, each in right.items()},
+            "right": {part: answers_as_text(each) for part, each in right.items()},
         }
 
     def _is_tuned_already(self, cell: Cell) -> bool:

@@ -33,7 +33,7 @@ def larger_glyph_base() -> TinyClipSettings:
     )
 
 
-def character_set(**changes: object) -> CharacterSetSettings:
+def new_characters(**changes: object) -> CharacterSetSettings:
     """Characters in the pictures of :func:`glyph_base`, each drawn twice in a font."""
     glyphs = GlyphSettings(scripts=SCRIPTS, new=0.5, views=2)
     return CharacterSetSettings.model_validate({"glyphs": glyphs.model_dump(), **changes})

@@ -38,7 +38,7 @@ def right_answers(learner: PromptLearner, pictures: Pictures) -> Bool[np.ndarray
     return found == label_column(rows)
 
 
-def packed(right: Bool[np.ndarray, " pictures"]) -> str:
+def answers_as_text(right: Bool[np.ndarray, " pictures"]) -> str:
     """Answers as text, a 1 for each right one, for a stage's JSON."""
     return "".join("01"[int(one)] for one in right)
 
