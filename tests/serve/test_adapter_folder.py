@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from filelock import FileLock
 
 from geodapt.adapters import Adapter, AdapterBank
 from geodapt.errors import InputError
@@ -191,3 +192,13 @@ def test_half_a_put_that_was_killed_is_swept(adapters):
     (place / "aliases.json").write_text(json.dumps({"toys": None}))
     assert AdapterFolder(place, bank).names() == ["tools"]
     assert not list(place.rglob("*.unfinished"))
+
+
+def test_a_put_of_another_server_is_not_swept(folder, adapters):
+    staged = folder.root / f".{'b' * 32}.unfinished"
+    staged.mkdir()
+    with FileLock(folder.root / ".puts.lock"):  # which another server holds while it puts
+        AdapterFolder(folder.root, adapters[1])
+        assert staged.is_dir()
+    AdapterFolder(folder.root, adapters[1])
+    assert not staged.exists()

@@ -20,20 +20,25 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from geodapt.adapters import Adapter
 from geodapt.errors import InputError
-from geodapt.files import UNFINISHED, build_once, read_json, sweep, write_json
-from geodapt.serve.requested_gate import ADAPTER_NAME, BASE, UnknownModel
-
-ALIASES, COPIES = "aliases.json", "sha256"
-RESERVED = {ALIASES, COPIES, BASE}
-"""What no adapter can be called."""
-FILES = ("adapter_config.json", "adapter_model.safetensors")
-"""What of a PEFT folder is read, and kept."""
-LARGEST = 8 * 2**30
-"""Bytes of an adapter's files."""
+from geodapt.files import UNFINISHED, build_once, sweep, write_json
+from geodapt.serve.adapter_files import (
+    ALIASES,
+    COPIES,
+    FILES,
+    LARGEST,
+    PUTS,
+    RESERVED,
+    adapter_in,
+    check_name,
+    copy_files,
+    read_aliases,
+    version_name,
+)
+from geodapt.serve.requested_gate import ADAPTER_NAME, UnknownModel
 
 
 class Shelf(Protocol):
@@ -93,10 +98,7 @@ class AdapterFolder:
         self._aliases: dict[str, str | None] = {}
         self._seen: tuple[int, ...] | None = None
         if self.root is not None:
-            for left in self.root.glob(f".*{UNFINISHED}"):  # of puts that were killed
-                shutil.rmtree(left, ignore_errors=True)
-            if (self.root / COPIES).is_dir():
-                sweep(self.root / COPIES)
+            self._sweep()
             self._refresh()
 
     # Asking
@@ -160,19 +162,21 @@ class AdapterFolder:
         read and fitted to the base before anything changes. Requests that run keep their version.
         """
         place = self._checked(self._place(name if source is None else source))
-        _check_name(name)
+        check_name(name)
         root = self._need_root()
         staged = root / f".{uuid4().hex}{UNFINISHED}"
+        one_put = FileLock(root / PUTS)
         try:
+            one_put.acquire()
             staged.mkdir()
             for file in FILES:  # copied first, so that what is checked is what is kept
                 shutil.copyfile(place / file, staged / file, follow_symlinks=False)
             with self._loading:
-                adapter = _read(staged, name)
-                version = _version_name(name, adapter.sha256)
+                adapter = adapter_in(staged, name)
+                version = version_name(name, adapter.sha256)
                 self._add(version, adapter)  # held until the name stands for it
                 try:
-                    build_once(root / COPIES / adapter.sha256, lambda new: _copy(staged, new))
+                    build_once(root / COPIES / adapter.sha256, lambda new: copy_files(staged, new))
                     self._rename({name: adapter.sha256})
                 finally:
                     with self.lock:
@@ -183,6 +187,7 @@ class AdapterFolder:
             ) from error
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+            one_put.release()
         return self.served(name)
 
     def delete(self, name: str) -> None:
@@ -223,8 +228,8 @@ class AdapterFolder:
                 if version in self._loaded:
                     assert version is not None
                     return self._count(version)
-            adapter = _read(self._checked(place), name)
-            found = _version_name(name, adapter.sha256)
+            adapter = adapter_in(self._checked(place), name)
+            found = version_name(name, adapter.sha256)
             if version is not None and found != version:
                 raise InputError(f"adapter '{name}': its copy is not what it was; put it anew")
             self._add(found, adapter)
@@ -261,7 +266,7 @@ class AdapterFolder:
 
     def _retire(self) -> None:
         """Take what no name stands for and no request uses out of the bank."""
-        current = {_version_name(n, d) for n, d in self._aliases.items() if d is not None}
+        current = {version_name(n, d) for n, d in self._aliases.items() if d is not None}
         current |= {v for n, v in self._plain.items() if n not in self._aliases}
         for version in [v for v in self._loaded if v not in current and not self._leases[v]]:
             self._drop(version)
@@ -292,13 +297,13 @@ class AdapterFolder:
             return
         seen = (status.st_mtime_ns, status.st_ino, status.st_size)
         if seen != self._seen:
-            self._aliases, self._seen = _aliases(path), seen
+            self._aliases, self._seen = read_aliases(path), seen
             self._retire()
 
     def _version(self, name: str) -> str | None:
         """The version that a name stands for; None where it was never read."""
         digest = self._aliases.get(name)
-        return _version_name(name, digest) if digest is not None else self._plain.get(name)
+        return version_name(name, digest) if digest is not None else self._plain.get(name)
 
     def _folder_of(self, name: str) -> Path:
         """Where a name's adapter lies. Raises :class:`UnknownModel` where there is none."""
@@ -317,6 +322,18 @@ class AdapterFolder:
     def _is_plain(self, place: Path) -> bool:
         usable = ADAPTER_NAME.fullmatch(place.name) and place.name not in RESERVED
         return bool(usable) and not place.is_symlink() and (place / FILES[0]).is_file()
+
+    def _sweep(self) -> None:
+        """Remove what killed puts left, unless another server is putting something just now."""
+        root = self._need_root()
+        try:
+            with FileLock(root / PUTS, timeout=0):
+                for left in root.glob(f".*{UNFINISHED}"):
+                    shutil.rmtree(left, ignore_errors=True)
+                if (root / COPIES).is_dir():
+                    sweep(root / COPIES)
+        except (Timeout, OSError):  # a folder that may not be written holds nothing unfinished
+            return
 
     def _need_root(self) -> Path:
         if self.root is None:
@@ -354,39 +371,3 @@ class AdapterFolder:
         if size > LARGEST:
             raise InputError(f"'{relative}' has {size:,} bytes; adapters may have {LARGEST:,}")
         return place
-
-
-def _read(place: Path, name: str) -> Adapter:
-    try:
-        return Adapter.from_pretrained(place)
-    except InputError as error:  # without the server's paths
-        raise InputError(str(error).replace(str(place), f"adapter '{name}'")) from error
-
-
-def _copy(source: Path, target: Path) -> None:
-    for file in FILES:
-        shutil.copyfile(source / file, target / file)
-
-
-def _version_name(name: str, digest: str) -> str:
-    return f"{name}#{digest[:16]}"
-
-
-def _check_name(name: str) -> None:
-    if not ADAPTER_NAME.fullmatch(name) or name in RESERVED:
-        raise InputError(
-            f"an adapter cannot be called '{name[:100]}'; use letters, digits, '.', '_' and '-', "
-            f"up to 100, and none of {', '.join(sorted(RESERVED))}"
-        )
-
-
-def _aliases(path: Path) -> dict[str, str | None]:
-    """The file's content. Raises :class:`InputError` where it is not as it should be."""
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not a mapping from names to digests")
-    for name, digest in content.items():
-        hexadecimal = isinstance(digest, str) and len(digest) == 64 and digest.isalnum()
-        if not ADAPTER_NAME.fullmatch(name) or not (digest is None or hexadecimal):
-            raise InputError(f"{path}: '{name[:100]}' does not stand for a digest")
-    return content

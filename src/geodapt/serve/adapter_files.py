@@ -1,0 +1,57 @@
+"""An adapter's files: what they are called, read, copied, and which version a name stands for."""
+
+import shutil
+from pathlib import Path
+
+from geodapt.adapters import Adapter
+from geodapt.errors import InputError
+from geodapt.files import read_json
+from geodapt.serve.requested_gate import ADAPTER_NAME, BASE
+
+ALIASES, COPIES, PUTS = "aliases.json", "sha256", ".puts.lock"
+RESERVED = {ALIASES, COPIES, BASE}
+"""What no adapter can be called."""
+FILES = ("adapter_config.json", "adapter_model.safetensors")
+"""What of a PEFT folder is read, and kept."""
+LARGEST = 8 * 2**30
+"""Bytes of an adapter's files."""
+
+
+def adapter_in(place: Path, name: str) -> Adapter:
+    """The adapter in a folder. Raises :class:`InputError`, which does not show the folder."""
+    try:
+        return Adapter.from_pretrained(place)
+    except InputError as error:  # without the server's paths
+        raise InputError(str(error).replace(str(place), f"adapter '{name}'")) from error
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Copy what is kept of an adapter."""
+    for file in FILES:
+        shutil.copyfile(source / file, target / file)
+
+
+def version_name(name: str, digest: str) -> str:
+    """What a version is called in the bank."""
+    return f"{name}#{digest[:16]}"
+
+
+def check_name(name: str) -> None:
+    """Raises :class:`InputError` for what an adapter cannot be called."""
+    if not ADAPTER_NAME.fullmatch(name) or name in RESERVED:
+        raise InputError(
+            f"an adapter cannot be called '{name[:100]}'; use letters, digits, '.', '_' and '-', "
+            f"up to 100, and none of {', '.join(sorted(RESERVED))}"
+        )
+
+
+def read_aliases(path: Path) -> dict[str, str | None]:
+    """The file's content. Raises :class:`InputError` where it is not as it should be."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a mapping from names to digests")
+    for name, digest in content.items():
+        hexadecimal = isinstance(digest, str) and len(digest) == 64 and digest.isalnum()
+        if not ADAPTER_NAME.fullmatch(name) or not (digest is None or hexadecimal):
+            raise InputError(f"{path}: '{name[:100]}' does not stand for a digest")
+    return content
