@@ -12,7 +12,7 @@ PIP    := -m pip --disable-pip-version-check install --quiet --no-compile
 # which needs that it may: with this variable set, every process of the tests compiles all imports again
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv demo docs gpu test fuzz test-lowest test-newest lint constraints bench clean
+.PHONY: venv demo docs gpu test test-ray fuzz test-lowest test-newest lint constraints bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,6 +34,10 @@ demo: $(STAMP)  ## serve a new domain with other domains' adapters, on built-in 
 
 test: $(STAMP)  ## lint, types, floors and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(CORES)
+
+test-ray: $(STAMP)  ## replicas and bulk scoring by Ray, which this installs (300 MB) and `make test` leaves out
+	@PIP_CONSTRAINT=$(PINNED) PIP_BUILD_CONSTRAINT=$(PINNED) $(BIN)/python $(PIP) -e '.[all,dev,ray]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/serve -k "ray or replica or front"
 
 docs: $(STAMP)  ## the documentation as a site, in build/site; fails on dead links
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-EXTRAS = ("all", "dev")
+EXTRAS = ("all", "dev", "ray", "tracing")
 PLATFORM = re.compile(r"nvidia-.*|cuda-.*|triton")  # torch itself fixes these where it needs them
 
 

@@ -14,6 +14,7 @@ WHOLE = {
     "geodapt.data.glyphs": "glyphs",
     "geodapt.geometry.manifold": "manifold",
     "geodapt.serve.http": "serve",
+    "geodapt.serve.replicas": "ray",
 }
 """Modules that are of no use without an extra, and name it when they are imported."""
 ASKED = {
@@ -27,6 +28,8 @@ ASKED = {
     "compress minilm --method int8 --out small": "quant",
     "compress minilm --method svd --rank 4 --out small": "demo",
     "probe classes": "probe",
+    "serve --embed minilm --ray --port 0": "serve",
+    "score README.md --embed minilm --out scores --ray": "ray",
 }
 """Command -> the extra that it asks for."""
 

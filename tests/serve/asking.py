@@ -14,7 +14,7 @@ from geodapt.serve.http.metrics import ServerMetrics
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.server import listen, make_server
 from geodapt.serve.http.service import Service
-from geodapt.serve.http.text_tokens import TextTokens
+from geodapt.serve.text_tokens import TextTokens
 
 KEY, ADMIN = "a-key-for-everybody", "a-key-for-the-admin"
 
@@ -96,20 +96,21 @@ def make_service(engine, bank, tokenizer, folder, **settings):
     )
 
 
-def streamed(port, tokens):
+def streamed(port, tokens, headers=()):
     """A connection that has asked for a stream of so many tokens."""
     body = json.dumps({"prompt": "A hose", "max_tokens": tokens, "stream": True})
     connection = socket.create_connection(("127.0.0.1", port), timeout=60)
     head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in dict(headers).items())
     connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
     return connection
 
 
 @contextmanager
-def running(service):
+def running(service, app=None):
     """The server of a service, until the block ends."""
     listening = listen("127.0.0.1", 0)
-    server = make_server(service)
+    server = make_server(service, app)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
     thread.start()
     try:

@@ -112,6 +112,19 @@ def test_a_catalogue_is_stored_by_name_and_outlasts_the_server(scored, service, 
     assert TextShelf(models / "store/catalogues").sizes() == {}
 
 
+def test_servers_that_share_a_store_see_each_others_lists(tmp_path):
+    one, other = TextShelf(tmp_path), TextShelf(tmp_path)
+    one.put("items", ["a"])
+    assert (other.get("items"), other.sizes()) == (("a",), {"items": 1})
+    other.put("items", ["b", "c"])
+    assert (one.get("items"), one.sizes()) == (("b", "c"), {"items": 2})
+    assert one.delete("items")
+    assert (other.get("items"), other.delete("items"), other.sizes()) == (None, False, {})
+    (tmp_path / "items.json").write_text('{"a": 1}')
+    with pytest.raises(InputError, match="items"):
+        one.get("items")
+
+
 def test_retrieval_goes_from_general_to_specific(scored, service):
     scored.ask("PUT", "/v1/indexes/things", {"texts": CORPUS})
     encoder = service.scoring.encoder
@@ -189,7 +202,7 @@ def test_a_file_is_scored_in_shards_and_goes_on_after_a_stop(service, tmp_path, 
     scoring, source = service.scoring, tmp_path / "texts.jsonl"
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in CORPUS))
     whole = tmp_path / "whole"
-    assert score_file(source, whole, scoring, "embed", "m", shard=3) == len(CORPUS)
+    assert score_file(source, whole, scoring, "embed", "m", shard=3) == (len(CORPUS), 0)
     parts = sorted(whole.glob("part-*.jsonl"))
     rows = [json.loads(line) for part in parts for line in part.read_text().splitlines()]
     assert [len(part.read_text().splitlines()) for part in parts] == [3, 3, 1]
@@ -220,8 +233,8 @@ def test_ranks_and_classes_of_a_file(service, tmp_path):
     ranks, texts = tmp_path / "ranks.jsonl", tmp_path / "texts.jsonl"
     ranks.write_text(json.dumps({"history": HISTORY, "candidates": ITEMS}) + "\n\n")
     texts.write_text(json.dumps({"text": "item 2 is bad"}))
-    assert score_file(ranks, tmp_path / "r", service.scoring, "rank", "m") == 1
-    assert score_file(texts, tmp_path / "c", service.scoring, "classify", "m") == 1
+    assert score_file(ranks, tmp_path / "r", service.scoring, "rank", "m") == (1, 0)
+    assert score_file(texts, tmp_path / "c", service.scoring, "classify", "m") == (1, 0)
     (ranked,) = map(json.loads, (tmp_path / "r/part-00000.jsonl").read_text().splitlines())
     (classed,) = map(json.loads, (tmp_path / "c/part-00000.jsonl").read_text().splitlines())
     assert ranked["scores"] == pytest.approx(service.scoring.ranker.rank(HISTORY, ITEMS))

@@ -40,7 +40,8 @@ def shelf(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(shelf):
     service = start(
-        Served(base=str(shelf / "base"), adapters=shelf / "adapters"), ServeSettings(name="small")
+        Served(base=str(shelf / "base"), adapters=shelf / "adapters", dtype="float32"),
+        ServeSettings(name="small"),
     )
     with running(service) as server:
         yield server

@@ -1,7 +1,7 @@
-"""``geodapt score``: a file of requests for scores."""
+"""``geodapt score``: a file of requests, answered without a server."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,7 +22,32 @@ def score(
     rank: Annotated[
         str | None, typer.Option(help="An X-Cross that ranks: scores of {history, candidates}.")
     ] = None,
+    generate: Annotated[
+        str | None,
+        typer.Option(help="A language model: texts for {prompt}, each line with its own gate."),
+    ] = None,
+    adapters: Annotated[
+        Path | None, typer.Option(help="With --generate, a folder of PEFT folders.")
+    ] = None,
+    capacity: Annotated[
+        int | None, typer.Option(min=1, help="Adapters on the device at once [all].")
+    ] = None,
+    slots: Annotated[int, typer.Option(min=1, help="Texts that are made at once.")] = 16,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="Of --generate; in float32 company hardly ever changes an answer."),
+    ] = "auto",
     shard: Annotated[int, typer.Option(min=1, help="Lines in a file of answers.")] = 1000,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Several processes that Ray runs (extra 'ray').")
+    ] = False,
+    replicas: Annotated[int, typer.Option(min=1, help="How many, with --ray.")] = 2,
+    replica_cores: Annotated[
+        int | None, typer.Option(min=1, help="Of each process [this machine's, shared out].")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A Ray cluster, host:port [one of this machine alone].")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Answer a file of requests; started again, go on where it was stopped.
@@ -31,16 +56,42 @@ def score(
     Examples:
       geodapt score texts.jsonl --embed minilm --out vectors/
       geodapt score users.jsonl --rank runs/demo --out ranks/
+      geodapt score prompts.jsonl --generate my/model --adapters adapters/ --out texts/
+    \b
+    A line of prompts.jsonl is what /v1/completions takes:
+      {"prompt": "...", "model": "toys:0.5+tools:0.5", "max_tokens": 40}
     """
-    asked = {"embed": embed, "classify": classify, "rank": rank}
+    asked = {"embed": embed, "classify": classify, "rank": rank, "generate": generate}
     named: list[Any] = [(task, model) for task, model in asked.items() if model]
     if len(named) != 1:
-        raise InputError("give one of --embed, --classify and --rank")
+        raise InputError("give one of --embed, --classify, --rank and --generate")
+    if adapters is not None and not generate:
+        raise InputError("--adapters are a language model's; name it (--generate)")
     (task, model) = named[0]
     with quiet(debug):
         from geodapt.serve.bulk import score_file
-        from geodapt.serve.loading import Served, load_scoring
+        from geodapt.serve.loading import Served, load_for_bulk
 
-        served = Served(embed=embed, classify=classify, rank=rank)
-        count = score_file(source, out, load_scoring(served), task, model, shard)
+        served = Served(
+            base=generate,
+            adapters=adapters,
+            embed=embed,
+            classify=classify,
+            rank=rank,
+            capacity=capacity,
+            slots=slots,
+            dtype=dtype,
+        )
+        name = model if adapters is None else f"{model} with {adapters}"
+        if ray:
+            from geodapt.serve.replicas.bulk import score_file_by_ray
+            from geodapt.serve.replicas.cluster import Replicas
+
+            wanted = Replicas(replicas, ray_address, replica_cores)
+            count, failed = score_file_by_ray(source, out, served, task, name, shard, wanted)
+        else:
+            count, failed = score_file(source, out, load_for_bulk(served), task, name, shard)
         typer.echo(f"{count:,} lines answered in {out}")
+        if failed:
+            typer.echo(f"{failed:,} of these answers hold an 'error' instead", err=True)
+            raise typer.Exit(1)

@@ -1,7 +1,7 @@
 """``geodapt serve``: adapters, gates and scoring models over HTTP."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -58,6 +58,10 @@ def serve(
     kv_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens that all running answers' caches may hold.")
     ] = 65_536,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="Of the model; in float32 company hardly ever changes an answer."),
+    ] = "auto",
     requests_per_second: Annotated[
         float | None, typer.Option(help="For each key, or address where there are none [no limit].")
     ] = None,
@@ -67,6 +71,20 @@ def serve(
     drain_seconds: Annotated[
         float, typer.Option(help="For answers to end after SIGTERM or Ctrl-C.")
     ] = 30.0,
+    trace_to: Annotated[
+        str | None,
+        typer.Option(help="A span a request, to http://localhost:4318/v1/traces or so (OTLP)."),
+    ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Several replicas that Ray keeps running (extra 'ray').")
+    ] = False,
+    replicas: Annotated[int, typer.Option(min=1, help="How many, with --ray.")] = 2,
+    replica_cores: Annotated[
+        int | None, typer.Option(min=1, help="Of each replica [this machine's, shared out].")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A Ray cluster, host:port [one of this machine alone].")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Serve models over HTTP, in the shapes of OpenAI's API; every request brings its own gate.
@@ -79,6 +97,7 @@ def serve(
       geodapt serve my/model --adapters adapters/
       geodapt serve --rank runs/demo --embed minilm
       geodapt serve my/model --adapters adapters/ --host 0.0.0.0 --api-key-file keys
+      geodapt serve my/model --adapters adapters/ --ray --replicas 4
     \b
     A request then names an adapter, a mixture, or weights:
       {"model": "toys", "prompt": "..."}
@@ -107,6 +126,7 @@ def serve(
             requests_per_second=requests_per_second,
             request_seconds=request_seconds,
             drain_seconds=drain_seconds,
+            trace_to=trace_to,
         )
         try:
             listening = listen(settings.host, settings.port)
@@ -127,9 +147,24 @@ def serve(
                 slots=slots,
                 queue=queue,
                 kv_tokens=kv_tokens,
+                dtype=dtype,
             )
-            service = start(served, settings)
             shown = f"[{host}]" if ":" in host else host
-            typer.echo(f"serving on http://{shown}:{listening.getsockname()[1]}/", err=True)
-            status = serve_until_told(service, listening, lambda text: typer.echo(text, err=True))
+            address = f"http://{shown}:{listening.getsockname()[1]}/"
+
+            def tell(text: str) -> None:
+                typer.echo(text, err=True)
+
+            if ray:
+                from geodapt.serve.replicas.cluster import Replicas
+                from geodapt.serve.replicas.serving import serve_replicas
+
+                wanted = Replicas(replicas, ray_address, replica_cores)
+                status = serve_replicas(
+                    served, settings, wanted, listening, tell, lambda: tell(f"serving on {address}")
+                )
+            else:
+                service = start(served, settings)
+                tell(f"serving on {address}")
+                status = serve_until_told(service, listening, tell)
         raise typer.Exit(status)

@@ -1,14 +1,16 @@
-"""A file of requests for scores, answered into a folder: in shards, each whole or absent.
+"""A file of requests, answered into a folder: in shards, each whole or absent.
 
 The input is JSON lines: ``{"text"}`` for embeddings and classes, ``{"history", "candidates"}`` for
-ranks. All of it is checked before the first line is answered. A run that was killed goes on after
-its last whole shard; a run with another input, model or size of shard in the same folder is
-refused.
+ranks, ``{"prompt"}`` and what ``/v1/completions`` takes beside it for texts. All of it is checked
+before the first line is answered. A run that was killed goes on with the shards that are missing;
+a run with another input, model or size of shard in the same folder is refused.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +22,13 @@ from geodapt.files import read_json, sweep, write_json, write_text
 from geodapt.locks import only_user
 from geodapt.paths import given, regular
 from geodapt.progress import bar
+from geodapt.serve.generating import GenerateRow, Generating
 from geodapt.serve.scoring import Scoring
 
-Task = Literal["embed", "classify", "rank"]
+Task = Literal["embed", "classify", "rank", "generate"]
+Answers = list[dict[str, Any]]
+Answer = Callable[[list[Any], int], Answers]
+"""The answers to some lines, of which the first has this number."""
 JOB = "job.json"
 """What a folder's shards were made from."""
 
@@ -43,59 +49,144 @@ class RankRow(BaseModel):
     candidates: list[str] = Field(min_length=1)
 
 
-def score_file(
-    source: Path, out: Path, scoring: Scoring, task: Task, model: str, shard: int = 1000
-) -> int:
-    """Answer every line of a file; how many there are. Shard n is ``out/part-n.jsonl``.
+ROWS: dict[Task, type[BaseModel]] = {
+    "embed": TextRow,
+    "classify": TextRow,
+    "rank": RankRow,
+    "generate": GenerateRow,
+}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some lines of a file that follow each other."""
+
+    number: int
+    place: int
+    """Bytes before its first line."""
+    line: int
+    """The number of its first line."""
+    count: int
+    """Lines that hold something."""
+
+    @property
+    def name(self) -> str:
+        """The file of its answers."""
+        return f"part-{self.number:05d}.jsonl"
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """A file that was checked, and the folder for its answers."""
+
+    path: Path
+    out: Path
+    task: Task
+    shards: tuple[Shard, ...]
+
+    @property
+    def count(self) -> int:
+        """Lines to answer."""
+        return sum(shard.count for shard in self.shards)
+
+    @property
+    def missing(self) -> list[Shard]:
+        """Shards without answers."""
+        return [shard for shard in self.shards if not (self.out / shard.name).exists()]
+
+    def answer(self, shard: Shard, answer: Answer) -> int:
+        """Write a shard's answers; how many of them are errors."""
+        kind = ROWS[self.task]
+        lines = islice(_lines(self.path, shard.place, shard.line), shard.count)
+        rows = [_row(self.path, number, line, kind) for number, line, _ in lines]
+        answers = answer(rows, shard.line)
+        written = (json.dumps(a, ensure_ascii=False, allow_nan=False) for a in answers)
+        write_text(self.out / shard.name, "".join(f"{line}\n" for line in written))
+        return sum("error" in answer for answer in answers)
+
+
+@contextmanager
+def claimed(source: Path, out: Path, task: Task, model: str, shard: int) -> Iterator[ScoringJob]:
+    """The job of answering a file into a folder, which nobody else uses until the block ends.
 
     Raises :class:`InputError` for a line that is no such request, and for a folder that holds
     another job's answers.
     """
     path = regular(given(source))
-    kind = RankRow if task == "rank" else TextRow
-    count, digest = 0, hashlib.sha256()
-    for number, line in _lines(path):
-        digest.update(line)
-        _row(path, number, line, kind)
-        count += 1
-    if not count:
-        raise InputError(f"{path} holds no line to score")
-    job = {"sha256": digest.hexdigest(), "lines": count, "task": task, "model": model}
-    job |= {"shard": shard}
+    shards, digest = _checked(path, ROWS[task], shard)
     out = given(out)
+    job = ScoringJob(path, out, task, shards)
     with only_user(out):
-        _claim(out, job)
+        told = {"sha256": digest, "lines": job.count, "task": task, "model": model, "shard": shard}
+        _claim(out, told)
         sweep(out)
-        answer = _answerer(scoring, task)
-        with bar(f"scoring {path.name}", count) as progress:
-            lines = _lines(path)
-            for part in range(0, count, shard):
-                rows = [_row(path, n, line, kind) for n, line in islice(lines, shard)]
-                target = out / f"part-{part // shard:05d}.jsonl"
-                if not target.exists():
-                    answers = answer(rows)
-                    written = (json.dumps(a, ensure_ascii=False, allow_nan=False) for a in answers)
-                    write_text(target, "".join(f"{line}\n" for line in written))
-                progress.advance(len(rows))
-    return count
+        yield job
 
 
-def _answerer(scoring: Scoring, task: Task) -> Callable[[list[Any]], list[dict[str, Any]]]:
-    def embed(rows: list[TextRow]) -> list[dict[str, Any]]:
+def score_file(
+    source: Path,
+    out: Path,
+    model: Scoring | Generating,
+    task: Task,
+    name: str,
+    shard: int = 1000,
+) -> tuple[int, int]:
+    """Answer every line of a file by a model that is called ``name``.
+
+    Gives how many lines there are, and how many of this run's answers are errors. Raises
+    :class:`InputError` as :func:`claimed` does.
+    """
+    answer, failed = answerer(model, task), 0
+    with claimed(source, out, task, name, shard) as job:
+        with bar(f"scoring {job.path.name}", job.count) as progress:
+            missing = set(job.missing)
+            for part in job.shards:
+                if part in missing:
+                    failed += job.answer(part, answer)
+                progress.advance(part.count)
+        return job.count, failed
+
+
+def answerer(model: Scoring | Generating, task: Task) -> Answer:
+    """What answers the lines of a task."""
+    if isinstance(model, Generating):
+        return model.completed
+    scoring = model
+
+    def embed(rows: list[TextRow], first: int) -> Answers:
         found = scoring.embedded([row.text for row in rows]).result()
         pairs = zip(found.vectors, found.radii, strict=True)
         return [{"embedding": vector, "radius": radius} for vector, radius in pairs]
 
-    def classify(rows: list[TextRow]) -> list[dict[str, Any]]:
+    def classify(rows: list[TextRow], first: int) -> Answers:
         found = scoring.classified([row.text for row in rows], None).result()
         return [{"label": max(s, key=lambda n: s[n]), "scores": s} for s in found]
 
-    def rank(rows: list[RankRow]) -> list[dict[str, Any]]:
+    def rank(rows: list[RankRow], first: int) -> Answers:
         return [{"scores": scoring.ranked(r.history, r.candidates).result()} for r in rows]
 
-    answers: dict[Task, Callable[[list[Any]], list[dict[str, Any]]]]
-    answers = {"embed": embed, "classify": classify, "rank": rank}
+    answers: dict[str, Answer] = {"embed": embed, "classify": classify, "rank": rank}
     return answers[task]
+
+
+def _checked(path: Path, kind: type[BaseModel], size: int) -> tuple[tuple[Shard, ...], str]:
+    """A file's shards and its lines' digest, once every line was read."""
+    shards: list[Shard] = []
+    digest, begin, count = hashlib.sha256(), (0, 0), 0
+    for number, line, place in _lines(path):
+        digest.update(line)
+        _row(path, number, line, kind)
+        if count == 0:
+            begin = place, number
+        count += 1
+        if count == size:
+            shards.append(Shard(len(shards), *begin, count))
+            count = 0
+    if count:
+        shards.append(Shard(len(shards), *begin, count))
+    if not shards:
+        raise InputError(f"{path} holds no line to score")
+    return tuple(shards), digest.hexdigest()
 
 
 def _claim(out: Path, job: dict[str, Any]) -> None:
@@ -111,14 +202,17 @@ def _claim(out: Path, job: dict[str, Any]) -> None:
     write_json(out / JOB, job)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def _lines(path: Path, place: int = 0, first: int = 1) -> Iterator[tuple[int, bytes, int]]:
+    """Lines that hold something, from a place on: number, content, and bytes before."""
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        file.seek(place)
+        for number, line in enumerate(file, first):
             if line.strip():
-                yield number, line
+                yield number, line, place
+            place += len(line)
 
 
-def _row(path: Path, number: int, line: bytes, kind: type[TextRow] | type[RankRow]) -> Any:
+def _row(path: Path, number: int, line: bytes, kind: type[BaseModel]) -> Any:
     try:
         return kind.model_validate_json(line)
     except ValidationError as error:

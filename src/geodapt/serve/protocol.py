@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator, model_validator
 
-from geodapt.serve.generation import MOST_ALTERNATIVES
+from geodapt.serve.generation import MOST_ALTERNATIVES, Sampling
 from geodapt.serve.requested_gate import MOST_ADAPTERS, Atoms, RequestedGate, requested_gate
 
 Tokens = Annotated[list[Annotated[StrictInt, Field(ge=0, lt=2**31)]], Field(max_length=2**20)]
@@ -51,29 +51,21 @@ class StreamOptions(Body):
     """Taken and not used."""
 
 
-class SamplingBody(GatedBody):
+class DecodingBody(GatedBody):
     """How tokens are chosen; what is left out is as in OpenAI's API."""
 
     temperature: float | None = Field(None, ge=0, le=100)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1, le=2**31)
     """0 and -1 are all."""
-    n: int | None = Field(None, ge=1, le=128)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    """The answers of one request count up from it."""
     stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, gt=0, le=100)
     logit_bias: Annotated[dict[str, Weight], Field(max_length=10_000)] | None = None
     """Added to logits, by the tokens' numbers."""
     ignore_eos: bool = False
-    user: str | None = None
-    """Taken and not used."""
-    metadata: dict[str, Any] | None = None
-    """Taken and not used."""
 
     @field_validator("logit_bias")
     @classmethod
@@ -86,6 +78,36 @@ class SamplingBody(GatedBody):
     @property
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    def sampling(self, most: int, seed: int | None, logprobs: int | None) -> Sampling:
+        """What the engine is asked for, of ``most`` tokens, with so many alternatives to each."""
+        return Sampling(
+            max_new_tokens=most,
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=self.top_p or 1.0,
+            top_k=max(self.top_k or 0, 0),
+            seed=seed,
+            stop=self.stops,
+            logprobs=logprobs,
+            ignore_eos=self.ignore_eos,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            presence_penalty=self.presence_penalty or 0.0,
+            repetition_penalty=self.repetition_penalty or 1.0,
+            logit_bias={int(token): bias for token, bias in (self.logit_bias or {}).items()},
+        )
+
+
+class SamplingBody(DecodingBody):
+    """How a request's answers are chosen and sent."""
+
+    n: int | None = Field(None, ge=1, le=128)
+    """Answers to each prompt, whose seeds count up from ``seed``."""
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    """Taken and not used."""
+    metadata: dict[str, Any] | None = None
+    """Taken and not used."""
 
 
 class CompletionBody(SamplingBody):

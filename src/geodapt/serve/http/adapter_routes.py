@@ -7,8 +7,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
 
 from geodapt.serve.adapter_folder import ServedAdapter
-from geodapt.serve.http.protocol import Body
 from geodapt.serve.http.service import Service, service_of
+from geodapt.serve.protocol import Body
 
 router = APIRouter(tags=["adapters"])
 

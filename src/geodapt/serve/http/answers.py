@@ -59,8 +59,14 @@ class Answers:
     The lease of their adapters ends with the last of them, whether or not anybody still listens.
     """
 
-    def __init__(self, generations: Sequence[Generation], lease: Lease) -> None:
-        self.generations, self._lease = list(generations), lease
+    def __init__(
+        self,
+        generations: Sequence[Generation],
+        lease: Lease,
+        watch: Callable[[int, Event], None] | None = None,
+    ) -> None:
+        """``watch`` is called for each event, too, in the thread that it comes from."""
+        self.generations, self._lease, self._watch = list(generations), lease, watch
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._tickets: list[Cancellable] = []
@@ -94,6 +100,8 @@ class Answers:
             ticket.cancel()
 
     def _arrived(self, number: int, event: Event) -> None:
+        if self._watch is not None:
+            self._watch(number, event)
         if event.finish is not None:
             self._ended(1)
         with suppress(RuntimeError):  # the server has ended

@@ -14,10 +14,11 @@ from geodapt.serve.http.api_errors import App, register_errors
 from geodapt.serve.http.keys import KeyCheck
 from geodapt.serve.http.limits import BodyLimit, RateLimit
 from geodapt.serve.http.service import Service
+from geodapt.serve.http.tracing import Traced
 from geodapt.serve.http.traffic import Traffic
 
 
-def build_routes(service: Service) -> FastAPI:
+def build_routes(service: Service) -> App:
     """The routes alone, without keys and limits around them."""
     app = FastAPI(
         title="geodapt",
@@ -31,12 +32,17 @@ def build_routes(service: Service) -> FastAPI:
     for routes in (text_routes, scoring_routes, adapter_routes, token_routes, status_routes):
         app.include_router(routes.router)
     register_errors(app)
-    return app
+    return app if service.tracing is None else Traced(app, service.tracing)
 
 
 def build_app(service: Service) -> App:
     """The whole application: counted, then asked for a key, then limited, then answered."""
-    app: App = BodyLimit(build_routes(service), service.settings)
+    return around(build_routes(service), service)
+
+
+def around(routes: App, service: Service) -> App:
+    """Some routes with all that stands before them."""
+    app: App = BodyLimit(routes, service.settings)
     app = RateLimit(app, service.settings)
     app = KeyCheck(app, service.settings)
     return Traffic(app, service)

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import Response
 
 from geodapt.serve.http.answers import Answers, ClientGone, while_connected
-from geodapt.serve.http.api_errors import ApiError, Receive, Scope, Send
+from geodapt.serve.http.api_errors import ApiError, Message, Receive, Scope, Send
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -67,7 +67,7 @@ class EventStream(Response):
         if not self._started:
             await error.send(send)
             return
-        await self._put(_written(error.body()) + b"data: [DONE]\n\n", send)
+        await self._put(broken_off(error), send)
         await self._send({"type": "http.response.body", "body": b""}, send)
 
     async def _put(self, content: bytes, send: Send) -> None:
@@ -79,12 +79,24 @@ class EventStream(Response):
         await self._send(message, send)
 
     async def _send(self, message: dict[str, Any], send: Send) -> None:
-        """uvicorn waits here while more than 64 KB lie unread."""
-        try:
-            async with asyncio.timeout(self.stalled):
-                await send(message)
-        except TimeoutError:
-            raise StalledReader from None
+        await send_in_time(send, message, self.stalled)
+
+
+async def send_in_time(send: Send, message: Message, seconds: float) -> None:
+    """Send; uvicorn waits here while more than 64 KB lie unread.
+
+    Raises :class:`StalledReader` where that lasts longer.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            await send(message)
+    except TimeoutError:
+        raise StalledReader from None
+
+
+def broken_off(error: ApiError) -> bytes:
+    """The last events of a stream that ends with an error."""
+    return _written(error.body()) + b"data: [DONE]\n\n"
 
 
 def _written(event: dict[str, Any]) -> bytes:

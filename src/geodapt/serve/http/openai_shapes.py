@@ -7,7 +7,7 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from geodapt.serve.generation import Event
-from geodapt.serve.http.text_tokens import TextTokens
+from geodapt.serve.text_tokens import TextTokens
 
 Kind = Literal["text", "chat"]
 FIRST = {"text": "cmpl", "chat": "chatcmpl"}

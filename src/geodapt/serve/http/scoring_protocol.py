@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from geodapt.serve.http.protocol import Body
+from geodapt.serve.protocol import Body
 
 Text = Annotated[str, Field(min_length=1, max_length=100_000)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=2048)]

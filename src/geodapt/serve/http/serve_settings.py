@@ -37,6 +37,8 @@ class ServeSettings(Settings):
     """Requests that may come at once before ``requests_per_second`` counts."""
     most_answers: int = Field(128, ge=1)
     """Prompts times ``n`` of one request."""
+    trace_to: str | None = Field(None, pattern=r"https?://[^\s]+")
+    """Where spans go by OTLP over HTTP; none: there are none."""
 
     @model_validator(mode="after")
     def _safe(self) -> Self:

@@ -108,22 +108,25 @@ def serve_until_told(
     service: Service,
     listening: socket.socket,
     tell: Callable[[str], None] = logger.info,
+    app: App | None = None,
 ) -> int:
     """Serve until SIGTERM, Ctrl-C or the engine's death; the exit status.
 
     After a signal new requests are turned away, those that run may end for ``drain_seconds``, then
     what is left is ended, and the status is 0. A second signal ends
-    the waiting. When the engine has died the status is 1, at once.
+    the waiting. When the engine has died the status is 1, at once. ``app`` is what answers, where
+    it is not the service's own.
     """
-    return asyncio.run(_serve(service, listening, tell))
+    return asyncio.run(_serve(service, listening, tell, app))
 
 
 async def _serve(
     service: Service,
     listening: socket.socket,
     tell: Callable[[str], None],
+    app: App | None,
 ) -> int:
-    server, loop = make_server(service), asyncio.get_running_loop()
+    server, loop = make_server(service, app), asyncio.get_running_loop()
     told, again = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:

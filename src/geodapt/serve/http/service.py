@@ -2,9 +2,10 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import Request
 
@@ -12,9 +13,10 @@ from geodapt.serve.adapter_folder import AdapterFolder
 from geodapt.serve.http.answers import NO_TEXT, TextEngine
 from geodapt.serve.http.metrics import ServerMetrics
 from geodapt.serve.http.serve_settings import ServeSettings
-from geodapt.serve.http.text_tokens import TextTokens
+from geodapt.serve.http.tracing import Tracing
 from geodapt.serve.requested_gate import BASE
 from geodapt.serve.scoring import NotServed, Scoring
+from geodapt.serve.text_tokens import TextTokens
 
 RECENT = 512
 """Answers whose times the page shows."""
@@ -33,6 +35,9 @@ class Service:
     scoring: Scoring | None = None
     waiting: set[Future] = field(default_factory=set)
     """Scores that were asked for and are not there yet."""
+    replicas: Callable[[], list[Mapping[str, Any]]] | None = None
+    """What each of several processes does, where this one is their front."""
+    tracing: Tracing | None = None
     close: Callable[[], object] = lambda: None
     """Ends what still runs, after the drain."""
     created: int = field(default_factory=lambda: int(time.time()))

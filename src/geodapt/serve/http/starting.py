@@ -5,23 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import SecretStr, ValidationError
-from torch import nn
 
-from geodapt.adapters import AdapterBank
 from geodapt.errors import InputError
-from geodapt.models import default_dtype, load_base
 from geodapt.paths import given, regular
 from geodapt.serve.adapter_folder import AdapterFolder
 from geodapt.serve.engine import Engine
-from geodapt.serve.generation import EngineSettings
 from geodapt.serve.http.answers import NoText, TextEngine
 from geodapt.serve.http.metrics import ServerMetrics
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.service import Service
-from geodapt.serve.http.text_tokens import TextTokens
-from geodapt.serve.loading import Served, load_scoring, model_folder
+from geodapt.serve.http.tracing import tracing_to
+from geodapt.serve.loading import Served, load_scoring, load_text_engine
+from geodapt.serve.text_tokens import TextTokens
 
 API_KEY, ADMIN_KEY = "GEODAPT_API_KEY", "GEODAPT_ADMIN_KEY"
 """Environment variables that give a key."""
@@ -58,53 +54,47 @@ def checked_settings(**values: Any) -> ServeSettings:
         raise InputError(f"{where}: {said}" if where else said) from None
 
 
-def start(served: Served, settings: ServeSettings) -> Service:
-    """Load what is to be served, checked before the first request.
-
-    Raises :class:`InputError` for what cannot be loaded, and where nothing is named.
-    """
+def check_named(served: Served) -> None:
+    """Raises :class:`InputError` where nothing is named, or adapters without a base."""
     if served.base is None and not served.scores:
         raise InputError(
             "name what to serve: a language model (BASE), --rank, --classify or --embed"
         )
     if served.base is None and served.adapters is not None:
         raise InputError("--adapters are a language model's; name it (BASE)")
+
+
+def start(served: Served, settings: ServeSettings) -> Service:
+    """Load what is to be served, checked before the first request.
+
+    Raises :class:`InputError` for what cannot be loaded, and where nothing is named.
+    """
+    check_named(served)
     engine: TextEngine
     tokens: TextTokens | None
     if served.base is not None:
-        engine, adapters, tokens = _text(served)
+        engine, adapters, tokens = load_text_engine(served)
     else:
-        engine, adapters, tokens = NoText(), AdapterFolder(None, _NoShelf()), None
+        engine, adapters, tokens = NoText(), AdapterFolder(None, NoShelf()), None
     run = engine.score if isinstance(engine, Engine) else None
     scoring = load_scoring(served, run) if served.scores else None
     service = Service(settings, engine, adapters, tokens, ServerMetrics(engine.statistics), scoring)
-    if isinstance(engine, Engine):
-        service.close = engine.close
+    if settings.trace_to is not None:
+        service.tracing = tracing_to(settings.trace_to)
+
+    def close() -> None:
+        if isinstance(engine, Engine):
+            engine.close()
+        if service.tracing is not None:
+            service.tracing.close()
+
+    service.close = close
     return service
 
 
-def _text(served: Served) -> tuple[Engine, AdapterFolder, TextTokens]:
-    import geodapt.helm  # noqa: F401  # so that a HELM loads, too
+class NoShelf:
+    """In place of a bank, where there is no base."""
 
-    base = served.base or ""
-    model, tokenizer = load_base(model_folder(base), default_dtype(), head=True)
-    if not model.can_generate():
-        raise InputError(
-            f"'{base}' is no language model; give one, or serve it as an encoder (--embed)"
-        )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    nn.Module.to(model, device)
-    bank = AdapterBank(model, served.capacity)
-    folder = given(served.adapters) if served.adapters is not None else None
-    adapters = AdapterFolder(folder, bank, served.most_loaded)
-    config = model.config.get_text_config()
-    longest = getattr(config, "max_position_embeddings", None)
-    tokens = TextTokens(tokenizer, config.vocab_size, longest)
-    settings = EngineSettings(slots=served.slots, queue=served.queue, kv_tokens=served.kv_tokens)
-    return Engine(model, tokenizer, bank, settings), adapters, tokens
-
-
-class _NoShelf:
     def add(self, name: str, adapter: Any) -> None:
         raise InputError("there is no base for adapters")
 

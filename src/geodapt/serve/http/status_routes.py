@@ -58,6 +58,7 @@ async def status(request: Request) -> dict[str, Any]:
         "steps": now.steps,
         "step_seconds": now.step_seconds,
         "kv_tokens": now.kv_tokens,
+        "replicas": service.replicas() if service.replicas is not None else None,
         "resident": [version.partition("#")[0] for version in now.resident],
         "first_token": {"p50": _quantile(firsts, 0.5), "p95": _quantile(firsts, 0.95)},
         "whole_answer": {"p50": _quantile(ends, 0.5), "p95": _quantile(ends, 0.95)},

@@ -14,8 +14,9 @@ from geodapt.serve.http.answers import Answers, ClientGone, while_connected
 from geodapt.serve.http.api_errors import ApiError
 from geodapt.serve.http.event_stream import EventStream
 from geodapt.serve.http.openai_shapes import AnswerSoFar, Kind, Shapes
-from geodapt.serve.http.protocol import ChatBody, CompletionBody, SamplingBody
 from geodapt.serve.http.service import Service, service_of
+from geodapt.serve.http.tracing import engine_stages
+from geodapt.serve.protocol import ChatBody, CompletionBody, SamplingBody
 
 router = APIRouter(tags=["text"])
 TEXT_TOKENS, CHAT_TOKENS = 16, 256
@@ -84,25 +85,8 @@ def _samplings(
         tokens = most if room is None else min(most, room)
         for number in range(count):
             seed = None if body.seed is None else (body.seed + number) % 2**63
-            found.append(_sampling(body, tokens, seed, logprobs))
+            found.append(body.sampling(tokens, seed, logprobs))
     return found
-
-
-def _sampling(body: SamplingBody, most: int, seed: int | None, logprobs: int | None) -> Sampling:
-    return Sampling(
-        max_new_tokens=most,
-        temperature=1.0 if body.temperature is None else body.temperature,
-        top_p=body.top_p or 1.0,
-        top_k=max(body.top_k or 0, 0),
-        seed=seed,
-        stop=body.stops,
-        logprobs=logprobs,
-        ignore_eos=body.ignore_eos,
-        frequency_penalty=body.frequency_penalty or 0.0,
-        presence_penalty=body.presence_penalty or 0.0,
-        repetition_penalty=body.repetition_penalty or 1.0,
-        logit_bias={int(token): bias for token, bias in (body.logit_bias or {}).items()},
-    )
 
 
 async def _answer(
@@ -124,21 +108,19 @@ async def _answer(
     try:
         gate = asked.gate(lease.versions)
         each = len(samplings) // len(prompts)
-        answers = Answers(
-            [
-                Generation(prompts[number // each], sampling, gate, echo)
-                for number, sampling in enumerate(samplings)
-            ],
-            lease,
-        )
+        generations = [
+            Generation(prompts[number // each], sampling, gate, echo)
+            for number, sampling in enumerate(samplings)
+        ]
+        model = body.model or service.settings.name
+        stages = engine_stages(service.tracing, request.scope, model, generations)
+        answers = Answers(generations, lease, stages)
     except BaseException:
         lease.release()
         raise
     answers.submit(service.engine)
     kind: Kind = "chat" if isinstance(body, ChatBody) else "text"
-    shapes = Shapes(
-        kind, body.model or service.settings.name, service.text_tokens, logprobs, len(prompts)
-    )
+    shapes = Shapes(kind, model, service.text_tokens, logprobs, len(prompts))
     watch, limits = _Watch(service), service.settings
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage

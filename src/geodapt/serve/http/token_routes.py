@@ -5,8 +5,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from geodapt.serve.http.protocol import DetokenizeBody, TokenizeBody
 from geodapt.serve.http.service import service_of
+from geodapt.serve.protocol import DetokenizeBody, TokenizeBody
 
 router = APIRouter(tags=["tokens"])
 

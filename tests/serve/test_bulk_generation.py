@@ -1,0 +1,146 @@
+"""Texts for a file of prompts: those of the server, in shards that outlast a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from geodapt.errors import InputError
+from geodapt.serve.bulk import score_file
+from geodapt.serve.http.serve_settings import ServeSettings
+from geodapt.serve.http.starting import start as start_server
+from geodapt.serve.loading import Served, load_for_bulk
+from tests.commands import SOURCE, start
+from tests.serve.asking import eventually, running
+from tests.serve.isolated import isolation
+from tests.serve.shelf import small_base, small_tokenizer, write_adapter_folders
+
+GATES = [{}, {"model": "toys"}, {"model": "toys:0.5+tools:-0.5"},
+         {"adapters": {"toys": 1, "tools": 1}, "atoms": {"keep": 3}}]  # fmt: skip
+LINES = [
+    {"prompt": f"A hose and {n} trains", "max_tokens": 8 + n, "ignore_eos": True} | GATES[n % 4]
+    for n in range(10)
+]
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shelf")
+    tokenizer = small_tokenizer()
+    tokenizer.save_pretrained(folder / "base")
+    model = small_base(tokenizer)
+    model.save_pretrained(folder / "base")
+    write_adapter_folders(model, folder / "adapters", ["toys", "tools"])
+    write_lines(folder / "prompts.jsonl", LINES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def named(shelf):
+    return Served(base=str(shelf / "base"), adapters=shelf / "adapters", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def model(named):
+    return load_for_bulk(named)
+
+
+def write_lines(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def answered(folder):
+    parts = sorted(folder.glob("part-*.jsonl"))
+    return [json.loads(line) for part in parts for line in part.read_text().splitlines()]
+
+
+def test_texts_of_a_file_are_the_servers(shelf, named, model, tmp_path):
+    lines = [line | {"temperature": 0} for line in LINES]
+    write_lines(tmp_path / "in.jsonl", lines)
+    assert score_file(tmp_path / "in.jsonl", tmp_path / "out", model, "generate", "m", 4) == (10, 0)
+    found = answered(tmp_path / "out")
+    service = start_server(named, ServeSettings())
+    with running(service) as server:
+        expected = [server.complete(**line).json for line in lines]
+    service.close()
+    assert [row["text"] for row in found] == [e["choices"][0]["text"] for e in expected]
+    assert [row["completion_tokens"] for row in found] == [8 + n for n in range(10)]
+    assert len({row["text"] for row in found}) == 10
+
+
+def test_sampled_texts_depend_on_the_line_alone(shelf, model, tmp_path):
+    same = [{"prompt": "A hose", "max_tokens": 8, "ignore_eos": True, "logprobs": True}] * 3
+    write_lines(tmp_path / "in.jsonl", [*same, same[0] | {"seed": 1}])
+    for name, size in (("one", 1), ("all", 9)):
+        score_file(tmp_path / "in.jsonl", tmp_path / name, model, "generate", "m", size)
+    found = answered(tmp_path / "all")
+    again = answered(tmp_path / "one")
+    assert [row["text"] for row in found] == [row["text"] for row in again]
+    assert len({row["text"] for row in found}) == 3  # of lines 1 and 4, with seed 1, the same
+    assert all(len(row["logprobs"]) == 8 and max(row["logprobs"]) <= 0 for row in found)
+
+
+def test_a_line_that_cannot_be_answered_says_why_and_stops_no_other(model, tmp_path):
+    lines = [LINES[0], {"prompt": "a", "model": "nobody"}, {"prompt": "a", "max_tokens": 900}]
+    write_lines(tmp_path / "in.jsonl", lines)
+    assert score_file(tmp_path / "in.jsonl", tmp_path / "out", model, "generate", "m") == (3, 2)
+    whole, unknown, long = answered(tmp_path / "out")
+    assert whole["completion_tokens"] == 8
+    assert "nobody" in unknown["error"]
+    assert "256 positions" in long["error"]
+
+
+@pytest.mark.parametrize("wrong", [{"n": 2}, {"stream": True}, {"max_tokens": -1}, {"logprobs": 3}])
+def test_what_a_line_cannot_ask_is_refused_before_anything_is_written(model, tmp_path, wrong):
+    write_lines(tmp_path / "in.jsonl", [LINES[0], LINES[1] | wrong])
+    with pytest.raises(InputError, match="line 2"):
+        score_file(tmp_path / "in.jsonl", tmp_path / "out", model, "generate", "m")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_texts(shelf, model, tmp_path):
+    write_lines(tmp_path / "in.jsonl", [line | {"max_tokens": 200} for line in LINES * 4])
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    command = ("score", "in.jsonl", "--generate", shelf / "base", "--shard", "4", "--adapters",
+               shelf / "adapters", "--out", "out", "--dtype", "float32")  # fmt: skip
+    process = start(tmp_path, *command)
+    eventually(lambda: (out / "part-00001.jsonl").exists() or process.poll() is not None, 120)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    assert 2 <= len(before) < 10
+    process = start(tmp_path, *command)
+    told = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    assert {name: (out / name).stat().st_mtime_ns for name in before} == before
+    score_file(tmp_path / "in.jsonl", whole, model, "generate", "m", 4)
+    assert answered(out) == answered(whole)
+
+
+@pytest.mark.slow
+def test_with_ray_the_files_are_the_same(shelf, model, tmp_path):
+    pytest.importorskip("ray")
+    score_file(shelf / "prompts.jsonl", tmp_path / "whole", model, "generate", "m", 3)
+    options = ("--generate", shelf / "base", "--adapters", shelf / "adapters", "--shard", "3",
+               "--dtype", "float32")  # fmt: skip
+    command = ("score", shelf / "prompts.jsonl", *options, "--out", tmp_path / "out", "--ray")
+    done = subprocess.run(
+        [*isolation(), sys.executable, "-m", "geodapt", *map(str, command)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "10 lines answered" in done.stdout
+    names = sorted(path.name for path in (tmp_path / "whole").glob("part-*"))
+    assert sorted(path.name for path in (tmp_path / "out").glob("part-*")) == names
+    for name in names:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

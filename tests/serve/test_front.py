@@ -1,0 +1,122 @@
+"""What the front does when replicas die, without any of them."""
+
+import asyncio
+from http.client import HTTPException
+
+import pytest
+
+from geodapt.serve.adapter_folder import AdapterFolder
+from geodapt.serve.http.app import around
+from geodapt.serve.http.metrics import ServerMetrics
+from geodapt.serve.http.serve_settings import ServeSettings
+from geodapt.serve.http.service import Service
+from geodapt.serve.http.starting import NoShelf
+from tests.serve.asking import eventually, running
+
+pytest.importorskip("ray")
+WHOLE = [
+    {"type": "http.response.start", "status": 200, "route": "/v1/completions",
+     "headers": [(b"content-type", b"application/json")]},
+    {"type": "http.response.body", "body": b'{"choices": []}'},
+]  # fmt: skip
+STREAM = [
+    {"type": "http.response.start", "status": 200, "route": "/v1/completions",
+     "headers": [(b"content-type", b"text/event-stream; charset=utf-8")]},
+    {"type": "http.response.body", "body": b"data: {}\n\n", "more_body": True},
+]  # fmt: skip
+
+
+class Script:
+    """Replicas that do what stands here, one request after the other."""
+
+    def __init__(self, *turns):
+        self.turns, self.asked, self.cancelled = list(turns), [], 0
+
+    def remote(self, scope, body):
+        self.asked.append((scope, body))
+        return Turn(self, self.turns.pop(0))
+
+
+class Turn:
+    def __init__(self, script, messages):
+        self.script, self.messages = script, messages
+
+    async def __aiter__(self):
+        for message in self.messages:
+            if isinstance(message, BaseException):
+                raise message
+            if message == "wait":
+                await asyncio.Event().wait()
+            yield [dict(message)]
+
+    def cancel(self):
+        self.script.cancelled += 1
+
+
+@pytest.fixture
+def front():
+    """``with front(script, **settings) as server``."""
+    from geodapt.serve.replicas.front import build_front
+    from geodapt.serve.replicas.reports import Reports
+
+    reports = Reports(lambda: [])
+
+    def start(script, **settings):
+        shelf, metrics = AdapterFolder(None, NoShelf()), ServerMetrics(reports.statistics)
+        service = Service(ServeSettings(**settings), reports, shelf, None, metrics)
+        return running(service, around(build_front(service, script), service))
+
+    yield start
+    reports.close()
+
+
+def died():
+    from ray.exceptions import ActorDiedError
+
+    return ActorDiedError()
+
+
+def test_a_request_whose_replica_dies_is_asked_again_of_another(front):
+    script = Script([died()], [died()], WHOLE)
+    with front(script, api_keys=["a-key-for-everybody"]) as server:
+        headers = {"Authorization": "Bearer a-key-for-everybody"}
+        answer = server.ask("POST", "/v1/completions", {"prompt": "a"}, headers)
+        metrics = server.ask("GET", "/metrics", headers=headers).body.decode()
+        assert server.ask("GET", "/ready", headers=headers).status == 503  # there is none
+        assert server.ask("POST", "/v1/completions", {"prompt": "a"}).status == 401
+    assert (answer.status, answer.json) == (200, {"choices": []})
+    assert len(script.asked) == 3
+    assert all(body == b'{"prompt": "a"}' for _, body in script.asked)
+    assert "everybody" not in str([scope["headers"] for scope, _ in script.asked])
+    assert 'geodapt_http_requests_total{method="POST",route="/v1/completions",status="200"} 1' in (
+        metrics
+    )
+
+
+def test_after_the_first_byte_a_death_is_told(front):
+    script = Script([*STREAM, died()], [*WHOLE[:1], died()])
+    with front(script) as server:
+        stream = server.complete(stream=True)
+        with pytest.raises((OSError, HTTPException)):  # cut off: no half answer looks whole
+            server.complete()
+    assert stream.events[0] == "{}"
+    assert "replica_died" in stream.events[1]
+    assert stream.events[2] == "[DONE]"
+
+
+def test_a_request_that_kills_every_replica_is_given_up(front):
+    script = Script(*[[died()]] * 5)
+    with front(script) as server:
+        answer = server.complete()
+    assert (answer.status, answer.json["error"]["code"]) == (503, "replica_died")
+
+
+def test_who_leaves_or_waits_too_long_is_cancelled(front):
+    script = Script([*STREAM, "wait"], ["wait"])
+    with front(script, request_seconds=1.0) as server:
+        with server.connect() as connection:
+            connection.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+            )
+            connection.recv(1)
+        eventually(lambda: script.cancelled == 1)

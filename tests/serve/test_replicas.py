@@ -1,0 +1,26 @@
+"""Replicas by Ray answer as one server does, and one that dies takes no request with it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.commands import SOURCE
+from tests.serve.isolated import isolation
+
+
+@pytest.mark.slow
+def test_two_replicas_answer_as_one_and_survive_one(tmp_path):
+    pytest.importorskip("ray")
+    done = subprocess.run(
+        [*isolation(), sys.executable, "-m", "tests.serve.replicas_inside", str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
