@@ -84,7 +84,7 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tiny, start, stop):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(stop)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[stop]
     assert err.splitlines()[-1] == (
         "stopped; out is usable; continue with: geodapt run out/config.yaml --out out --resume"

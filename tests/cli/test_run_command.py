@@ -142,6 +142,6 @@ def test_several_processes_refuse_wrong_input_once(start, tiny):
     Path("out/notes.txt").write_text("mine")
     launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
     process = start("run", "tiny.yaml", "--out", "out", launcher=launcher)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode != 0
     assert err.count("error: out is not empty") == 1

@@ -14,7 +14,7 @@ from geodapt.data.corpus.tokens import load_tokenizer
 from geodapt.errors import InputError
 from geodapt.lm.lm_eval import answers, require_lm_eval
 from geodapt.lm.settings import EvaluationSettings
-from geodapt.models import as_input_errors, default_dtype, load_weights, locate_base
+from geodapt.models import as_input_errors, dtype_of, load_weights, locate_base
 from geodapt.models.perplexity import IGNORED, LanguageMetrics
 from geodapt.progress import bar, schedule
 from geodapt.runs import RunFolder
@@ -66,11 +66,9 @@ def load_language_model(
     more tokens than the model, and a length that is more than the model takes.
     """
     location = locate_base(settings.model)
-    dtype = {"auto": default_dtype(), "float32": torch.float32, "bfloat16": torch.bfloat16}
     with as_input_errors(settings.model):
-        model = load_weights(
-            settings.model, location, dtype[settings.precision], AutoModelForCausalLM
-        )
+        dtype = dtype_of(settings.precision)
+        model = load_weights(settings.model, location, dtype, AutoModelForCausalLM)
     tokenizer = load_tokenizer(settings.tokenizer or location)
     vocabulary = model.config.get_text_config().vocab_size
     if len(tokenizer) > vocabulary:

@@ -28,7 +28,7 @@ from geodapt.files import atomic_folder
 from geodapt.lm.pretraining import held_out_loss, pretrain
 from geodapt.lm.settings import PretrainingSettings
 from geodapt.memory import free_memory_mb
-from geodapt.models import default_dtype
+from geodapt.models import dtype_of
 from geodapt.processes import is_main_process
 from geodapt.runs import RunFolder
 from geodapt.training import trainable_parameters
@@ -68,8 +68,7 @@ class PretrainingExperiment:
         for split in ("validation", "test"):
             self.rows[split] = evenly(self.rows[split], settings.tested_rows)
         self._require_memory()
-        wanted = {"auto": default_dtype(), "float32": None, "bfloat16": torch.bfloat16}
-        dtype = wanted[settings.precision]
+        dtype = dtype_of(settings.precision)
         self.autocast = None if dtype is torch.float32 else dtype
 
     def _require_memory(self) -> None:

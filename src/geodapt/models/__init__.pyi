@@ -8,6 +8,7 @@ from .layer_inputs import second_moments as second_moments
 from .loading import OFFLINE as OFFLINE
 from .loading import as_input_errors as as_input_errors
 from .loading import default_dtype as default_dtype
+from .loading import dtype_of as dtype_of
 from .loading import fingerprint as fingerprint
 from .loading import load_base as load_base
 from .loading import load_weights as load_weights

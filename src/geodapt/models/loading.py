@@ -219,3 +219,10 @@ def default_dtype(device: torch.device | str | None = None) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     return torch.bfloat16 if native else torch.float32
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The type that a ``precision`` setting names: ``float32``, ``bfloat16``, or ``auto``, which is
+    :func:`default_dtype`'s."""
+    named = {"auto": default_dtype(), "float32": torch.float32, "bfloat16": torch.bfloat16}
+    return named[precision]

@@ -64,6 +64,7 @@ class Engine:
         self._retiring: set[str] = set()
         self._changed = threading.Condition()
         self._closing = self._draining = False
+        self._turning = False  # a step runs, whose rows may have ended and are not counted yet
         self._requests = self._failed = self._cancelled = self._hits = self._misses = 0
         self._evictions = 0
         self._resident: tuple[str, ...] = ()
@@ -152,7 +153,9 @@ class Engine:
         with self._changed:
             self._draining = True
             self._changed.notify_all()
-            while self.alive and (self._loop.tickets or len(self._scheduler) or self._work):
+            while self.alive and (
+                self._turning or self._loop.tickets or len(self._scheduler) or self._work
+            ):
                 left = None if end is None else end - time.monotonic()
                 if left is not None and left <= 0:
                     return False
@@ -270,10 +273,12 @@ class Engine:
             self._drop_cancelled()
             self._admit()
             work = self._work.popleft() if self._work else None
+            self._turning = True
         if work is not None:
             _do(*work)
         ended = self._loop.turn()
         with self._changed:
+            self._turning = False
             self._count(ended)
             self._retire()
             if self.bank is not None:

@@ -9,7 +9,7 @@ from torch import nn
 
 from geodapt.adapters import AdapterBank
 from geodapt.errors import InputError
-from geodapt.models import default_dtype, load_base
+from geodapt.models import dtype_of, load_base
 from geodapt.paths import given
 from geodapt.serve.adapter_folder import AdapterFolder
 from geodapt.serve.engine import Engine
@@ -77,7 +77,7 @@ def load_text_engine(served: Served) -> tuple[Engine, AdapterFolder, TextTokens]
     import geodapt.helm  # noqa: F401  # so that a HELM loads, too
 
     base = served.base or ""
-    dtype = default_dtype() if served.dtype == "auto" else getattr(torch, served.dtype)
+    dtype = dtype_of(served.dtype)
     model, tokenizer = load_base(model_folder(base), dtype, head=True)
     if not model.can_generate():
         raise InputError(

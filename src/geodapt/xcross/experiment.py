@@ -10,7 +10,7 @@ from geodapt.adapters import Mix
 from geodapt.adapters.base_model.targets import choose_layers
 from geodapt.data import load_domains
 from geodapt.errors import InputError
-from geodapt.models import default_dtype, load_base, transformer_blocks
+from geodapt.models import dtype_of, load_base, transformer_blocks
 from geodapt.progress import schedule
 from geodapt.runs import RunFolder
 from geodapt.training import TrainingSettings
@@ -32,8 +32,7 @@ class XCrossExperiment:
         self.settings, self.folder = settings, folder
         names = [*settings.sources, settings.target]
         domains = load_domains(settings.data.model_copy(update={"domains": names}))
-        dtype = {"auto": default_dtype(), "float32": torch.float32, "bfloat16": torch.bfloat16}
-        self.base, tokenizer = load_base(settings.base, dtype[settings.precision])
+        self.base, tokenizer = load_base(settings.base, dtype_of(settings.precision))
         self.tasks: dict[str, Task] = {
             name: make_task(domains[name], tokenizer, settings.prompt, settings.training_negatives)
             for name in names
