@@ -29,7 +29,7 @@ from geodapt.xcross.scorer import Scorer
 from geodapt.xcross.settings import IntegratorSettings, XCrossSettings
 from geodapt.xcross.tasks import ClassificationTask, RankingTask, Task, visits_needed
 
-CURVE_ROWS = 100
+CURVE_ROWS = 40
 """Validation rows to measure while training, where they only draw a curve and decide nothing."""
 EXPLAINED = 16
 """Test rows over which contributions are averaged."""
