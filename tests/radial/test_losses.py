@@ -17,6 +17,7 @@ from geodapt.radial import (
     radial_loss,
     radial_terms,
 )
+from geodapt.radial.losses import angle_at
 from geodapt.radial.roots import Roots, initial_roots, nearest_root
 
 DIMENSION = 5
@@ -54,6 +55,30 @@ def test_radial_loss_is_the_mean_and_the_hardest_of_the_differences(rows, seed):
     assert found.tolist() == pytest.approx(terms, abs=1e-9)
     loss = radial_loss(general, entailed, contradicting, root).item()
     assert loss == pytest.approx(sum(terms) / rows + max(terms), abs=1e-9)
+
+
+def naive_curved_angle(e, x, root, c):
+    """``pi`` minus the angle at e in the hyperbolic triangle (r, e, x), by its cosine rule."""
+    (a, b), s = ((p - root) for p in (e, x)), math.sqrt(c)
+    side_a, side_b = s * float(a.norm()), s * float(b.norm())
+    turn = float(a @ b / a.norm() / b.norm())
+    cosh = math.cosh(side_a) * math.cosh(side_b) - math.sinh(side_a) * math.sinh(side_b) * turn
+    across = math.acosh(cosh)
+    at_e = (math.cosh(side_a) * cosh - math.cosh(side_b)) / (math.sinh(side_a) * math.sinh(across))
+    return math.pi - math.acos(max(-1.0, min(1.0, at_e)))
+
+
+@pytest.mark.parametrize("c", [0.05, 1.0, 8.0])
+def test_angles_in_curved_space_are_those_of_its_triangles(c):
+    e, x, root = unit(21, 3).chunk(3)
+    expected = [naive_curved_angle(*points, c) for points in zip(e, x, root, strict=True)]
+    assert angle_at(e, x, root, c).tolist() == pytest.approx(expected, abs=1e-7)
+    flat = angle_at(e, x, root)
+    torch.testing.assert_close(angle_at(e, x, root, 1e-9), flat, rtol=1e-6, atol=1e-6)
+    sides = (math.sqrt(c) * float(v.norm()) for v in e - root)
+    theta = [math.asin(min(1.0, 2 * 0.1 / math.sinh(side))) for side in sides]
+    outside = [max(0.0, a - t) for a, t in zip(expected, theta, strict=True)]
+    assert cone_loss(e, x, root, 0.1, c).item() == pytest.approx(sum(outside) / 7, abs=1e-7)
 
 
 @settings(deadline=None)

@@ -261,3 +261,20 @@ def test_the_recipes_that_come_with_it_are_valid():
     assert {"radial-text", "radial-hierarcaps", "radial-clip", "radial-query"} <= set(names)
     for name in names:
         assert load_recipe(name).recipe.title
+
+
+def test_curvature_is_chosen_before_tuning_and_named(world, geodapt):
+    """Every row is measured in the space that was chosen, the untuned one too."""
+    recipe = write(world, curvature="auto", lexical="words.csv", training={"steps": 2})
+    done = geodapt("run", recipe, "--out", "auto")
+    assert done.code == 0, done.err
+    found = results(world / "auto")
+    chosen = found["curvature"]
+    losses = dict(chosen["tried"])
+    assert chosen["c"] > 0
+    assert losses[chosen["c"]] == min(losses.values())
+    assert any("Angles are measured at curvature" in note for note in found["notes"])
+    flat = geodapt("run", write(world, lexical="words.csv", training={"steps": 2}), "--out", "flat")
+    assert flat.code == 0, flat.err
+    before = [results(world / name)["before"]["tau_d"] for name in ("auto", "flat")]
+    assert before[0] == before[1]  # radii do not depend on it

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from geodapt.errors import InputError
 from geodapt.geometry import lorentz
+from geodapt.lathadapter.choosing import estimated_curvatures
 from geodapt.lathadapter.curvature import choose_curvature
 from geodapt.lathadapter.hierarchy import hierarchy_loss
 from geodapt.lathadapter.number import (
@@ -132,17 +133,20 @@ class LatHAdapter(nn.Module):
     ) -> None:
         """Choose number and curvature where they are left open, and put attributes in place.
 
-        A list of curvatures needs the ``scale`` and, unless pictures belong to the nearest text,
-        the ``labels``.
+        A list of curvatures, or ``auto``, needs the ``scale`` and, unless pictures belong to the
+        nearest text, the ``labels``.
         """
-        if isinstance(self.settings.curvature, list):
+        candidates = self.settings.curvature
+        if candidates == "auto":
+            candidates = estimated_curvatures(self.sized(images), self.sized(texts), seed)
+        if isinstance(candidates, list):
             if scale is None:
                 raise InputError("to choose a curvature, start needs the scale of the logits")
             if labels is None:  # what the model itself takes them for
                 labels = cosine_matrix(images, texts).argmax(-1)
             self.chosen_curvature = choose_curvature(
                 lambda c: LatHAdapter(self.width, self.settings, curvature=c),
-                self.settings.curvature,
+                candidates,
                 images.cpu(),
                 labels.cpu(),
                 texts.cpu(),

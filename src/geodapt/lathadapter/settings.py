@@ -22,11 +22,12 @@ class LatHAdapterSettings(Settings):
 
     attributes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """N; auto starts from the classes' effective rank, then drops and merges (docs)."""
-    curvature: Curvature | Literal["learned"] | Annotated[list[Curvature], Field(min_length=1)] = (
-        0.1
-    )
+    curvature: (
+        Curvature | Literal["learned", "auto"] | Annotated[list[Curvature], Field(min_length=1)]
+    ) = 0.1
     """c of the space of curvature -c. learned: log c trains with everything else. A list: that of
-    the best accuracy on training pictures kept back, by the adapter alone on frozen features."""
+    the best accuracy on training pictures kept back, by the adapter alone on frozen features.
+    auto: likewise, of curvatures around the probe's estimate for the features."""
     first_curvature: Curvature = 0.1
     """Where learning starts, under curvature: learned."""
     space: Literal["hyperbolic", "flat"] = "hyperbolic"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from geodapt.data.chains import Chain
@@ -22,6 +23,11 @@ class ChainCollator:
         self.encoder, self.root = encoder, root
 
     def __call__(self, chains: Sequence[Chain]) -> dict[str, Tensor]:
+        texts, triples = self.triples(chains)
+        return {"triples": triples, **self.encoder.tokens(texts)}
+
+    def triples(self, chains: Sequence[Chain]) -> tuple[list[str], Int[Tensor, "triples 4"]]:
+        """The texts by row, and the triples among them."""
         rows: dict[str, int] = {self.root: 0}
 
         def row(text: str) -> int:
@@ -38,4 +44,4 @@ class ChainCollator:
             for level, negative in enumerate(chain.negatives[: len(chain.texts) - 1]):
                 general, entailed = chain.texts[level : level + 2]
                 triples.append((row(general), row(entailed), row(negative), specific))
-        return {"triples": torch.tensor(triples), **self.encoder.tokens(list(rows))}
+        return list(rows), torch.tensor(triples)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from geodapt.data.chains import Chain, Hierarchy
 from geodapt.data.lexical import LexicalPair
 from geodapt.errors import InputError
-from geodapt.geometry import cones
 from geodapt.metrics import (
     hierarchical_retrieval,
     lexical_entailment,
@@ -18,6 +17,7 @@ from geodapt.metrics import (
     tau_d,
 )
 from geodapt.metrics.hierarchy import STEPS
+from geodapt.radial.losses import angle_at
 from geodapt.radial.model import RadialModel
 from geodapt.radial.roots import generality, nearest_root
 from geodapt.vision import EmbeddedImages
@@ -32,9 +32,13 @@ class Measurer:
     """
 
     def __init__(
-        self, model: RadialModel, hierarchy: Hierarchy, images: EmbeddedImages | None = None
+        self,
+        model: RadialModel,
+        hierarchy: Hierarchy,
+        images: EmbeddedImages | None = None,
+        c: float = 0.0,
     ) -> None:
-        self.model, self.hierarchy, self.images = model, hierarchy, images
+        self.model, self.hierarchy, self.images, self.c = model, hierarchy, images, c
         seen = set(images.names) if images else None
         self.chains = [c for c in hierarchy.test if seen is None or c.group in seen]
         if not self.chains:
@@ -165,5 +169,5 @@ class Measurer:
         general = self.model.embed([pair.general for pair in pairs], "embedding words")
         specific = self.model.embed([pair.specific for pair in pairs], "embedding words")
         root = self.roots[nearest_root(self.roots, specific)]
-        angles = cones.exterior_angle(general, specific, root)
+        angles = angle_at(general, specific, root, self.c)
         return lexical_entailment(angles, torch.tensor([pair.score for pair in pairs]))

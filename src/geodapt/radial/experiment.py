@@ -16,6 +16,7 @@ from geodapt.files import atomic_folder
 from geodapt.models import TextEncoder
 from geodapt.processes import is_main_process
 from geodapt.progress import schedule
+from geodapt.radial.choosing import curvature_of_chains
 from geodapt.radial.collator import ChainCollator
 from geodapt.radial.encoders import is_dual, load_encoder, untrained_encoder
 from geodapt.radial.evaluation import Measurer
@@ -38,6 +39,8 @@ class RadialExperiment:
 
     def __init__(self, settings: RadialSettings, folder: RunFolder) -> None:
         self.settings, self.folder = settings, folder
+        self.c = 0.0
+        self.chosen: dict[str, Any] | None = None
         self.lexical = load_lexical(settings.lexical) if settings.lexical else None
         self.hierarchy = load_hierarchy(settings.data)
         self.notes = list(self.hierarchy.notes)
@@ -90,14 +93,39 @@ class RadialExperiment:
         """Announce the stages; measuring costs about a fifth of a training."""
         first = {TINYCLIP: 5.0} if must_be_trained(self.settings.base) else {}
         tuned = {f"method-{name}": 1.0 for name in self.settings.methods}
+        if self.settings.curvature == "auto":
+            first["curvature"] = 0.1
         schedule({**first, UNTUNED: 0.2, **tuned})
 
     def before(self) -> dict[str, Any]:
         """The row of the encoder as it is; the small CLIP is trained first, where it is missing."""
         if must_be_trained(self.settings.base):
             self.folder.timed_stage(TINYCLIP, self._train_base)
+        self.choose_curvature()
         found = self.folder.timed_stage(UNTUNED, lambda work: self._before())
         return {"method": UNTUNED, "label": "Untuned", **found}
+
+    def choose_curvature(self) -> None:
+        """The space in which angles are measured; chosen from the training chains where asked."""
+        if self.settings.curvature != "auto":
+            self.c = self.settings.curvature
+            return
+
+        def choose(work: Path) -> dict[str, Any]:
+            model = RadialModel(self._encoder(), RootSettings(text=self.root))
+            chosen = curvature_of_chains(model, self.hierarchy.train, self.settings.seed)
+            return {
+                "c": chosen.c,
+                "estimate": chosen.estimate,
+                "tried": [list(pair) for pair in chosen.tried.items()],
+            }
+
+        self.chosen = self.folder.stage("curvature", choose)
+        self.c = self.chosen["c"]
+        self.notes.append(
+            f"Angles are measured at curvature -{self.c:.3g}, chosen on training chains (the "
+            f"estimate was -{self.chosen['estimate']:.3g})."
+        )
 
     def _train_base(self, work: Path) -> dict[str, Any]:
         checkpoint(**self.folder.watch(TINYCLIP))
@@ -105,7 +133,7 @@ class RadialExperiment:
 
     def _before(self) -> dict[str, Any]:
         model = RadialModel(self._encoder(), RootSettings(text=self.root))
-        measurer = Measurer(model, self.hierarchy, self._images(model.encoder))
+        measurer = Measurer(model, self.hierarchy, self._images(model.encoder), self.c)
         figures = measurer.figures(self.lexical)
         skipped = self.images.note() if self.images else ""
         return {
@@ -131,7 +159,7 @@ class RadialExperiment:
         model = RadialModel(self._encoder(), root)
         model.spread_roots([chain.texts[0] for chain in self.hierarchy.train], settings.seed)
         model.train_text_side(self._lora())
-        tuner = Tuner(model, settings.loss, "cone" if name == "cone" else "radial")
+        tuner = Tuner(model, settings.loss, "cone" if name == "cone" else "radial", self.c)
         points = [p for p in model.roots.parameters() if p.requires_grad]
         own = {id(point) for point in points}
         rest = [p for p in tuner.parameters() if p.requires_grad and id(p) not in own]
@@ -151,7 +179,7 @@ class RadialExperiment:
         if is_main_process():
             with atomic_folder(self.folder / self._model_folder(name)) as temporary:
                 model.save(temporary)
-        measurer = Measurer(model, self.hierarchy, self._images(model.encoder))
+        measurer = Measurer(model, self.hierarchy, self._images(model.encoder), self.c)
         figures = measurer.figures(self.lexical)
         return {
             **figures,
@@ -196,4 +224,5 @@ class RadialExperiment:
             "pictures": pictures,
             "data": {"train": len(hierarchy.train), "test": len(hierarchy.test)},
             "notes": notes,
+            **({"curvature": self.chosen} if self.chosen else {}),
         }

@@ -1,6 +1,6 @@
 """What a user chooses about radial embeddings."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -60,6 +60,9 @@ class RadialSettings(Settings):
     """HyperLex, or a file like it, to measure lexical entailment on; nothing trains on it."""
     root: RootSettings = RootSettings()
     loss: LossSettings = LossSettings()
+    curvature: Annotated[float, Field(ge=0)] | Literal["auto"] = 0.0
+    """c of the space of curvature -c in which angles are measured; 0: flat, as in the paper; auto:
+    an estimate from the training texts, then validated on their chains before any tuning."""
     tune: Literal["full", "lora"] = "full"
     """What trains: all of the text side, or an adapter on it."""
     lora: LoraSettings = LoraSettings()

@@ -15,11 +15,16 @@ from geodapt.radial.settings import LossSettings
 
 
 class Tuner(nn.Module):
-    """A :class:`RadialModel` whose text side trains, beside the pretrained one that anchors it."""
+    """A :class:`RadialModel` whose text side trains, beside the pretrained one that anchors it.
 
-    def __init__(self, model: RadialModel, settings: LossSettings, loss: Loss = "radial") -> None:
+    ``c`` is that of the space of curvature ``-c`` in which angles are measured; 0 is flat.
+    """
+
+    def __init__(
+        self, model: RadialModel, settings: LossSettings, loss: Loss = "radial", c: float = 0.0
+    ) -> None:
         super().__init__()
-        self.model, self.settings, self.loss = model, settings, loss
+        self.model, self.settings, self.loss, self.c = model, settings, loss, c
         # The pretrained text side: the base with its adapter off, or a copy that shares all that
         # stays frozen. In a list, so that it is not registered as a submodule.
         frozen = {id(p): p for p in model.encoder.parameters() if not p.requires_grad}
@@ -36,9 +41,9 @@ class Tuner(nn.Module):
         general, entailed, contradicting, specific = vectors[triples].unbind(1)
         root = roots[nearest_root(roots, specific)]
         if self.loss == "radial":
-            loss = radial_loss(general, entailed, contradicting, root)
+            loss = radial_loss(general, entailed, contradicting, root, self.c)
         else:
-            loss = cone_loss(general, entailed, root, settings.eps)
+            loss = cone_loss(general, entailed, root, settings.eps, self.c)
         total = settings.weight * loss
         if settings.anchoring:
             total = total + settings.anchoring * anchoring_loss(
