@@ -152,17 +152,18 @@ def of_equal_size(config: PreTrainedConfig, attribute: str, wanted: int) -> PreT
 
     Raises :class:`InputError` when all else has more than that already.
     """
-    counts = [parameters(_with(config, attribute, size)) for size in (STEP, 2 * STEP)]
+    counts = [parameters(with_attribute(config, attribute, size)) for size in (STEP, 2 * STEP)]
     steps = 1 + round((wanted - counts[0]) / (counts[1] - counts[0]))  # it grows linearly
     if steps < 1:
         raise InputError(
             f"a {config.model_type} with {wanted:,} parameters would have no room for its "
             "feed-forward parts; make the model larger, or leave that row out"
         )
-    return _with(config, attribute, steps * STEP)
+    return with_attribute(config, attribute, steps * STEP)
 
 
-def _with(config: PreTrainedConfig, attribute: str, value: int) -> PreTrainedConfig:
+def with_attribute(config: PreTrainedConfig, attribute: str, value: float) -> PreTrainedConfig:
+    """The configuration with one attribute changed."""
     return type(config)(**{**_without_names(config.to_dict()), attribute: value})
 
 

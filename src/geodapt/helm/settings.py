@@ -1,6 +1,6 @@
 """What a user chooses about training HELMs beside their Euclidean twins."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,9 @@ class HelmSettings(PretrainingSettings):
     """Rows of the table; the first one's model is left in `model/`."""
     size: Literal["tiny", "100m", "1b", "100m-released", "1b-released"] = "tiny"
     """The preset of the HELMs; the others have their numbers of parameters."""
+    curvature: Annotated[float, Field(gt=0)] | Literal["auto"] | None = None
+    """c of the HELMs' space of curvature -c; none: the preset's, 1; auto: an estimate from how
+    tokens occur together, then validated by short trainings of the first HELM."""
     config: dict[str, Any] = {}
     """Attributes of HelmConfig that differ from the preset's."""
 
@@ -33,6 +36,10 @@ class HelmSettings(PretrainingSettings):
             if name not in CONTENDER_NAMES:
                 known = ", ".join(CONTENDER_NAMES)
                 raise ValueError(f"model '{name}' is unknown; there are {known}")
+        if self.curvature is not None and "curvature" in self.config:
+            raise ValueError("curvature and config.curvature are both given; leave one out")
+        if self.curvature == "auto" and not any("helm" in name for name in self.models):
+            raise ValueError("curvature: auto is chosen with a HELM, but models names none")
         if twice := repeated(self.models):
             raise ValueError(f"models: {twice} given more than once")
         if self.gradient_checkpointing and "deepseek" in self.models:

@@ -25,13 +25,14 @@ from geodapt.data.corpus.packing import packed
 from geodapt.data.corpus.tokens import tokenizer_for
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder
+from geodapt.lm.fair import compared, stages_of
 from geodapt.lm.pretraining import held_out_loss, pretrain
 from geodapt.lm.settings import PretrainingSettings
 from geodapt.memory import free_memory_mb
 from geodapt.models import dtype_of
 from geodapt.processes import is_main_process
 from geodapt.runs import RunFolder
-from geodapt.training import trainable_parameters
+from geodapt.training import TrainingSettings, trainable_parameters
 
 Hooks = Callable[[PreTrainedModel], AbstractContextManager[Mapping[str, Tensor]]]
 
@@ -85,48 +86,90 @@ class PretrainingExperiment:
             )
 
     def row(self, name: str) -> dict[str, Any]:
-        """One row of the table: a model trained and measured."""
+        """One row of the table: a model trained and measured, as often as the settings say."""
+        if self.settings.learning_rates or self.settings.seeds > 1:
+            found = compared(self, name)
+            return {"method": name, "label": self.labels[name], **found}
         found = self.folder.timed_stage(f"model-{name}", partial(self._trained, name))
         return {"method": name, "label": self.labels[name], **found}
 
     def _trained(self, name: str, work: Path) -> dict[str, Any]:
-        settings, stage = self.settings, f"model-{name}"
-        set_seed(self.seed)
-        model = build_model(self.configurations[name])
-        if settings.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
-        with self.hooks(model) as watched:
-            model = pretrain(
-                model,
-                self.rows["train"],
-                self.rows["validation"],
-                settings.training,
-                watched=watched,
-                work=work,
-                seed=self.seed,
-                autocast=self.autocast,
-                label=stage,
-                **self.folder.watch(stage),
-            )
-        if is_main_process():
-            with atomic_folder(self.folder / self._model_folder(name)) as temporary:
+        return self.trained(name, work, f"model-{name}", self._model_folder(name))
+
+    def trained(
+        self,
+        name: str,
+        work: Path,
+        stage: str,
+        kept: str | None,
+        rate: float | None = None,
+        seed: int | None = None,
+        validated: bool = False,
+    ) -> dict[str, Any]:
+        """One model trained and measured: the figures of its row.
+
+        ``kept`` is the folder that it is left in, within the run's; none: it is not. ``rate`` and
+        ``seed`` replace the settings'. With ``validated`` the loss on validation rows is there too.
+        """
+        training = self.settings.training
+        if rate is not None:
+            training = training.model_copy(update={"learning_rate": rate})
+        seed = self.seed if seed is None else seed
+        model = self._fitted(self.configurations[name], training, work, stage, seed)
+        if kept is not None and is_main_process():
+            with atomic_folder(self.folder / kept) as temporary:
                 model.save_pretrained(temporary)
                 self.tokenizer.save_pretrained(temporary)
-                self._write_card(name, model, temporary)
-        tested = held_out_loss(
-            model,
-            self.rows["test"],
-            settings.training.evaluation_batch_size,
-            f"measuring {name}",
-            self.autocast,
-        )
+                self._write_card(name, model, temporary, training.learning_rate, seed)
+        batch, label = training.evaluation_batch_size, f"measuring {name}"
+        tested = held_out_loss(model, self.rows["test"], batch, label, self.autocast)
+        if validated:
+            held = held_out_loss(model, self.rows["validation"], batch, label, self.autocast)
+            tested["validation_loss"] = held["loss"]
         return {
             **tested,
             "tokens_per_second": self._speed(stage),
             "trainable_parameters": trainable_parameters(model),
         }
 
-    def _write_card(self, name: str, model: PreTrainedModel, folder: Path) -> None:
+    def validation_loss(
+        self, config: PreTrainedConfig, training: TrainingSettings, work: Path, stage: str
+    ) -> float:
+        """The loss on validation rows of a configuration's model after a training of its own."""
+        model = self._fitted(config, training, work, stage, self.seed)
+        batch = training.evaluation_batch_size
+        rows = self.rows["validation"]
+        return held_out_loss(model, rows, batch, f"measuring {stage}", self.autocast)["loss"]
+
+    def _fitted(
+        self,
+        config: PreTrainedConfig,
+        training: TrainingSettings,
+        work: Path,
+        stage: str,
+        seed: int,
+    ) -> PreTrainedModel:
+        set_seed(seed)
+        model = build_model(config)
+        if self.settings.gradient_checkpointing:
+            model.gradient_checkpointing_enable()
+        with self.hooks(model) as watched:
+            return pretrain(
+                model,
+                self.rows["train"],
+                self.rows["validation"],
+                training,
+                watched=watched,
+                work=work,
+                seed=seed,
+                autocast=self.autocast,
+                label=stage,
+                **self.folder.watch(stage),
+            )
+
+    def _write_card(
+        self, name: str, model: PreTrainedModel, folder: Path, rate: float, seed: int
+    ) -> None:
         training, label = self.settings.training, self.labels[name]
         package = type(model).__module__.rpartition(".")[0]
         ours = package.startswith("geodapt.")
@@ -140,8 +183,8 @@ class PretrainingExperiment:
             facts={
                 "text": self.corpus.name,
                 "rows of tokens": f"{rows} of {self.settings.length}",
-                "learning rate": training.learning_rate,
-                "seed": self.seed,
+                "learning rate": rate,
+                "seed": seed,
             },
             usage=(
                 (f"import {package}  # registers the model\n" if ours else "")
@@ -149,6 +192,14 @@ class PretrainingExperiment:
                 'model = AutoModelForCausalLM.from_pretrained("this folder")'
             ),
         )
+
+    def stages(self, names: list[str]) -> dict[str, float]:
+        """The stages of these rows with their costs."""
+        return {stage: 1.0 for name in names for stage in stages_of(self.settings, name)}
+
+    def model_folder(self, name: str) -> Path:
+        """Where a model is left."""
+        return self.folder / self._model_folder(name)
 
     def _model_folder(self, name: str) -> str:
         """``model`` for the run's first model, ``models/NAME`` for the others."""

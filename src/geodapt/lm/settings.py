@@ -1,6 +1,6 @@
 """What a user chooses about training causal language models, and about measuring one."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -28,8 +28,23 @@ class PretrainingSettings(Settings):
         learning_rate=1e-3, schedule="cosine", warmup=0.05, weight_decay=0.1, keep_best=False
     )
 
+    learning_rates: list[Annotated[float, Field(gt=0)]] = []
+    """Rates to choose from, for every model by itself: each trains to its end, and the one with the
+    lowest loss on validation text is the model's; empty: training.learning_rate for all."""
+    seeds: int = Field(default=1, ge=1)
+    """Trainings per model, of weights and order of rows, at the chosen rate: the table has their
+    mean, and differences have intervals from 2 on."""
+
+    @model_validator(mode="after")
+    def _rates_differ(self) -> Self:
+        if twice := repeated(self.learning_rates):
+            raise ValueError(f"learning_rates: {twice} given more than once")
+        return self
+
     def _smallest(self) -> dict[str, Any]:
-        return self._at_most(length=32, tested_rows=8)
+        return self._at_most(length=32, tested_rows=8, seeds=2) | {
+            "learning_rates": self.learning_rates[:2]
+        }
 
 
 class EvaluationSettings(Settings):
