@@ -25,7 +25,7 @@ from geodapt.data.corpus.packing import packed
 from geodapt.data.corpus.tokens import tokenizer_for
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder
-from geodapt.lm.fair import compared, stages_of
+from geodapt.lm.fair import compared, row_stages
 from geodapt.lm.pretraining import held_out_loss, pretrain
 from geodapt.lm.settings import PretrainingSettings
 from geodapt.memory import free_memory_mb
@@ -195,7 +195,7 @@ class PretrainingExperiment:
 
     def stages(self, names: list[str]) -> dict[str, float]:
         """The stages of these rows with their costs."""
-        return {stage: 1.0 for name in names for stage in stages_of(self.settings, name)}
+        return {stage: 1.0 for name in names for stage in row_stages(self.settings, name)}
 
     def model_folder(self, name: str) -> Path:
         """Where a model is left."""

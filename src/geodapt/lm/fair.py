@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import mean, median, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from scipy.stats import t as student
 
@@ -18,19 +18,38 @@ from geodapt.errors import InputError
 from geodapt.lm.settings import PretrainingSettings
 from geodapt.models.perplexity import perplexity
 from geodapt.processes import is_main_process, wait_for_everyone
-
-if TYPE_CHECKING:
-    from geodapt.lm.experiment import PretrainingExperiment
+from geodapt.runs import RunFolder
 
 CANDIDATES = "candidates"  # of a run's folder: models at the rates that are tried
 CONFIDENCE = 0.95
+
+
+class Trains(Protocol):
+    """What trains a comparison's models, as ``geodapt.lm.experiment`` does."""
+
+    settings: PretrainingSettings
+    folder: RunFolder
+    seed: int
+
+    def trained(
+        self,
+        name: str,
+        work: Path,
+        stage: str,
+        kept: str | None,
+        rate: float | None = None,
+        seed: int | None = None,
+        validated: bool = False,
+    ) -> dict[str, Any]: ...
+
+    def model_folder(self, name: str) -> Path: ...
 
 
 def rates_of(settings: PretrainingSettings) -> list[float]:
     return settings.learning_rates or [settings.training.learning_rate]
 
 
-def stages_of(settings: PretrainingSettings, name: str) -> list[str]:
+def row_stages(settings: PretrainingSettings, name: str) -> list[str]:
     """The stages of a model's row."""
     if not settings.learning_rates and settings.seeds == 1:
         return [f"model-{name}"]
@@ -38,7 +57,7 @@ def stages_of(settings: PretrainingSettings, name: str) -> list[str]:
     return rates + [f"seed-{name}-{k}" for k in range(1, settings.seeds)]
 
 
-def compared(experiment: "PretrainingExperiment", name: str) -> dict[str, Any]:
+def compared(experiment: Trains, name: str) -> dict[str, Any]:
     """A model's figures at the rate that validation chooses, the mean over seeds.
 
     The model that is left is the first seed's. A rate whose loss is not finite counts as the worst.
@@ -89,7 +108,7 @@ def _candidate(stage: str) -> str:
     return f"{CANDIDATES}/{stage}"
 
 
-def _keep(experiment: "PretrainingExperiment", name: str, chosen: str) -> None:
+def _keep(experiment: Trains, name: str, chosen: str) -> None:
     """Move the chosen model to its place, and remove the others."""
     if is_main_process():
         source, target = experiment.folder / chosen, experiment.model_folder(name)
