@@ -12,7 +12,7 @@ from geodapt.data.corpus import TextSettings, load_corpus
 from geodapt.data.corpus.packing import packed
 from geodapt.helm.choosing import token_vectors
 from geodapt.lm.experiment import evenly
-from geodapt.lm.fair import paired_difference
+from geodapt.lm.fair import seedwise_difference
 from geodapt.lm.pretraining import held_out_loss
 from tests.helm.runs import lines, results, write
 
@@ -43,7 +43,7 @@ def test_validation_chooses_the_rate_and_seeds_are_averaged(fair):
     (compared,) = found["comparisons"]
     assert (compared["model"], compared["against"]) == ("helm-d", "llama")
     ours, theirs = (row["losses"] for row in found["rows"])
-    assert compared["percent"] == pytest.approx(paired_difference(ours, theirs)["percent"])
+    assert compared["percent"] == pytest.approx(seedwise_difference(ours, theirs)["percent"])
 
 
 def test_the_model_that_is_left_is_the_chosen_one(fair, world):
@@ -57,15 +57,15 @@ def test_the_model_that_is_left_is_the_chosen_one(fair, world):
     assert not list((fair / "candidates").glob("*"))
 
 
-def test_paired_differences_have_students_interval():
+def test_seedwise_differences_have_students_interval():
     ours, theirs = [2.0, 2.1, 2.3], [2.2, 2.2, 2.35]
-    found = paired_difference(ours, theirs)
+    found = seedwise_difference(ours, theirs)
     gaps = [a - b for a, b in zip(ours, theirs, strict=True)]
     expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
     assert math.log1p(found["low"] / 100) == pytest.approx(expected.low)
     assert math.log1p(found["high"] / 100) == pytest.approx(expected.high)
     assert math.log1p(found["percent"] / 100) == pytest.approx(sum(gaps) / 3)
-    assert math.isnan(paired_difference([1.0], [2.0])["low"])
+    assert math.isnan(seedwise_difference([1.0], [2.0])["low"])
 
 
 @pytest.mark.slow

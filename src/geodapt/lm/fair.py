@@ -121,7 +121,7 @@ def _keep(experiment: Trains, name: str, chosen: str) -> None:
     wait_for_everyone()
 
 
-def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+def seedwise_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
     """Mean difference of losses seed by seed, in percent of perplexity, with Student's interval.
 
     ``visible`` is the smallest difference that an interval of this width would tell from none: the
@@ -147,12 +147,12 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[st
 def comparisons(
     rows: Sequence[Mapping[str, Any]], pairs: Sequence[tuple[str, str]]
 ) -> list[dict[str, Any]]:
-    """:func:`paired_difference` of the pairs whose rows both have a loss for each seed."""
+    """:func:`seedwise_difference` of the pairs whose rows both have a loss for each seed."""
     by_name = {row["method"]: row for row in rows}
     found = []
     for ours, theirs in pairs:
         a, b = by_name.get(ours, {}), by_name.get(theirs, {})
         if "losses" in a and "losses" in b:
-            difference = paired_difference(a["losses"], b["losses"])
+            difference = seedwise_difference(a["losses"], b["losses"])
             found.append({"model": ours, "against": theirs, **difference})
     return found
