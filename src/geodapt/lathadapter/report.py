@@ -1,5 +1,6 @@
 """What a run of LatHAdapter adds to its page: differences, the disk, each attribute's strip."""
 
+from math import hypot
 from typing import Any
 
 import plotly.graph_objects as go
@@ -106,7 +107,12 @@ def disk_section(run: RunRecord) -> Section | None:
     if (found := _details(run)) is None:
         return None
     places = found.page.disk
-    context = {"json": _disk(places), "distortion": as_percent(places.distortion)}
+    reach = _reach(places)
+    context = {
+        "json": _disk(places, reach),
+        "distortion": as_percent(places.distortion),
+        "shown": round(100 * reach),
+    }
     return Section("Classes, attributes, pictures", "geodapt.lathadapter/disk.html", context)
 
 
@@ -129,7 +135,13 @@ def strips_section(run: RunRecord) -> Section | None:
     return Section("What attributes learned", "geodapt.lathadapter/strips.html", context)
 
 
-def _disk(places: DiskPlaces) -> dict[str, Any]:
+def _reach(places: DiskPlaces) -> float:
+    """How far out the picture goes: a little beyond the farthest point, at most to the edge."""
+    farthest = max(map(hypot, places.x, places.y), default=1.0)
+    return min(1.0, 1.15 * farthest)
+
+
+def _disk(places: DiskPlaces, reach: float) -> dict[str, Any]:
     figure = go.Figure()
     figure.add_shape(type="circle", x0=-1, x1=1, y0=-1, y1=1, line={"color": RULE, "width": 1})
     for kind, (name, symbol, colour, size) in MARKERS.items():
@@ -143,8 +155,9 @@ def _disk(places: DiskPlaces) -> dict[str, Any]:
             hoverinfo="text",
             marker={"symbol": symbol, "color": colour, "size": size},
         )
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False, scaleanchor="x")
+    ends = [-1.02 * reach, 1.02 * reach]
+    figure.update_xaxes(visible=False, range=ends)
+    figure.update_yaxes(visible=False, range=ends, scaleanchor="x")
     return style(figure, 460, legend={"orientation": "h", "y": -0.02})
 
 

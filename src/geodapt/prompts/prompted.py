@@ -12,7 +12,7 @@ from geodapt.progress import track
 from geodapt.prompts.adapter import FeatureAdapter
 from geodapt.prompts.building import build_host
 from geodapt.prompts.classes import ClassTexts
-from geodapt.prompts.rows import picture_at
+from geodapt.prompts.rows import pictures_at
 from geodapt.prompts.settings import HostSettings, PlainClip, PromptKD
 from geodapt.vision.clip import IMAGES_AT_ONCE, Clip
 from geodapt.vision.deep_prompts import Prompts, prompts_on
@@ -156,6 +156,5 @@ class PromptedClip(nn.Module):
         parts = []
         for start in track(range(0, len(images), IMAGES_AT_ONCE), "looking at pictures"):
             rows = range(start, min(start + IMAGES_AT_ONCE, len(images)))
-            some = [picture_at(images, row) for row in rows]
-            parts.append(self.image_features(self.clip.pixels(some)))
+            parts.append(self.image_features(self.clip.pixels(pictures_at(images, rows))))
         return torch.cat(parts)

@@ -92,7 +92,8 @@ class TrainingRows:
 
     def collate(self, rows: list[int]) -> dict[str, Any]:
         """A batch for :class:`geodapt.prompts.objective.Objective`."""
-        images = [self._changed(picture_at(self.images, row), row) for row in rows]
+        shown = pictures_at(self.images, rows)
+        images = [self._changed(image, row) for image, row in zip(shown, rows, strict=True)]
         batch: dict[str, Any] = {
             "pixels": self.clip.pixels(images),
             "labels": torch.from_numpy(self.labels[rows]),
@@ -112,6 +113,20 @@ class TrainingRows:
         if self.flip and random.random() < 0.5:
             image = image.transpose(Transpose.FLIP_LEFT_RIGHT)
         return image
+
+
+def pictures_at(images: Any, rows: Sequence[int]) -> "list[Image]":
+    """Some rows' pictures as RGB, of a list or a data set's column, which reads them in one go.
+
+    That takes a fifth of the time of one by one. Raises :class:`InputError` as :func:`picture_at`.
+    """
+    if not isinstance(images, list):
+        try:
+            found = images[list(rows)]
+            return [as_rgb(image, f"row {row}") for image, row in zip(found, rows, strict=True)]
+        except Exception:
+            pass  # which of them is wrong is found one by one
+    return [picture_at(images, row) for row in rows]
 
 
 def picture_at(images: Any, row: int) -> "Image":
