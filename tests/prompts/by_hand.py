@@ -16,15 +16,15 @@ def double(clip):
     return copy.deepcopy(clip.model).double()
 
 
-def text(model, tokenizer, row, layers=()):
+def text(model, tokenizer, row, layers=(), at=None):
     """One class: ``row`` is a list of token ids and of vectors, from the start token to the end.
 
     ``layers`` are the tokens of the deeper layers, from the second on, at the places after the
-    start token.
+    start token, or from the place ``at`` on.
     """
     tower = model.text_model
     siglip = model.config.model_type == "siglip"
-    start = 0 if siglip else 1
+    start = at if at is not None else 0 if siglip else 1
     embedding = tower.embeddings.token_embedding.weight
     vectors = [embedding[item] if isinstance(item, int) else item for item in row]
     positions = model.config.text_config.max_position_embeddings

@@ -103,6 +103,26 @@ def test_maple(clip):
     check(learner, by_hand.cross_entropy(by_hand.logits(model, images, texts), LABELS))
 
 
+def test_deep_tokens_after_the_name(clip):
+    """Each row has them at places of its own, in every layer."""
+    learner = stirred(PromptLearner(clip, MaPLe(length=2, depth=3, place="front", template="{} .")))
+    model = by_hand.double(clip)
+    first, *deeper = doubled(learner.host.text)
+    texts = []
+    for (head, rest), name in zip(parts(clip, "{} ."), NAMES, strict=True):
+        count = len(ids_of(clip, name)) - len(head) - 1  # without the end token
+        row = [*head, *rest[:count], *first, *rest[count:]]
+        at = len(head) + count
+        texts.append(by_hand.text(model, clip.processor.tokenizer, row, deeper, at))
+    maps = [
+        tokens @ each.weight.detach().double().T + each.bias.detach().double()
+        for each, tokens in zip(learner.host.maps, [first, *deeper], strict=True)
+    ]
+    images = by_hand.image(model, pixels_of(clip), maps)
+    wanted = by_hand.cross_entropy(by_hand.logits(model, images, torch.stack(texts)), LABELS)
+    check(learner, wanted)
+
+
 def test_promptsrc(clip):
     templates = ["a photo of a {}.", "a {}."]
     host = PromptSRC(length=2, depth=2, image_depth=3, frozen_templates=templates)

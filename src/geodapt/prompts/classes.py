@@ -125,12 +125,8 @@ class ClassTexts:
             values[start:end] if values is not None and values.dim() == 3 else values
             for values in prompts.text
         ]
-        given = Prompts(text=text)
-        if self.place != "end" and text and text[0] is not None:
-            embedded = text_tower(clip.model).embedding(tokens["input_ids"])
-            places = self.places[start:end, :, None].expand(-1, -1, embedded.shape[-1])
-            learned = text[0].to(embedded.dtype).expand(places.shape)
-            given = Prompts(token_embeddings=embedded.scatter(1, places, learned))
+        places = None if self.place == "end" else self.places[start:end]
+        given = Prompts(text=text, text_places=places)
         with prompts_on(clip.model, given):
             return pooled(clip.model.get_text_features(**tokens)).float()
 

@@ -22,7 +22,7 @@ class IndependentTokens(Host):
         super().__init__(settings)
         image_depth = settings.image_depth or settings.depth
         check_depth(clip, settings.depth, image_depth)
-        self.count = settings.length
+        self.count, self.place = settings.length, settings.place
         width = text_tower(clip.model).width
         first = nn.Parameter(start_tokens(clip, settings.length, settings.words, random))
         deeper = drawn_tokens(settings.depth - 1, settings.length, width, random)

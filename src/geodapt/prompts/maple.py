@@ -24,7 +24,7 @@ class CoupledTokens(Host):
     def __init__(self, settings: MaPLe, clip: Clip, random: Generator) -> None:
         super().__init__(settings)
         check_depth(clip, settings.depth, settings.depth)
-        self.count = settings.length
+        self.count, self.place = settings.length, settings.place
         width = text_tower(clip.model).width
         first = start_tokens(clip, settings.length, settings.words, random)
         deeper = drawn_tokens(settings.depth - 1, settings.length, width, random)

@@ -93,6 +93,8 @@ class MaPLe(HostSettings):
     """Layers that have them, of both towers."""
     words: str | None = "a photo"
     """What the first layer's tokens start as."""
+    place: Literal["end", "middle", "front"] = "end"
+    """Where the class's name stands among the text's tokens."""
     training: TrainingSettings = published(5, 4, 0.0035)
 
 
@@ -109,6 +111,8 @@ class PromptSRC(HostSettings):
     """Layers that have them, of the image tower; none: as many as depth."""
     words: str | None = "a photo of a"
     """What the first text layer's tokens start as."""
+    place: Literal["end", "middle", "front"] = "end"
+    """Where the class's name stands among the text's tokens."""
     text_weight: float = Field(default=25.0, ge=0)
     """Of the mean absolute difference from the frozen text vectors."""
     image_weight: float = Field(default=10.0, ge=0)

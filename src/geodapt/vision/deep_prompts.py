@@ -5,11 +5,12 @@ learners, also in several threads: what is on is kept in a ContextVar, which eac
 own. Gradients reach the prompts; gradient checkpointing and autocast work as without them. A model
 may be compiled before or after; its graph is split at the hooks, so ``fullgraph=True`` is refused.
 
-A text tower takes prompts in place of tokens, at the positions after the start token: the texts
-must hold as many placeholder tokens there. At layer 0 they replace token embeddings, to which
-positions are added, at later layers the states that enter the layer. An image tower takes them as
-more tokens after the patches, without positions; CLIP's first norm acts on them. Sources: CoOp
-(Zhou et al. 2022) for the first layer, MaPLe (Khattak et al. 2023), section 3.2, for the others.
+A text tower takes prompts in place of tokens, at the positions after the start token or at places
+of each row's own: the texts must hold as many placeholder tokens there. At layer 0 they replace
+token embeddings, to which positions are added, at later layers the states that enter the layer. An
+image tower takes them as more tokens after the patches, without positions; CLIP's first norm acts
+on them. Sources: CoOp (Zhou et al. 2022) for the first layer, MaPLe (Khattak et al. 2023), section
+3.2, for the others.
 """
 
 import sys
@@ -41,12 +42,15 @@ class Prompts:
     image: LayerPrompts = ()
     token_embeddings: Tensor | None = None
     """(rows, tokens, width) in place of the embeddings of all tokens; before ``text``."""
+    text_places: Tensor | None = None
+    """(rows, n) the positions of ``text`` in each row; none: those after the start token."""
 
     @property
     def by_row(self) -> bool:
         """Whether each row of texts has prompts of its own."""
         given = [values for values in self.text if values is not None]
-        return self.token_embeddings is not None or any(values.dim() == 3 for values in given)
+        whole = (self.token_embeddings, self.text_places)
+        return any(each is not None for each in whole) or any(each.dim() == 3 for each in given)
 
 
 _active: ContextVar[dict[int, Prompts]] = ContextVar("prompts of each model", default={})  # noqa: B039
@@ -137,14 +141,20 @@ def _register(model: Any) -> None:
                 f"{tuple(output.shape)}"
             )
         output = output if given is None else given.to(output.dtype)
-        return _replaced(output, _at(prompts.text, 0), text.start)
+        return _in_text(prompts, output, 0)
 
     def embed_pixels(prompts: Prompts, output: Tensor) -> Tensor:
         values = _at(prompts.image, 0)
         return output if values is None else torch.cat([output, _rows(values, output)], dim=1)
 
     def enter_text(number: int, prompts: Prompts, states: Tensor) -> Tensor:
-        return _replaced(states, _at(prompts.text, number), text.start)
+        return _in_text(prompts, states, number)
+
+    def _in_text(prompts: Prompts, states: Tensor, number: int) -> Tensor:
+        values = _at(prompts.text, number)
+        if values is None or prompts.text_places is None:
+            return _replaced(states, values, text.start)
+        return _scattered(states, values, prompts.text_places)
 
     def enter_image(number: int, prompts: Prompts, states: Tensor) -> Tensor:
         values = _at(prompts.image, number)
@@ -198,6 +208,16 @@ def _rows(values: Tensor, states: Tensor) -> Tensor:
             "(prompts, width) for the same ones in every row"
         )
     return values.to(states.dtype)
+
+
+def _scattered(states: Tensor, values: Tensor, places: Tensor) -> Tensor:
+    values = _rows(values, states)
+    if places.shape != values.shape[:2]:
+        raise InputError(
+            f"text_places have shape {tuple(places.shape)}; expected a position for each of "
+            f"{values.shape[1]} prompts in each of {values.shape[0]} rows"
+        )
+    return states.scatter(1, places.unsqueeze(-1).expand_as(values), values)
 
 
 def _replaced(states: Tensor, values: Tensor | None, start: int) -> Tensor:
