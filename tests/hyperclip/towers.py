@@ -1,7 +1,8 @@
 """Tiny models with two towers, of every family that scalings serve, from configurations."""
 
 import torch
-import transformers as hf
+
+from tests.tiny_models import tiny
 
 TEXT = {
     "hidden_size": 32,
@@ -26,56 +27,34 @@ WIDE = {**TEXT, "hidden_size": 48, "projection_size": 48}
 IDS = torch.tensor([[48, 3, 4, 5, 49, 1], [48, 6, 7, 49, 1, 1]])
 
 
-def clip():
-    return hf.CLIPModel(hf.CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=24))
-
-
-def metaclip2():
-    config = hf.MetaClip2Config(text_config=TEXT, vision_config=VISION, projection_dim=24)
-    return hf.MetaClip2Model(config)
-
-
-def siglip():
-    return hf.SiglipModel(hf.SiglipConfig(text_config=WIDE, vision_config=VISION))
-
-
-def siglip2():
-    vision = {**VISION, "num_patches": 16}
-    del vision["image_size"]
-    return hf.Siglip2Model(hf.Siglip2Config(text_config=WIDE, vision_config=vision))
-
-
-def owlvit():
-    config = hf.OwlViTConfig(text_config=TEXT, vision_config=VISION, projection_dim=32)
-    return hf.OwlViTForObjectDetection(config)
-
-
-def owlv2():
-    config = hf.Owlv2Config(text_config=TEXT, vision_config=VISION, projection_dim=32)
-    return hf.Owlv2ForObjectDetection(config)
-
-
-def clipseg():
-    config = hf.CLIPSegConfig(
-        text_config=TEXT,
-        vision_config=VISION,
-        projection_dim=24,
-        extract_layers=[0, 1],
-        reduce_dim=16,
-        decoder_num_attention_heads=4,
-        decoder_intermediate_size=32,
-    )
-    return hf.CLIPSegForImageSegmentation(config)
-
-
-FAMILIES = {
-    make.__name__: make for make in (clip, metaclip2, siglip, siglip2, owlvit, owlv2, clipseg)
+SIGLIP2 = {**{k: v for k, v in VISION.items() if k != "image_size"}, "num_patches": 16}
+CLIPSEG = {
+    "extract_layers": [0, 1],
+    "reduce_dim": 16,
+    "decoder_num_attention_heads": 4,
+    "decoder_intermediate_size": 32,
 }
+FAMILIES = {
+    "clip": ("CLIPModel", TEXT, VISION, {"projection_dim": 24}),
+    "metaclip2": ("MetaClip2Model", TEXT, VISION, {"projection_dim": 24}),
+    "siglip": ("SiglipModel", WIDE, VISION, {}),
+    "siglip2": ("Siglip2Model", WIDE, SIGLIP2, {}),
+    "owlvit": ("OwlViTForObjectDetection", TEXT, VISION, {"projection_dim": 32}),
+    "owlv2": ("Owlv2ForObjectDetection", TEXT, VISION, {"projection_dim": 32}),
+    "clipseg": (
+        "CLIPSegForImageSegmentation",
+        TEXT,
+        VISION,
+        {"projection_dim": 24, **CLIPSEG},
+    ),
+}
+"""Class, the two towers' sizes, and what else the family needs."""
 
 
 def model(family: str = "clip", dtype: torch.dtype = torch.float64):
     torch.manual_seed(0)
-    return FAMILIES[family]().to(dtype).eval()
+    kind, text, vision, more = FAMILIES[family]
+    return tiny(kind, text_config=text, vision_config=vision, **more).to(dtype).eval()
 
 
 def outputs(model, images: int = 2) -> torch.Tensor:

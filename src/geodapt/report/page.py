@@ -78,7 +78,13 @@ def lede(results: dict[str, Any]) -> str:
         said.append(f"What {results['base']} knows of a hierarchy, untuned and tuned.")
     data = results.get("data") or {}
     if data.get("train") is not None and data.get("test") is not None:
-        cases = {"classification": "texts", "hierarchy": "chains", "segmentation": "pages"}
+        cases = {
+            "classification": "texts",
+            "hierarchy": "chains",
+            "segmentation": "pages",
+            "detection": "pictures",
+            "panoptic": "pictures",
+        }
         case = cases.get(str(results.get("task")), "sequences")
         sentence = f"Trained on {data['train']:,} {case} and tested on {data['test']:,}"
         if data.get("candidates"):
