@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from geodapt.data.glyphs import PageSettings, load_pages
@@ -15,6 +16,7 @@ from geodapt.hyperclip.page_classes import VOID, PageClasses
 from geodapt.vision import load_clip
 from tests.commands import call
 from tests.hyperclip.worlds import GREEK, PAGES, glyph_world, greek, results
+from tests.tinyclip.small import SMALL
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -125,6 +127,11 @@ def test_a_run_that_was_cut_short_goes_on(ran, world):
 def test_several_seeds_and_a_chosen_radius(world):
     command = ["run", "pages.yaml", "--out", "chosen", "seeds=2", "radius.factors=[0.8,1.2]"]
     changes = ["methods=[hyperclip-8-radius-auto]", "pages.test=2", "training.steps=2"]
+    # A base of its own, which a stage of the run trains.
+    (world / "small.yaml").write_text(
+        yaml.safe_dump({**RECIPE, "base": "clip-glyphs", "glyph_base": {**SMALL, "moved": 0.2}})
+    )
+    command[1] = "small.yaml"
     done = call(world, *command, *changes)
     assert done.code == 0, done.err
     found = results(world / "chosen")

@@ -14,16 +14,14 @@ from geodapt.hyperclip.batches import WordBatches
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.model import OpenSegmenter
 from geodapt.hyperclip.radius_start import mean_text_radius, start_at_radius
+from geodapt.hyperclip.starting_clip import StartingClip
 from geodapt.hyperclip.tuned_towers import check_method
 from geodapt.hyperclip.tuning import SegmentationTuner
 from geodapt.hyperclip.tuning_settings import TuningSettings
 from geodapt.processes import is_main_process
 from geodapt.progress import schedule
 from geodapt.runs import RunFolder
-from geodapt.tinyclip.base import TINYCLIP, must_be_trained, resolve_base
-from geodapt.tinyclip.cache import checkpoint
 from geodapt.training import fit, trainable_parameters
-from geodapt.vision import load_clip
 
 DETAILS = ("radius", "confused", "per_class", "pictures", "draws", "sets", "trials")
 """What a method's row in the table does not hold."""
@@ -35,7 +33,7 @@ class TuningExperiment(ABC):
     def __init__(self, settings: TuningSettings, folder: RunFolder) -> None:
         self.tuning, self.folder = settings, folder
         self.methods = [TuningMethod.parse(name) for name in settings.methods]
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.start = StartingClip(settings, folder)
 
     # What a data set has to say
 
@@ -61,7 +59,7 @@ class TuningExperiment(ABC):
 
     def check(self) -> None:
         """Refuse what does not fit before anything is trained."""
-        if must_be_trained(self.tuning.base):
+        if self.start.missing:
             return
         segmenter = self.segmenter()
         self.check_segmenter(segmenter)
@@ -70,12 +68,9 @@ class TuningExperiment(ABC):
 
     def rows(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
         """Tune and measure by each method: the rows of the table, and each one's details."""
-        trains_base = must_be_trained(self.tuning.base)
-        first = {TINYCLIP: 10.0} if trains_base else {}
         runs = [(method, seed) for method in self.methods for seed in self.seeds]
-        schedule({**first, **{_stage(*run): self._work(run[0]) for run in runs}})
-        if trains_base:
-            self.folder.timed_stage(TINYCLIP, self._train_base)
+        schedule({**self.start.stages, **{_stage(*run): self._work(run[0]) for run in runs}})
+        self.start.prepare()
         rows, details = [], {}
         for method in self.methods:
             found = [self._row(method, seed) for seed in self.seeds]
@@ -93,16 +88,10 @@ class TuningExperiment(ABC):
 
     def segmenter(self) -> OpenSegmenter:
         """The base with an untrained head."""
-        clip = load_clip(resolve_base(self.tuning.base))
-        clip.model.to(self.device)
-        return OpenSegmenter(clip, self.tuning.segmenter)
+        return OpenSegmenter(self.start.load(), self.tuning.segmenter)
 
     def _work(self, method: TuningMethod) -> float:
         return float(len(self.tuning.radius.factors)) if method.radius == "auto" else 1.0
-
-    def _train_base(self, work: Path) -> dict[str, Any]:
-        checkpoint(**self.folder.watch(TINYCLIP))
-        return {}
 
     def _row(self, method: TuningMethod, seed: int) -> dict[str, Any]:
         stage = _stage(method, seed)

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.settings import ScalingSettings
 from geodapt.settings import Seed, Settings, repeated
+from geodapt.tinyclip.settings import TinyClipSettings
 from geodapt.training.settings import TrainingSettings
 
 
@@ -15,6 +16,9 @@ class MethodSettings(Settings):
 
     base: str = "clip-glyphs"
     """A CLIP or SigLIP: a folder or a hub name; clip-glyphs needs no network."""
+    glyph_base: TinyClipSettings = TinyClipSettings()
+    """How clip-glyphs is trained here. Pages show characters anywhere and in several sizes, which
+    it reads only where its own training moved and zoomed them."""
     methods: list[str] = Field(default=["frozen", "hyperclip-32"], min_length=1)
     """Rows of the table: frozen, full, query-value, lora, oft-N, and hyperclip-N for blocks of N,
     with -shared, -text or -image after it; for segmentation also lathadapter, and -radius-R or

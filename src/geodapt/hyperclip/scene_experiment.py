@@ -12,14 +12,13 @@ from geodapt.files import atomic_folder
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.scene_settings import SceneSettings
 from geodapt.hyperclip.scenes import Scenes, glyph_scenes, path_scenes
+from geodapt.hyperclip.starting_clip import StartingClip
 from geodapt.hyperclip.tuned_towers import check_method
 from geodapt.processes import is_main_process
 from geodapt.progress import schedule
 from geodapt.runs import RunFolder
-from geodapt.tinyclip.base import TINYCLIP, must_be_trained, resolve_base
-from geodapt.tinyclip.cache import checkpoint
 from geodapt.training import fit, trainable_parameters
-from geodapt.vision import Clip, load_clip
+from geodapt.vision import Clip
 
 
 class SceneExperiment(ABC):
@@ -37,9 +36,9 @@ class SceneExperiment(ABC):
         self.settings, self.folder = settings, folder
         self.methods = [TuningMethod.parse(name) for name in settings.methods]
         self.scenes = self._scenes()
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        if not must_be_trained(settings.base):  # refuse what does not fit before training
-            towers = self.model(self._clip()).clip.model
+        self.start = StartingClip(settings, folder)
+        if not self.start.missing:  # refuse what does not fit before training
+            towers = self.model(self.start.load()).clip.model
             for method in self.methods:
                 check_method(towers, method, settings)
 
@@ -62,11 +61,8 @@ class SceneExperiment(ABC):
     def run(self) -> dict[str, Any]:
         """Tune and measure by each method; returns what goes into ``results.json``."""
         settings: SceneSettings = self.settings
-        trains_base = must_be_trained(settings.base)
-        first = {TINYCLIP: 10.0} if trains_base else {}
-        schedule({**first, **{f"method-{name}": 1.0 for name in settings.methods}})
-        if trains_base:
-            self.folder.timed_stage(TINYCLIP, self._train_base)
+        schedule({**self.start.stages, **{f"method-{name}": 1.0 for name in settings.methods}})
+        self.start.prepare()
         rows = [self._row(method) for method in self.methods]
         shown = {row["method"]: {part: row.pop(part) for part in self.shown} for row in rows}
         classes = self.scenes.tested_classes
@@ -84,10 +80,6 @@ class SceneExperiment(ABC):
             },
         }
 
-    def _train_base(self, work: Path) -> dict[str, Any]:
-        checkpoint(**self.folder.watch(TINYCLIP))
-        return {}
-
     def _row(self, method: TuningMethod) -> dict[str, Any]:
         found = self.folder.timed_stage(f"method-{method.name}", partial(self._tuned, method))
         return {"method": method.name, "label": method.label, **found}
@@ -95,7 +87,7 @@ class SceneExperiment(ABC):
     def _tuned(self, method: TuningMethod, work: Path) -> dict[str, Any]:
         settings, stage = self.settings, f"method-{method.name}"
         torch.manual_seed(settings.seed)  # the heads' start
-        model = self.model(self._clip())
+        model = self.model(self.start.load())
         tuner: nn.Module = self.tuner(model, method)
         batches = self.batches(model)
         trained = trainable_parameters(tuner)
@@ -121,11 +113,6 @@ class SceneExperiment(ABC):
             with atomic_folder(self.folder / "model") as temporary:
                 model.save_pretrained(temporary)
         return {**self.measured(model), "trainable_parameters": trained, "clip_numbers": own}
-
-    def _clip(self) -> Clip:
-        clip = load_clip(resolve_base(self.settings.base))
-        clip.model.to(self.device)
-        return clip
 
     def _scenes(self) -> Scenes:
         settings = self.settings

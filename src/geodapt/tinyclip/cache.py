@@ -58,7 +58,11 @@ def cached(settings: TinyClipSettings, fonts: "Sequence[Font]") -> Path:
     """Where the cache has the model of these settings and of these very fonts."""
     from geodapt.data.glyphs.store import drawn_with
 
-    depends = [settings.model_dump(mode="json"), drawn_with(fonts)]
+    said = settings.model_dump(mode="json")
+    for name in ("moved", "zoomed"):  # younger than some caches, which they say nothing new of
+        if not said[name]:
+            del said[name]
+    depends = [said, drawn_with(fonts)]
     key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
     return cache_folder() / "clip" / f"glyphs-{key}"
 

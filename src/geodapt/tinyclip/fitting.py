@@ -28,7 +28,15 @@ def train_clip(
     chains = glyphs.classes["captions"][:]
     rows = glyphs.splits["train"]
     labels = rows.with_format("numpy", columns=["label"])["label"][:]
-    pairs = Pairs(pixels(rows), labels, chains, processor.tokenizer, settings.general)
+    pairs = Pairs(
+        pixels(rows),
+        labels,
+        chains,
+        processor.tokenizer,
+        settings.general,
+        settings.moved,
+        settings.zoomed,
+    )
     fit(
         model,
         pairs,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from geodapt.progress import bar
@@ -42,7 +42,8 @@ class Pairs:
     """Rows of a picture and one of its captions, and the batches that they make.
 
     Mostly the caption is the last of its chain, the picture's name; a share ``general`` of the
-    rows has one of those above it. A general caption stands in a batch once, since to the
+    rows has one of those above it. Pictures move by at most ``moved`` of their side and are up to
+    ``1 + zoomed`` times as large or small. A general caption stands in a batch once, since to the
     contrastive loss the other pictures that it fits are wrong answers.
     """
 
@@ -53,8 +54,11 @@ class Pairs:
         captions: Sequence[Sequence[str]],
         tokenizer: PreTrainedTokenizerBase,
         general: float,
+        moved: float = 0.0,
+        zoomed: float = 0.0,
     ) -> None:
         self.grey, self.labels, self.general = grey, np.asarray(labels), general
+        self.moved, self.zoomed = moved, zoomed
         texts = list(dict.fromkeys(caption for chain in captions for caption in chain))
         number = {text: index for index, text in enumerate(texts)}
         self.chains = np.array([[number[caption] for caption in chain] for chain in captions])
@@ -73,11 +77,28 @@ class Pairs:
         texts = torch.from_numpy(self.captions(rows))
         longest = int(self.lengths[texts].max())
         return {
-            "pixel_values": normalised(self.grey[rows]),
+            "pixel_values": self._placed(normalised(self.grey[rows]), rows),
             "input_ids": self.input_ids[texts, :longest],
             "attention_mask": self.attention_mask[texts, :longest],
             "return_loss": True,
         }
+
+    def _placed(
+        self, images: Float[Tensor, "rows 3 height width"], rows: list[int]
+    ) -> Float[Tensor, "rows 3 height width"]:
+        """Pictures elsewhere and in another size, on more of the paper at their edges."""
+        if not self.moved and not self.zoomed:
+            return images
+        random = np.random.default_rng([1, zlib.crc32(np.array(rows, dtype=np.int64).tobytes())])
+        most = np.log1p(self.zoomed)
+        scale = np.exp(-random.uniform(-most, most, len(rows)))
+        # The grid runs from -1 to 1, so a picture's side is 2.
+        away = 2 * random.uniform(-self.moved, self.moved, (len(rows), 2)) * scale[:, None]
+        places = torch.zeros(len(rows), 2, 3)
+        places[:, 0, 0] = places[:, 1, 1] = torch.from_numpy(scale).float()
+        places[:, :, 2] = torch.from_numpy(away).float()
+        grid = nn.functional.affine_grid(places, list(images.shape), align_corners=False)
+        return nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
     def captions(self, rows: list[int]) -> Int[np.ndarray, " rows"]:
         """The number of each row's caption."""

@@ -47,6 +47,10 @@ class TinyClipSettings(Settings):
     model: ModelSettings = ModelSettings()
     general: float = Field(default=0.2, ge=0, le=1)
     """Share of the training captions that are more general than the picture's name."""
+    moved: float = Field(default=0.0, ge=0, le=0.5)
+    """Share of its side that a training picture moves at most, each way; new at every batch."""
+    zoomed: float = Field(default=0.0, ge=0, le=3)
+    """Training pictures are up to 1 + `zoomed` times as large, or as small."""
     training: TrainingSettings = TrainingSettings(
         steps=4000, batch_size=128, learning_rate=1e-3, schedule="cosine", weight_decay=0.05
     )
