@@ -12,18 +12,31 @@ import argparse
 import json
 import random
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import adapters as peers
 import torch
+from _killed_server import kills
+from _serving import Shelf, answering, disconnects, fairness, make_shelf, slow_readers, soak
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from geodapt.adapters import AdapterBank, Mix, Route
 from geodapt.runs import device_name
 from geodapt.serve.engine import Engine
 from geodapt.serve.generation import EngineSettings, Generation, Sampling
+from geodapt.serve.http.metrics import ServerMetrics
+from geodapt.serve.http.serve_settings import ServeSettings
+from geodapt.serve.http.service import Service
+from geodapt.serve.text_tokens import TextTokens
 
-REQUESTS, SLOTS = 24, 16
+REQUESTS, SLOTS, VOCABULARY = 24, 16, 32000
 Answers = list[list[int]]
 
 
@@ -72,12 +85,84 @@ def loop(bank: AdapterBank, asked: list[Generation]) -> Answers:
         return [[e.token for e in ticket if e.token is not None] for ticket in tickets]
 
 
+class Resident:
+    """The bank's adapters, as a server's folder of them."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.versions = {name: name for name in names}
+
+    def is_loaded(self, names: list[str]) -> bool:
+        return True
+
+    def lease(self, names: list[str]) -> "Resident":
+        return self
+
+    def release(self) -> None:
+        pass
+
+
+def over_http(bank: AdapterBank, asked: list[Generation]) -> Answers:
+    """The engine behind the server; who asks is a process of its own."""
+    words = Tokenizer(models.WordLevel({f"w{n}": n for n in range(VOCABULARY)}, unk_token="w0"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0", bos_token="w1")
+    bodies = [
+        {
+            "prompt": list(each.prompt),
+            "adapters": dict(each.gate.entries[0]),  # type: ignore[union-attr]
+            "max_tokens": each.sampling.max_new_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+        }
+        for each in asked
+    ]
+    with Engine(bank.model, tokenizer, bank, EngineSettings(slots=SLOTS)) as engine:
+        folder: Any = Resident(list(bank.names))
+        tokens, metrics = TextTokens(tokenizer, VOCABULARY, None), ServerMetrics(engine.statistics)
+        service = Service(ServeSettings(), engine, folder, tokens, metrics)
+        command = [sys.executable, str(Path(__file__).with_name("_asking.py"))]
+        with answering(service) as port:
+            done = subprocess.run(
+                [*command, str(port)],
+                input=json.dumps(bodies),
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+    texts = [answer["choices"][0]["text"] for answer in json.loads(done.stdout)]
+    return [[int(word[1:]) for word in text.split()] for text in texts]
+
+
+def under_load(seconds: float, times: int, adapters: int = 1000) -> dict[str, Any]:
+    """Each way of asking, for so long, and so many kills with a start after each."""
+    with TemporaryDirectory() as folder:
+        shelf = make_shelf(Path(folder), adapters)
+        found = {
+            "soak and churn": soak(shelf, seconds),
+            "disconnects": disconnects(shelf, 1000),
+        }
+        few = Shelf(shelf.base, shelf.adapters, dict(list(shelf.answers.items())[:65]))
+        found["fairness"] = fairness(few, seconds)
+        found["slow readers"] = slow_readers(few, seconds / 2)
+        found["kills"] = kills(few, times)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--load", type=float, metavar="SECONDS")
+    parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--width", type=int, default=512)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.load is not None:
+        print(
+            json.dumps(
+                {"device": device_name(), "rows": under_load(arguments.load, arguments.kills)},
+                indent=1,
+            )
+        )
+        return
     model = peers.build(arguments.width, 6, 8, "cpu")
     model.generation_config.eos_token_id = None
     bank = AdapterBank(model)
@@ -89,6 +174,7 @@ def main() -> None:
         "static 8": lambda: batches(bank, asked, 8),
         "static 16": lambda: batches(bank, asked, 16),
         "row loop 16": lambda: loop(bank, asked),
+        "HTTP 16": lambda: over_http(bank, asked),
     }
     tokens = sum(each.sampling.max_new_tokens for each in asked)
     seconds: dict[str, list[float]] = {name: [] for name in sides}

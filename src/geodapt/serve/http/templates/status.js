@@ -29,7 +29,8 @@ async function look() {
   try {
     const now = await (await asked("status")).json();
     const time = performance.now() / 1000;
-    say(now.ready ? "ready" : "not ready", !now.ready);
+    const replicas = now.replicas === null ? "" : `, replicas: ${now.replicas.length}`;
+    say((now.ready ? "ready" : "not ready") + replicas, !now.ready);
     at("running").textContent = now.running;
     at("queued").textContent = now.queued;
     showTimes("first-token", now.first_token);
@@ -67,6 +68,7 @@ function cell(text, number) {
 
 function showAdapters(found) {
   at("no-adapters").hidden = found.length > 0;
+  at("adapter-count").textContent = found.length;
   at("adapters").replaceChildren(...found.map((adapter) => {
     const row = document.createElement("tr");
     const version = adapter.version ? adapter.version.split("#")[1].slice(0, 8) : "–";

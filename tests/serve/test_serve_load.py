@@ -1,0 +1,48 @@
+"""A server under load for seconds; ``benchmarks/serve.py --load`` is the long form."""
+
+import pytest
+from _killed_server import kills
+from _serving import disconnects, fairness, make_shelf, slow_readers, soak
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    made = make_shelf(tmp_path_factory.mktemp("shelf"), 40)
+    assert len(set(made.answers.values())) > 35  # so that another adapter's answer is noticed
+    return made
+
+
+def test_answers_stay_right_while_adapters_come_and_go(shelf):
+    found = soak(shelf, 5, streams=8, capacity=4)
+    assert (found["wrong"], found["failed"], found["leases_left"]) == (0, 0, 0)
+    assert found["answers"] > 30
+    assert found["changes"] > 10
+    low, high = found["descriptors"]
+    assert high - low <= 4
+
+
+def test_rare_adapters_wait_little_longer_and_the_base_never_for_them(shelf):
+    found = fairness(shelf, 5, clients=8)
+    adapters, base = found["adapters"], found["base"]
+    # a request may be overtaken for two seconds, which only a slow machine comes near to
+    assert adapters["p99_ms"] <= max(5 * adapters["p50_ms"], 2500)
+    assert base["p50_ms"] <= adapters["p50_ms"]
+
+
+def test_who_does_not_read_is_dropped_and_delays_nobody(shelf):
+    found = slow_readers(shelf, 4, slow=4)
+    assert found["not reading"]["p50_ms"] <= 2 * found["reading"]["p50_ms"]
+
+
+def test_of_many_that_leave_nothing_stays(shelf):
+    found = disconnects(shelf, 64)
+    assert found["leases_left"] == 0
+    assert found["last_row_gone_ms"] < 2000  # 200, where nothing else runs
+
+
+def test_a_kill_leaves_nothing_half(shelf):
+    found = kills(shelf, 2)
+    assert (found["wrong"], found["left"]) == (0, [])
+    assert found["puts"] > 0
