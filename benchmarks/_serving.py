@@ -195,6 +195,8 @@ def soak(
     names, process = shelf.names, psutil.Process()
     counts = {"answers": 0, "wrong": 0, "failed": 0, "changes": 0}
     memory: list[tuple[float, float]] = []
+    open_files: list[int] = []
+    threads: list[int] = []
     lock, end = threading.Lock(), time.monotonic() + seconds
 
     def count(name: str) -> None:
@@ -229,11 +231,11 @@ def soak(
 
         def looking() -> None:
             while time.monotonic() < end:
-                time.sleep(min(1.0, seconds / 20))
                 memory.append((time.monotonic(), process.memory_info().rss / 2**20))
                 open_files.append(process.num_fds())
+                threads.append(process.num_threads())
+                time.sleep(min(1.0, seconds / 20))
 
-        open_files: list[int] = []
         jobs = [lambda n=n: asking(n) for n in range(streams)]
         in_threads(streams + 2, lambda n: [*jobs, changing, looking][n]())
         wait_until(lambda: service.running == 0)
@@ -244,7 +246,8 @@ def soak(
         "seconds": seconds,
         "leases_left": left,
         "memory_mb_per_minute": round(60 * slope, 2),
-        "descriptors": [min(open_files[len(open_files) // 3 :]), max(open_files)],
+        "descriptors": sorted({*open_files[len(open_files) // 3 :]}),
+        "threads": sorted({*threads[len(threads) // 3 :]}),
     }
 
 
@@ -288,7 +291,8 @@ def slow_readers(shelf: Shelf, seconds: float, slow: int = 8) -> dict[str, Any]:
             def other(_: int, port: int = port, end: float = end, kind: str = kind) -> None:
                 while time.monotonic() < end:
                     with socket.socket() as connection:
-                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                        if kind == "not reading":
+                            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                         connection.settimeout(30)
                         connection.connect(("127.0.0.1", port))
                         connection.sendall(request)

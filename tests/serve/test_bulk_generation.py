@@ -104,7 +104,7 @@ def test_what_a_line_cannot_ask_is_refused_before_anything_is_written(model, tmp
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_texts(shelf, model, tmp_path):
-    write_lines(tmp_path / "in.jsonl", [line | {"max_tokens": 200} for line in LINES * 4])
+    write_lines(tmp_path / "in.jsonl", [line | {"max_tokens": 100} for line in LINES * 3])
     whole, out = tmp_path / "whole", tmp_path / "out"
     command = ("score", "in.jsonl", "--generate", shelf / "base", "--shard", "4", "--adapters",
                shelf / "adapters", "--out", "out", "--dtype", "float32")  # fmt: skip
@@ -113,7 +113,7 @@ def test_a_killed_run_goes_on_to_the_same_texts(shelf, model, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
-    assert 2 <= len(before) < 10
+    assert 2 <= len(before) < 8
     process = start(tmp_path, *command)
     told = process.communicate(timeout=120)
     assert process.returncode == 0, told

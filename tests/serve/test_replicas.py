@@ -24,3 +24,9 @@ def test_two_replicas_answer_as_one_and_survive_one(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_replicas_without_a_shared_store_are_refused(geodapt):
+    pytest.importorskip("ray")
+    done = geodapt("serve", "--ray", "--embed", "minilm", "--port", "0")
+    assert (done.code, "--store" in done.err) == (2, True), done.err

@@ -41,7 +41,6 @@ def joined(address: str | None, cores: int, accelerators: int = 0) -> Iterator[N
     Raises :class:`InputError` for a cluster that does not answer.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     os.environ.setdefault("RAY_worker_niceness", "0")  # at 15 anything else starves the replicas
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
@@ -99,8 +98,8 @@ def running(served: Served, settings: ServeSettings, wanted: Replicas) -> Iterat
         from ray.serve.schema import LoggingConfig
 
         logs = LoggingConfig(log_level="ERROR", enable_access_log=False)
-        serve.start(proxy_location="Disabled", logging_config=logs)
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        serve.start(proxy_location="Disabled", logging_config=logs)
         deployment = serve.deployment(
             name="replica",
             num_replicas=wanted.count,
@@ -115,13 +114,14 @@ def running(served: Served, settings: ServeSettings, wanted: Replicas) -> Iterat
         name = f"geodapt-{uuid4().hex[:8]}"
         try:
             bound = deployment.bind(served, keyless, cores)
-            handle = serve.run(bound, name=name, route_prefix=None)
+            try:
+                handle = serve.run(bound, name=name, route_prefix=None)
+            except RuntimeError as error:
+                raise InputError(f"Ray could not start the replicas: {error}") from error
             for refused in handle.broadcast("refused").results(timeout_s=WAITING):
                 if refused is not None:
                     raise InputError(refused)
             yield handle
-        except RuntimeError as error:
-            raise InputError(f"Ray could not start the replicas: {error}") from error
         finally:
             with suppress(Exception):
                 serve.delete(name)

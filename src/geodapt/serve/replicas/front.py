@@ -27,7 +27,7 @@ from geodapt.serve.http.service import Service
 TRIES = 5
 """Replicas that may die over one request."""
 HANDED_ON = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string",
-             "root_path", "client", "server", "client_key")  # fmt: skip
+             "root_path", "client", "server")  # fmt: skip
 SECRET = {b"authorization", b"cookie"}
 """Headers that end at the front."""
 PATIENCE = 5.0

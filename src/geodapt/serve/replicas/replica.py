@@ -47,6 +47,11 @@ class Replica:
             return
         self._routes = build_routes(self._service)
 
+    def __del__(self) -> None:
+        """Called by Ray at the end: what is kept for a collector of spans is sent."""
+        if getattr(self, "_refused", "") is None:
+            self._service.close()
+
     async def refused(self) -> str | None:
         """Why there is nothing to serve; None where there is."""
         return self._refused
