@@ -31,9 +31,9 @@ def test_rare_adapters_wait_little_longer_and_the_base_never_for_them(shelf):
     assert base["p50_ms"] <= adapters["p50_ms"]
 
 
-def test_who_does_not_read_is_dropped_and_delays_nobody(shelf):
-    found = slow_readers(shelf, 4, slow=4)
-    assert found["not reading"]["p50_ms"] <= 2 * found["reading"]["p50_ms"]
+def test_nobody_waits_for_who_does_not_read(shelf):
+    found = slow_readers(shelf, 4, slow=4)  # who is dropped after two seconds
+    assert found["not reading"]["p99_ms"] < 1900
 
 
 def test_of_many_that_leave_nothing_stays(shelf):
