@@ -72,7 +72,7 @@ def _domain(name: str, folder: Path, settings: ApiCallSettings) -> Domain:
         for body, calls in kept.items()
     ]
     texts = list(zip(items["name"], items["text"], strict=True))
-    return build_domain(name, rows_by_group(trails, settings), texts, settings)
+    return build_domain(name, rows_by_group(trails, settings, settings.fold), texts, settings)
 
 
 def module_tree(domains: Mapping[str, Domain]) -> list[tuple[str, str]]:

@@ -86,7 +86,9 @@ def leave_one_out(trails: Iterable[Trail], settings: SequenceSettings) -> dict[s
     return rows
 
 
-def rows_by_group(trails: Iterable[Trail], settings: SequenceSettings) -> dict[str, list[Row]]:
+def rows_by_group(
+    trails: Iterable[Trail], settings: SequenceSettings, fold: int = 0
+) -> dict[str, list[Row]]:
     """One row a trail; whole groups go to train (70 %), validation (10 %) or test (20 %).
 
     A trail's target is the last item that it had not met before, so that it can never be found
@@ -106,7 +108,7 @@ def rows_by_group(trails: Iterable[Trail], settings: SequenceSettings) -> dict[s
             trail.items[position],
             frozenset(trail.items),
         )
-        rows[split_of(trail.group, settings.seed)].append(row)
+        rows[split_of(trail.group, settings.seed, fold)].append(row)
     return rows
 
 

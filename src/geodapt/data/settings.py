@@ -64,6 +64,8 @@ class ApiCallSettings(SequenceSettings):
     """Of sympy, pandas, numpy, scipy, scikit-learn (or sklearn), networkx, torch, matplotlib."""
     k_core: int = Field(3, ge=1)
     """Items in fewer than this many function bodies are left out."""
+    fold: int = Field(0, ge=0, le=4)
+    """Which fifth of the packages' files tests: over all five, every row tests once."""
 
 
 class AmazonSettings(SequenceSettings):

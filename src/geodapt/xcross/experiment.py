@@ -14,6 +14,7 @@ from geodapt.models import dtype_of, load_base, transformer_blocks
 from geodapt.progress import schedule
 from geodapt.runs import RunFolder
 from geodapt.training import TrainingSettings
+from geodapt.xcross.comparing import answers_of, compared_rows
 from geodapt.xcross.encoders import exchange_layers
 from geodapt.xcross.head import FILE as HEAD_FILE
 from geodapt.xcross.head import Head
@@ -140,11 +141,40 @@ class XCrossExperiment:
         head: Head | None = None,
     ) -> dict[str, Any]:
         def compute(work: Path) -> dict[str, Any]:
-            start = head or self.starting_head()
-            return self.trainer.method(name, method, start, Job(stage, work, fraction))
+            job = Job(stage, work, fraction, chosen)
+            return self.trainer.method(name, method, head or self.starting_head(), job)
+
+        chosen, tried = self._chosen_factor(stage, name, method, fraction)
 
         result = self.folder.timed_stage(stage, compute)
-        return {"method": name, "label": method.label, **result}
+        return {"method": name, "label": method.label, **result, **tried}
+
+    def _chosen_factor(
+        self, stage: str, name: str, method: ComparedMethod, fraction: float
+    ) -> tuple[float, dict[str, Any]]:
+        """The factor of a method's learning rates that does best on validation rows, and what the
+        results say of it."""
+        factors = self.settings.rate_factors
+        if not method.trains or not factors:
+            return 1.0, {}
+        found: dict[float, dict[str, Any]] = {}
+        for factor in factors:
+            trial = f"{stage}-rate-{factor:g}"
+
+            def compute(work: Path, factor: float = factor, trial: str = trial) -> dict[str, Any]:
+                job = Job(trial, work, fraction, factor, "validation")
+                return self.trainer.method(name, method, self.starting_head(), job)
+
+            found[factor] = self.folder.timed_stage(trial, compute)
+        figure = "mrr" if isinstance(self.target, RankingTask) else self.target.headline
+        figures: dict[float, float] = {factor: row[figure] for factor, row in found.items()}
+        best = max(figures, key=figures.__getitem__)
+        ends = (min(figures), max(figures))
+        return best, {
+            "rate_factor": best,
+            "validated": [[factor, figures[factor]] for factor in sorted(figures)],
+            "at_an_end": len(figures) > 1 and best in ends,
+        }
 
     def _schedule(self) -> None:
         """Announce the stages; a stage costs what its forward and backward passes do."""
@@ -157,11 +187,16 @@ class XCrossExperiment:
         for name in self._expanded(settings.methods):
             own = 0 if name.startswith(SOURCE) else self._training_passes(name)
             weights[_stage_name(name)] = tested + own
+            for factor in settings.rate_factors if own else []:
+                weights[f"{_stage_name(name)}-rate-{factor:g}"] = tested + own
         curve = settings.curve
         for fraction in sorted(curve.fractions) if curve else []:
             for name in curve.methods if curve else []:
                 share = fraction**curve.steps_exponent if curve else 1.0
-                weights[f"curve-{name}-{fraction!r}"] = tested + share * self._training_passes(name)
+                cost = tested + share * self._training_passes(name)
+                weights[f"curve-{name}-{fraction!r}"] = cost
+                for factor in settings.rate_factors:
+                    weights[f"curve-{name}-{fraction!r}-rate-{factor:g}"] = cost
         schedule(weights)
 
     def _training_passes(self, name: str) -> float:
@@ -177,6 +212,9 @@ class XCrossExperiment:
         """What ``results.json`` holds."""
         explained: dict[str, Any] = {}
         kept = ("contributions", "examples")
+        answers = answers_of(rows, curve, self.target.groups())
+        for row in (*rows, *curve):
+            row.pop("answers", None)
         for row in rows:
             explained |= {key: row.pop(key) for key in kept if key in row}
         return {
@@ -187,6 +225,8 @@ class XCrossExperiment:
             "rows": rows,
             "curve": [{k: v for k, v in point.items() if k not in kept} for point in curve],
             "data": self.target.sizes(),
+            "answers": answers,
+            **compared_rows(answers, self.settings.against),
             **explained,
         }
 

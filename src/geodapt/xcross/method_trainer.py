@@ -42,6 +42,15 @@ class Job:
     stage: str
     work: Path
     fraction: float = 1.0
+    factor: float = 1.0
+    """Of all learning rates."""
+    split: str = "test"
+    """What is measured; with validation rows nothing is kept."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is trained is saved."""
+        return self.fraction == 1 and self.split == "test"
 
 
 class MethodTrainer:
@@ -94,7 +103,7 @@ class MethodTrainer:
         name = self.settings.target
         with self._new_lora(name, head) as scorer:
             self._fit(scorer, self.target, self.settings.lora_training, job)
-            if job.fraction == 1:
+            if job.keeps:
                 self._save(name, scorer.head)
             return self._evaluate(scorer, job)
 
@@ -119,7 +128,7 @@ class MethodTrainer:
         try:
             self._fit(model, self.target, self.settings.training, job, groups)
             result = self._evaluate(model, job)
-            if name == "xcross" and job.fraction == 1:
+            if name == "xcross" and job.keeps:
                 if is_main_process():
                     with atomic_folder(self.folder / "model") as temporary:
                         model.save_pretrained(temporary)
@@ -162,6 +171,12 @@ class MethodTrainer:
         groups: Sequence[dict[str, Any]] | None = None,
     ) -> None:
         seed, curve = self.settings.seed, self.settings.curve
+        if job.factor != 1:
+            rate = training.learning_rate * job.factor
+            training = training.model_copy(update={"learning_rate": rate})
+            groups = groups and [
+                {**g, "lr": g["lr"] * job.factor} if "lr" in g else g for g in groups
+            ]
         if job.fraction < 1:
             assert curve is not None
             steps = round(training.steps * job.fraction**curve.steps_exponent)
@@ -190,19 +205,20 @@ class MethodTrainer:
         )
 
     def _evaluate(self, scorer: Scorer, job: Job) -> dict[str, Any]:
-        """The figures of the target's test rows, and how many parameters train."""
-        rows = self.target.rows("test")
+        """The figures of the target's rows, each row's rank, and how many parameters train."""
+        rows = self.target.rows(job.split)
         logits = predict(
             scorer,
             rows,
             collate=self.collate,
             work=job.work,
-            label=f"{job.stage}, test",
+            label=f"{job.stage}, {job.split}",
             batch_size=self.settings.training.evaluation_batch_size,
         )
         labels = torch.tensor([rows[index]["labels"] for index in range(len(rows))])
         trainable = {"trainable_parameters": trainable_parameters(scorer)}
-        return self.target.metrics(logits, labels) | trainable
+        answers = {"answers": self.target.ranks(logits, labels)} if job.split == "test" else {}
+        return self.target.metrics(logits, labels) | trainable | answers
 
     def _config(self, integrator: IntegratorSettings, head: Head) -> XCrossConfig:
         settings, target = self.settings, self.target

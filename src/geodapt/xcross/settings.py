@@ -108,11 +108,19 @@ class XCrossSettings(Settings):
     ]
     """Rows of the table, in order."""
     curve: CurveSettings | None = CurveSettings()
+    rate_factors: list[Annotated[float, Field(gt=0)]] = []
+    """Factors of its own learning rates that each trained method tries, whole trainings each; the
+    validation rows choose, and the method trains again at that; empty: rates as they are."""
+    against: Name | None = None
+    """The method that all others are compared with row by row, with intervals; such as lora."""
     examples: int = Field(default=4, ge=0)
     """Predictions that the report explains."""
 
     seed: Seed = 0
     """Seed of everything random; the same seed repeats the run."""
+
+    def _smallest(self) -> dict[str, Any]:
+        return {"rate_factors": self.rate_factors[:2]}
 
     @model_validator(mode="after")
     def _consistent(self) -> "XCrossSettings":
@@ -125,6 +133,7 @@ class XCrossSettings(Settings):
             ("methods", self.methods),
             ("curve.methods", curve),
             ("curve.fractions", shares),
+            ("rate_factors", self.rate_factors),
         ):
             if twice := repeated(values):
                 raise ValueError(f"{key}: {twice} given more than once")
@@ -137,6 +146,8 @@ class XCrossSettings(Settings):
         for name in [*self.methods, *curve]:
             if name not in METHODS:
                 raise ValueError(f"method '{name}' is unknown; there are {', '.join(METHODS)}")
+        if self.against is not None and self.against not in self.methods:
+            raise ValueError(f"against: '{self.against}' is not among the methods")
         for name in curve:
             if not METHODS[name].trains:
                 raise ValueError(f"curve: method '{name}' does not train, so it has no curve")

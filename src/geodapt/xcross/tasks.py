@@ -17,7 +17,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from geodapt.data import Domain, LabelledDomain
 from geodapt.errors import InputError
 from geodapt.metrics.classification import classification_metrics
-from geodapt.metrics.ranking import ranking_metrics
+from geodapt.metrics.ranking import ranking_metrics, target_ranks
 from geodapt.training import Rows
 from geodapt.xcross.prompts import ItemPrompts, TextPrompts
 from geodapt.xcross.results import Candidate, Example
@@ -42,6 +42,10 @@ class Task(Protocol):
     def example(self, index: int, logits: Tensor) -> Example: ...
 
     def metrics(self, logits: Tensor, labels: Tensor | None = None) -> dict[str, float]: ...
+
+    def ranks(self, logits: Tensor, labels: Tensor) -> list[int]: ...
+
+    def groups(self) -> list[str]: ...
 
 
 class RankingTask:
@@ -92,6 +96,14 @@ class RankingTask:
     def metrics(self, logits: Tensor, labels: Tensor | None = None) -> dict[str, float]:
         return ranking_metrics(logits)
 
+    def ranks(self, logits: Tensor, labels: Tensor) -> list[int]:
+        """The rank of the true item of every test row, 1 for the best."""
+        return target_ranks(logits).tolist()
+
+    def groups(self) -> list[str]:
+        """What the test rows belong to, whose rows are not independent: a file, or a user."""
+        return [row["user"].partition("::")[0] for row in self.rows("test").data]
+
 
 class ClassificationTask:
     """Name the label of a text."""
@@ -130,6 +142,14 @@ class ClassificationTask:
     def metrics(self, logits: Tensor, labels: Tensor | None = None) -> dict[str, float]:
         assert labels is not None
         return classification_metrics(logits, labels)
+
+    def ranks(self, logits: Tensor, labels: Tensor) -> list[int]:
+        """The rank of the true label of every test row, 1 for the best."""
+        return target_ranks(logits, labels).tolist()
+
+    def groups(self) -> list[str]:
+        """Every text by itself."""
+        return [str(number) for number in range(len(self.rows("test")))]
 
 
 def make_task(
