@@ -96,12 +96,14 @@ class PromptsExperiment:
         schedule({**first, **{cell.stage: 1.0 for cell in asked}})
         for stage, each in bases.items():
             self.folder.timed_stage(stage, partial(self._train_base, stage, each))
-        spent = {
-            cell: self.folder.timed_stage(stage, partial(self._tune_teacher, stage, cell))
-            for stage, cell in zip(tuned, teachers, strict=True)
-        }
+        spent: dict[Cell, dict[str, Any]] = {}
         runs = []
         for cell in asked:
+            told = cell._replace(host=TEACHER, adapter=NONE)
+            if told in teachers and told not in spent and (cell.host == "promptkd" or cell == told):
+                stage = f"teacher-{told.stage}"
+                tune = partial(self._tune_teacher, stage, told)
+                spent[told] = self.folder.timed_stage(stage, tune)
             found = self.folder.timed_stage(cell.stage, partial(self._one, cell))
             if self._is_tuned_already(cell):
                 found["seconds"] = round(found["seconds"] + spent[cell]["seconds"], 2)
