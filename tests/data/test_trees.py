@@ -142,3 +142,45 @@ def test_the_built_in_class_tree(tmp_path):
 def test_a_package_that_is_not_there():
     with pytest.raises(InputError, match="no_such_package"):
         load_code_trees(CodeTreeSettings(trees=["classes"], packages=["no_such_package"]))
+
+
+SENSES = [
+    *(("thing", kind) for kind in ("place", "tool", "animal")),
+    *(("place", f"place {n}") for n in range(12)),
+    *(("tool", f"tool {n}") for n in range(12)),
+    *(("animal", f"animal {n}") for n in range(12)),
+    *((kind, "bank") for kind in ("place", "tool")),
+    *(("bank", f"bank {n}") for n in range(12)),
+    *((kind, "crane") for kind in ("tool", "animal")),
+]
+
+
+def test_a_word_of_several_meanings_is_below_each(tmp_path):
+    settings = write(tmp_path / "senses.tsv", SENSES).model_copy(update={"parents": "all"})
+    hierarchy = load_hierarchy(settings)
+    assert "2 texts are below more than one" in hierarchy.notes
+    ways = {}
+    for chain in hierarchy.test:
+        assert all(edge in SENSES for edge in pairwise(chain.texts))
+        assert chain.group == chain.texts[-1]
+        ways.setdefault(chain.group, set()).add(chain.texts)
+    banks = [leaf for leaf in ways if leaf.startswith("bank")]
+    assert banks
+    for leaf in banks:  # a bank leads to a place and to a tool
+        assert ways[leaf] == {("thing", kind, "bank", leaf) for kind in ("place", "tool")}
+    trained = [chain.texts for chain in hierarchy.train]
+    assert ("place", "bank") in trained
+    assert ("tool", "bank") in trained
+    forest = Forest("senses", SENSES, every_parent=True)
+    for chain in hierarchy.train:  # what contradicts a text is not above or below it by any way
+        general, (rival,) = chain.texts[0], chain.negatives
+        assert rival not in forest.related(general)
+    first = load_hierarchy(write(tmp_path / "senses.tsv", SENSES))
+    assert "2 edges to a second text above one left out" in first.notes
+    assert ("tool", "bank") not in [chain.texts for chain in first.train]
+
+
+def test_circles_are_found_below_a_second_parent():
+    edges = [("top", "a"), ("a", "b"), ("b", "c"), ("c", "a")]
+    with pytest.raises(InputError, match="is above or below itself"):
+        Forest("circle", edges, every_parent=True)

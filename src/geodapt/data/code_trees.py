@@ -37,7 +37,7 @@ def load_code_trees(settings: CodeTreeSettings) -> Hierarchy:
         found, texts = class_tree(settings.packages) if tree == "classes" else api_tree(settings)
         edges += found
         described |= texts
-    forest = Forest(" and ".join(settings.trees), edges)
+    forest = Forest(" and ".join(settings.trees), edges, settings.parents == "all")
     leaves = set(forest.leaves)
     # A description that two share, or that only repeats a name, is left out.
     said = list(described.values())

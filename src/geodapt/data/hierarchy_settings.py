@@ -40,6 +40,8 @@ class TreeSettings(Settings):
     """Largest number of training edges; chosen at random by the seed."""
     max_test: int | None = Field(None, ge=1)
     """Largest number of held-out leaves; chosen at random by the seed."""
+    parents: Literal["first", "all"] = "first"
+    """Of a text below several, such as a word of several meanings: the first one, or all."""
     seed: Seed = 0
     """Seed of the leaves held out, and of the contradicting texts."""
 

@@ -6,6 +6,7 @@ measured on the whole paths to leaves that were held out.
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import numpy as np
@@ -17,36 +18,46 @@ from geodapt.data.hierarchy_settings import EdgeSettings, TreeSettings
 from geodapt.data.sequences import at_most
 from geodapt.errors import InputError
 
+WAYS = 16  # paths to one text
+
 
 class Forest:
-    """Texts with the parent of each; several roots are allowed."""
+    """Texts with the parent of each, or all parents; several roots are allowed."""
 
-    def __init__(self, name: str, edges: Iterable[tuple[str, str]]) -> None:
-        """Of several texts above one (a directed acyclic graph's), the first is kept.
+    def __init__(
+        self, name: str, edges: Iterable[tuple[str, str]], every_parent: bool = False
+    ) -> None:
+        """Of several texts above one (a directed acyclic graph's), the first is kept; or all, with
+        ``every_parent``: a word of several meanings is below each of them.
 
         Raises :class:`InputError` for no edges, an empty text, and texts in a circle.
         """
         self.name = name
         self.above: dict[str, str] = {}
         self.below: dict[str, list[str]] = {}
+        self.parents: dict[str, list[str]] = {}
         self.dropped = 0
         for parent, child in edges:
             if not parent or not child:
                 raise InputError(f"{name}: an edge '{parent}' -> '{child}' has an empty text")
-            if self.above.setdefault(child, parent) != parent:
+            if self.above.setdefault(child, parent) != parent and not every_parent:
                 self.dropped += 1
             elif child not in self.below.setdefault(parent, []):
                 self.below[parent].append(child)
+                self.parents.setdefault(child, []).append(parent)
         if not self.above:
             raise InputError(f"{name} has no edges")
+        self.several = any(len(parents) > 1 for parents in self.parents.values())
+        """Whether a text is below more than one."""
         self.tops = [text for text in self.below if text not in self.above]
         self.paths: dict[str, tuple[str, ...]] = {top: (top,) for top in self.tops}
         waiting = list(self.tops)
         for text in waiting:  # grows while it is walked: breadth first
             for child in self.below.get(text, ()):
-                self.paths[child] = (*self.paths[text], child)
-                waiting.append(child)
-        if circle := next((text for text in self.above if text not in self.paths), None):
+                if child not in self.paths:
+                    self.paths[child] = (*self.paths[text], child)
+                    waiting.append(child)
+        if circle := self._circle():
             raise InputError(
                 f"{name}: '{circle}' is above or below itself, by a circle of edges; "
                 "an edge goes from a general text to a specific one"
@@ -54,6 +65,38 @@ class Forest:
         self.by_depth: dict[int, list[str]] = {}
         for text, path in self.paths.items():
             self.by_depth.setdefault(len(path), []).append(text)
+
+    def _circle(self) -> str | None:
+        """A text above itself, if there is one."""
+        try:
+            TopologicalSorter(self.parents).prepare()
+        except CycleError as error:
+            return str(error.args[1][0])
+        return None
+
+    def ways(self, text: str) -> list[tuple[str, ...]]:
+        """The paths that lead from a top to a text, at most 16."""
+        found: list[tuple[str, ...]] = []
+        waiting: list[tuple[str, ...]] = [(text,)]
+        while waiting and len(found) < WAYS:
+            path = waiting.pop(0)
+            over = self.parents.get(path[0])
+            if over is None:
+                found.append(path)
+            else:
+                waiting += [(parent, *path) for parent in over]
+        return found
+
+    def related(self, text: str) -> set[str]:
+        """All texts above a text and below it, itself included."""
+        found = {text}
+        for step in (self.parents, self.below):
+            waiting = [text]
+            while waiting:
+                fresh = [other for other in step.get(waiting.pop(), ()) if other not in found]
+                found.update(fresh)
+                waiting += fresh
+        return found
 
     @property
     def leaves(self) -> list[str]:
@@ -69,6 +112,8 @@ class Forest:
         """
         parent = self.above.get(text)
         beside = self.tops if parent is None else self.below[parent]
+        if self.several:  # a text beside this one may also be above or below it
+            without = without | self.related(text)
         for circle in (beside, self.by_depth[len(self.paths[text])]):
             rivals = [other for other in circle if other != text and other not in without]
             if rivals:
@@ -82,7 +127,8 @@ def load_edges(settings: EdgeSettings) -> Hierarchy:
     Raises :class:`InputError` with file and line for what is no pair of texts, and as
     :class:`Forest` and :func:`from_forest` do.
     """
-    return from_forest(Forest(Path(settings.path).name, read_edges(settings.path)), settings)
+    every = settings.parents == "all"
+    return from_forest(Forest(Path(settings.path).name, read_edges(settings.path), every), settings)
 
 
 def from_forest(
@@ -102,10 +148,10 @@ def from_forest(
     generator = np.random.default_rng(settings.seed)
     held_out = {leaf for leaf in forest.leaves if split_of(leaf, settings.seed) == "test"}
     train, alone = [], 0
-    for child, parent in forest.above.items():
+    for child, parents in forest.parents.items():
         if child in held_out:
             continue
-        edges = [(parent, child)]
+        edges = [(parent, child) for parent in parents]
         if child in described:
             edges.append((child, described[child]))
         for general, specific in edges:
@@ -122,10 +168,17 @@ def from_forest(
     tested = at_most(sorted(held_out), settings.max_test, (settings.seed, "test"))
     if not tested:
         raise InputError(f"{forest.name} has {len(forest.leaves)} leaves, and none to hold out")
+    ends = {leaf: (described[leaf],) if leaf in described else () for leaf in tested}
+    # Several ways to one leaf are chains of one group: a level is met when any of them is.
     paths = [
-        (*forest.paths[leaf], *((described[leaf],) if leaf in described else ())) for leaf in tested
+        Chain((*way, *ends[leaf]), group=leaf if forest.several else "")
+        for leaf in tested
+        for way in (forest.ways(leaf) if forest.several else [forest.paths[leaf]])
     ]
     told = list(notes)
+    if forest.several:
+        shared = sum(len(parents) > 1 for parents in forest.parents.values())
+        told.append(f"{shared:,} texts are below more than one")
     if forest.dropped:
         told.append(f"{forest.dropped:,} edges to a second text above one left out")
     if alone:
@@ -133,7 +186,7 @@ def from_forest(
     return Hierarchy(
         forest.name,
         at_most(train, settings.max_train, (settings.seed, "train")),
-        [Chain(path) for path in paths],
+        paths,
         classes=list(forest.below),
         notes=told,
     )
