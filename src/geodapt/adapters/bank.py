@@ -15,6 +15,7 @@ from geodapt.adapters.execution.gate_checks import check_terms
 from geodapt.adapters.execution.hooks import bind_checkpointing, strip
 from geodapt.adapters.execution.model_view import ModelView, close_views_of
 from geodapt.adapters.execution.prepared_gates import PreparedGates
+from geodapt.adapters.execution.processes import AveragedGradients, refuse_tensor_parallel
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.adapters.execution.runner import Runner
 from geodapt.adapters.gates import Gate, Off, as_gate, names_of, terms
@@ -54,6 +55,7 @@ class AdapterBank(ModelView):
     def __init__(self, model: nn.Module, capacity: int | None = None) -> None:
         if capacity is not None and capacity < 1:
             raise InputError(f"AdapterBank has capacity {capacity}; give at least 1, or None")
+        refuse_tensor_parallel(model)
         strip(model)
         close_views_of(model)
         super().__init__(model.requires_grad_(False))
@@ -62,6 +64,7 @@ class AdapterBank(ModelView):
         self.runner = Runner(self.store)
         self._gates = PreparedGates(self.store)
         self._checkpointing = bind_checkpointing(model, self.bind)
+        self._averaging = AveragedGradients(model, self._training_masters)
         self.open()
 
     # Adapters
@@ -227,6 +230,7 @@ class AdapterBank(ModelView):
             self.store.heads.forget()
             self.runner.close()
             self._checkpointing.remove()
+            self._averaging.remove()
             self.store.close()
 
     # Training
@@ -250,6 +254,9 @@ class AdapterBank(ModelView):
             for row in dict.fromkeys(self.gate.entries):
                 check_terms(self.store.adapters, row, names)
             self.store.train_only(names)
+
+    def _training_masters(self) -> dict[str, list[nn.Parameter]]:
+        return {name: self.parameters_of(name) for name in self.store.training}
 
     def train_adapters(self, mode: bool = True) -> None:
         """Switch the adapters' dropout on or off, independently of the base's.
