@@ -1,6 +1,7 @@
 """What the front does when replicas die, without any of them."""
 
 import asyncio
+import json
 from http.client import HTTPException
 
 import pytest
@@ -10,8 +11,10 @@ from geodapt.serve.http.app import around
 from geodapt.serve.http.metrics import ServerMetrics
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.service import Service
-from geodapt.serve.http.starting import NoShelf
-from tests.serve.asking import eventually, running
+from geodapt.serve.http.starting import NoShelf, start
+from geodapt.serve.loading import Served
+from tests.serve.asking import eventually, running, streamed
+from tests.serve.shelf import small_base, small_tokenizer
 
 pytest.importorskip("ray")
 WHOLE = [
@@ -61,12 +64,12 @@ def front():
 
     reports = Reports(lambda: [])
 
-    def start(script, **settings):
+    def begin(script, **settings):
         shelf, metrics = AdapterFolder(None, NoShelf()), ServerMetrics(reports.statistics)
         service = Service(ServeSettings(**settings), reports, shelf, None, metrics)
         return running(service, around(build_front(service, script), service))
 
-    yield start
+    yield begin
     reports.close()
 
 
@@ -120,3 +123,61 @@ def test_who_leaves_or_waits_too_long_is_cancelled(front):
             )
             connection.recv(1)
         eventually(lambda: script.cancelled == 1)
+
+
+class OneReplica:
+    """A handle to a replica of this process."""
+
+    def __init__(self, replica):
+        self.replica, self.cancelled = replica, 0
+
+    def remote(self, scope, body):
+        handle = self
+
+        class Call:
+            async def __aiter__(self):
+                self.messages = handle.replica.answer(scope, body)
+                async for messages in self.messages:
+                    yield messages
+
+            def cancel(self):
+                handle.cancelled += 1
+                task = asyncio.ensure_future(self.messages.aclose())
+                handle.closing = task  # held until it is done
+
+        return Call()
+
+
+def test_a_replica_behind_the_front_answers_as_a_server_and_stops_for_who_leaves(front, tmp_path):
+    from geodapt.serve.replicas.replica import Replica
+
+    tokenizer = small_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "base")
+    small_base(tokenizer).save_pretrained(tmp_path / "base")
+    named = Served(base=str(tmp_path / "base"), dtype="float32")
+    replica = Replica(named, ServeSettings(), 1)
+    handle = OneReplica(replica)
+    body = {"max_tokens": 8, "temperature": 0, "ignore_eos": True}
+    with front(handle) as server:
+        whole = server.complete(**body).json["choices"][0]["text"]
+        events = server.complete(stream=True, **body).events
+        refused = server.complete(temperature=-1)
+        stream = streamed(server.port, 240)
+        stream.recv(1)
+        stream.close()
+        eventually(lambda: handle.cancelled == 1)
+        eventually(lambda: asyncio.run(replica.report()).statistics.cancelled == 1)
+    service = start(named, ServeSettings())
+    with running(service) as server:
+        assert server.complete(**body).json["choices"][0]["text"] == whole
+    service.close()
+    assert "".join(json.loads(e)["choices"][0]["text"] for e in events[:-1]) == whole
+    assert (refused.status, events[-1]) == (400, "[DONE]")
+
+
+def test_a_replica_of_nothing_says_why_once(tmp_path):
+    from geodapt.serve.replicas.replica import Replica
+
+    replica = Replica(Served(base=str(tmp_path)), ServeSettings(), 1)
+    assert str(tmp_path) in asyncio.run(replica.refused())
+    asyncio.run(replica.check_health())  # no reason to start it again
