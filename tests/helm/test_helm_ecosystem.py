@@ -146,3 +146,25 @@ def test_losses_stay_finite_at_a_high_learning_rate(kind, bfloat16):
     assert all(math.isfinite(loss) for loss in losses)
     assert losses[-1] < losses[0]
     assert all(0 < c < math.inf for c in helm.model.curvatures().values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mice", "released-mice"])
+def test_exported_with_any_number_of_rows_and_tokens(kind):
+    """torch.export with both sizes free; the program gives the model's logits at other sizes."""
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.helm = small.model(kind)
+
+        def forward(self, ids):
+            return self.helm(ids, use_cache=False).logits
+
+    model, free = Logits(), {0: torch.export.Dim("rows"), 1: torch.export.Dim("tokens", max=64)}
+    program = torch.export.export(
+        model, (small.tokens(),), dynamic_shapes={"ids": free}, strict=False
+    ).module()
+    for rows, length in ((1, 17), (3, 5)):
+        ids = small.tokens(rows, length)
+        assert torch.equal(program(ids), model(ids))

@@ -59,7 +59,7 @@ class Dispatch(NamedTuple):
     def of(cls, chosen: Int[Tensor, "tokens k"], experts: int) -> "Dispatch":
         """The rows for each token's k chosen experts, of a given number of experts."""
         expert, order = torch.sort(chosen.flatten(), stable=True)
-        ordinals = torch.arange(len(order), device=order.device)
+        ordinals = torch.arange(order.shape[0], device=order.device)  # len() is no symbol
         place = torch.empty_like(order).scatter(0, order, ordinals)  # no need to sort again
         ends = expert_load(chosen, experts).cumsum(0).to(torch.int32)
         return cls(expert, order, place.view(chosen.shape), ends)
@@ -135,7 +135,7 @@ class HelmExperts(nn.Module):
         r, time = space.lift(h2)
         biased = self.down_bias is not None
         # r is one number per row: it multiplies results, unless a bias is added to them.
-        inside = (scale_points(h, time.new_ones(len(h)) * r), time * r) if biased else (h, time)
+        inside = (scale_points(h, time.new_ones(h.shape[0]) * r), time * r) if biased else (h, time)
         y = grouped_linear(*inside, self.down_proj, self.down_time, rows, self.down_bias)
         return y, (1.0 if biased else r) / space.scale
 
