@@ -26,6 +26,8 @@ RED = "#cc3311"
 OPACITY = 0.55
 PAGES = 4
 """Pages that a run's report shows."""
+MISTAKEN = 6
+"""Words beside a page that it does not show, but was given; the rest are under the pointer."""
 
 
 def overlay(
@@ -97,6 +99,7 @@ def page_pictures(
         shown = shown_words(truth, classes.names)
         shown += [n for n in shown_words(predicted, classes.names) if n not in shown]
         colours = {number: COLOURS[place % len(COLOURS)] for place, number in enumerate(shown)}
+        listed = shown[: len(shown_words(truth, classes.names)) + MISTAKEN]
 
         def regions(labels: np.ndarray, colours: dict[int, str] = colours) -> list[dict[str, Any]]:
             return [
@@ -123,8 +126,9 @@ def page_pictures(
                         "true": bool((truth == number).any()),
                         "predicted": bool((predicted == number).any()),
                     }
-                    for number in shown
+                    for number in listed
                 ],
+                "more": len(shown) - len(listed),
             }
         )
     return found

@@ -43,6 +43,8 @@ class PagePictures(Lenient):
     height: int
     shapes: dict[str, list[ShownShape]]
     words: list[ShownWord]
+    more: int = 0
+    """Words that are not listed."""
 
 
 class RadiusRow(Lenient):
