@@ -19,6 +19,8 @@ class OneRun(BaseModel):
 
     host: str
     adapter: str
+    set: str = ""
+    """The pictures' title."""
     shots: int
     run_seed: int
     parts: dict[str, float] = {}
@@ -27,6 +29,13 @@ class OneRun(BaseModel):
     def accuracy(self) -> float | None:
         """On all classes of the pictures that were tuned on."""
         return self.parts.get("all", self.parts.get("source"))
+
+    @property
+    def place(self) -> str:
+        """What its point stands for."""
+        return ", ".join(
+            [*filter(None, [self.set]), f"{self.shots} shots", f"seed {self.run_seed}"]
+        )
 
     @property
     def name(self) -> str:
@@ -74,7 +83,7 @@ def halves_section(run: RunRecord) -> Section | None:
             y=[100 * one.parts["new"] for one in own],
             mode="markers",
             name=plotly_text(name),
-            text=[f"{one.shots} shots, seed {one.run_seed}" for one in own],
+            text=[plotly_text(one.place) for one in own],
             hovertemplate="%{text}<br>base %{x:.1f} %, new %{y:.1f} %",
             marker={"size": 9},
         )
