@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from geodapt.cli.quiet import quiet
+from geodapt.cli.replicas import COUNT, Address, Cores, Count, refuse_without_ray
 from geodapt.cli.run import Debug
 from geodapt.errors import InputError
 
@@ -41,13 +42,9 @@ def score(
     ray: Annotated[
         bool, typer.Option("--ray", help="Several processes that Ray runs (extra 'ray').")
     ] = False,
-    replicas: Annotated[int, typer.Option(min=1, help="How many, with --ray.")] = 2,
-    replica_cores: Annotated[
-        int | None, typer.Option(min=1, help="Of each process [this machine's, shared out].")
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="A Ray cluster, host:port [one of this machine alone].")
-    ] = None,
+    replicas: Count = None,
+    replica_cores: Cores = None,
+    ray_address: Address = None,
     debug: Debug = False,
 ) -> None:
     """Answer a file of requests; started again, go on where it was stopped.
@@ -67,6 +64,9 @@ def score(
         raise InputError("give one of --embed, --classify, --rank and --generate")
     if adapters is not None and not generate:
         raise InputError("--adapters are a language model's; name it (--generate)")
+    if dtype != "auto" and not generate:
+        raise InputError("--dtype is that of a language model; name it (--generate)")
+    refuse_without_ray(ray, replicas, replica_cores, ray_address)
     (task, model) = named[0]
     with quiet(debug):
         from geodapt.serve.bulk import score_file
@@ -82,12 +82,13 @@ def score(
             slots=slots,
             dtype=dtype,
         )
-        name = model if adapters is None else f"{model} with {adapters}"
+        name = f"{model}, {dtype}" if generate else model
+        name += f" with {adapters}" if adapters is not None else ""
         if ray:
             from geodapt.serve.replicas.bulk import score_file_by_ray
             from geodapt.serve.replicas.cluster import Replicas
 
-            wanted = Replicas(replicas, ray_address, replica_cores)
+            wanted = Replicas(replicas or COUNT, ray_address, replica_cores)
             count, failed = score_file_by_ray(source, out, served, task, name, shard, wanted)
         else:
             count, failed = score_file(source, out, load_for_bulk(served), task, name, shard)

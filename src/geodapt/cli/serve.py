@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from geodapt.cli.quiet import quiet
+from geodapt.cli.replicas import COUNT, Address, Cores, Count, refuse_without_ray
 from geodapt.cli.run import Debug
 
 
@@ -78,13 +79,9 @@ def serve(
     ray: Annotated[
         bool, typer.Option("--ray", help="Several replicas that Ray keeps running (extra 'ray').")
     ] = False,
-    replicas: Annotated[int, typer.Option(min=1, help="How many, with --ray.")] = 2,
-    replica_cores: Annotated[
-        int | None, typer.Option(min=1, help="Of each replica [this machine's, shared out].")
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="A Ray cluster, host:port [one of this machine alone].")
-    ] = None,
+    replicas: Count = None,
+    replica_cores: Cores = None,
+    ray_address: Address = None,
     debug: Debug = False,
 ) -> None:
     """Serve models over HTTP, in the shapes of OpenAI's API; every request brings its own gate.
@@ -104,6 +101,7 @@ def serve(
       {"model": "toys:0.5+tools:0.5", "prompt": "..."}
       {"adapters": {"toys": 0.5, "tools": -0.2}, "atoms": {"keep": 0.5}, "prompt": "..."}
     """
+    refuse_without_ray(ray, replicas, replica_cores, ray_address)
     with quiet(debug):
         import geodapt.serve.http  # noqa: F401  # says which extra is missing
         from geodapt.errors import InputError
@@ -159,7 +157,7 @@ def serve(
                 from geodapt.serve.replicas.cluster import Replicas
                 from geodapt.serve.replicas.serving import serve_replicas
 
-                wanted = Replicas(replicas, ray_address, replica_cores)
+                wanted = Replicas(replicas or COUNT, ray_address, replica_cores)
                 status = serve_replicas(
                     served, settings, wanted, listening, tell, lambda: tell(f"serving on {address}")
                 )
