@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+from dataclasses import replace
 from http.client import HTTPException
 
 import pytest
@@ -123,6 +125,33 @@ def test_who_leaves_or_waits_too_long_is_cancelled(front):
             )
             connection.recv(1)
         eventually(lambda: script.cancelled == 1)
+
+
+def test_what_replicas_say_is_summed_and_silence_is_not_taken_for_health():
+    from geodapt.serve.http.answers import NoText
+    from geodapt.serve.replicas.replica import ReplicaReport
+    from geodapt.serve.replicas.reports import Reports
+
+    now = replace(NoText().statistics(), running=1, tokens=7)
+    told = [ReplicaReport(1, "a", now, [(0.5, 2.0)]), ReplicaReport(2, "a", now, [])]
+    silent = threading.Event()
+
+    def ask():
+        if silent.is_set():
+            raise TimeoutError
+        return told
+
+    firsts = []
+    reports = Reports(ask, pause=0.01, lost=0.1, first_token=firsts.append)
+    try:
+        eventually(lambda: reports.ready)
+        assert (reports.statistics().running, reports.statistics().tokens) == (2, 14)
+        assert firsts[0] == 0.5
+        silent.set()
+        eventually(lambda: not reports.ready)
+        assert (reports.statistics().running, reports.statistics().tokens) == (0, 14)
+    finally:
+        reports.close()
 
 
 class OneReplica:

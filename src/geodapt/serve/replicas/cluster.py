@@ -20,6 +20,8 @@ OBJECTS = 128 * 2**20
 """Bytes of Ray's store of large objects, which answers never need."""
 WAITING = 5.0
 """Seconds for replicas to say what they do."""
+STARTED = 60.0
+"""Seconds for replicas to say whether they have anything to serve."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def running(served: Served, settings: ServeSettings, wanted: Replicas) -> Iterat
                 handle = serve.run(bound, name=name, route_prefix=None)
             except RuntimeError as error:
                 raise InputError(f"Ray could not start the replicas: {error}") from error
-            for refused in handle.broadcast("refused").results(timeout_s=WAITING):
+            for refused in handle.broadcast("refused").results(timeout_s=STARTED):
                 if refused is not None:
                     raise InputError(refused)
             yield handle

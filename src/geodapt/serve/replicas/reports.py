@@ -1,6 +1,7 @@
 """What all replicas do together, looked up every second."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -16,6 +17,10 @@ NOW = {"running", "queued", "kv_tokens", "resident"}
 """Figures of the moment; the others count up from a replica's start."""
 
 
+LOST = 30.0
+"""Seconds without a word from the replicas, after which there are none."""
+
+
 class Reports:
     """Stands where a server of one process has its engine.
 
@@ -24,10 +29,20 @@ class Reports:
 
     alive = True
 
-    def __init__(self, ask: Callable[[], list[ReplicaReport]], pause: float = 1.0) -> None:
-        """``ask`` gives what each replica says, and may fail."""
+    def __init__(
+        self,
+        ask: Callable[[], list[ReplicaReport]],
+        pause: float = 1.0,
+        lost: float = LOST,
+        first_token: Callable[[float], object] = lambda seconds: None,
+    ) -> None:
+        """``ask`` gives what each replica says, and may fail.
+
+        ``first_token`` is called with each answer's seconds to its first token.
+        """
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
-        self._ask, self._pause = ask, pause
+        self._ask, self._pause, self._lost = ask, pause, lost
+        self._first_token = first_token
         self._last: dict[tuple[str, int], Statistics] = {}
         self._present: list[tuple[str, int]] = []
         self._stop = threading.Event()
@@ -76,15 +91,20 @@ class Reports:
         self._thread.join()
 
     def _run(self) -> None:
+        heard = time.monotonic()
         while True:
             try:
                 found = self._ask()
             except Exception:  # one has just died: those that are left answer the next time
-                found = None
+                found = [] if time.monotonic() - heard >= self._lost else None
+            else:
+                heard = time.monotonic()
             if found is not None:
                 for report in found:
                     self._last[report.host, report.process] = report.statistics
                     self.recent.extend(report.recent)
+                    for first, _ in report.recent:
+                        self._first_token(first)
                 self._present = [(report.host, report.process) for report in found]
             if self._stop.wait(self._pause):
                 return

@@ -37,8 +37,8 @@ def serve_replicas(
             "(--store)"
         )
     with running(absolute(served), settings, wanted) as handle:
-        reports = Reports(lambda: reported(handle))
-        metrics = ServerMetrics(reports.statistics)
+        metrics = ServerMetrics(lambda: reports.statistics())
+        reports = Reports(lambda: reported(handle), first_token=metrics.first_token.observe)
         service = Service(
             settings,
             reports,
