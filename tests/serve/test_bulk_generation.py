@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from geodapt.errors import InputError
-from geodapt.serve.bulk import score_file
+from geodapt.serve.bulk import claimed, score_file
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.starting import start as start_server
 from geodapt.serve.loading import Served, load_for_bulk
-from tests.commands import SOURCE, start
+from tests.commands import SOURCE, call, start
 from tests.serve.asking import eventually, running
 from tests.serve.isolated import isolation
 from tests.serve.shelf import small_base, small_tokenizer, write_adapter_folders
@@ -75,23 +75,46 @@ def test_texts_of_a_file_are_the_servers(shelf, named, model, tmp_path):
 def test_sampled_texts_depend_on_the_line_alone(shelf, model, tmp_path):
     same = [{"prompt": "A hose", "max_tokens": 8, "ignore_eos": True, "logprobs": True}] * 3
     write_lines(tmp_path / "in.jsonl", [*same, same[0] | {"seed": 1}])
+    first, *rest = (tmp_path / "in.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "in.jsonl").write_text("".join([first, "\n", *rest]))
     for name, size in (("one", 1), ("all", 9)):
         score_file(tmp_path / "in.jsonl", tmp_path / name, model, "generate", "m", size)
     found = answered(tmp_path / "all")
     again = answered(tmp_path / "one")
     assert [row["text"] for row in found] == [row["text"] for row in again]
-    assert len({row["text"] for row in found}) == 3  # of lines 1 and 4, with seed 1, the same
+    assert len({row["text"] for row in found}) == 3  # of lines 1 and 5, with seed 1, the same
     assert all(len(row["logprobs"]) == 8 and max(row["logprobs"]) <= 0 for row in found)
+    (tmp_path / "in.jsonl").write_text("".join([first, *rest]))  # other numbers, other seeds
+    with pytest.raises(InputError, match="another job"):
+        score_file(tmp_path / "in.jsonl", tmp_path / "all", model, "generate", "m", 9)
 
 
 def test_a_line_that_cannot_be_answered_says_why_and_stops_no_other(model, tmp_path):
     lines = [LINES[0], {"prompt": "a", "model": "nobody"}, {"prompt": "a", "max_tokens": 900}]
     write_lines(tmp_path / "in.jsonl", lines)
-    assert score_file(tmp_path / "in.jsonl", tmp_path / "out", model, "generate", "m") == (3, 2)
+    for _ in range(2):  # again there is nothing to do, but the errors are still there
+        assert score_file(tmp_path / "in.jsonl", tmp_path / "out", model, "generate", "m") == (3, 2)
     whole, unknown, long = answered(tmp_path / "out")
     assert whole["completion_tokens"] == 8
     assert "nobody" in unknown["error"]
     assert "256 positions" in long["error"]
+
+
+def test_an_engine_that_dies_leaves_no_answers_behind(named, tmp_path, monkeypatch):
+    write_lines(tmp_path / "in.jsonl", LINES)
+    model = load_for_bulk(named)
+    prompt, asked = model.tokens.prompt, []
+
+    def last_words(text):
+        asked.append(text)
+        if len(asked) == len(LINES):
+            model.engine.score(exit)
+        return prompt(text)
+
+    monkeypatch.setattr(model.tokens, "prompt", last_words)
+    with pytest.raises(InputError, match="goes on"):
+        score_file(tmp_path / "in.jsonl", tmp_path / "out", model, "generate", "m")
+    assert not list((tmp_path / "out").glob("part-*"))
 
 
 @pytest.mark.parametrize("wrong", [{"n": 2}, {"stream": True}, {"max_tokens": -1}, {"logprobs": 3}])
@@ -120,6 +143,23 @@ def test_a_killed_run_goes_on_to_the_same_texts(shelf, model, tmp_path):
     assert {name: (out / name).stat().st_mtime_ns for name in before} == before
     score_file(tmp_path / "in.jsonl", whole, model, "generate", "m", 4)
     assert answered(out) == answered(whole)
+    other = call(tmp_path, *command[:-1], "bfloat16")
+    assert (other.code, "another job" in other.err) == (2, True), other
+
+
+def test_what_a_process_of_ray_cannot_do_is_told_in_a_sentence(named, tmp_path):
+    pytest.importorskip("ray")
+    from geodapt.serve.replicas.bulk import ShardAnswerer
+
+    write_lines(tmp_path / "in.jsonl", LINES)
+    with claimed(tmp_path / "in.jsonl", tmp_path / "out", "generate", "m", 5) as job:
+        (tmp_path / "in.jsonl").write_text("{}\n")  # since it was checked
+        found = ShardAnswerer(named, job, 1)({"shard": [0]})
+        assert "line 1" in found["refused"][0]
+        missing = Served(base=str(tmp_path / "out"))
+        found = ShardAnswerer(missing, job, 1)({"shard": [1]})
+        assert str(tmp_path / "out") in found["refused"][0]
+    assert not list((tmp_path / "out").glob("part-*"))
 
 
 @pytest.mark.slow

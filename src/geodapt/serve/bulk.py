@@ -27,8 +27,8 @@ from geodapt.serve.scoring import Scoring
 
 Task = Literal["embed", "classify", "rank", "generate"]
 Answers = list[dict[str, Any]]
-Answer = Callable[[list[Any], int], Answers]
-"""The answers to some lines, of which the first has this number."""
+Answer = Callable[[list[Any], list[int]], Answers]
+"""The answers to some lines, whose numbers come second."""
 JOB = "job.json"
 """What a folder's shards were made from."""
 
@@ -94,15 +94,22 @@ class ScoringJob:
         """Shards without answers."""
         return [shard for shard in self.shards if not (self.out / shard.name).exists()]
 
-    def answer(self, shard: Shard, answer: Answer) -> int:
-        """Write a shard's answers; how many of them are errors."""
+    @property
+    def failed(self) -> int:
+        """Answers that are there and hold an error; only texts can."""
+        if self.task != "generate":
+            return 0
+        written = (self.out / shard.name for shard in self.shards)
+        return sum(map(_errors_in, filter(Path.exists, written)))
+
+    def answer(self, shard: Shard, answer: Answer) -> None:
+        """Write a shard's answers."""
         kind = ROWS[self.task]
-        lines = islice(_lines(self.path, shard.place, shard.line), shard.count)
+        lines = list(islice(_lines(self.path, shard.place, shard.line), shard.count))
         rows = [_row(self.path, number, line, kind) for number, line, _ in lines]
-        answers = answer(rows, shard.line)
+        answers = answer(rows, [number for number, _, _ in lines])
         written = (json.dumps(a, ensure_ascii=False, allow_nan=False) for a in answers)
         write_text(self.out / shard.name, "".join(f"{line}\n" for line in written))
-        return sum("error" in answer for answer in answers)
 
 
 @contextmanager
@@ -133,18 +140,18 @@ def score_file(
 ) -> tuple[int, int]:
     """Answer every line of a file by a model that is called ``name``.
 
-    Gives how many lines there are, and how many of this run's answers are errors. Raises
+    Gives how many lines there are, and how many of all answers are errors. Raises
     :class:`InputError` as :func:`claimed` does.
     """
-    answer, failed = answerer(model, task), 0
+    answer = answerer(model, task)
     with claimed(source, out, task, name, shard) as job:
         with bar(f"scoring {job.path.name}", job.count) as progress:
             missing = set(job.missing)
             for part in job.shards:
                 if part in missing:
-                    failed += job.answer(part, answer)
+                    job.answer(part, answer)
                 progress.advance(part.count)
-        return job.count, failed
+        return job.count, job.failed
 
 
 def answerer(model: Scoring | Generating, task: Task) -> Answer:
@@ -153,16 +160,16 @@ def answerer(model: Scoring | Generating, task: Task) -> Answer:
         return model.completed
     scoring = model
 
-    def embed(rows: list[TextRow], first: int) -> Answers:
+    def embed(rows: list[TextRow], numbers: list[int]) -> Answers:
         found = scoring.embedded([row.text for row in rows]).result()
         pairs = zip(found.vectors, found.radii, strict=True)
         return [{"embedding": vector, "radius": radius} for vector, radius in pairs]
 
-    def classify(rows: list[TextRow], first: int) -> Answers:
+    def classify(rows: list[TextRow], numbers: list[int]) -> Answers:
         found = scoring.classified([row.text for row in rows], None).result()
         return [{"label": max(s, key=lambda n: s[n]), "scores": s} for s in found]
 
-    def rank(rows: list[RankRow], first: int) -> Answers:
+    def rank(rows: list[RankRow], numbers: list[int]) -> Answers:
         return [{"scores": scoring.ranked(r.history, r.candidates).result()} for r in rows]
 
     answers: dict[str, Answer] = {"embed": embed, "classify": classify, "rank": rank}
@@ -170,11 +177,11 @@ def answerer(model: Scoring | Generating, task: Task) -> Answer:
 
 
 def _checked(path: Path, kind: type[BaseModel], size: int) -> tuple[tuple[Shard, ...], str]:
-    """A file's shards and its lines' digest, once every line was read."""
+    """A file's shards and the digest of its lines and their numbers, once every line was read."""
     shards: list[Shard] = []
     digest, begin, count = hashlib.sha256(), (0, 0), 0
     for number, line, place in _lines(path):
-        digest.update(line)
+        digest.update(b"%d:" % number + line)  # a number may be a seed
         _row(path, number, line, kind)
         if count == 0:
             begin = place, number
@@ -200,6 +207,11 @@ def _claim(out: Path, job: dict[str, Any]) -> None:
     if any(out.glob("part-*.jsonl")):
         raise InputError(f"{out} holds answers of nobody knows what; give another folder")
     write_json(out / JOB, job)
+
+
+def _errors_in(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(line.startswith(b'{"error":') for line in file)
 
 
 def _lines(path: Path, place: int = 0, first: int = 1) -> Iterator[tuple[int, bytes, int]]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from geodapt.errors import InputError
 from geodapt.serve.adapter_folder import AdapterFolder, Lease
 from geodapt.serve.engine import Engine
-from geodapt.serve.generation import Event, Full, Generation
+from geodapt.serve.generation import Event, Full, Generation, Stopped
 from geodapt.serve.protocol import DecodingBody, Tokens
 from geodapt.serve.requested_gate import BASE
 from geodapt.serve.text_tokens import TextTokens
@@ -17,6 +17,7 @@ from geodapt.serve.tickets import Ticket
 
 TOKENS = 16
 """Tokens of an answer where a line does not say how many, as in ``/v1/completions``."""
+ENDED = "the engine ended before a shard was answered; the same command goes on with that shard"
 
 
 class GenerateRow(DecodingBody):
@@ -38,33 +39,40 @@ class Generating:
     def __init__(self, engine: Engine, adapters: AdapterFolder, tokens: TextTokens) -> None:
         self.engine, self.adapters, self.tokens = engine, adapters, tokens
 
-    def completed(self, rows: Sequence[GenerateRow], first: int) -> list[dict[str, Any]]:
-        """The answer of every row; ``first`` is the number of the first of them.
+    def completed(
+        self, rows: Sequence[GenerateRow], numbers: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """The answer of every row; ``numbers`` are those of their lines.
 
-        A row that cannot be answered has ``error`` in place of ``text``; it stops no other.
+        A row that cannot be answered has ``error`` in place of ``text``; it stops no other. Raises
+        :class:`InputError` where the engine ends before all are answered.
         """
         answers: list[dict[str, Any]] = [{} for _ in rows]
         asked: list[tuple[int, Ticket, Lease]] = []
         longest_first = sorted(range(len(rows)), key=lambda n: -rows[n].max_tokens)
         try:
-            for number in longest_first:
-                row = rows[number]
+            for place in longest_first:
+                row = rows[place]
                 try:
                     lease = self.adapters.lease(list(row.requested({BASE}).weights))
                 except InputError as error:
-                    answers[number] = {"error": str(error)}
+                    answers[place] = {"error": str(error)}
                     continue
                 try:
-                    asked.append((number, self._ask(row, lease, first + number), lease))
+                    asked.append((place, self._ask(row, lease, numbers[place]), lease))
                 except InputError as error:
                     lease.release()
-                    answers[number] = {"error": str(error)}
-            for number, ticket, _ in asked:
-                answers[number] = _answer(list(ticket), bool(rows[number].logprobs))
+                    answers[place] = {"error": str(error)}
+            for place, ticket, _ in asked:
+                answers[place] = _answer(list(ticket), bool(rows[place].logprobs))
+        except Stopped as error:
+            raise InputError(f"{ENDED} ({error})") from error
         finally:
             for _, ticket, lease in asked:
                 ticket.cancel()
                 lease.release()
+        if not self.engine.alive:  # whose rows all say so, as if each had failed by itself
+            raise InputError(ENDED)
         return answers
 
     def _ask(self, row: GenerateRow, lease: Lease, number: int) -> Ticket:
@@ -85,7 +93,7 @@ def _answer(events: list[Event], logprobs: bool) -> dict[str, Any]:
     if last.finish == "error":
         return {"error": last.error}
     if last.finish == "cancelled":
-        raise InputError("the engine was ended before the answer was whole")
+        raise InputError(ENDED)
     answer: dict[str, Any] = {
         "text": "".join(event.text for event in events),
         "finish_reason": last.finish,

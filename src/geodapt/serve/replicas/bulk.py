@@ -1,5 +1,6 @@
 """A file of requests, answered by several processes, of one machine or many, that Ray runs."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,29 @@ MOST_BLOCKS = 1000
 
 
 class ShardAnswerer:
-    """Loads the models once in its process, then answers shards of the file into the folder."""
+    """Loads the models once in its process, then answers shards of the file into the folder.
+
+    What the user can mend is a result, as Ray would try again and show a traceback.
+    """
 
     def __init__(self, served: Served, job: ScoringJob, cores: int) -> None:
         torch.set_num_threads(cores)
-        self._job = job
-        self._answer = answerer(load_for_bulk(served), job.task)
+        self._job, self._refused = job, ""
+        try:
+            self._answer = answerer(load_for_bulk(served), job.task)
+        except InputError as error:
+            self._refused = str(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Shards by their numbers; how many lines each has, and how many errors."""
+        """Shards by their numbers; how many lines each has, and why they are not answered."""
         shards: list[Shard] = [self._job.shards[int(number)] for number in batch["shard"]]
-        failed = [self._job.answer(shard, self._answer) for shard in shards]
-        return {"count": [shard.count for shard in shards], "failed": failed}
+        refused = self._refused
+        try:
+            for shard in shards if not refused else ():
+                self._job.answer(shard, self._answer)
+        except (InputError, OSError) as error:
+            refused = str(error)
+        return {"count": [s.count for s in shards], "refused": [refused] * len(shards)}
 
 
 def score_file_by_ray(
@@ -50,13 +62,14 @@ def score_file_by_ray(
         with bar(f"scoring {job.path.name}", job.count) as progress:
             progress.advance(job.count - sum(shard.count for shard in missing))
             if not missing:
-                return job.count, 0
+                return job.count, job.failed
             with joined(wanted.address, cores * wanted.count, gpus):
                 import ray
 
                 context = ray.data.DataContext.get_current()
                 context.enable_progress_bars = False
                 context.print_on_execution_start = False
+                logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # which shows tracebacks
                 numbers = [{"shard": shard.number} for shard in missing]
                 blocks = min(len(numbers), MOST_BLOCKS)
                 done = ray.data.from_items(numbers, override_num_blocks=blocks).map_batches(
@@ -67,14 +80,14 @@ def score_file_by_ray(
                     num_cpus=cores,
                     num_gpus=1 if gpus else None,
                 )
-                failed = 0
                 try:
                     for row in done.iter_rows():
+                        if row["refused"]:
+                            raise InputError(row["refused"])
                         progress.advance(row["count"])
-                        failed += row["failed"]
                 except ray.exceptions.RayError as error:
                     raise InputError(f"Ray: {_reason(error)}") from error
-        return job.count, failed
+        return job.count, job.failed
 
 
 def _reason(error: BaseException) -> str:
