@@ -331,9 +331,15 @@ def disconnects(shelf: Shelf, times: int, together: int = 16) -> dict[str, Any]:
         seconds = time.monotonic() - begun
         wait_until(lambda: service.running == 0)
         held = sum(service.adapters.served(name).requests for name in shelf.names)
+        cancelled = service.engine.statistics().cancelled
         status, text = Client(port).complete()
     assert (status, text) == (200, shelf.answers["base"])
-    return {"times": times, "last_row_gone_ms": round(1000 * seconds), "leases_left": held}
+    return {
+        "times": times,
+        "cancelled": cancelled,
+        "last_row_gone_ms": round(1000 * seconds),
+        "leases_left": held,
+    }
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:

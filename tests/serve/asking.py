@@ -42,7 +42,7 @@ class Served:
     port: int
     host: str = "127.0.0.1"
 
-    def ask(self, method, path, body=None, headers=None, timeout=30):
+    def ask(self, method, path, body=None, headers=None, timeout=120):
         """One request; a body that is not bytes is sent as JSON."""
         content = None
         sent = {"Host": f"{self.host}:{self.port}"}
@@ -58,11 +58,11 @@ class Served:
         finally:
             connection.close()
 
-    def complete(self, timeout=30, **body):
+    def complete(self, timeout=120, **body):
         return self.ask("POST", "/v1/completions", {"prompt": "A hose"} | body, timeout=timeout)
 
     def connect(self):
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=120)
 
     def raw(self, content):
         """What comes back for these bytes until the server closes."""
@@ -78,7 +78,7 @@ def read_all(connection):
     return b"".join(parts)
 
 
-def eventually(holds, seconds=10.0):
+def eventually(holds, seconds=60.0):
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not holds():
@@ -99,7 +99,7 @@ def make_service(engine, bank, tokenizer, folder, **settings):
 def streamed(port, tokens, headers=()):
     """A connection that has asked for a stream of so many tokens."""
     body = json.dumps({"prompt": "A hose", "max_tokens": tokens, "stream": True})
-    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=120)
     head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += "".join(f"{name}: {value}\r\n" for name, value in dict(headers).items())
     connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())

@@ -86,7 +86,7 @@ class Browser:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def until(self, expression, seconds=30.0):
+    def until(self, expression, seconds=120.0):
         """Wait for an expression to be true."""
         end = time.monotonic() + seconds
         while not self.ask(expression):

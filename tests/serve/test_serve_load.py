@@ -39,7 +39,7 @@ def test_nobody_waits_for_who_does_not_read(shelf):
 def test_of_many_that_leave_nothing_stays(shelf):
     found = disconnects(shelf, 64)
     assert found["leases_left"] == 0
-    assert found["last_row_gone_ms"] < 2000  # 200, where nothing else runs
+    assert found["cancelled"] > 48, found  # rather than answered to the end, for nobody
 
 
 def test_a_kill_leaves_nothing_half(shelf):
