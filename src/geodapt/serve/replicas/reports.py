@@ -93,6 +93,7 @@ class Reports:
     def _run(self) -> None:
         heard = time.monotonic()
         while True:
+            found: list[ReplicaReport] | None
             try:
                 found = self._ask()
             except Exception:  # one has just died: those that are left answer the next time
