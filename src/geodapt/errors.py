@@ -13,6 +13,10 @@ class InputError(Exception):
         return visible(super().__str__())
 
 
+class Diverged(InputError):
+    """A training's numbers became NaN or infinite. Where several are tried, one less remains."""
+
+
 class InputWarning(UserWarning):
     """Something that the user gave was left out or assumed, which may change the result.
 

@@ -65,7 +65,30 @@ def test_seedwise_differences_have_students_interval():
     assert math.log1p(found["low"] / 100) == pytest.approx(expected.low)
     assert math.log1p(found["high"] / 100) == pytest.approx(expected.high)
     assert math.log1p(found["percent"] / 100) == pytest.approx(sum(gaps) / 3)
-    assert math.isnan(seedwise_difference([1.0], [2.0])["low"])
+    assert set(seedwise_difference([1.0], [2.0])) == {"percent"}
+
+
+def test_one_seed_and_a_rate_that_diverges(world, geodapt):
+    """The other rate goes on; without an interval the results can still be written."""
+    changed = {"models": ["helm-d", "llama"], "learning_rates": [1e-2, 1e30]}
+    recipe = write(world, "far.yaml", **changed, training={"steps": 3, "evaluate_every": None})
+    done = geodapt("run", recipe, "--out", "far")
+    assert done.code == 0, done.err
+    found = results(world / "far")
+    for row in found["rows"]:
+        losses = dict(row["validation_losses"])
+        assert losses[1e30] is None
+        assert row["learning_rate"] == 1e-2
+    (compared,) = found["comparisons"]
+    ours, theirs = (row["losses"][0] for row in found["rows"])
+    assert compared["percent"] == pytest.approx(100 * math.expm1(ours - theirs))
+    assert "low" not in compared
+    recipe = write(world, "all.yaml", models=["llama"], learning_rates=[1e29, 1e30])
+    done = geodapt(
+        "run", recipe, "training.steps=3", "training.evaluate_every=null", "--out", "all"
+    )
+    assert done.code == 2
+    assert "llama diverges at all of the learning_rates" in done.err
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import svds
 from torch import Tensor
 
-from geodapt.errors import InputError
+from geodapt.errors import Diverged, InputError
 from geodapt.geometry.curvature import find_curvature
 from geodapt.helm.contenders import with_attribute
 from geodapt.lm.experiment import PretrainingExperiment
@@ -73,12 +73,16 @@ def curvature_of_text(experiment: PretrainingExperiment, name: str, work: Path) 
 
     def loss(c: float) -> float:
         tried = with_attribute(config, "curvature", c)
-        return experiment.validation_loss(tried, short, work / f"{c:g}", f"curvature-{c:.3g}")
+        stage = f"curvature-{c:.3g}"
+        try:
+            return experiment.validation_loss(tried, short, work / f"{c:g}", stage)
+        except Diverged:
+            return math.inf
 
     chosen = find_curvature(vectors, loss, factors=FACTORS, refine=0, seed=experiment.seed)
     return {
         "c": chosen.c,
         "estimate": chosen.estimate,
         "steps": steps,
-        "tried": [list(pair) for pair in chosen.tried.items()],
+        "tried": [[c, found if found < math.inf else None] for c, found in chosen.tried.items()],
     }

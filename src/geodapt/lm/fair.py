@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from scipy.stats import t as student
 
-from geodapt.errors import InputError
+from geodapt.errors import Diverged, InputError
 from geodapt.lm.settings import PretrainingSettings
 from geodapt.models.perplexity import perplexity
 from geodapt.processes import is_main_process, wait_for_everyone
@@ -60,23 +60,18 @@ def row_stages(settings: PretrainingSettings, name: str) -> list[str]:
 def compared(experiment: Trains, name: str) -> dict[str, Any]:
     """A model's figures at the rate that validation chooses, the mean over seeds.
 
-    The model that is left is the first seed's. A rate whose loss is not finite counts as the worst.
-    Raises :class:`InputError` where no rate has a finite loss.
+    The model that is left is the first seed's. A rate that diverges is not chosen; it has no loss.
+    Raises :class:`InputError` where all do.
     """
     settings, folder = experiment.settings, experiment.folder
     tried: dict[float, dict[str, Any]] = {}
     for rate in rates_of(settings):
         stage = f"rate-{name}-{rate:g}"
-        train = partial(
-            experiment.trained, name, stage=stage, kept=_candidate(stage), rate=rate, validated=True
-        )
-        tried[rate] = folder.timed_stage(stage, train)
-    losses = {rate: found["validation_loss"] for rate, found in tried.items()}
-    finite = {rate: loss for rate, loss in losses.items() if math.isfinite(loss)}
+        tried[rate] = folder.timed_stage(stage, partial(_attempt, experiment, name, rate, stage))
+    losses = {rate: found.get("validation_loss") for rate, found in tried.items()}
+    finite = {rate: loss for rate, loss in losses.items() if loss is not None}
     if not finite:
-        raise InputError(
-            f"{name}: validation loss is not finite at any of the learning_rates; give lower ones"
-        )
+        raise InputError(f"{name} diverges at all of the learning_rates; give lower ones")
     best = min(finite, key=finite.__getitem__)
     runs = [tried[best]]
     for k in range(1, settings.seeds):
@@ -104,6 +99,17 @@ def compared(experiment: Trains, name: str) -> dict[str, Any]:
     }
 
 
+def _attempt(experiment: Trains, name: str, rate: float, stage: str, work: Path) -> dict[str, Any]:
+    """The figures of a model at one rate; nothing of one that diverged, so that others go on."""
+    kept = _candidate(stage)
+    try:
+        found = experiment.trained(name, work, stage, kept, rate=rate, validated=True)
+    except Diverged:
+        return {}
+    finite = all(math.isfinite(found[key]) for key in ("loss", "validation_loss", "perplexity"))
+    return found if finite else {}
+
+
 def _candidate(stage: str) -> str:
     return f"{CANDIDATES}/{stage}"
 
@@ -125,17 +131,18 @@ def seedwise_difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[
     """Mean difference of losses seed by seed, in percent of perplexity, with Student's interval.
 
     ``visible`` is the smallest difference that an interval of this width would tell from none: the
-    power of the comparison. NaN where there is one seed. Negative: ours is lower, which is better.
+    power of the comparison. One seed has a ``percent`` alone. Negative: ours is lower, which is
+    better.
     """
     pairs = [a - b for a, b in zip(ours, theirs, strict=True)]
     middle, count = mean(pairs), len(pairs)
-    half = math.nan
-    if count > 1:
-        half = float(student.ppf((1 + CONFIDENCE) / 2, count - 1)) * stdev(pairs) / count**0.5
 
     def percent(loss: float) -> float:
         return 100 * math.expm1(loss)
 
+    if count == 1:
+        return {"percent": percent(middle)}
+    half = float(student.ppf((1 + CONFIDENCE) / 2, count - 1)) * stdev(pairs) / count**0.5
     return {
         "percent": percent(middle),
         "low": percent(middle - half),

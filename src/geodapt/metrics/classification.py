@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
-from geodapt.errors import InputError
+from geodapt.errors import Diverged, InputError
 
 
 def classification_metrics(
@@ -13,12 +13,12 @@ def classification_metrics(
 ) -> dict[str, float]:
     """``accuracy`` over rows and ``macro_f1`` over labels, each in 0..1.
 
-    Raises :class:`InputError` when a logit is NaN or there are no rows.
+    Raises :class:`Diverged` when a logit is NaN, :class:`InputError` when there are no rows.
     """
     if logits.shape[0] == 0:
         raise InputError("no rows to evaluate")
     if torch.isnan(logits).any():
-        raise InputError("logits hold NaN: the model diverged")
+        raise Diverged("logits hold NaN: the model diverged")
     classes = logits.shape[1]
     accuracy = multiclass_accuracy(logits, labels, classes, average="micro")
     f1 = multiclass_f1_score(logits, labels, classes, average="macro")

@@ -6,7 +6,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from geodapt.errors import InputError
+from geodapt.errors import Diverged, InputError
 
 HIT_AT = (1, 3, 5, 10)
 NDCG_AT = 10
@@ -20,8 +20,8 @@ def target_ranks(
     The target's column is the same for all, or one per user. Ties count against the target, so a
     model that gives every candidate one score ranks last.
 
-    Raises :class:`InputError` when scores hold a NaN, which has no rank, or are not a table with
-    that column.
+    Raises :class:`Diverged` when scores hold a NaN, which has no rank, and :class:`InputError` when
+    they are not a table with that column.
     """
     columns = torch.as_tensor(target_column, device=scores.device).view(-1, 1)
     if (
@@ -35,7 +35,7 @@ def target_ranks(
         )
     if scores.isnan().any():
         user = int(scores.isnan().any(1).nonzero()[0])
-        raise InputError(
+        raise Diverged(
             f"scores of user {user} hold NaN, which cannot be ranked; did training diverge? "
             "Lower the learning rate"
         )

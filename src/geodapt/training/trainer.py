@@ -10,7 +10,7 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 
-from geodapt.errors import InputError
+from geodapt.errors import Diverged
 from geodapt.files import read_tensors, write_tensors
 from geodapt.processes import is_main_process, wait_for_everyone
 from geodapt.progress import Bar, bar
@@ -63,7 +63,7 @@ class StrictTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training and not torch.isfinite(loss):
-            raise InputError(
+            raise Diverged(
                 f"{self.label}: the loss became {loss.item()} at step "
                 f"{self.state.global_step + 1} of {self.state.max_steps}; lower the learning rate "
                 f"(now {self.args.learning_rate:g}) or max_grad_norm (now "

@@ -9,7 +9,7 @@ import torch
 from geodapt.adapters import Mix
 from geodapt.adapters.base_model.targets import choose_layers
 from geodapt.data import load_domains
-from geodapt.errors import InputError
+from geodapt.errors import Diverged, InputError
 from geodapt.models import dtype_of, load_base, transformer_blocks
 from geodapt.progress import schedule
 from geodapt.runs import RunFolder
@@ -153,7 +153,7 @@ class XCrossExperiment:
         self, stage: str, name: str, method: ComparedMethod, fraction: float
     ) -> tuple[float, dict[str, Any]]:
         """The factor of a method's learning rates that does best on validation rows, and what the
-        results say of it."""
+        results say of it; a factor at which it diverges has no figure, and is not chosen."""
         factors = self.settings.rate_factors
         if not method.trains or not factors:
             return 1.0, {}
@@ -163,12 +163,18 @@ class XCrossExperiment:
 
             def compute(work: Path, factor: float = factor, trial: str = trial) -> dict[str, Any]:
                 job = Job(trial, work, fraction, factor, "validation")
-                return self.trainer.method(name, method, self.starting_head(), job)
+                try:
+                    return self.trainer.method(name, method, self.starting_head(), job)
+                except Diverged:  # so the other factors go on
+                    return {}
 
             found[factor] = self.folder.timed_stage(trial, compute)
         figure = "mrr" if isinstance(self.target, RankingTask) else self.target.headline
-        figures: dict[float, float] = {factor: row[figure] for factor, row in found.items()}
-        best = max(figures, key=figures.__getitem__)
+        figures: dict[float, float | None] = {f: row.get(figure) for f, row in found.items()}
+        known = {factor: value for factor, value in figures.items() if value is not None}
+        if not known:
+            raise InputError(f"{stage} diverges at all of the rate_factors; give lower ones")
+        best = max(known, key=known.__getitem__)
         ends = (min(figures), max(figures))
         return best, {
             "rate_factor": best,
