@@ -79,6 +79,8 @@ def test_what_is_refused():
         find_curvature(x * torch.nan)
     with pytest.raises(InputError, match="all points coincide"):
         find_curvature(torch.ones(20, 3))
+    with pytest.raises(InputError, match=r"shape \(4, 3\); expected a square matrix"):
+        find_curvature(distances=torch.ones(4, 3))
     with pytest.raises(InputError, match="no finite loss"):
         find_curvature(x, lambda c: math.nan)
     with pytest.raises(InputError, match="factors are"):

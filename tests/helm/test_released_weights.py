@@ -30,6 +30,15 @@ def test_logits_are_the_official_ones(name):
     assert helm.config.max_position_embeddings == 16
 
 
+def test_a_change_is_kept_where_it_has_a_defaults_value():
+    state, ids = released.mixture(), torch.tensor([IDS])
+    softmax = convert_released(state, scoring_func="softmax")
+    assert torch.equal(softmax(ids).logits, convert_released(state)(ids).logits)
+    sigmoid = convert_released(state, scoring_func="sigmoid")
+    assert sigmoid.config.scoring_func == "sigmoid"
+    assert not torch.allclose(sigmoid(ids).logits, softmax(ids).logits)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_files_and_what_they_become(name, tmp_path, geodapt):
     state = {key: t.float() if t.is_floating_point() else t for key, t in MODELS[name][0]().items()}

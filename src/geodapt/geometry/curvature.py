@@ -73,6 +73,10 @@ def find_curvature(
             raise InputError("vectors hold NaN or infinite values; no curvature follows from them")
         distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
     else:
+        if distances.dim() != 2 or distances.shape[0] != distances.shape[1]:
+            raise InputError(
+                f"distances have shape {tuple(distances.shape)}; expected a square matrix"
+            )
         some = _drawn(len(distances), seed)
         distances = distances.detach().cpu().double()[some][:, some]
     fitted = suggest_curvature(distances, dim, STEPS, seed)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from geodapt.errors import InputError
 from geodapt.helm.config import HelmConfig
+from geodapt.helm.presets import RELEASED, RELEASED_EXPERTS
 from geodapt.helm.released_state import ReleasedState
 from geodapt.helm.task_models import HelmForCausalLM
 
@@ -26,7 +27,7 @@ def convert_released(state: Mapping[str, Tensor], **changes: Any) -> HelmForCaus
     """The official model whose ``state_dict`` this is, with the same logits, in the weights' type.
 
     Sizes follow from shapes. ``changes`` are attributes of :class:`HelmConfig` that no weight
-    tells: ``rope_parameters`` (theta is 10,000 there), ``scoring_func`` (softmax),
+    tells: ``rope_parameters`` (theta is 10,000 there), ``scoring_func`` (softmax, unless given),
     ``routed_scaling_factor`` (1), the tokens' numbers. Raises :class:`InputError` for weights that
     are missing, left over, of other shapes, or outside what a HELM here can hold.
     """
@@ -34,12 +35,22 @@ def convert_released(state: Mapping[str, Tensor], **changes: Any) -> HelmForCaus
     convert = _dense if weights.has("token_embed.embedding") else _mixture
     attributes, tensors = convert(weights)
     weights.require_all_read()
-    config = HelmConfig(**{"released": True, **attributes, **changes})
+    wanted = {"released": True, **attributes}
+    if set(changes) & {*RELEASED, *RELEASED_EXPERTS, "residual_scale"}:
+        # ``released`` overwrites what has its default's value, so here its attributes come singly.
+        wanted = {**_singly(HelmConfig(**wanted)), **attributes}
+    config = HelmConfig(**{**wanted, **changes})
     helm = HelmForCausalLM(config)
     nn.Module.to(helm, weights.dtype)
     buffers = {name: b for name, b in helm.state_dict().items() if name.endswith(".load")}
     helm.load_state_dict({**buffers, **tensors})
     return helm.eval()
+
+
+def _singly(config: HelmConfig) -> dict[str, Any]:
+    """What ``released`` set in a configuration."""
+    names = (*RELEASED, *RELEASED_EXPERTS, "residual_scale")
+    return {name: getattr(config, name) for name in names}
 
 
 def _dense(weights: ReleasedState) -> tuple[dict[str, Any], dict[str, Tensor]]:
