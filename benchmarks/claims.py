@@ -19,7 +19,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -190,6 +189,19 @@ def filled(row: Claim, out: Path, given: dict[str, str]) -> str:
     return command
 
 
+def given_files(entries: list[str]) -> dict[str, str]:
+    """What ``--set NAME=PATH`` gives; a path that exists is made absolute, since commands run in
+    the repository's folder."""
+    found = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if not (name and equals and value):
+            raise InputError(f"--set {entry}: expected NAME=PATH")
+        path = Path(value).expanduser()
+        found[name] = str(path.resolve()) if path.exists() else value
+    return found
+
+
 def run(row: Claim, out: Path, given: dict[str, str]) -> int:
     """Run a row's command, or show what it gave when it was finished; the exit status."""
     done = out / "done.json"
@@ -237,8 +249,7 @@ def main() -> None:
     elif args.name not in rows:
         raise InputError(f"no claim '{args.name}'; there are {', '.join(rows)}")
     else:
-        given: dict[str, Any] = dict(entry.split("=", 1) for entry in args.set if "=" in entry)
-        sys.exit(run(rows[args.name], args.out / args.name, given))
+        sys.exit(run(rows[args.name], args.out / args.name, given_files(args.set)))
 
 
 if __name__ == "__main__":

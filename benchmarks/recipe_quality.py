@@ -5,7 +5,7 @@
     python benchmarks/recipe_quality.py --recipe helm-tiny --same-data
 
 The seed draws what is held out, too, unless all runs are to have the same data. Every run is
-resumable: a call that was cut short goes on where it was. Overrides of the recipe go behind
+resumable: a call that was cut short goes on where it was. Overrides of the recipe go after
 ``--``, as in `geodapt run`. Prints JSON; the runs, with their reports, stay in ``--out``.
 """
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--same-data", action="store_true", help="the seed is of training alone")
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
-    parser.add_argument("overrides", nargs="*", help="key=value, behind --")
+    parser.add_argument("overrides", nargs="*", help="key=value, after --")
     args = parser.parse_args()
     runs = []
     for seed in args.seeds:

@@ -8,7 +8,7 @@ Before it runs it prints what it could see. Five folds, whose test splits share 
 pooled, every row of a package tests once, under all methods. Each method's learning rates are
 chosen on validation rows among five factors, below and above, with equal numbers of trainings, for
 all of the data and for a quarter. Intervals are paired bootstraps over files (or users). Every run
-is resumable. Overrides of the recipe go behind ``--``. Prints JSON.
+is resumable. Overrides of the recipe go after ``--``. Prints JSON.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--movielens", type=Path, help="a folder of ml-100k")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/paired"))
-    parser.add_argument("overrides", nargs="*", help="key=value, behind --")
+    parser.add_argument("overrides", nargs="*", help="key=value, after --")
     args = parser.parse_args()
     common = [*COMMON, *args.overrides]
     answers: dict[str, list[dict[str, Any]]] = {}

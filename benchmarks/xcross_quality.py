@@ -4,7 +4,7 @@
     python benchmarks/xcross_quality.py --movielens ~/data/ml-100k
 
 Sources are trained once a seed and shared by the targets. Every run is resumable: a call that
-was cut short goes on where it was. Overrides of the recipe go behind ``--``, as in `geodapt run`.
+was cut short goes on where it was. Overrides of the recipe go after ``--``, as in `geodapt run`.
 Prints JSON; the runs, with their reports, stay in ``--out``.
 """
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--movielens", type=Path, help="a folder of ml-100k; takes its own target")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
-    parser.add_argument("overrides", nargs="*", help="key=value, behind --")
+    parser.add_argument("overrides", nargs="*", help="key=value, after --")
     args = parser.parse_args()
     recipe = "xcross-movielens" if args.movielens else "xcross"
     targets = ["suspense"] if args.movielens else args.targets

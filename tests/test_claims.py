@@ -70,6 +70,10 @@ def test_a_row_runs_once_and_is_kept(claims, tmp_path, capsys):
         assert claims.run(row, tmp_path / "out", {"word": "3"}) == 0
         assert "seen 3" in capsys.readouterr().out
     assert (tmp_path / "n").read_text() == "x"
+    here = claims.given_files([f"word={tmp_path}/../{tmp_path.name}", "model=some/name"])
+    assert here == {"word": str(tmp_path), "model": "some/name"}
+    with pytest.raises(InputError, match="expected NAME=PATH"):
+        claims.given_files(["word"])
     for wrong, message in (
         ({"verdict": "maybe"}, "verdict is 'maybe'"),
         ({"verdict": "open"}, "either measured"),

@@ -161,7 +161,7 @@ def _synonyms(name: str) -> list[str]:
 
 
 class PictureRows:
-    """PictureRows of a data set whose pictures are opened when they are asked for."""
+    """Rows of a data set whose pictures are opened when they are asked for."""
 
     def __init__(self, rows: "Dataset", pictures: Sequence[str] = ("image",)) -> None:
         self.pictures = pictures

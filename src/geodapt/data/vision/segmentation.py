@@ -29,7 +29,7 @@ class SegmentationData:
     edition: str
     """Which data set this is, and in which layout, for a reader."""
     names: tuple[str, ...]
-    """Of the classes, by number, as published; synonyms stand behind commas."""
+    """Of the classes, by number, as published; synonyms stand after commas."""
     pictures: Sequence[Path]
     read_mask: Callable[[int], Int[np.ndarray, "h w"]]
     """The class of each pixel of a picture's mask, or
