@@ -180,6 +180,17 @@ def test_a_word_of_several_meanings_is_below_each(tmp_path):
     assert ("tool", "bank") not in [chain.texts for chain in first.train]
 
 
+def test_a_text_far_below_many_has_no_more_paths_than_asked_for():
+    """Three texts on each of 40 levels, all of them below all of the level above."""
+    levels = [[f"{depth} {n}" for n in range(3)] for depth in range(40)]
+    edges = [(a, b) for above, below in pairwise(levels) for a in above for b in below]
+    ways = Forest("lattice", edges, every_parent=True).ways("39 0")
+    assert len(set(ways)) == 16
+    for way in ways:
+        assert len(way) == 40
+        assert set(pairwise(way)) <= set(edges)
+
+
 def test_circles_are_found_below_a_second_parent():
     edges = [("top", "a"), ("a", "b"), ("b", "c"), ("c", "a")]
     with pytest.raises(InputError, match="is above or below itself"):

@@ -75,17 +75,20 @@ class Forest:
         return None
 
     def ways(self, text: str) -> list[tuple[str, ...]]:
-        """The paths that lead from a top to a text, at most 16."""
+        """Paths that lead from a top to a text, at most 16, short ones first.
+
+        Depth first: a text far below has more beginnings of paths than fit into memory.
+        """
         found: list[tuple[str, ...]] = []
         waiting: list[tuple[str, ...]] = [(text,)]
         while waiting and len(found) < WAYS:
-            path = waiting.pop(0)
+            path = waiting.pop()
             over = self.parents.get(path[0])
             if over is None:
                 found.append(path)
             else:
-                waiting += [(parent, *path) for parent in over]
-        return found
+                waiting += [(parent, *path) for parent in reversed(over)]
+        return sorted(found, key=len)
 
     def related(self, text: str) -> set[str]:
         """All texts above a text and below it, itself included."""
