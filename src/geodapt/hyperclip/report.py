@@ -179,13 +179,12 @@ def trial_section(run: RunRecord) -> Section | None:
     found = _details(run)
     rows = []
     for name, method in (found.methods if found else {}).items():
-        best = max((trial.validation_miou for trial in method.trials), default=None)
+        best = max(method.trials, key=lambda trial: trial.validation_miou, default=None)
         for trial in method.trials:
             new = "–" if trial.miou_new is None else as_percent(trial.miou_new)
             rows.append(
                 {
-                    "name": row_label(run, name)
-                    + (" (chosen)" if trial.validation_miou == best else ""),
+                    "name": row_label(run, name) + (" (chosen)" if trial is best else ""),
                     "cells": [
                         f"{trial.target:.2f}",
                         f"{trial.reached:.2f}",

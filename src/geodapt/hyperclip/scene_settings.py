@@ -13,6 +13,7 @@ from geodapt.data.vision.coco_settings import (
 )
 from geodapt.hyperclip.method_settings import MethodSettings
 from geodapt.hyperclip.methods import TuningMethod
+from geodapt.hyperclip.settings import ScalingSettings
 from geodapt.settings import Settings
 from geodapt.training.settings import TrainingSettings
 
@@ -140,6 +141,8 @@ class PanopticSettings(SceneSettings):
     """Side of the CLIP's windows in pixels; its own size where none."""
     residual: Literal["class", "patch", "none"] | None = None
     """Of the CLIP's dense features."""
+    scaling: ScalingSettings = ScalingSettings(dense=True)
+    """Of the methods hyperclip-N, but for what their names say."""
     masks: MaskSettings = MaskSettings()
     region_weight: float = Field(default=1.0, ge=0)
     """Of the loss that tells the words of true masks by the CLIP's features alone."""
