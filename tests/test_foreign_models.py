@@ -107,6 +107,7 @@ def test_only_one_function_loads_what_may_bring_code():
         for call in ast.walk(ast.parse(path.read_text()))
         if isinstance(call, ast.Call)
         and re.fullmatch(r"(\w+\.)*Auto\w+\.from_pretrained|torch\.load", ast.unparse(call.func))
+        and "weights_only=True" not in map(ast.unparse, call.keywords)  # reads tensors alone
     ]
     assert found == []
 

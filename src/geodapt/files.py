@@ -61,9 +61,13 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
 
 
-def sweep(folder: Path) -> None:
-    """Remove temporary files of killed writers from a folder that nobody is writing to."""
-    for path in list(folder.rglob(f".*{UNFINISHED}")):
+def sweep(folder: Path, below: bool = True) -> None:
+    """Remove temporary files of killed writers from a folder that nobody is writing to.
+
+    And, with ``below``, from all folders in it.
+    """
+    pattern = f".*{UNFINISHED}"
+    for path in list(folder.rglob(pattern) if below else folder.glob(pattern)):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -189,6 +189,7 @@ def test_half_a_put_that_was_killed_is_swept(adapters):
     (place / ".abc.unfinished").mkdir()
     (place / "sha256").mkdir()
     (place / "sha256/.x.1234.unfinished").mkdir()
+    (place / ".aliases.json.1234.unfinished").write_text("{")
     (place / "aliases.json").write_text(json.dumps({"toys": None}))
     assert AdapterFolder(place, bank).names() == ["tools"]
     assert not list(place.rglob("*.unfinished"))

@@ -327,9 +327,11 @@ class AdapterFolder:
         """Remove what killed puts left, unless another server is putting something just now."""
         root = self._need_root()
         try:
-            with FileLock(root / PUTS, timeout=0):
-                for left in root.glob(f".*{UNFINISHED}"):
-                    shutil.rmtree(left, ignore_errors=True)
+            with (
+                FileLock(root / PUTS, timeout=0),
+                FileLock(root / f".{ALIASES}.lock", timeout=0),
+            ):
+                sweep(root, below=False)
                 if (root / COPIES).is_dir():
                     sweep(root / COPIES)
         except (Timeout, OSError):  # a folder that may not be written holds nothing unfinished
