@@ -50,6 +50,7 @@ def test_radial_losses():
     assert all(torch.isfinite(p.grad).all() for p in points)
 
 
+@pytest.mark.slow
 def test_perplexity_is_summed_as_well_as_in_float64():
     """Ten thousand batches, of which float32 alone would lose the fourth digit."""
     metrics, exact = LanguageMetrics(), 0.0

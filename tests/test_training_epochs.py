@@ -18,6 +18,7 @@ def test_rates_are_those_that_coop_and_its_successors_train_with():
     np.testing.assert_allclose(found, [1e-5, 0.0035, 0.00317, 0.00229, 0.00121], atol=5e-6)
 
 
+@pytest.mark.slow
 def test_sgd_by_epoch_equals_a_loop_by_hand(tmp_path):
     """One batch an epoch, so that the order of rows does not matter."""
     rows = Points(64, 3)
@@ -46,6 +47,7 @@ def test_sgd_by_epoch_equals_a_loop_by_hand(tmp_path):
     torch.testing.assert_close(weights(model).double(), weights(hand), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_group_has_a_rate_of_its_own(tmp_path):
     model = Classifier()
     before = [p.detach().clone() for p in model.out.parameters()]
@@ -86,6 +88,7 @@ class Told(Points):
         return {**row, "x": (row["x"] + 0.1 * noise).astype("float32")}
 
 
+@pytest.mark.slow
 def test_what_is_called_after_epochs_is_exact_under_resume(tmp_path):
     settings = TrainingSettings(
         epochs=3, batch_size=64, learning_rate=0.1, optimizer="sgd", save_every=2, log_every=1

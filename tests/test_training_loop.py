@@ -17,6 +17,8 @@ from geodapt.training import (
 )
 from tests.fitting import CLASSES, TRAIN, VALIDATION, Classifier, Points, accuracy, train, weights
 
+pytestmark = pytest.mark.slow
+
 
 def measured(model, work) -> float:
     logits = predict(model, VALIDATION, work=work)

@@ -13,6 +13,8 @@ from geodapt.training import (
 )
 from tests.fitting import Classifier, Log, Stopped, train, weights
 
+pytestmark = pytest.mark.slow
+
 PLAIN = {"steps": 24, "save_every": 5, "log_every": 2}
 BEST = {"steps": 24, "evaluate_every": 4, "learning_rate": 2.0, "schedule": "constant"}
 PATIENT = {"steps": 80, "evaluate_every": 2, "learning_rate": 0.7, "patience": 4}

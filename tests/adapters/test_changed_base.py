@@ -101,6 +101,7 @@ def test_a_layer_or_block_that_a_bank_acts_on_is_not_pickled(family):
     torch.testing.assert_close(pickle.loads(pickle.dumps(layer))(x), layer(x))
 
 
+@pytest.mark.slow
 def test_an_adapter_does_not_fit_what_torch_compile_renamed_but_acts_in_it():
     model, batch = seeded("bert"), inputs("bert", 2)
     compiled = torch.compile(model, backend="eager")

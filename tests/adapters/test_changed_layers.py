@@ -14,6 +14,7 @@ from tests.adapters.families import TARGETS, inputs, output, seeded
 from tests.adapters.filled import filled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["data", "row", "swap", "in place", "new"])
 @torch.no_grad()
 def test_a_weight_changed_in_any_way_is_seen(change):

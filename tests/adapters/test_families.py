@@ -14,6 +14,7 @@ REFUSED = {("switch_transformers", "route"): "has a shape that depends on the ro
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_way_is_right_or_refused(family, tmp_path):
     found = check(family, tmp_path)

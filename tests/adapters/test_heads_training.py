@@ -12,6 +12,7 @@ from tests.adapters.heads import KINDS, batch_for, close, from_peft, out
 from tests.tiny_models import build, training_arguments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama classifier", "vit classifier"])
 def test_trainer_trains_a_classifiers_head_as_peft_does(name, tmp_path):
     kind, config, _ = KINDS[name]

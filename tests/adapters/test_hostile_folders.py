@@ -70,6 +70,7 @@ def attempt(folder, family):
         assert time.thread_time() - start < SECONDS
 
 
+@pytest.mark.slow
 def test_no_value_gives_a_traceback_or_takes_long(saved, monkeypatch):
     """All mutations of each family with ``make fuzz``; otherwise each gets a sixth."""
     monkeypatch.setattr(safe_regex, "SECONDS", 0.2)
@@ -106,6 +107,7 @@ def test_no_change_of_bytes_gives_a_traceback(saved, family):
             check_as_peft(folder, family, found, f"seed {seed}")
 
 
+@pytest.mark.slow
 def test_large_headers_are_refused_at_once_in_little_memory(saved):
     for name, mutate in mutations.large():
         folder = saved("llama", mutate)

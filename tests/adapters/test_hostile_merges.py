@@ -60,6 +60,7 @@ def attempt(adapters, **options) -> Adapter | None:
     return merged
 
 
+@pytest.mark.slow
 def test_any_weights_give_the_weighted_sum_or_a_sentence(folders):
     a, b = (Adapter.from_pretrained(folders / name) for name in "ab")
     for one, two in itertools.product(NUMBERS, NUMBERS):

@@ -19,6 +19,7 @@ from tests.adapters.filled import filled
 GATES = [Mix({"toys": 1.0}), Route(["books", None, "toys"]), TopAtoms(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "family"),
     [("cpu_offload", "t5"), ("disk_offload", "bert"), ("dispatch", "bert"), ("later", "t5")],
@@ -72,6 +73,7 @@ def test_adapters_on_offloaded_weights_train():
         torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "llama"])
 def test_a_second_bank_takes_over(family):
     targets, batch = TARGETS[family]["toys"], inputs(family, 2)
@@ -92,6 +94,7 @@ def test_a_second_bank_takes_over(family):
     assert not any("forward" in module.__dict__ for module in model.modules())
 
 
+@pytest.mark.slow
 def test_a_bank_that_is_at_work_is_not_taken_over():
     bank = filled(seeded("llama"), ["q_proj"])
     with bank.use("toys"), pytest.raises(InputError, match="gate of this bank is running"):

@@ -147,6 +147,7 @@ def test_an_adapter_in_use_is_not_removed():
     assert answer(bank, 1) == [7]
 
 
+@pytest.mark.slow
 def test_many_adapters_from_four_threads_with_coming_and_going():
     bank, count, stop = bank_of(100, capacity=8), 100, time.monotonic() + 2
     wrong: list = []

@@ -106,6 +106,7 @@ def test_layers_whose_rows_cannot_be_told_apart_are_refused(name, gate):
         torch.testing.assert_close(found, outputs(bank.model(**batch))[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"use_cache": False}])
 @pytest.mark.parametrize("family", ["bart", "fsmt", "whisper"])
 def test_a_route_lives_through_the_generation_of_an_encoder_and_a_decoder(family, options):

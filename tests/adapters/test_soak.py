@@ -15,6 +15,7 @@ def soak():
     return module
 
 
+@pytest.mark.slow
 def test_a_short_soak_gives_no_wrong_answer(soak, monkeypatch):
     monkeypatch.setattr(soak, "ADAPTERS", 120)
     result = soak.soak(3.0)

@@ -21,6 +21,7 @@ def _trainer(model, folder, **options):
     return Trainer(model=model, args=arguments, train_dataset=data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_trainer_gives_the_factors_that_peft_gives(tmp_path, checkpointing):
     config = LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS, task_type="CAUSAL_LM")
@@ -91,6 +92,7 @@ def test_checkpointing_recomputes_under_the_gate_of_the_forward(reentrant):
         torch.testing.assert_close(recomputed, plain)
 
 
+@pytest.mark.slow
 def test_a_bank_after_another_binds_checkpoints_once():
     model = seeded("llama")
     model.gradient_checkpointing_enable()

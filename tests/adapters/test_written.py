@@ -58,6 +58,7 @@ def batch_of(kind: str) -> dict[str, torch.Tensor]:
     return batch
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::geodapt.errors.InputWarning")  # a head on the bare model
 @pytest.mark.parametrize("family", FAMILIES)
 def test_saved_and_merged_adapters_act_in_peft(family, tmp_path):

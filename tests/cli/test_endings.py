@@ -77,6 +77,7 @@ def test_signals_end_with_their_status_and_how_to_go_on(capsys):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_stopped_says_how_to_go_on(tiny, start, stop):
     process = start("run", "tiny.yaml", "pause=0.2", "training.epochs=100", "--out", "out")

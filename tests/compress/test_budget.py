@@ -26,6 +26,7 @@ CURVE = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(pairs=st.lists(CURVE, min_size=1, max_size=3), budget=st.integers(1, 120))
 def test_the_least_error_for_the_bytes_taken(pairs, budget):

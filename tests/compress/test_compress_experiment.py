@@ -24,6 +24,8 @@ from geodapt.report import write_report
 from tests.compress.small import output, seeded
 from tests.compress.zoo import made
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(geodapt.__file__).parents[1]
 
 
@@ -153,7 +155,6 @@ def recipe_json(world):
     return recipe(world, method="lowrank_plus_int", bits_per_weight=5).model_dump_json()
 
 
-@pytest.mark.slow
 def test_kill_9_and_resume_end_with_the_same_bytes(world, tmp_path):
     asked = CompressRecipe.model_validate_json(recipe_json(world))
     whole = execute(asked, tmp_path / "whole")

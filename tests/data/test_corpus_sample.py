@@ -104,6 +104,7 @@ def test_too_little_to_set_aside(tmp_path):
         draw(source, 10, 128, splits=[empty])
 
 
+@pytest.mark.slow
 def test_built_in_short_texts():
     corpus = load_corpus(ApiTextsSettings(packages=["numpy"]))
     texts = [text for _, text in corpus.read()]

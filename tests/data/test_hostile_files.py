@@ -90,6 +90,7 @@ def test_a_line_that_looks_like_an_object_is_refused_with_the_reason(tmp_path, l
             READERS[reader](path)
 
 
+@pytest.mark.slow
 def test_a_line_without_end_takes_little_memory(tmp_path):
     path = tmp_path / "bomb.jsonl.gz"
     with gzip.open(path, "wb", compresslevel=9) as file:

@@ -15,6 +15,7 @@ def tolerance(reach: float, at_hundred: float) -> float:
     return at_hundred * max(0.1, reach / 100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "d"), cases.widths())
 def test_values(name, d):
     """At most 1e-5 up to 100 radii of curvature from the origin; angles in radians."""

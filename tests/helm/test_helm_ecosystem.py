@@ -78,6 +78,7 @@ def test_lora_trains_on_it(kind):
     torch.testing.assert_close(lora.merge_and_unload()(ids).logits, trained, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mha", "mixed"])
 def test_trainer(kind, tmp_path):
     helm, ids = small.model(kind), small.tokens(rows=8)

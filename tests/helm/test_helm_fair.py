@@ -16,6 +16,8 @@ from geodapt.lm.fair import seedwise_difference
 from geodapt.lm.pretraining import held_out_loss
 from tests.helm.runs import lines, results, write
 
+pytestmark = pytest.mark.slow
+
 RATES = [1e-4, 1e-2]
 
 
@@ -91,7 +93,6 @@ def test_one_seed_and_a_rate_that_diverges(world, geodapt):
     assert "llama diverges at all of the learning_rates" in done.err
 
 
-@pytest.mark.slow
 def test_curvature_of_text(world, geodapt):
     changed = {"models": ["llama", "helm-d"], "curvature": "auto"}
     recipe = write(world, "auto.yaml", **changed, training={"steps": 4, "evaluate_every": None})

@@ -19,6 +19,8 @@ from geodapt.recipes.loading import load_recipe
 from tests.commands import start
 from tests.helm.runs import SMALL, lines, results, write
 
+pytestmark = pytest.mark.slow
+
 MODELS = ["helm-mice", "helm-d", "llama", "deepseek"]
 
 
@@ -163,7 +165,6 @@ def test_the_packaged_recipes():
 # --- going on ----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_killed_and_resumed_it_logs_the_same_losses(ran, world, geodapt):
     """The run of all four models again, killed in the first one's training; its gates' balance,
     optimizer and order of rows must go on as they were."""

@@ -39,6 +39,7 @@ def test_attention_implementations_in_float32(kind, implementation):
     torch.testing.assert_close(helm(ids).logits.double(), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["biases", "learned-curvature", "mla-query-latent", "mixed"])
 def test_gradients_of_gradients(kind):
     """In the inputs and in what is written out by hand, against finite differences."""

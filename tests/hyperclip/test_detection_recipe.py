@@ -18,7 +18,7 @@ from geodapt.vision import load_clip
 from tests.commands import call
 from tests.hyperclip.worlds import GREEK, PAGES, glyph_world, greek, results
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 RECIPE = {
     **GREEK,
     "recipe": "hyperclip-detection",

@@ -18,7 +18,7 @@ from tests.commands import call
 from tests.hyperclip.worlds import GREEK, PAGES, glyph_world, greek, results
 from tests.tinyclip.small import SMALL
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
 METHODS = [
     "frozen",
@@ -103,7 +103,6 @@ def test_the_kept_model_is_the_base_with_the_scaling_folded_in(ran, world):
     assert all(torch.equal(tensor, own[name]) for name, tensor in base.model.state_dict().items())
 
 
-@pytest.mark.slow
 def test_a_run_that_was_cut_short_goes_on(ran, world):
     stages = ran / "stages"
     command = ("run", "pages.yaml", "--out", "again", "methods=[frozen,hyperclip-8]")
@@ -265,7 +264,6 @@ def test_batches_ask_for_what_is_there_and_for_others(glyphs, world):
     assert collated(96)["masks"].shape == (2, 96, 96)
 
 
-@pytest.mark.slow
 def test_the_guides_block_runs(ran, world, glyphs, monkeypatch):
     guide = Path(__file__).parents[2] / "docs" / "hyperclip.md"
     block = re.search(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)[1]

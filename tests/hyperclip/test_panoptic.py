@@ -265,6 +265,7 @@ def coco(name: str) -> str:
     )
 
 
+@pytest.mark.slow
 def test_segments_from_a_path_with_other_classes_in_the_test(world):
     write_set(world / "train", ["person", "tree-merged"])
     write_set(world / "test", ["Person, human", "sky"])

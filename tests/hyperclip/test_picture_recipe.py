@@ -11,7 +11,7 @@ from geodapt.vision import load_clip
 from tests.commands import call
 from tests.hyperclip.worlds import glyph_world, results
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
 RECIPE = {
     "recipe": "hyperclip-pictures",

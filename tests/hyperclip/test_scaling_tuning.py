@@ -63,6 +63,7 @@ def test_names_that_are_none(name):
         TuningMethod.parse(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["hyperclip-8", "lora", "oft-8"])
 def test_four_pictures_are_learnt_by_heart(method):
     rates = {"hyperclip": 5e-2, "lora": 5e-2, "oft": 5e-2}

@@ -112,6 +112,7 @@ def test_a_given_number_stays():
     assert made.number == 5
 
 
+@pytest.mark.slow
 def test_a_curvature_is_chosen_by_pictures_that_are_kept_back():
     """Features at the tower's lengths, of which a steep curvature leaves no distance to tell."""
     images, middle = clusters(5, 8, 8, spread=0.3)
@@ -167,6 +168,7 @@ def test_ancestor_shares_by_hand():
     assert shares[2].tolist() == [0, 0]
 
 
+@pytest.mark.slow
 def test_agreement_with_a_known_tree():
     shares = torch.eye(3).repeat_interleave(6, 0)
     groups = [name for name in "abc" for _ in range(6)]

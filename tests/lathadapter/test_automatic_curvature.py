@@ -9,6 +9,7 @@ from geodapt.lathadapter import LatHAdapter
 from geodapt.lathadapter.choosing import FACTORS, estimated_curvatures
 
 
+@pytest.mark.slow
 def test_an_adapter_keeps_what_was_chosen():
     """Pictures about their class texts, of unit length."""
     generator = torch.manual_seed(0)

@@ -20,6 +20,8 @@ from geodapt.pages.section import RunRecord
 from geodapt.runs import RunFolder
 from tests.vision.duals import dual
 
+pytestmark = pytest.mark.slow
+
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 

@@ -41,6 +41,7 @@ def shown():
     return SimpleNamespace(names=NAMES, splits={"train": Dataset.from_dict(rows, LABELLED)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", HOSTS)
 def test_fitted_saved_and_asked_for_other_names(host, clip, shown, tmp_path):
     width = clip.model.config.projection_dim

@@ -154,6 +154,7 @@ def test_choosing_columns(tmp_path):
             probe.load_source(source, drop=["1"])
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_read(tmp_path):
     application = typer.Typer()
     application.command()(command)
@@ -184,6 +185,7 @@ def test_distances_of_no_metric_are_said_and_of_unequal_twins_refused(tmp_path):
         probe.load_source(str(tmp_path / "a.npy"))
 
 
+@pytest.mark.slow
 def test_points_that_coincide_are_measured(tmp_path):
     for points in (np.repeat([[0.0, 1.0], [2.0, 5.0]], 20, 0), np.repeat(FRACTIONS[:5], 8, 0)):
         np.save(tmp_path / "a.npy", points)

@@ -35,6 +35,7 @@ def write_edges(path, graph):
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_tree_is_hyperbolic(tmp_path):
     source = probe.load_source(write_edges(tmp_path / "tree.tsv", nx.balanced_tree(3, 4)))
     measured = probe.measure(source)
@@ -193,6 +194,7 @@ def test_model_without_embeddings(kind, config, monkeypatch):
         probe.load_source("waves")
 
 
+@pytest.mark.slow
 def test_page_and_command(tmp_path):
     application = typer.Typer()
     application.command()(command)
@@ -359,6 +361,7 @@ def test_the_picture_of_a_grid_is_a_grid(tmp_path):
     assert edges > 1.5 * len(drawn)
 
 
+@pytest.mark.slow
 def test_api_items_are_one_tree():
     source = probe.load_source("api-calls", sample=50)
     assert "packages" in source.labels
@@ -377,6 +380,7 @@ def test_more_than_memory(tmp_path, monkeypatch):
         probe.load_source(str(tmp_path / "big.csv"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vectors", "edges"])
 def test_more_points_than_memory(tmp_path, monkeypatch, kind):
     """Said before anything is allocated: the distances would take terabytes."""

@@ -131,6 +131,7 @@ def values_of(learner):
     return {name: value.clone() for name, value in learner.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HOSTS)
 def test_a_learner_is_fitted_saved_and_asked_for_other_names(folder, tmp_path, kind, monkeypatch):
     clip = load_clip(folder)
@@ -172,6 +173,7 @@ def test_a_learner_is_fitted_saved_and_asked_for_other_names(folder, tmp_path, k
     assert not any(name.encode() in tensors for name in NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["promptsrc", "promptkd"])
 def test_a_resumed_learner_is_the_undisturbed_one(folder, tmp_path, kind):
     clip = load_clip(folder)
@@ -186,6 +188,7 @@ def test_a_resumed_learner_is_the_undisturbed_one(folder, tmp_path, kind):
     assert any("running_mean" in name for name in calm) == (kind == "promptkd")
 
 
+@pytest.mark.slow
 def test_promptsrc_ends_with_the_average_of_its_epochs(folder):
     """Rates of about zero but in the last epoch: the average lies between start and end."""
     clip = load_clip(folder)
@@ -213,6 +216,7 @@ def test_promptsrc_ends_with_the_average_of_its_epochs(folder):
         assert not torch.equal(value, start[name])
 
 
+@pytest.mark.slow
 def test_learners_on_one_base_do_not_disturb_each_other(folder):
     clip = load_clip(folder)
     kinds = ["coop", "maple", "promptsrc"]

@@ -15,7 +15,7 @@ from geodapt.tinyclip.fitting import save_clip, untrained_clip
 from tests.commands import call
 from tests.tinyclip.small import SMALL
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
 RECIPE = {
     "recipe": "prompts",
@@ -126,7 +126,6 @@ def test_an_adapter_is_compared_pair_by_pair_and_saved_with_its_host(world):
     assert learner.adapter.number == 3
 
 
-@pytest.mark.slow
 def test_several_sets_a_tuned_teacher_and_a_variant_of_the_adapter(world):
     data = RECIPE["data"]
     done = call(

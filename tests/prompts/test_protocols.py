@@ -98,6 +98,7 @@ def answers(generator, count, share):
     return generator.random(count) < share
 
 
+@pytest.mark.slow
 def test_the_interval_beside_a_plain_bootstrap():
     """Pictures drawn one by one, in place of the four counts."""
     generator = np.random.default_rng(0)

@@ -20,6 +20,8 @@ from tests.radial.small import (
     save_images,
 )
 
+pytestmark = pytest.mark.slow
+
 RECIPE = {
     "recipe": "radial",
     "title": "Tiny chains",
@@ -110,7 +112,6 @@ def test_the_model_it_leaves_is_the_one_that_was_measured(ran, world):
     assert figures == pytest.approx({key: wanted[key] for key in figures}, abs=1e-6)
 
 
-@pytest.mark.slow
 def test_a_run_repeats_itself(ran, world, geodapt):
     done = geodapt("run", "ran/config.yaml", "--out", "again")
     assert done.code == 0, done.err
@@ -118,7 +119,6 @@ def test_a_run_repeats_itself(ran, world, geodapt):
         assert {key: one[key] for key in FIGURES} == {key: two[key] for key in FIGURES}
 
 
-@pytest.mark.slow
 def test_a_run_that_was_cut_short_goes_on(ran, world, geodapt):
     shutil.copytree(ran, world / "cut")
     (world / "cut" / "results.json").unlink()

@@ -113,6 +113,7 @@ def test_chains_without_negatives_are_refused(folder):
         ChainCollator(load_encoder(str(folder / "bert")), "")([Chain(("animal", "bird"))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=4)], ids=["full", "lora"])
 def test_training_orders_radii_and_keeps_what_was(folder, chains, lora, tmp_path):
     hierarchy = Hierarchy("chains", chains, chains)
@@ -134,6 +135,7 @@ def test_training_orders_radii_and_keeps_what_was(folder, chains, lora, tmp_path
         assert torch.equal(one, two)
 
 
+@pytest.mark.slow
 def test_a_learned_root_moves_and_a_fixed_one_does_not(folder, chains, tmp_path):
     for kind in ("learned", "fixed"):
         made = tuner(folder, LossSettings(), RootSettings(kind=kind), shake=0)

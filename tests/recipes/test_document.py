@@ -29,6 +29,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.dictionaries(texts, values, max_size=4))
 def test_what_is_dumped_is_read_back(content):
@@ -189,6 +190,7 @@ BOMBS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_what_would_fill_the_memory_is_refused_at_once(tmp_path, name):
     path = tmp_path / "a.yaml"

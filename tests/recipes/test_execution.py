@@ -1,10 +1,13 @@
 """What a run leaves, what may go on, and that going on ends where not stopping would."""
 
+import io
 import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from geodapt import progress
 from geodapt.errors import InputError
 from geodapt.files import read_json
 from geodapt.locks import only_user
@@ -51,6 +54,23 @@ def test_the_configuration_is_written_before_the_work(tiny, monkeypatch):
 
     monkeypatch.setattr(type(recipe()), "run", check)
     execute(recipe(), "out")
+
+
+def test_bars_after_a_run_that_failed_are_no_stages_of_it(tiny, monkeypatch):
+    def fail(self, folder):
+        progress.schedule({"one": 1.0, "two": 1.0})
+        folder.timed_stage("one", lambda work: {})
+        folder.timed_stage("two", lambda work: 1 / 0)
+
+    monkeypatch.setattr(type(recipe()), "run", fail)
+    with pytest.raises(ZeroDivisionError):
+        execute(recipe(), "out")
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(progress, "console", screen)
+    monkeypatch.delenv("GEODAPT_PROGRESS", raising=False)
+    list(progress.track([1], "counting"))
+    assert "counting" in screen.file.getvalue()
+    assert "[2/2]" not in screen.file.getvalue()
 
 
 def test_a_folder_with_something_in_it_is_refused(tiny):

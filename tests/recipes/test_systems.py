@@ -33,6 +33,7 @@ def test_a_registered_system_runs_and_has_its_own_columns(tiny, geodapt):
     assert json.loads((tiny.parent / "out" / "results.json").read_text())["recipe"] == "tiny"
 
 
+@pytest.mark.slow
 def test_what_was_imported_for_its_settings_alone_is_registered_for_a_run():
     check = """
 import sys

@@ -212,6 +212,7 @@ def test_nan_loss_stops_and_says_where(world, geodapt):
     assert config["source_training"]["learning_rate"] == 1e30
 
 
+@pytest.mark.slow
 def test_domains_called_like_paths_stay_in_the_runs_folder(world, geodapt):
     victim = world / "victim"
     victim.mkdir()

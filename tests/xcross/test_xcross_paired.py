@@ -10,6 +10,8 @@ from geodapt.metrics.paired import paired_bootstrap
 from geodapt.xcross.comparing import compared_rows
 from tests.xcross.worlds import recipe, training
 
+pytestmark = pytest.mark.slow
+
 FACTORS = [0.01, 1.0, 1e33]  # the last one diverges
 
 

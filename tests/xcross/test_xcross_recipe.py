@@ -20,6 +20,8 @@ from geodapt.xcross.tasks import make_task
 from tests.commands import start
 from tests.xcross.worlds import recipe, training
 
+pytestmark = pytest.mark.slow
+
 MEASURED = {"seconds", "peak_memory_mb"}
 FIGURES = {"hit_at_1", "hit_at_3", "hit_at_5", "hit_at_10", "mrr", "ndcg_at_10"}
 
@@ -156,7 +158,6 @@ def test_its_model_reloads_and_gives_the_same_figures(ranked, world):
     assert scores == pytest.approx(wanted, abs=1e-4)
 
 
-@pytest.mark.slow
 def test_validation_curves_change_no_figure(ranked, world, geodapt, monkeypatch):
     """Where the last weights are kept, some validation rows are measured and decide nothing."""
     monkeypatch.setattr(method_trainer, "CURVE_ROWS", 3)
@@ -194,7 +195,6 @@ def test_adapters_of_a_run_serve_another(ranked, world, geodapt):
     assert loaded.settings.sources[0].name == "comedy"
 
 
-@pytest.mark.slow
 def test_a_classification_run_of_every_method(world, geodapt):
     recipe(world, "reviews", methods=list(METHODS), training=training(25))
     done = geodapt("run", "reviews.yaml", "--out", "classified")
@@ -252,7 +252,6 @@ def calm(world, geodapt) -> Path:
     return world / "calm"
 
 
-@pytest.mark.slow
 def test_stops_and_kills_end_as_an_undisturbed_run(calm, world, geodapt):
     out = world / "disturbed"
     run = ["run", "long.yaml", "--out", "disturbed"]
@@ -280,7 +279,6 @@ def test_stops_and_kills_end_as_an_undisturbed_run(calm, world, geodapt):
     assert (out / "report.html").is_file()
 
 
-@pytest.mark.slow
 def test_two_processes_share_the_work(world):
     recipe(world, "reviews", methods=["mix", "lora", "xcross"], training=training(10))
     launcher = (

@@ -12,6 +12,7 @@ from geodapt.files import sweep, write_text
 from geodapt.locks import LOCK, holds_only_lock, only_user
 from geodapt.paths import given
 from geodapt.processes import is_main_process, wait_for_everyone
+from geodapt.progress import schedule
 from geodapt.recipes.document import Document, dump
 from geodapt.recipes.loading import validate
 from geodapt.runs import Recipe, RunFolder
@@ -45,6 +46,8 @@ def execute(recipe: Recipe, out: Path | str, resume: bool = False) -> dict[str, 
             if is_main_process() and folder.untouched:
                 (out / "config.yaml").unlink()
             raise
+        finally:
+            schedule({})  # bars after a run, as in a notebook, are no stages of it
 
 
 @contextmanager
