@@ -1,7 +1,7 @@
-"""Run by torch.distributed.run: what adapters that train beside another process end with.
+"""Two processes that train adapters, each on half of the rows, in every way that there is.
 
-``averaging.py HOW FOLDER`` trains one adapter on half of the rows in each process, and writes each
-process's factors to ``FOLDER/HOW-RANK.pt``; alone, on all rows.
+``python -m torch.distributed.run ... averaging.py FOLDER`` writes what each process ends with to
+``FOLDER/RANK.pt``: the factors, or why they were refused.
 """
 
 import sys
@@ -18,39 +18,38 @@ from geodapt.adapters import AdapterBank, Route
 from geodapt.errors import InputError
 from tests.tiny_models import tiny_llama
 
-HOW, FOLDER = sys.argv[1], Path(sys.argv[2])
+TRAINED = ("bank", "base", "sharded")
+REFUSED = ("seeds", "split")
+NAMES = ("toys", "books")
 STEPS = 3
 
 
-def main() -> None:
-    rank, processes = 0, 1
-    if HOW != "alone":
-        dist.init_process_group("gloo")
-        rank, processes = dist.get_rank(), dist.get_world_size()
+def train(how: str, rank: int = 0, processes: int = 1) -> list[torch.Tensor]:
+    """The factors of two adapters after a few steps."""
     torch.manual_seed(0)
     base = tiny_llama()
     bank = AdapterBank(base)
-    torch.manual_seed(rank if HOW == "seeds" else 0)
-    for name in ("toys", "books"):
+    torch.manual_seed(rank if how == "seeds" else 0)
+    for name in NAMES:
         bank.create(name, 4, 8.0)
         with torch.no_grad():
             for parameter in bank.parameters_of(name):
                 parameter.normal_(std=0.2)
-    bank.train_only("toys", "books")
+    bank.train_only(*NAMES)
     model: torch.nn.Module = base
-    if HOW == "bank":
+    if how == "bank":
         model = DistributedDataParallel(bank, find_unused_parameters=True)
-    elif HOW == "base":  # something of its own must train for this wrapper to be allowed
+    elif how == "base":  # something of its own must train for this wrapper to be allowed
         base.lm_head.requires_grad_(True)
         model = DistributedDataParallel(base)
-    elif HOW in ("sharded", "seeds"):
+    elif how in ("sharded", "seeds"):
         for layer in base.model.layers:
             fully_shard(layer)
         fully_shard(base)
-    elif HOW == "split":
+    elif how == "split":
         mesh = init_device_mesh("cpu", (processes,))
         parallelize_module(base, mesh, {"model.layers.0.self_attn.q_proj": ColwiseParallel()})
-    parameters = [p for name in ("toys", "books") for p in bank.parameters_of(name)]
+    parameters = [p for name in NAMES for p in bank.parameters_of(name)]
     optimizer = torch.optim.AdamW(parameters, lr=0.01)
     torch.manual_seed(7)
     for step in range(STEPS):
@@ -59,14 +58,24 @@ def main() -> None:
         names = ["toys", None, "books", "books"] if step == 1 else ["toys", "books", "toys", None]
         share = slice(rank * 4 // processes, (rank + 1) * 4 // processes)
         with bank.use(Route(names[share])):
-            loss = model(input_ids=rows[share], labels=rows[share]).loss
-        loss.backward()
+            model(input_ids=rows[share], labels=rows[share]).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    torch.save([p.detach() for p in parameters], FOLDER / f"{HOW}-{rank}.pt")
+    return [p.detach() for p in parameters]
 
 
-try:
+def main() -> None:
+    dist.init_process_group("gloo")
+    rank, processes = dist.get_rank(), dist.get_world_size()
+    found: dict[str, list[torch.Tensor] | str] = {}
+    for how in (*TRAINED, *REFUSED):
+        try:
+            found[how] = train(how, rank, processes)
+        except InputError as error:
+            found[how] = str(error)
+    torch.save(found, Path(sys.argv[1]) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
     main()
-except InputError as error:
-    sys.exit(f"refused: {error}")
