@@ -108,6 +108,13 @@ def test_no_change_of_bytes_gives_a_traceback(saved, family):
 
 
 @pytest.mark.slow
+def test_no_value_puts_a_line_of_its_own_into_a_refusal(saved):
+    folder = saved("llama", mutations.setting("task_type", "CAUSAL_LM\nerror: none"))
+    with pytest.raises(InputError) as refused:
+        Adapter.from_pretrained(folder)
+    assert str(refused.value).count("\n") == 0
+
+
 def test_large_headers_are_refused_at_once_in_little_memory(saved):
     for name, mutate in mutations.large():
         folder = saved("llama", mutate)

@@ -187,7 +187,8 @@ def _config(path: Path) -> LoraConfig:
     try:
         return LoraConfig(**values)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{path} is not a valid LoRA configuration: {error}") from error
+        said = " ".join(str(error).split())  # it can hold a value of the file, line ends and all
+        raise InputError(f"{path} is not a valid LoRA configuration: {said}") from error
 
 
 def _heads(folder: Path, config: LoraConfig, found: FileTensors) -> dict[str, dict[str, Tensor]]:
