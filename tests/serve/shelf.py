@@ -1,5 +1,7 @@
 """A small base with a tokenizer and a chat template, and adapters of it in a folder."""
 
+from pathlib import Path
+
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel
@@ -65,3 +67,13 @@ def write_adapter_folders(model, folder, names, rank=4):
             torch.nn.init.normal_(parameter, std=0.3)
         bank.save(name, folder / name)
     bank.close()
+
+
+def write_base_and_adapters(folder: Path) -> Path:
+    """``base`` and ``adapters/toys``, ``adapters/tools`` in a folder, which is returned."""
+    tokenizer = small_tokenizer()
+    tokenizer.save_pretrained(folder / "base")
+    model = small_base(tokenizer)
+    model.save_pretrained(folder / "base")
+    write_adapter_folders(model, folder / "adapters", ["toys", "tools"])
+    return folder

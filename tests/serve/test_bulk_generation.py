@@ -17,7 +17,7 @@ from geodapt.serve.loading import Served, load_for_bulk
 from tests.commands import SOURCE, call, start
 from tests.serve.asking import eventually, running
 from tests.serve.isolated import isolation
-from tests.serve.shelf import small_base, small_tokenizer, write_adapter_folders
+from tests.serve.shelf import write_base_and_adapters
 
 GATES = [{}, {"model": "toys"}, {"model": "toys:0.5+tools:-0.5"},
          {"adapters": {"toys": 1, "tools": 1}, "atoms": {"keep": 3}}]  # fmt: skip
@@ -29,12 +29,7 @@ LINES = [
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shelf")
-    tokenizer = small_tokenizer()
-    tokenizer.save_pretrained(folder / "base")
-    model = small_base(tokenizer)
-    model.save_pretrained(folder / "base")
-    write_adapter_folders(model, folder / "adapters", ["toys", "tools"])
+    folder = write_base_and_adapters(tmp_path_factory.mktemp("shelf"))
     write_lines(folder / "prompts.jsonl", LINES)
     return folder
 

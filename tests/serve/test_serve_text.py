@@ -14,7 +14,7 @@ from geodapt.serve.http.starting import start
 from geodapt.serve.loading import Served
 from tests.radial.small import save_bert
 from tests.serve.asking import eventually, running
-from tests.serve.shelf import small_base, small_tokenizer, write_adapter_folders
+from tests.serve.shelf import write_base_and_adapters
 
 GATES = [
     ({}, None),
@@ -28,12 +28,7 @@ TOKENS = 12
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shelf")
-    tokenizer = small_tokenizer()
-    tokenizer.save_pretrained(folder / "base")
-    model = small_base(tokenizer)
-    model.save_pretrained(folder / "base")
-    write_adapter_folders(model, folder / "adapters", ["toys", "tools"])
+    folder = write_base_and_adapters(tmp_path_factory.mktemp("shelf"))
     return folder
 
 

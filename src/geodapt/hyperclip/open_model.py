@@ -4,6 +4,7 @@ The folder that :meth:`OpenModel.save_pretrained` writes has a file of settings,
 kind of model is known, the model's parts, and a card.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -23,7 +24,7 @@ from geodapt.vision import Clip
 from geodapt.vision.templates import fill_templates
 
 
-class OpenModel(nn.Module, ModelHubMixin, library_name="geodapt"):
+class OpenModel(nn.Module, ModelHubMixin, ABC, library_name="geodapt"):
     """A picture and any words in; what comes out is a subclass's. No word is in its weights."""
 
     called: ClassVar[str]
@@ -53,18 +54,18 @@ class OpenModel(nn.Module, ModelHubMixin, library_name="geodapt"):
 
     # What a subclass says
 
+    @abstractmethod
     def write_parts(self, folder: Path) -> None:
         """Write all but the settings."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def read_parts(cls, folder: Path, settings: Any) -> Self:
         """The model of a folder that :meth:`write_parts` wrote into."""
-        raise NotImplementedError
 
+    @abstractmethod
     def card(self) -> dict[str, Any]:
         """Arguments of :func:`geodapt.cards.write_card`: title, summary, tags, facts, usage."""
-        raise NotImplementedError
 
     # Saving
 

@@ -116,7 +116,7 @@ class EngineStages:
         self._tracer, self._within = tracing.tracer, set_span_in_context(span)
         self._begun = time.time_ns()
         self._first: dict[int, int] = {}
-        self._span, self._several = span, len(generations) > 1
+        self._several = len(generations) > 1
         span.set_attribute("gen_ai.request.model", model)
         span.set_attribute("geodapt.adapters", sorted({n for g in generations for n in g.adapters}))
 
