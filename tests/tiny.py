@@ -14,6 +14,7 @@ import pytest
 import torch
 from pydantic import Field, field_validator
 
+from geodapt.cli import main
 from geodapt.errors import InputError
 from geodapt.runs import Recipe, RunFolder
 from geodapt.settings import Settings
@@ -103,8 +104,11 @@ def tiny(tmp_path, monkeypatch) -> Path:
     return tmp_path / "tiny.yaml"
 
 
-if __name__ == "__main__":
-    from geodapt.cli import main
-
+def main_with_tiny() -> None:
+    """``geodapt`` with the tiny system."""
     SYSTEMS["tiny"] = "tiny_system"
     main()
+
+
+if __name__ == "__main__":
+    main_with_tiny()

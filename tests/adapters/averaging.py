@@ -1,7 +1,6 @@
 """Two processes that train adapters, each on half of the rows, in every way that there is.
 
-``python -m torch.distributed.run ... averaging.py FOLDER`` writes what each process ends with to
-``FOLDER/RANK.pt``: the factors, or why they were refused.
+Each process writes what it ends with to ``FOLDER/RANK.pt``: the factors, or why they were refused.
 """
 
 import sys
@@ -75,7 +74,3 @@ def main() -> None:
             found[how] = str(error)
     torch.save(found, Path(sys.argv[1]) / f"{rank}.pt")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

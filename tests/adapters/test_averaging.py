@@ -1,35 +1,21 @@
 """Adapters that train in two processes become those that train in one."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-from tests.adapters.averaging import TRAINED, train
-from tests.commands import SOURCE
+from tests.adapters.averaging import TRAINED, main, train
+from tests.forked import fork
 
 pytestmark = pytest.mark.slow
-SCRIPT = Path(__file__).with_name("averaging.py")
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What the two processes end with."""
     folder = tmp_path_factory.mktemp("two")
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    path = os.pathsep.join([str(SOURCE), str(SCRIPT.parents[2])])
-    done = subprocess.run(
-        [sys.executable, *launcher, str(SCRIPT), str(folder)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
+    processes = fork(folder, folder, run=main, ranks=2)
+    _, err = processes.communicate(timeout=600)
+    assert processes.returncode == 0, err
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 

@@ -1,24 +1,29 @@
-"""The command line, with the tiny system, in a process of its own."""
-
-import subprocess
+"""The command line, with the tiny system, in processes of its own."""
 
 import pytest
 import tiny as tiny_module
-from tiny import tiny
+from tiny import main_with_tiny, tiny
 
 from tests import commands
+from tests.forked import fork
 
 __all__ = ["tiny"]
 
 
 @pytest.fixture
 def start():
-    """``start(*arguments)``: the command line, with the tiny system, in a process of its own."""
+    """``start(*arguments)``: the command line, with the tiny system, forked.
+
+    ``ranks`` of them find each other; with ``launcher`` it is started as from a shell.
+    """
     processes = []
 
-    def call(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
-        command = (*launcher, tiny_module.__file__)
-        processes.append(commands.start(".", *arguments, launcher=command))
+    def call(*arguments: str, ranks: int = 1, launcher: tuple[str, ...] | None = None):
+        if launcher is None:
+            processes.append(fork(".", *arguments, run=main_with_tiny, ranks=ranks))
+        else:
+            command = (*launcher, tiny_module.__file__)
+            processes.append(commands.start(".", *arguments, launcher=command))
         return processes[-1]
 
     yield call

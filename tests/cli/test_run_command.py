@@ -94,7 +94,7 @@ def test_a_bug_shows_its_traceback_and_where_the_run_is(start, tiny):
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(start, geodapt, tiny):
     assert geodapt("run", "tiny.yaml", *SLOW, "--out", "undisturbed").code == 0
-    process = start("run", "tiny.yaml", *SLOW, "--out", "out")
+    process = start("run", "tiny.yaml", *SLOW, "--out", "out", launcher=())
     wait_for(process, logged("out", "two", 2))
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
@@ -126,7 +126,7 @@ def test_kill_9_and_resume_end_with_the_same_figures(start, geodapt, tiny, stage
 
 @pytest.mark.slow
 def test_of_several_processes_one_writes(start, geodapt, tiny):
-    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2")
     process = start("run", "tiny.yaml", "--out", "several", launcher=launcher)
     out, err = process.communicate()
     assert process.returncode == 0, err
@@ -140,8 +140,7 @@ def test_of_several_processes_one_writes(start, geodapt, tiny):
 def test_several_processes_refuse_wrong_input_once(start, tiny):
     Path("out").mkdir()
     Path("out/notes.txt").write_text("mine")
-    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
-    process = start("run", "tiny.yaml", "--out", "out", launcher=launcher)
+    process = start("run", "tiny.yaml", "--out", "out", ranks=2)
     _, err = process.communicate(timeout=600)
     assert process.returncode != 0
     assert err.count("error: out is not empty") == 1

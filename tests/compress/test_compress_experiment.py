@@ -2,17 +2,14 @@
 
 import html
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
+import time
+from functools import partial
 
 import pytest
 import torch
 from transformers import AutoTokenizer
 
-import geodapt
 from geodapt.adapters import AdapterBank
 from geodapt.compress import experiment, load
 from geodapt.compress.recipe import CompressRecipe
@@ -23,10 +20,9 @@ from geodapt.recipes.execution import execute
 from geodapt.report import write_report
 from tests.compress.small import output, seeded
 from tests.compress.zoo import made
+from tests.forked import fork
 
 pytestmark = pytest.mark.slow
-
-SOURCE = Path(geodapt.__file__).parents[1]
 
 
 def recipe(world, model="llama", **more):
@@ -126,29 +122,29 @@ def test_an_adapter_is_merged_first(world, tmp_path):
 
 def killed_at(world, out, stage):
     """A process of its own that runs into ``out`` and is killed when a stage is there."""
-    code = (
-        "import time\n"
-        "from geodapt.compress.recipe import CompressRecipe\n"
-        "from geodapt.recipes.execution import execute\n"
-        "from geodapt.runs import RunFolder\n"
-        "stage = RunFolder.stage\n"
-        "def slow(self, name, compute):\n"
-        f"    if name == {stage!r}: print('here', flush=True); time.sleep(60)\n"
-        "    return stage(self, name, compute)\n"
-        "RunFolder.stage = slow\n"
-        f"execute(CompressRecipe.model_validate_json({recipe_json(world)!r}), {str(out)!r})\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-    )
-    assert process.stdout is not None
+    here = out.with_suffix(".here")
+    process = fork(out.parent, run=partial(stopped_at, stage, here, recipe_json(world), out))
     try:
-        assert process.stdout.readline() == b"here\n"
+        while not here.exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
     finally:
         process.kill()
         process.communicate()
+
+
+def stopped_at(stage, here, asked, out):
+    """Run the recipe, but for the stage, at which a file is made."""
+    go_on = experiment.RunFolder.stage
+
+    def stop(self, name, compute):
+        if name == stage:
+            here.touch()
+            time.sleep(600)
+        return go_on(self, name, compute)
+
+    experiment.RunFolder.stage = stop
+    execute(CompressRecipe.model_validate_json(asked), out)
 
 
 def recipe_json(world):

@@ -12,15 +12,6 @@ from accelerate.utils import DistributedType
 
 from geodapt.cli import main
 
-os.environ |= {
-    "ACCELERATE_USE_CPU": "true",
-    "ACCELERATE_USE_FSDP": "true",
-    "FSDP_VERSION": "2",
-    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
-    "FSDP_RESHARD_AFTER_FORWARD": "true",
-    "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
-}
 as_usual = AcceleratorState.__init__
 
 
@@ -30,7 +21,15 @@ def with_shards(state, *arguments, fsdp_plugin=None, **options):
         state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
 
 
-AcceleratorState.__init__ = with_shards  # type: ignore[method-assign]
-
-if __name__ == "__main__":
+def main_sharded() -> None:
+    os.environ |= {
+        "ACCELERATE_USE_CPU": "true",
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+        "FSDP_RESHARD_AFTER_FORWARD": "true",
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+    }
+    AcceleratorState.__init__ = with_shards  # type: ignore[method-assign]
     main()

@@ -4,24 +4,21 @@ import shutil
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from accelerate.utils import merge_fsdp_weights
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from geodapt.cli import main
 from geodapt.data.corpus import TextSettings, load_corpus
 from geodapt.data.corpus.packing import packed
 from geodapt.data.corpus.tokens import TokenizerSettings, tokenizer_for
-from tests.commands import start
+from tests.forked import fork
 from tests.helm.runs import lines, results, write, write_text
+from tests.helm.sharded import main_sharded
 
 pytestmark = pytest.mark.slow
-PROCESSES = ("-m", "torch.distributed.run", "--nproc_per_node", "2")
-LAUNCHERS = {
-    "ddp": ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "geodapt"),
-    "fsdp2": (*PROCESSES, str(Path(__file__).with_name("sharded.py"))),
-}
+RUNS = {"ddp": main, "fsdp2": main_sharded}
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +54,10 @@ def alone(world, geodapt, rows) -> Path:
     return world / "alone"
 
 
-@pytest.fixture(scope="module", params=LAUNCHERS)
+@pytest.fixture(scope="module", params=RUNS)
 def together(request, world, rows) -> Path:
     run = ("run", recipe(world, rows // 2), "--out", request.param)
-    process = start(world, *run, launcher=LAUNCHERS[request.param])
+    process = fork(world, *run, run=RUNS[request.param], ranks=2)
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return world / request.param
@@ -92,7 +89,7 @@ def test_sharded_weights_load_in_one_process_and_a_killed_training_goes_on(
     alone, together, world, geodapt, rows, tmp_path
 ):
     run = ("run", recipe(world, rows // 2), "--out", "killed")
-    process = start(world, *run, launcher=LAUNCHERS["fsdp2"])
+    process = fork(world, *run, run=main_sharded, ranks=2)
     checkpoint = world / "killed/work/model-helm-mice/checkpoint-4"
     try:
         for _ in range(15000):
@@ -101,8 +98,6 @@ def test_sharded_weights_load_in_one_process_and_a_killed_training_goes_on(
             time.sleep(0.02)
         shutil.copytree(checkpoint, tmp_path / "checkpoint")
     finally:
-        for worker in psutil.Process(process.pid).children(recursive=True):
-            worker.kill()
         process.kill()
         process.communicate()
 
@@ -120,7 +115,7 @@ def test_sharded_weights_load_in_one_process_and_a_killed_training_goes_on(
         next(line["curvature"] for line in lines(alone) if line["step"] == 4), rel=1e-2
     )
 
-    process = start(world, *run, "--resume", launcher=LAUNCHERS["fsdp2"])
+    process = fork(world, *run, "--resume", run=main_sharded, ranks=2)
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     logged = [[line["loss"] for line in lines(folder)] for folder in (together, world / "killed")]

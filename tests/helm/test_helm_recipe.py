@@ -16,7 +16,7 @@ from geodapt.lm.experiment import build_model
 from geodapt.lm.pretraining import held_out_loss
 from geodapt.recipes.catalog import packaged
 from geodapt.recipes.loading import load_recipe
-from tests.commands import start
+from tests.forked import fork
 from tests.helm.runs import SMALL, lines, results, write
 
 pytestmark = pytest.mark.slow
@@ -169,7 +169,7 @@ def test_killed_and_resumed_it_logs_the_same_losses(ran, world, geodapt):
     """The run of all four models again, killed in the first one's training; its gates' balance,
     optimizer and order of rows must go on as they were."""
     recipe = write(world, "mice.yaml", models=["helm-mice"], config={"learn_curvature": True})
-    process = start(world, "run", recipe, "--out", "killed")
+    process = fork(world, "run", recipe, "--out", "killed")
     try:
         state = world / "killed/work/model-helm-mice/checkpoint-8/trainer_state.json"
         for _ in range(15000):

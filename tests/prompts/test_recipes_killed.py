@@ -6,7 +6,8 @@ import time
 import pytest
 from safetensors.torch import load_file
 
-from tests.commands import call, start
+from tests.commands import call
+from tests.forked import fork
 from tests.tinyclip.small import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
@@ -55,7 +56,7 @@ def reached(recipe, folder):
 def test_kill_9_and_resume_end_as_undisturbed(recipe, tmp_path):
     calm = call(tmp_path, "run", recipe, *COMMANDS[recipe], "--out", "calm")
     assert calm.code == 0, calm.err
-    process = start(tmp_path, "run", recipe, *COMMANDS[recipe], "--out", "killed")
+    process = fork(tmp_path, "run", recipe, *COMMANDS[recipe], "--out", "killed")
     deadline = time.monotonic() + 300
     while not reached(recipe, tmp_path / "killed"):
         assert process.poll() is None, process.communicate()

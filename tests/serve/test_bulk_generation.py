@@ -14,7 +14,8 @@ from geodapt.serve.bulk import claimed, score_file
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.starting import start as start_server
 from geodapt.serve.loading import Served, load_for_bulk
-from tests.commands import SOURCE, call, start
+from tests.commands import SOURCE, call
+from tests.forked import fork
 from tests.serve.asking import eventually, running
 from tests.serve.isolated import isolation
 from tests.serve.shelf import write_base_and_adapters
@@ -126,13 +127,13 @@ def test_a_killed_run_goes_on_to_the_same_texts(shelf, model, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
     command = ("score", "in.jsonl", "--generate", shelf / "base", "--shard", "4", "--adapters",
                shelf / "adapters", "--out", "out", "--dtype", "float32")  # fmt: skip
-    process = start(tmp_path, *command)
+    process = fork(tmp_path, *command)
     eventually(lambda: (out / "part-00001.jsonl").exists() or process.poll() is not None, 120)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
     assert 2 <= len(before) < 8
-    process = start(tmp_path, *command)
+    process = fork(tmp_path, *command)
     told = process.communicate(timeout=120)
     assert process.returncode == 0, told
     assert {name: (out / name).stat().st_mtime_ns for name in before} == before

@@ -17,7 +17,7 @@ from geodapt.xcross.methods import METHODS
 from geodapt.xcross.model import XCross
 from geodapt.xcross.prompts import PromptCollator
 from geodapt.xcross.tasks import make_task
-from tests.commands import start
+from tests.forked import fork
 from tests.xcross.worlds import recipe, training
 
 pytestmark = pytest.mark.slow
@@ -255,7 +255,7 @@ def calm(world, geodapt) -> Path:
 def test_stops_and_kills_end_as_an_undisturbed_run(calm, world, geodapt):
     out = world / "disturbed"
     run = ["run", "long.yaml", "--out", "disturbed"]
-    process = start(world, *run)
+    process = fork(world, *run)
     wait_for(process, out / "metrics.jsonl", "source-drama", 20)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
@@ -268,7 +268,7 @@ def test_stops_and_kills_end_as_an_undisturbed_run(calm, world, geodapt):
         ("method-lora", go_on.split()),
         ("method-xcross", [*run, "--resume"]),
     ):
-        process = start(world, *arguments)
+        process = fork(world, *arguments)
         wait_for(process, out / "metrics.jsonl", stage, 30)
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -281,16 +281,7 @@ def test_stops_and_kills_end_as_an_undisturbed_run(calm, world, geodapt):
 
 def test_two_processes_share_the_work(world):
     recipe(world, "reviews", methods=["mix", "lora", "xcross"], training=training(10))
-    launcher = (
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "-m",
-        "geodapt",
-    )
-    process = start(world, "run", "reviews.yaml", "--out", "two", launcher=launcher)
+    process = fork(world, "run", "reviews.yaml", "--out", "two", ranks=2)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert out.count("two/report.html") == 1

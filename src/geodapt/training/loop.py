@@ -19,6 +19,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from geodapt.errors import InputError
+from geodapt.processes import is_main_process
 from geodapt.training.checkpoints import last_checkpoint
 from geodapt.training.settings import TrainingSettings
 from geodapt.training.trainer import AfterEpochs, Log, StrictTrainer, TellEpoch, Watch
@@ -109,7 +110,7 @@ def fit(
         callbacks.append(TellEpoch(train))
     if after_epoch is not None and settings.epochs is not None:
         callbacks.append(AfterEpochs(after_epoch, settings.epochs))
-    if tensorboard is not None and settings.tensorboard:
+    if tensorboard is not None and settings.tensorboard and is_main_process():
         callbacks.append(_tensorboard(tensorboard))
     trainer = StrictTrainer(
         model=model,

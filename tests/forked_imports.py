@@ -1,0 +1,12 @@
+"""What the processes of :mod:`forked` would import each by itself."""
+
+from geodapt.cli.quiet import silence
+
+silence()  # before the libraries are imported, as the command does
+
+import datasets  # noqa: E402, F401
+import peft  # noqa: E402, F401
+import sentence_transformers  # noqa: E402, F401
+import transformers.trainer  # noqa: E402, F401
+
+import geodapt.compress.recipe  # noqa: E402, F401
