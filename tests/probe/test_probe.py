@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from geodapt import probe
 from geodapt.cli.probe import probe as command
+from geodapt.data import api_calls
+from geodapt.data.api_calls import load_api_calls
 from geodapt.errors import InputError
 from geodapt.geometry import hyperbolicity, mds
 from geodapt.probe import figures as figures_module
@@ -362,7 +364,11 @@ def test_the_picture_of_a_grid_is_a_grid(tmp_path):
 
 
 @pytest.mark.slow
-def test_api_items_are_one_tree():
+def test_api_items_are_one_tree(monkeypatch, own_cache):
+    def mined(settings):
+        return load_api_calls(settings.model_copy(update={"domains": ["networkx", "matplotlib"]}))
+
+    monkeypatch.setattr(api_calls, "load_api_calls", mined)
     source = probe.load_source("api-calls", sample=50)
     assert "packages" in source.labels
     assert len(source.notes) == 1  # sampled, and no part left out
