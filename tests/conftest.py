@@ -1,5 +1,6 @@
 """Shared fixtures: the command line, tiny random models of each family, and no network."""
 
+import gc
 import os
 import signal
 from functools import partial
@@ -16,6 +17,13 @@ from tests.tiny_models import tiny_bert, tiny_llama, tiny_t5
 
 # A shell's background jobs ignore Ctrl-C and so would the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish():
+    """What libraries and tests are made of stays: looked through for garbage, it would take a
+    quarter of a second at each of the collections that every training asks for."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
