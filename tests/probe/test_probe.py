@@ -13,8 +13,6 @@ from typer.testing import CliRunner
 
 from geodapt import probe
 from geodapt.cli.probe import probe as command
-from geodapt.data import api_calls
-from geodapt.data.api_calls import load_api_calls
 from geodapt.errors import InputError
 from geodapt.geometry import hyperbolicity, mds
 from geodapt.probe import figures as figures_module
@@ -80,14 +78,6 @@ def test_the_control_keeps_unequal_axes():
     control = figures_module.control_cloud(distances, torch.Generator().manual_seed(0))
     found = mds.classical_scaling(control, 5).std(0)
     torch.testing.assert_close(found, x.std(0).sort(descending=True).values, rtol=0.1, atol=0.1)
-
-
-def test_pythons_class_hierarchy_is_nearly_a_tree():
-    source = probe.load_source("classes", sample=200)
-    measured = probe.measure(source)
-    assert "object" in source.labels
-    assert source.total > 1000
-    assert measured.departure < 0.5
 
 
 def test_the_same_metric_read_in_every_way(tmp_path):
@@ -361,18 +351,6 @@ def test_the_picture_of_a_grid_is_a_grid(tmp_path):
     drawn = set(figures_module._drawn(source, 60, torch.Generator().manual_seed(0)).tolist())
     edges = sum(a in drawn and b in drawn for a, b in source.edges.tolist())
     assert edges > 1.5 * len(drawn)
-
-
-@pytest.mark.slow
-def test_api_items_are_one_tree(monkeypatch, own_cache):
-    def mined(settings):
-        return load_api_calls(settings.model_copy(update={"domains": ["networkx", "matplotlib"]}))
-
-    monkeypatch.setattr(api_calls, "load_api_calls", mined)
-    source = probe.load_source("api-calls", sample=50)
-    assert "packages" in source.labels
-    assert len(source.notes) == 1  # sampled, and no part left out
-    assert len(source.graph) == source.total - 1
 
 
 def test_more_than_memory(tmp_path, monkeypatch):
