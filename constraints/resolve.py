@@ -2,7 +2,8 @@
 
 Without an argument: the newest of everything that pyproject.toml admits for this Python, as
 ``py311.txt`` or the like, from which ``make`` installs. With ``lowest``: the lower bounds of
-pyproject.toml, as ``lowest.txt``, from which ``make test-lowest`` installs. Nothing is installed.
+pyproject.toml, as ``lowest.txt``, from which ``make test-lowest`` installs; where they cannot be had
+together, pip says which. Nothing is installed.
 """
 
 import json
@@ -28,26 +29,30 @@ def lowest() -> list[str]:
     wanted = [*project["dependencies"], *extras]
     bounds = {}
     for line in wanted:
-        if match := re.match(r"([\w.-]+)>=([\w.]+)", line):
+        if match := re.match(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)", line):
             bounds[match[1].lower()] = match[2]
     return [f"{name}=={version}" for name, version in sorted(bounds.items())]
+
+
+def resolved(*arguments: str) -> str:
+    """Pip's report of what it would install into an empty environment; pip's error ends this."""
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+            *("--dry-run", "--ignore-installed", "--report", "-"),
+            *("-e", f"{ROOT}[{','.join(EXTRAS)}]", *arguments),
+        ],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
 
 
 def newest() -> list[str]:
     """What pip would install now into an empty environment, the build backend's parts included."""
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-            *("--dry-run", "--ignore-installed", "--report", "-"),
-            *("-e", f"{ROOT}[{','.join(EXTRAS)}]", *build, "editables"),
-            *sys.argv[1:],
-        ],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    report = json.loads(done.stdout[done.stdout.index("{") :])
+    done = resolved(*build, "editables", *sys.argv[1:])
+    report = json.loads(done[done.index("{") :])
     found = {
         item["metadata"]["name"].lower().replace("_", "-"): item["metadata"]["version"]
         for item in report["install"]
@@ -68,6 +73,8 @@ def main() -> None:
         name = f"py{sys.version_info.major}{sys.version_info.minor}.txt"
         path, lines, made = HERE / name, newest(), "make constraints"
     path.write_text("\n".join([f"# Made by {made}.", *lines, ""]))
+    if made.endswith("lowest"):
+        resolved("-c", str(path))
     print(f"{path}: {len(lines)} versions")
 
 
