@@ -6,7 +6,8 @@ STAMP  := $(VENV)/.installed
 # Exact versions of everything, so that next month's install is today's; see `make constraints`.
 PINNED := $(wildcard constraints/$(shell $(PYTHON) -c 'import sys; print("py%d%d" % sys.version_info[:2])').txt)
 # As many processes as there are cores, up to four; a file's tests run in one of them, in order.
-CORES  := -n auto --maxprocesses 4 --dist loadfile
+# Files with slow tests go first (tests/conftest.py), so that all processes end at about one time.
+CORES  := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # --no-compile: Python compiles what is imported, pip would compile everything, for a minute
 PIP    := -m pip --disable-pip-version-check install --quiet --no-compile
 # which needs that it may: with this variable set, every process of the tests compiles all imports again

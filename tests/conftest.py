@@ -20,6 +20,13 @@ from tests.tiny_models import tiny_bert, tiny_llama, tiny_t5  # noqa: E402
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(config, items):
+    """On several cores, files with slow tests go first: what is left at the end is short."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_collection_finish():
     """What libraries and tests are made of stays: looked through for garbage, it would take a
     quarter of a second at each of the collections that every training asks for."""

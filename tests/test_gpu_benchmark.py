@@ -1,23 +1,26 @@
 """The script for one GPU runs on a CPU, at small sizes, and prints what it measured as JSON."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.forked import fork
+
+
+def on_cpu():
+    """``benchmarks/gpu.py``, imported where no GPU is seen."""
+    from gpu import main
+
+    main()
 
 
 @pytest.mark.slow
-def test_every_part_runs_and_is_reported():
-    script = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--small"]
-    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(script, capture_output=True, text=True, cwd=ROOT, env=hidden)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+def test_every_part_runs_and_is_reported(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    process = fork(tmp_path, "--small", run=on_cpu)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    found = json.loads(out)
     assert found["device"]
     assert not found["left_out"]
     training, decoding = found["models"]
