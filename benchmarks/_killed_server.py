@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from typing import Any
@@ -21,20 +21,25 @@ TROUBLE = (OSError, HTTPException, ValueError)
 """What a client meets when its server is killed."""
 
 
-@contextmanager
-def process(shelf: Shelf) -> Iterator[tuple[subprocess.Popen, int, float]]:
-    """``geodapt serve`` in a process of its own, its port, and the seconds until it was ready."""
-    command = (sys.executable, "-m", "geodapt", "serve", str(shelf.base), "--port", "0")
-    begun = time.monotonic()
+def started(*arguments: str) -> tuple[subprocess.Popen, str]:
+    """``geodapt ARGUMENTS`` in a process of its own, and the first line of what it says."""
     run = subprocess.Popen(
-        [*command, "--adapters", str(shelf.adapters), "--dtype", "float32"],
+        [sys.executable, "-m", "geodapt", *arguments],
         stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+    assert run.stderr is not None
+    return run, run.stderr.readline()
+
+
+@contextmanager
+def process(shelf: Shelf, begin: Callable = started) -> Iterator[tuple[Any, int, float]]:
+    """``geodapt serve`` in a process of its own, its port, and the seconds until it was ready."""
+    begun = time.monotonic()
+    command = ("serve", str(shelf.base), "--port", "0", "--adapters", str(shelf.adapters))
+    run, said = begin(*command, "--dtype", "float32")
     try:
-        assert run.stderr is not None
-        said = run.stderr.readline()
         if not said.startswith("serving on "):
-            raise RuntimeError(said + run.stderr.read())
+            raise RuntimeError(said + run.communicate()[1])
         port = int(said.rstrip("/\n").rpartition(":")[2])
         while not _ready(port):
             time.sleep(0.01)
@@ -51,7 +56,7 @@ def _ready(port: int) -> bool:
         return False
 
 
-def kills(shelf: Shelf, times: int, load: float = 1.0) -> dict[str, Any]:
+def kills(shelf: Shelf, times: int, load: float = 1.0, begin: Callable = started) -> dict[str, Any]:
     """Start, ask and put at once, kill; what is left must be whole, and answer as before.
 
     The name ``mine`` is put in turn from two adapters, so its answer must always be one of theirs.
@@ -60,7 +65,7 @@ def kills(shelf: Shelf, times: int, load: float = 1.0) -> dict[str, Any]:
     wrong = puts = 0
     known = _aliases(shelf)
     for turn in range(times + 1):
-        with process(shelf) as (run, port, ready):
+        with process(shelf, begin) as (run, port, ready):
             seconds.append(round(ready, 2))
             wrong += _wrong(shelf, port, ["base", first, second], turn > 0)
             if turn == times:
@@ -80,7 +85,7 @@ def kills(shelf: Shelf, times: int, load: float = 1.0) -> dict[str, Any]:
                             body = {"source": source}
                             puts += Client(port).ask("PUT", "/v1/adapters/mine", body)[0] == 200
 
-            def killing(_: int, run: subprocess.Popen = run, end: threading.Event = end) -> None:
+            def killing(_: int, run: Any = run, end: threading.Event = end) -> None:
                 time.sleep(load * draw.uniform(0.5, 1.5))
                 run.send_signal(signal.SIGKILL)
                 end.set()

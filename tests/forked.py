@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
@@ -69,6 +70,15 @@ class Forked:
             self.kill()
             pytest.fail(f"runs after {timeout} seconds")
         return code
+
+    def line(self, name: str = "out", timeout: float = 120) -> str:
+        """The first line that a process printed, once it is whole."""
+        end = time.monotonic() + timeout
+        while "\n" not in (said := Path(self._written.name, name).read_text()):
+            assert self.poll() is None, self.communicate()
+            assert time.monotonic() < end, f"says nothing for {timeout} seconds"
+            time.sleep(0.01)
+        return said.partition("\n")[0]
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         self.wait(timeout)

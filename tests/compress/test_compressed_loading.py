@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from transformers import AutoModel
 import geodapt
 from geodapt.compress import compress, load, save
 from tests.compress.small import batches, inputs, output, seeded, target
+from tests.forked import fork
 
 FORMS = ("int8", "svd", "int4", "lowrank_plus_int4")
 CODE = """
@@ -37,10 +39,14 @@ print(json.dumps(found))
 """
 
 
+def code(first, forms, ways=2):
+    return CODE.format(first=first, forms=forms, ways=ways)
+
+
 def elsewhere(first, root, *forms, ways=2):
     """What another process finds that runs ``first`` before it imports transformers."""
     done = subprocess.run(
-        [sys.executable, "-c", CODE.format(first=first, forms=forms, ways=ways), str(root)],
+        [sys.executable, "-c", code(first, forms, ways), str(root)],
         env={**os.environ, "PYTHONPATH": str(Path(geodapt.__file__).parents[1])},
         capture_output=True,
         text=True,
@@ -83,7 +89,10 @@ def test_without_geodapt_a_folder_loads_right_or_not_at_all(folders):
 @pytest.mark.slow
 def test_with_geodapt_every_folder_loads_right(folders):
     root, logits = folders
-    found = elsewhere("import geodapt.compress", root, *FORMS)
+    process = fork(root, root, run=partial(exec, code("import geodapt.compress", FORMS), {}))
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    found = json.loads(out.splitlines()[-1])
     for method in FORMS:
         assert torch.equal(torch.tensor(found[f"{method} model"]), logits[method])
         assert found[f"{method} pipe"] is True

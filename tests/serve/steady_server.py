@@ -10,7 +10,8 @@ from tests.serve.asking import make_service
 from tests.serve.shelf import small_base, small_tokenizer
 from tests.serve.steady import SteadyEngine
 
-if __name__ == "__main__":
+
+def main() -> None:
     tokenizer = small_tokenizer()
     engine = SteadyEngine(tokenizer.decode, pause=0.05)
     bank = AdapterBank(small_base(tokenizer))

@@ -4,6 +4,8 @@ import pytest
 from _killed_server import kills
 from _serving import disconnects, fairness, make_shelf, slow_readers, soak
 
+from tests.forked import fork
+
 pytestmark = pytest.mark.slow
 
 
@@ -42,7 +44,11 @@ def test_of_many_that_leave_nothing_stays(shelf):
     assert found["cancelled"] > 48, found  # rather than answered to the end, for nobody
 
 
-def test_a_kill_leaves_nothing_half(shelf):
-    found = kills(shelf, 2)
+def test_a_kill_leaves_nothing_half(shelf, tmp_path):
+    def begin(*arguments):
+        process = fork(tmp_path, *arguments)
+        return process, process.line("err")
+
+    found = kills(shelf, 2, begin=begin)
     assert (found["wrong"], found["left"]) == (0, [])
     assert found["puts"] > 0

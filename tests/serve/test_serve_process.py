@@ -1,38 +1,29 @@
 """A server's process: how it begins, and how it ends."""
 
-import os
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from tests.commands import SOURCE, start
+from tests.commands import start
+from tests.forked import fork
 from tests.serve.asking import Served, eventually, read_all, streamed
+from tests.serve.steady_server import main
 
 pytestmark = pytest.mark.slow
 
 
 @contextmanager
 def steady_server(folder, drain=30):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.serve.steady_server", str(drain), str(folder)],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = fork(folder, drain, folder, run=main)
     try:
-        served = Served(None, int(process.stdout.readline()))
+        served = Served(None, int(process.line()))
         eventually(lambda: answers(served), 120)
         yield process, served
     finally:
         process.kill()
-        process.wait()
-        process.stdout.close()
+        process.communicate()
 
 
 def answers(served):
