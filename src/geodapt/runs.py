@@ -14,17 +14,17 @@ Of several processes (``accelerate launch``) only the main one writes. torch is 
 so that a recipe is checked first.
 """
 
+import importlib
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
 import time
-from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from geodapt import progress
 from geodapt.errors import InputError
@@ -212,9 +212,15 @@ class Recipe(Settings):
     seed: Seed = 0
     """Seed of everything random; the same seed repeats the run."""
 
-    @abstractmethod
+    experiment: ClassVar[str]
+    """``module:Class`` of what does the work: ``Class(recipe, folder).run()`` gives the results.
+    It is imported when the recipe runs, so that a recipe is checked before torch is imported."""
+
     def run(self, folder: RunFolder) -> dict[str, Any]:
         """Do the work in the folder; returns what goes into ``results.json``."""
+        module, _, name = self.experiment.partition(":")
+        found = getattr(importlib.import_module(module), name)(self, folder).run()
+        return {"recipe": self.recipe, "title": self.title, **found}
 
 
 def device_name() -> str:

@@ -10,13 +10,11 @@ class CompressRecipe(CompressSettings, Recipe):
     """Make a model smaller, and measure what that costs."""
 
     recipe: Literal["compress"] = "compress"
+    experiment = "geodapt.compress.experiment:CompressExperiment"
 
     def run(self, folder: RunFolder) -> dict[str, Any]:
-        from geodapt.compress.experiment import CompressExperiment
-
-        found = CompressExperiment(self, folder).run()
         title = self.title or f"{self.model}, {self.method}"
-        return {"recipe": self.recipe, "title": title, **found}
+        return {**super().run(folder), "title": title}
 
 
 RECIPES = (CompressRecipe,)

@@ -37,19 +37,21 @@ def layers_section(run: RunRecord) -> Section | None:
             "calibrated": found.calibrated,
             "figure": _by_layer(found),
             "rows": [
-                {
-                    "path": layer.path,
-                    "form": layer.form,
-                    "size": f"{layer.bytes / 1024:,.0f}",
-                    "weight": f"{100 * layer.weight_error:.3g}",
-                    "output": "–"
-                    if layer.output_error is None
-                    else f"{100 * layer.output_error:.3g}",
-                }
+                (
+                    layer.path,
+                    layer.form,
+                    f"{layer.bytes / 1024:,.0f}",
+                    _lost(layer.weight_error),
+                    _lost(layer.output_error),
+                )
                 for layer in found.layers
             ],
         },
     )
+
+
+def _lost(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.3g}"
 
 
 def errors_section(run: RunRecord) -> Section | None:
@@ -68,7 +70,7 @@ def errors_section(run: RunRecord) -> Section | None:
         {
             "size": f"{found.bits_per_weight:.2f}",
             "verdict": found.verdict,
-            "names": list(NAMES.values()),
+            "heads": ["Figure", *NAMES.values()],
             "rows": _table(found.layers),
             "layers": [
                 {
@@ -123,7 +125,7 @@ FIGURES = (
 )
 
 
-def _table(layers: list[AnalysedLayer]) -> list[dict[str, Any]]:
+def _table(layers: list[AnalysedLayer]) -> list[list[str]]:
     """The median over layers of every figure, by kind."""
     rows = []
     for name, keys, scale in FIGURES:
@@ -134,7 +136,7 @@ def _table(layers: list[AnalysedLayer]) -> list[dict[str, Any]]:
                 values = [value[key] for value in values]
             known = [value for value in values if value is not None]
             cells.append(f"{scale * statistics.median(known):.3g}" if known else "–")
-        rows.append({"name": name, "cells": cells})
+        rows.append([name, *cells])
     return rows
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch import Tensor
 
 from geodapt.hyperclip.page_classes import VOID
 from geodapt.vision import Clip
@@ -16,15 +15,29 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+def drawn_by(rows: Sequence[int], *seed: int) -> np.random.Generator:
+    """What is random in a batch, by its rows and not by a running state: a resumed training draws
+    the same."""
+    return np.random.default_rng([*seed, zlib.crc32(np.array(rows, np.int64).tobytes())])
+
+
+def asked_words(
+    shown: Sequence[int], seen: Sequence[int], asked: int, random: np.random.Generator
+) -> list[int]:
+    """The classes that a batch is asked for: those it shows, then seen ones by chance."""
+    shown = list(dict.fromkeys(shown))
+    others = sorted(set(seen) - set(shown))
+    more = min(len(others), max(0, asked - len(shown)))
+    return shown + sorted(random.choice(others, more, replace=False).tolist() if more else [])
+
+
 class WordBatches:
     """Batches of one picture's pixels, another's, ... each cut to a square of ``side`` pixels.
 
     The words of a batch are the classes on its pieces, then others of the seen ones by chance,
-    ``asked`` in all, or as many as the pieces show. What is drawn depends on the rows and on
-    ``seed`` rather than on a running state: a resumed training draws the same. ``fetch(row)`` gives
-    a picture and its mask of class numbers, :data:`VOID` where no class counts; both may have any
-    size: smaller ones are enlarged so that a piece fits, and with ``fit`` larger ones shrink to
-    the same shorter side.
+    ``asked`` in all, or as many as the pieces show. ``fetch(row)`` gives a picture and its mask of
+    class numbers, :data:`VOID` where no class counts; both may have any size: smaller ones are
+    enlarged so that a piece fits, and with ``fit`` larger ones shrink to the same shorter side.
     """
 
     def __init__(
@@ -47,15 +60,13 @@ class WordBatches:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, row: int) -> int:
-        return row
-
     def collate(self, rows: list[int]) -> dict[str, Any]:
         """What :class:`~geodapt.hyperclip.tuning.SegmentationTuner` takes."""
-        random = np.random.default_rng([self.seed, zlib.crc32(np.array(rows, np.int64).tobytes())])
+        random = drawn_by(rows, self.seed)
         pieces = [self._piece(row, random) for row in rows]
         labels = torch.stack([torch.from_numpy(mask) for _, mask in pieces])
-        words = self._words(labels, random)
+        shown = [word for word in labels.unique().tolist() if word != VOID]
+        words = asked_words(shown, self.seen, self.asked, random)
         place = torch.full((VOID + 1,), VOID)
         place[words] = torch.arange(len(words))
         texts = [self.template.format(self.names[word]) for word in words]
@@ -82,9 +93,3 @@ class WordBatches:
         y = int(random.integers(image.height - self.side + 1))
         piece = image.crop((x, y, x + self.side, y + self.side))
         return piece, mask[y : y + self.side, x : x + self.side].astype(np.int64)
-
-    def _words(self, labels: Tensor, random: np.random.Generator) -> list[int]:
-        shown = [word for word in labels.unique().tolist() if word != VOID]
-        others = sorted(set(self.seen) - set(shown))
-        more = min(len(others), max(0, self.asked - len(shown)))
-        return shown + sorted(random.choice(others, more, replace=False).tolist() if more else [])

@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from geodapt.hyperclip.batches import asked_words, drawn_by
 from geodapt.hyperclip.detection_loss import detection_loss
 from geodapt.hyperclip.detector import OpenDetector
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.scene_settings import SceneSettings
-from geodapt.hyperclip.scenes import LEFT_OUT, PictureRows, SceneClasses, asked_words, box_targets
-from geodapt.hyperclip.tuned_towers import TunedTowers
+from geodapt.hyperclip.scenes import LEFT_OUT, PictureRows, SceneClasses, box_targets
+from geodapt.hyperclip.tuned_towers import TowerTuner
 from geodapt.metrics import DetectionMetrics
 from geodapt.progress import track
 
@@ -18,16 +19,14 @@ AT_ONCE = 4
 HEADS = ("class_head", "box_head", "layer_norm")
 
 
-class DetectionTuner(nn.Module):
+class DetectionTuner(TowerTuner):
     """A detector whose heads train, and of whose towers what a method lets train."""
 
     def __init__(
         self, detector: OpenDetector, method: TuningMethod, settings: SceneSettings
     ) -> None:
-        super().__init__()
-        self.detector = detector.requires_grad_(False)
-        self.tuned = TunedTowers(detector.clip.model, method, settings)
-        self.beside = self.tuned.module
+        super().__init__(detector.requires_grad_(False).clip, method, settings)
+        self.detector = detector
         for name in HEADS:
             getattr(detector.model, name).requires_grad_(True)
 
@@ -39,10 +38,8 @@ class DetectionTuner(nn.Module):
         logits, boxes = self.detector(pixels, texts)
         return {"loss": detection_loss(logits, boxes, targets)}
 
-    def groups(self) -> list[dict[str, Any]]:
-        """Optimizer groups of heads and towers."""
-        heads = [p for name in HEADS for p in getattr(self.detector.model, name).parameters()]
-        return self.tuned.groups(heads)
+    def heads(self) -> list[nn.Parameter]:
+        return [p for name in HEADS for p in getattr(self.detector.model, name).parameters()]
 
 
 class DetectionBatches:
@@ -61,16 +58,13 @@ class DetectionBatches:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, row: int) -> int:
-        return row
-
     def collate(self, numbers: list[int]) -> dict[str, Any]:
         """What :class:`DetectionTuner` takes; the same rows give the same words."""
         rows = [self.rows[number] for number in numbers]
         seen = set(self.classes.seen)
         kept = [[one for one in true_boxes(row, self.classes) if one[1] in seen] for row in rows]
         shown = [label for some in kept for _, label, crowd in some if not crowd]
-        words = asked_words(shown, self.classes, self.asked, numbers)
+        words = asked_words(shown, self.classes.seen, self.asked, drawn_by(numbers))
         place = {word: number for number, word in enumerate(words)}
         images = [self.rows.image(row) for row in rows]
         targets = []

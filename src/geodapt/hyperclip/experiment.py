@@ -8,32 +8,24 @@ from typing import Any
 
 import torch
 
-from geodapt.files import atomic_folder
 from geodapt.hyperclip.averaging import mean_over_seeds
 from geodapt.hyperclip.batches import WordBatches
+from geodapt.hyperclip.method_experiment import MethodExperiment
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.model import OpenSegmenter
 from geodapt.hyperclip.radius_start import mean_text_radius, start_at_radius
-from geodapt.hyperclip.starting_clip import StartingClip
-from geodapt.hyperclip.tuned_towers import check_method
 from geodapt.hyperclip.tuning import SegmentationTuner
 from geodapt.hyperclip.tuning_settings import TuningSettings
-from geodapt.processes import is_main_process
 from geodapt.progress import schedule
-from geodapt.runs import RunFolder
-from geodapt.training import fit, trainable_parameters
 
 DETAILS = ("radius", "confused", "per_class", "pictures", "draws", "sets", "trials")
 """What a method's row in the table does not hold."""
 
 
-class TuningExperiment(ABC):
+class TuningExperiment(MethodExperiment, ABC):
     """One CLIP, data to segment, and the methods that tune the one for the other."""
 
-    def __init__(self, settings: TuningSettings, folder: RunFolder) -> None:
-        self.tuning, self.folder = settings, folder
-        self.methods = [TuningMethod.parse(name) for name in settings.methods]
-        self.start = StartingClip(settings, folder)
+    tuning: TuningSettings
 
     # What a data set has to say
 
@@ -63,8 +55,7 @@ class TuningExperiment(ABC):
             return
         segmenter = self.segmenter()
         self.check_segmenter(segmenter)
-        for method in self.methods:
-            check_method(segmenter.clip.model, method, self.tuning)
+        self.check_methods(segmenter.clip.model)
 
     def rows(self) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
         """Tune and measure by each method: the rows of the table, and each one's details."""
@@ -107,21 +98,14 @@ class TuningExperiment(ABC):
     def _tuned(
         self, method: TuningMethod, seed: int, stage: str, keep: bool, work: Path
     ) -> dict[str, Any]:
-        tuner = self.train(method, seed, stage, work)
-        trained = trainable_parameters(tuner)
-        own = sum(parameter.numel() for parameter in tuner.clip_parameters())
-        if keep and tuner.tuned.scaling is not None and is_main_process():
-            tuner.tuned.scaling.save_pretrained(self.folder / "scaling")
-        tuner.tuned.merge()
-        segmenter = tuner.segmenter
-        if keep and is_main_process():
-            with atomic_folder(self.folder / "model") as temporary:
-                segmenter.save_pretrained(temporary)
-        found = self.measure(segmenter)
-        return {**found, "trainable_parameters": trained, "clip_numbers": own}
+        tuner, counts = self.train(method, seed, stage, work)
+        self.merge(tuner, tuner.segmenter, keep)
+        return {**self.measure(tuner.segmenter), **counts}
 
-    def train(self, method: TuningMethod, seed: int, stage: str, work: Path) -> SegmentationTuner:
-        """The base tuned by a method, its training logged under ``stage``."""
+    def train(
+        self, method: TuningMethod, seed: int, stage: str, work: Path
+    ) -> tuple[SegmentationTuner, dict[str, int]]:
+        """The base tuned by a method, its training logged under ``stage``; and what trained."""
         settings = self.tuning
         torch.manual_seed(seed)
         tuner = SegmentationTuner(self.segmenter(), method, settings)
@@ -133,18 +117,7 @@ class TuningExperiment(ABC):
             start_at_radius(
                 tuner, self.prompts(), method.radius, start.start_steps, start.start_rate
             )
-        fit(
-            tuner,
-            batches,
-            settings.training,
-            work=work,
-            collate=batches.collate,
-            groups=tuner.groups(),
-            seed=seed,
-            label=stage,
-            **self.folder.watch(stage),
-        )
-        return tuner
+        return tuner, self.fit(tuner, batches, seed, stage, work)
 
     def prompts(self) -> list[str]:
         """The words as training asks for them."""
@@ -186,16 +159,13 @@ class TuningExperiment(ABC):
         }
 
     def _trial(self, method: TuningMethod, seed: int, stage: str, work: Path) -> dict[str, Any]:
-        tuner = self.train(method, seed, stage, work)
-        trained = trainable_parameters(tuner)
-        own = sum(parameter.numel() for parameter in tuner.clip_parameters())
-        tuner.tuned.merge()
+        tuner, counts = self.train(method, seed, stage, work)
+        self.merge(tuner, tuner.segmenter, False)
         return {
             "validation_miou": self.validate(tuner.segmenter),
             "reached": mean_text_radius(tuner.segmenter.clip, self.prompts()),
             **self.measure(tuner.segmenter),
-            "trainable_parameters": trained,
-            "clip_numbers": own,
+            **counts,
         }
 
     def _untuned_radius(self) -> float:

@@ -10,34 +10,27 @@ from torch import Tensor, nn
 from geodapt.data.vision import PictureClasses, read_segments
 from geodapt.data.vision.segments import NO_SEGMENT, Segments
 from geodapt.errors import InputError
+from geodapt.hyperclip.batches import asked_words, drawn_by
 from geodapt.hyperclip.masks import mask_loss
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.panoptic_model import OpenPanoptic
 from geodapt.hyperclip.scene_settings import PanopticSettings
-from geodapt.hyperclip.scenes import LEFT_OUT, PictureRows, SceneClasses, asked_words
-from geodapt.hyperclip.tuned_towers import TunedTowers
+from geodapt.hyperclip.scenes import LEFT_OUT, PictureRows, SceneClasses
+from geodapt.hyperclip.tuned_towers import TowerTuner
 from geodapt.metrics import PanopticMetrics
 from geodapt.progress import track
 from geodapt.vision.images import open_picture
 
 
-class PanopticTuner(nn.Module):
+class PanopticTuner(TowerTuner):
     """A panoptic model whose masks and head train, and of whose towers what a method lets train."""
 
     def __init__(
         self, model: OpenPanoptic, method: TuningMethod, settings: PanopticSettings
     ) -> None:
-        super().__init__()
+        super().__init__(model.clip, method, settings)
         self.model, self.weight = model, settings.region_weight
         model.masker.requires_grad_(True)
-        self.tuned = TunedTowers(model.clip.model, method, settings)
-        self.beside = self.tuned.module
-
-    def train(self, mode: bool = True) -> "PanopticTuner":
-        """The CLIP stays in eval mode: its dropout would blur what is tuned."""
-        super().train(mode)
-        self.model.clip.model.eval()
-        return self
 
     def forward(
         self, pixels: Tensor, masks: list[Tensor], labels: list[Tensor], **tokens: Tensor
@@ -70,12 +63,9 @@ class PanopticTuner(nn.Module):
             return features.sum() * 0
         return nn.functional.cross_entropy(torch.cat(logits), every)
 
-    def groups(self) -> list[dict[str, Any]]:
-        """Optimizer groups of heads and towers."""
-        heads = [*self.model.masker.parameters()]
-        if self.model.words is not None:
-            heads += self.model.words.parameters()
-        return self.tuned.groups(heads)
+    def heads(self) -> list[nn.Parameter]:
+        words = self.model.words
+        return [*self.model.masker.parameters(), *(words.parameters() if words else ())]
 
 
 class PanopticBatches:
@@ -99,9 +89,6 @@ class PanopticBatches:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, row: int) -> int:
-        return row
-
     def collate(self, numbers: list[int]) -> dict[str, Any]:
         """What :class:`PanopticTuner` takes; the same rows give the same words."""
         images, segments = zip(
@@ -117,9 +104,8 @@ class PanopticBatches:
             ]
             for own in segments
         ]
-        words = asked_words(
-            [label for own in kept for _, label in own], self.classes, self.asked, numbers
-        )
+        shown = [label for own in kept for _, label in own]
+        words = asked_words(shown, self.classes.seen, self.asked, drawn_by(numbers))
         place = {word: number for number, word in enumerate(words)}
         side = self.model.settings.side
         masks = [

@@ -6,22 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from geodapt.files import atomic_folder
+from geodapt.hyperclip.method_experiment import MethodExperiment
 from geodapt.hyperclip.methods import TuningMethod
+from geodapt.hyperclip.open_model import OpenModel
 from geodapt.hyperclip.scene_settings import SceneSettings
 from geodapt.hyperclip.scenes import Scenes, glyph_scenes, path_scenes
-from geodapt.hyperclip.starting_clip import StartingClip
-from geodapt.hyperclip.tuned_towers import check_method
-from geodapt.processes import is_main_process
+from geodapt.hyperclip.tuned_towers import TowerTuner
 from geodapt.progress import schedule
 from geodapt.runs import RunFolder
-from geodapt.training import fit, trainable_parameters
 from geodapt.vision import Clip
 
 
-class SceneExperiment(ABC):
+class SceneExperiment(MethodExperiment, ABC):
     """One CLIP, one set of pictures with objects, and the methods that tune the one for the other.
 
     What a task adds are a model of the CLIP, its batches, its loss and its figures.
@@ -33,26 +30,23 @@ class SceneExperiment(ABC):
     """Keys of a method's figures that are for the page, not for the table."""
 
     def __init__(self, settings: Any, folder: RunFolder) -> None:
-        self.settings, self.folder = settings, folder
-        self.methods = [TuningMethod.parse(name) for name in settings.methods]
+        super().__init__(settings, folder)
+        self.settings = settings
         self.scenes = self._scenes()
-        self.start = StartingClip(settings, folder)
-        if not self.start.missing:  # refuse what does not fit before training
-            towers = self.model(self.start.load()).clip.model
-            for method in self.methods:
-                check_method(towers, method, settings)
+        if not self.start.missing:
+            self.check_methods(self.model(self.start.load()).clip.model)
 
     @abstractmethod
-    def model(self, clip: Clip) -> Any:
-        """The task's model of a CLIP, with ``clip`` and ``save_pretrained``."""
+    def model(self, clip: Clip) -> OpenModel:
+        """The task's model of a CLIP."""
 
     @abstractmethod
-    def tuner(self, model: Any, method: TuningMethod) -> Any:
-        """What trains, a module with ``tuned`` and ``groups``."""
+    def tuner(self, model: Any, method: TuningMethod) -> TowerTuner:
+        """What trains."""
 
     @abstractmethod
     def batches(self, model: Any) -> Any:
-        """Rows with ``collate``."""
+        """Training batches, with ``collate``."""
 
     @abstractmethod
     def measured(self, model: Any) -> dict[str, Any]:
@@ -85,34 +79,14 @@ class SceneExperiment(ABC):
         return {"method": method.name, "label": method.label, **found}
 
     def _tuned(self, method: TuningMethod, work: Path) -> dict[str, Any]:
-        settings, stage = self.settings, f"method-{method.name}"
+        settings = self.settings
         torch.manual_seed(settings.seed)  # the heads' start
         model = self.model(self.start.load())
-        tuner: nn.Module = self.tuner(model, method)
-        batches = self.batches(model)
-        trained = trainable_parameters(tuner)
-        fit(
-            tuner,
-            batches,
-            settings.training,
-            work=work,
-            collate=batches.collate,
-            groups=tuner.groups(),  # type: ignore[operator]
-            seed=settings.seed,
-            label=stage,
-            **self.folder.watch(stage),
-        )
-        tuned: Any = tuner.tuned
-        own = sum(parameter.numel() for parameter in tuned.parameters())
-        kept = method.name == settings.kept and is_main_process()
-        if kept and tuned.scaling is not None:
-            tuned.scaling.save_pretrained(self.folder / "scaling")
-        tuned.merge()
-        model.eval()
-        if kept:
-            with atomic_folder(self.folder / "model") as temporary:
-                model.save_pretrained(temporary)
-        return {**self.measured(model), "trainable_parameters": trained, "clip_numbers": own}
+        tuner = self.tuner(model, method)
+        stage = f"method-{method.name}"
+        counts = self.fit(tuner, self.batches(model), settings.seed, stage, work)
+        self.merge(tuner, model, method.name == settings.kept)
+        return {**self.measured(model), **counts}
 
     def _scenes(self) -> Scenes:
         settings = self.settings

@@ -2,46 +2,8 @@
 
 from typing import Any
 
-from pydantic import BaseModel
-
 from geodapt.pages.columns import Column, as_percent
-from geodapt.pages.results import parse_part
 from geodapt.pages.section import RunRecord, Section
-
-
-class ShownShape(BaseModel):
-    """A box or a region of pixels, and what is said of it."""
-
-    box: tuple[float, float, float, float] | None = None
-    path: str = ""
-    """Of a region: the ``d`` of an SVG path."""
-    said: str
-    colour: str
-    new: bool
-
-
-class ShownPicture(BaseModel):
-    """One picture, a PNG in base 64, with what is true of it and what was found."""
-
-    png: str
-    width: int
-    height: int
-    true: list[ShownShape]
-    found: list[ShownShape]
-
-
-class FoundDetails(BaseModel):
-    """What a method's row in the table does not hold."""
-
-    pictures: list[ShownPicture]
-    per_class: list[dict[str, Any]]
-
-
-class SceneDetails(BaseModel):
-    """The part ``detection`` or ``panoptic`` of a ``results.json``."""
-
-    kept: str
-    methods: dict[str, FoundDetails]
 
 
 def boxes_section(run: RunRecord) -> Section | None:
@@ -65,21 +27,25 @@ def segments_section(run: RunRecord) -> Section | None:
 def _found(
     run: RunRecord, task: str, title: str, said: str, key: str, measure: str
 ) -> Section | None:
-    found = parse_part(SceneDetails, run.results, task)
-    if found is None or not (kept := found.methods.get(found.kept)) or not kept.pictures:
+    kept, method = kept_by(run, task)
+    if not kept.get("pictures"):
         return None
     context = {
-        "pictures": [picture.model_dump() for picture in kept.pictures],
-        "method": row_label(run, found.kept),
-        "classes": (run.results.get("data") or {}).get("classes", ""),
+        "pictures": kept["pictures"],
+        "method": method,
+        "classes": run.part("data").get("classes", ""),
         "what": said,
         "measure": measure,
-        "worst": [
-            {"name": str(row.get("class")), "value": as_percent(row.get(key))}
-            for row in kept.per_class
-        ],
+        "worst": [(row["class"], as_percent(row[key])) for row in kept["per_class"]],
     }
     return Section(title, "geodapt.hyperclip/found.html", context)
+
+
+def kept_by(run: RunRecord, task: str) -> tuple[dict[str, Any], str]:
+    """What a run shows of the method that it keeps, and that method's name; empty without any."""
+    found = run.part(task)
+    kept = found.get("kept", "")
+    return found.get("methods", {}).get(kept) or {}, row_label(run, kept)
 
 
 def row_label(run: RunRecord, method: str) -> str:

@@ -1,11 +1,9 @@
 """Pictures with objects, from pages or from a path: their classes, seen and new, and batches."""
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from datasets import Image as Picture
 
@@ -21,6 +19,7 @@ from geodapt.data.vision import (
 )
 from geodapt.data.vision.coco_split import BASE, NOVEL
 from geodapt.errors import InputError
+from geodapt.hyperclip.page_classes import PageClasses
 from geodapt.vision import open_picture
 
 if TYPE_CHECKING:
@@ -79,24 +78,13 @@ class Scenes:
 
 def glyph_scenes(glyphs: "Glyphs", pages: Any, level: int) -> Scenes:
     """Pages with the captions of a level (1 to 4) as classes, and the papers as stuff."""
-    from geodapt.data.glyphs import page_classes  # draws, which needs more packages
-
-    categories = page_classes(glyphs)
-    captions = [chain[level - 1] for chain in glyphs.classes["captions"]]
-    papers = [categories.names[number] for number in categories.stuff]
-    names = list(dict.fromkeys([*captions, *papers]))
-    number = {name: place for place, name in enumerate(names)}
-    of_category = [number[name] for name in (*captions, *papers)]
-    known = {
-        number[caption]
-        for caption, new in zip(captions, glyphs.classes["new"], strict=True)
-        if not new
-    }
-    stuff = frozenset(number[name] for name in papers)
-    seen = sorted(known | stuff)
-    new = [place for place in range(len(names)) if place not in set(seen)]
-    classes = SceneClasses(names, of_category, seen, new, stuff)
-    return Scenes(pages["train"], pages["test"], classes, [], categories)
+    each = PageClasses.of(glyphs, level)
+    papers = [each.characters.names[number] for number in each.characters.stuff]
+    stuff = range(len(each.names), len(each.names) + len(papers))
+    of_category = [*each.of_label[: -len(papers)].tolist(), *stuff]
+    seen = [*each.seen, *stuff]
+    classes = SceneClasses([*each.names, *papers], of_category, seen, each.new, frozenset(stuff))
+    return Scenes(pages["train"], pages["test"], classes, [], each.characters)
 
 
 def path_scenes(data: Any, test: Any, split: str | None) -> Scenes:
@@ -182,20 +170,6 @@ class PictureRows:
     def image(self, row: dict[str, Any]) -> "Image":
         """The picture of a row as RGB."""
         return open_picture(row["image"])
-
-
-def asked_words(
-    shown: Sequence[int], classes: SceneClasses, asked: int, rows: Sequence[int]
-) -> list[int]:
-    """The classes that a batch is asked for: those it shows, then seen ones by chance.
-
-    By the numbers of its rows rather than by a running state: a resumed training draws the same.
-    """
-    shown = list(dict.fromkeys(shown))
-    others = sorted(set(classes.seen) - set(shown))
-    random = np.random.default_rng(zlib.crc32(np.array(rows, dtype=np.int64).tobytes()))
-    more = min(len(others), max(0, asked - len(shown)))
-    return shown + sorted(random.choice(others, more, replace=False).tolist() if more else [])
 
 
 def box_targets(

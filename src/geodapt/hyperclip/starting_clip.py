@@ -1,14 +1,11 @@
 """The CLIP that every method starts from."""
 
-from pathlib import Path
-from typing import Any
-
 import torch
 
 from geodapt.hyperclip.method_settings import MethodSettings
 from geodapt.runs import RunFolder
 from geodapt.tinyclip.base import TINYCLIP
-from geodapt.tinyclip.cache import checkpoint, is_cached
+from geodapt.tinyclip.cache import checkpoint, is_cached, train_in_stage
 from geodapt.vision import Clip, load_clip
 
 WORK = 10.0
@@ -32,7 +29,7 @@ class StartingClip:
     def prepare(self) -> None:
         """Train the small CLIP where it is asked for and missing."""
         if self.missing:
-            self.folder.timed_stage(TINYCLIP, self._train)
+            train_in_stage(self.folder, self.settings.glyph_base)
 
     def load(self) -> Clip:
         """A fresh copy, on the device."""
@@ -40,7 +37,3 @@ class StartingClip:
         clip = load_clip(source)
         clip.model.to(self.device)
         return clip
-
-    def _train(self, work: Path) -> dict[str, Any]:
-        checkpoint(self.settings.glyph_base, **self.folder.watch(TINYCLIP))
-        return {}

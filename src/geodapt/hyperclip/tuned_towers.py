@@ -1,6 +1,7 @@
 """What trains of a model's two towers by each method, beside whatever heads a task has."""
 
-from typing import Any
+from abc import ABC, abstractmethod
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from geodapt.hyperclip.method_settings import MethodSettings
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.projections import projections
 from geodapt.hyperclip.settings import ScalingSettings
+from geodapt.vision import Clip
 
 LORA = "lora"
 TARGETS = ["q_proj", "k_proj", "v_proj"]
@@ -21,7 +23,7 @@ class TunedTowers:
     """A method on the towers of a model, until :meth:`merge` writes it into their weights."""
 
     def __init__(self, towers: nn.Module, method: TuningMethod, settings: MethodSettings) -> None:
-        self.towers, self.method, self.settings = towers, method, settings
+        self.towers = towers
         self.scaling: Scaling | None = None
         self.bank: AdapterBank | None = None
         self.rotated: nn.Module | None = None
@@ -57,13 +59,6 @@ class TunedTowers:
             return list(self.scaling.parameters())
         return [p for p in self.towers.parameters() if p.requires_grad]
 
-    def groups(self, heads: list[nn.Parameter]) -> list[dict[str, Any]]:
-        """Optimizer groups: the heads, and the towers at their own step size."""
-        groups: list[dict[str, Any]] = [{"params": heads}]
-        if own := self.parameters():
-            groups.append({"params": own, "lr": self.settings.rate(self.method)})
-        return groups
-
     @torch.no_grad()
     def merge(self) -> None:
         """Write what was tuned into the towers, which cost what they did before."""
@@ -75,6 +70,39 @@ class TunedTowers:
         if self.rotated is not None:
             self.rotated.merge_and_unload()  # type: ignore[operator]
             self.rotated = None
+
+
+class TowerTuner(nn.Module, ABC):
+    """A model whose heads train, and of whose CLIP what a method lets train."""
+
+    def __init__(self, clip: Clip, method: TuningMethod, settings: MethodSettings) -> None:
+        super().__init__()
+        self.towers = (clip.model,)  # a tuple: they are registered as a part of the task's model
+        self.method = method
+        self.settings: Any = settings
+        self.tuned = TunedTowers(clip.model, method, settings)
+        self.beside = self.tuned.module
+
+    @abstractmethod
+    def heads(self) -> list[nn.Parameter]:
+        """What trains by every method."""
+
+    def clip_parameters(self) -> list[nn.Parameter]:
+        """What trains of the CLIP, or beside it in its place."""
+        return self.tuned.parameters()
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Optimizer groups: the heads, and the CLIP at its own step size."""
+        groups: list[dict[str, Any]] = [{"params": self.heads()}]
+        if own := self.clip_parameters():
+            groups.append({"params": own, "lr": self.settings.rate(self.method)})
+        return groups
+
+    def train(self, mode: bool = True) -> Self:
+        """The CLIP stays in eval mode: its dropout would blur what is tuned."""
+        super().train(mode)
+        self.towers[0].eval()
+        return self
 
 
 def check_method(towers: nn.Module, method: TuningMethod, settings: MethodSettings) -> None:

@@ -1,7 +1,5 @@
 """What trains by each method, and one forward pass of it."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -17,30 +15,24 @@ from geodapt.hyperclip.text_adapter import (
     start_text_adapter,
     text_adapter_loss,
 )
-from geodapt.hyperclip.tuned_towers import TunedTowers
+from geodapt.hyperclip.tuned_towers import TowerTuner
 from geodapt.hyperclip.tuning_settings import TuningSettings
 from geodapt.vision.text import pooled
 
 
-class SegmentationTuner(nn.Module):
+class SegmentationTuner(TowerTuner):
     """A segmenter whose head trains, and of whose CLIP what a method lets train."""
+
+    settings: TuningSettings
 
     def __init__(
         self, segmenter: OpenSegmenter, method: TuningMethod, settings: TuningSettings
     ) -> None:
-        super().__init__()
-        self.segmenter, self.method, self.settings = segmenter, method, settings
-        self.tuned = TunedTowers(segmenter.clip.model, method, settings)
-        self.beside = self.tuned.module
+        super().__init__(segmenter.clip, method, settings)
+        self.segmenter = segmenter
         if method.kind == "lathadapter":
             width = segmenter.word_vectors(["word"]).shape[-1]
             segmenter.text_adapter = new_text_adapter(width, settings.lathadapter)
-
-    def train(self, mode: bool = True) -> "SegmentationTuner":
-        """The CLIP stays in eval mode: its dropout would blur what is tuned."""
-        super().train(mode)
-        self.segmenter.clip.model.eval()
-        return self
 
     def forward(
         self,
@@ -101,19 +93,12 @@ class SegmentationTuner(nn.Module):
         head.bias.copy_(-logits.logsumexp(1).mean())
 
     def clip_parameters(self) -> list[nn.Parameter]:
-        """What trains of the CLIP, or beside it in its place."""
-        return [*self.tuned.parameters(), *self._adapter_parameters()]
-
-    def groups(self) -> list[dict[str, Any]]:
-        """Optimizer groups: the head, and the CLIP at its own step size."""
-        groups = self.tuned.groups([p for p in self.segmenter.head.parameters() if p.requires_grad])
-        if own := self._adapter_parameters():
-            groups.append({"params": own, "lr": self.settings.rate(self.method)})
-        return groups
-
-    def _adapter_parameters(self) -> list[nn.Parameter]:
         adapter = self.segmenter.text_adapter
-        return [] if adapter is None else list(adapter.parameters())
+        own = [] if adapter is None else adapter.parameters()
+        return [*super().clip_parameters(), *own]
+
+    def heads(self) -> list[nn.Parameter]:
+        return [p for p in self.segmenter.head.parameters() if p.requires_grad]
 
 
 def radius_penalty(texts: Float[Tensor, "texts d"], target: float) -> Float[Tensor, ""]:

@@ -24,7 +24,7 @@ from geodapt.prompts.protocols import (
 )
 from geodapt.runs import RunFolder
 from geodapt.tinyclip.base import TINYCLIP, resolve_base
-from geodapt.tinyclip.cache import checkpoint, is_cached
+from geodapt.tinyclip.cache import checkpoint, is_cached, train_in_stage
 from geodapt.vision.clip import Clip, load_clip
 
 MAIN_FIGURE = {"base-to-new": "harmonic_mean", "few-shot": "all", "domain": "average"}
@@ -58,16 +58,12 @@ class AblationExperiment:
         first = {TINYCLIP: 30.0} if trains_base else {}
         schedule({**first, **{f"variant-{name}": 1.0 for name in names}})
         if trains_base:
-            self.folder.timed_stage(TINYCLIP, self._train_base)
+            train_in_stage(self.folder, self.settings.glyph_base)
         found = {
             name: self.folder.timed_stage(f"variant-{name}", partial(self._asked, name))
             for name in names
         }
         return self._results(found)
-
-    def _train_base(self, work: Path) -> dict[str, Any]:
-        checkpoint(self.settings.glyph_base, **self.folder.watch(TINYCLIP))
-        return {}
 
     def _asked(self, name: str, work: Path) -> dict[str, Any]:
         """The answers of one variant after each seed's training, and what its attributes are."""

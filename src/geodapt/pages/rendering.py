@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from geodapt.pages.results import as_documented
 from geodapt.pages.section import Section
 
 
@@ -40,9 +41,9 @@ def render_sections(title: str, lede: str, sections: Sequence[Section]) -> str:
     """A page of sections as HTML; the library that draws is in it where there is a figure."""
     page = templates.get_template("geodapt.pages/page.html")
     drawn = any(has_figure(section.context) for section in sections)
-    return page.render(
-        title=title, lede=lede, sections=sections, library=packed_plotly() if drawn else ""
-    )
+    library = packed_plotly() if drawn else ""
+    with as_documented("a section"):
+        return page.render(title=title, lede=lede, sections=sections, library=library)
 
 
 def has_figure(context: Any) -> bool:

@@ -1,14 +1,17 @@
 """The parts of ``results.json``: rows of one method each, with the figures that its task has."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
+from jinja2 import UndefinedError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from geodapt.errors import InputError
 from geodapt.pages.columns import Column
 
 T = TypeVar("T")
+AGAIN = "it was edited or written by another version, so run the recipe again"
 
 
 class Measured(BaseModel):
@@ -49,9 +52,17 @@ def parse_part(kind: type[T] | Any, results: dict[str, Any], key: str) -> T | No
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(step) for step in (key, *first["loc"]))
+        raise InputError(f"results.json: {where}: {first['msg']}; {AGAIN}") from error
+
+
+@contextmanager
+def as_documented(what: str) -> Iterator[None]:
+    """Raises :class:`InputError` where the block reads results that are not as runs write them."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError, UndefinedError) as error:
         raise InputError(
-            f"results.json: {where}: {first['msg']}; it was edited or written by another version, "
-            "so run the recipe again"
+            f"results.json: {what} cannot be shown ({type(error).__name__}: {error}); {AGAIN}"
         ) from error
 
 

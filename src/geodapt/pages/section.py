@@ -20,6 +20,10 @@ class RunRecord:
     finished: str = ""
     """When the results were written, in local time; empty where that is unknown."""
 
+    def part(self, key: str) -> dict[str, Any]:
+        """A part of the results; empty where the run has no such part."""
+        return self.results.get(key) or {}
+
 
 @dataclass(frozen=True)
 class Section:
@@ -29,6 +33,25 @@ class Section:
     template: str
     """``package/name.html`` for ``templates/name.html`` of a package."""
     context: dict[str, Any]
+
+
+def table_section(
+    title: str,
+    heads: Sequence[Any],
+    rows: Sequence[Sequence[object]],
+    intro: str = "",
+    about: str = "",
+    notes: Sequence[str] = (),
+) -> Section | None:
+    """A section that is a table; None where it has no rows.
+
+    A head is a column's name, or a pair of its name and unit; a row is its name and its cells.
+    ``about`` says what the table shows, for who cannot see it, where the title does not; ``notes``
+    are a list below it.
+    """
+    context = {"heads": heads, "rows": rows, "intro": intro, "notes": [*notes]}
+    context["about"] = about or title
+    return Section(title, "geodapt.pages/table.html", context) if rows else None
 
 
 @dataclass(frozen=True)

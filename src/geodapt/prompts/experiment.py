@@ -26,7 +26,7 @@ from geodapt.prompts.study_results import (
 from geodapt.prompts.study_settings import ADAPTER, NONE, TUNED, PromptStudySettings
 from geodapt.runs import RunFolder
 from geodapt.tinyclip.base import TINYCLIP
-from geodapt.tinyclip.cache import checkpoint, is_cached
+from geodapt.tinyclip.cache import checkpoint, is_cached, train_in_stage
 from geodapt.tinyclip.settings import TinyClipSettings
 from geodapt.training import trainable_parameters
 from geodapt.vision.clip import Clip, load_clip
@@ -95,7 +95,7 @@ class PromptsExperiment:
         first = {**dict.fromkeys(bases, 10.0), **dict.fromkeys(tuned, 1.0)}
         schedule({**first, **{cell.stage: 1.0 for cell in asked}})
         for stage, each in bases.items():
-            self.folder.timed_stage(stage, partial(self._train_base, stage, each))
+            train_in_stage(self.folder, each, stage)
         spent: dict[Cell, dict[str, Any]] = {}
         runs = []
         for cell in asked:
@@ -140,10 +140,6 @@ class PromptsExperiment:
             for place in range(len(self.sets))
             for seed in settings.seeds
         ]
-
-    def _train_base(self, stage: str, settings: TinyClipSettings, work: Path) -> dict[str, Any]:
-        checkpoint(settings, **self.folder.watch(stage))
-        return {}
 
     @property
     def clip(self) -> Clip:

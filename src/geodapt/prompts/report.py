@@ -4,108 +4,52 @@ from statistics import mean
 from typing import Any
 
 import plotly.graph_objects as go
-from pydantic import BaseModel, ConfigDict
 
 from geodapt.pages.columns import ACCURACY, Column, as_percent
 from geodapt.pages.plotly_style import plotly_text, style
-from geodapt.pages.results import parse_part
-from geodapt.pages.section import RunRecord, Section, SystemPage
-
-
-class OneRun(BaseModel):
-    """One learner of one seed."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    host: str
-    adapter: str
-    set: str = ""
-    """The pictures' title."""
-    shots: int
-    run_seed: int
-    parts: dict[str, float] = {}
-
-    @property
-    def accuracy(self) -> float | None:
-        """On all classes of the pictures that were tuned on."""
-        return self.parts.get("all", self.parts.get("source"))
-
-    @property
-    def place(self) -> str:
-        """What its point stands for."""
-        return ", ".join(
-            [*filter(None, [self.set]), f"{self.shots} shots", f"seed {self.run_seed}"]
-        )
-
-    @property
-    def name(self) -> str:
-        return self.host if self.adapter == "none" else f"{self.host} + {self.adapter}"
-
-
-class AdapterDifference(BaseModel):
-    """What an adapter adds to its host."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    host: str
-    adapter: str
-    shots: int
-    difference: float
-    low: float
-    high: float
-    detectable: float = 0.0
-    """The true difference that four of five such comparisons would find."""
-    pairs: int
-
-
-class PromptDetails(BaseModel):
-    """The part ``prompts`` of a ``results.json``."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    protocol: str
-    runs: list[OneRun]
-    differences: list[AdapterDifference] = []
-    notes: list[str] = []
+from geodapt.pages.section import RunRecord, Section, SystemPage, table_section
 
 
 def halves_section(run: RunRecord) -> Section | None:
     """Each learner of each seed as a point: its accuracy on the base and on the new classes."""
-    found = _details(run)
-    points = [one for one in found.runs if "base" in one.parts] if found else []
-    if not points or found is None:
+    found = run.part("prompts")
+    points = [one for one in found.get("runs", []) if "base" in one["parts"]]
+    if not points:
         return None
     figure = go.Figure()
-    for name in dict.fromkeys(one.name for one in points):
-        own = [one for one in points if one.name == name]
+    for name in dict.fromkeys(map(_name, points)):
+        own = [one for one in points if _name(one) == name]
         figure.add_scatter(
-            x=[100 * one.parts["base"] for one in own],
-            y=[100 * one.parts["new"] for one in own],
+            x=[100 * one["parts"]["base"] for one in own],
+            y=[100 * one["parts"]["new"] for one in own],
             mode="markers",
             name=plotly_text(name),
-            text=[plotly_text(one.place) for one in own],
+            text=[
+                plotly_text(f"{one['set']}, {one['shots']} shots, seed {one['run_seed']}")
+                for one in own
+            ],
             hovertemplate="%{text}<br>base %{x:.1f} %, new %{y:.1f} %",
             marker={"size": 9},
         )
     figure.update_xaxes(title="Base classes, %")
     figure.update_yaxes(title="New classes, %")
-    context = {"figure": style(figure, height=380), "notes": found.notes}
+    context = {"figure": style(figure, height=380), "notes": found.get("notes", [])}
     return Section("Base against new", "geodapt.prompts/halves.html", context)
 
 
 def shots_section(run: RunRecord) -> Section | None:
     """The mean accuracy over seeds against the number of shots; plain CLIP as a level."""
-    found = _details(run)
-    runs = [one for one in found.runs if one.accuracy is not None] if found else []
-    shots = sorted({one.shots for one in runs if one.shots})
-    if not runs or not shots:
+    means: dict[str, dict[int, list[float]]] = {}  # by learner and shots
+    for one in run.part("prompts").get("runs", []):
+        accuracy = one["parts"].get("all", one["parts"].get("source"))
+        if accuracy is not None:
+            of_shots = means.setdefault(_name(one), {})
+            of_shots.setdefault(one["shots"], []).append(100 * accuracy)
+    shots = sorted({number for own in means.values() for number in own if number})
+    if not shots:
         return None
     figure = go.Figure()
-    for name in dict.fromkeys(one.name for one in runs):
-        own: dict[int, list[float]] = {}
-        for one in runs:
-            if one.name == name and one.accuracy is not None:
-                own.setdefault(one.shots, []).append(100 * one.accuracy)
+    for name, own in means.items():
         level = list(own) == [0]  # it sees no shots
         x = shots if level else sorted(own)
         figure.add_scatter(
@@ -124,41 +68,46 @@ def shots_section(run: RunRecord) -> Section | None:
 
 def sets_section(run: RunRecord) -> Section | None:
     """Accuracy on each of the other sets or domains, the mean over seeds."""
-    found = _details(run)
-    runs = found.runs if found and found.protocol in ("cross", "domain") else []
-    if not runs:
-        return None
-    sets = [part for part in runs[0].parts if part != "source"]
-    rows: list[dict[str, Any]] = []
-    for name, shots in dict.fromkeys((one.name, one.shots) for one in runs):
-        own = [one for one in runs if (one.name, one.shots) == (name, shots)]
-        cells = [as_percent(mean(one.parts.get(each, 0.0) for one in own)) for each in sets]
-        rows.append({"name": name, "shots": shots or "–", "cells": cells})
-    return Section("Other pictures", "geodapt.prompts/sets.html", {"sets": sets, "rows": rows})
+    found = run.part("prompts")
+    runs = found["runs"] if found.get("protocol") in ("cross", "domain") else []
+    sets = [part for part in runs[0]["parts"] if part != "source"] if runs else []
+    groups: dict[tuple[str, int], list[dict[str, float]]] = {}
+    for one in runs:
+        groups.setdefault((_name(one), one["shots"]), []).append(one["parts"])
+    rows = [
+        [name, shots or "–", *(as_percent(mean(parts.get(s, 0.0) for parts in own)) for s in sets)]
+        for (name, shots), own in groups.items()
+    ]
+    heads = ["Learner", "Shots", *((name, "%") for name in sets)]
+    return table_section("Other pictures", heads, rows, about="Accuracy on other sets")
 
 
 def adapter_section(run: RunRecord) -> Section | None:
     """What the adapter adds to each host, in points, with its interval."""
-    found = _details(run)
-    if found is None or not found.differences:
-        return None
     rows = [
-        {
-            "name": f"{one.host} + {one.adapter}",
-            "shots": one.shots,
-            "pairs": one.pairs,
-            "detectable": f"{100 * one.detectable:.2f}" if one.detectable else "–",
-            "points": f"{100 * one.difference:+.2f}",
-            "interval": f"{100 * one.low:+.2f} to {100 * one.high:+.2f}",
-        }
-        for one in found.differences
+        (
+            f"{one['host']} + {one['adapter']}",
+            one["shots"],
+            f"{100 * one['difference']:+.2f}",
+            f"{100 * one['low']:+.2f} to {100 * one['high']:+.2f}",
+            one["pairs"],
+            f"{100 * one['detectable']:.2f}",
+        )
+        for one in run.part("prompts").get("differences", [])
     ]
-    context = {"rows": rows}
-    return Section("What the adapter adds", "geodapt.prompts/differences.html", context)
+    said = (
+        "Points of accuracy (of the harmonic mean under base-to-new), paired by set and seed: the "
+        "same shots, start and batches. The interval holds 95 % of the bootstrap resamples over "
+        "pairs and pictures. A true difference of the size in the last column would be found in "
+        "four of five such comparisons."
+    )
+    heads = ["Learner", "Shots", "Difference", "Interval", "Pairs", "Could be found"]
+    return table_section("What the adapter adds", heads, rows, said)
 
 
-def _details(run: RunRecord) -> PromptDetails | None:
-    return parse_part(PromptDetails, run.results, "prompts")
+def _name(one: dict[str, Any]) -> str:
+    """What a learner is called."""
+    return one["host"] if one["adapter"] == "none" else f"{one['host']} + {one['adapter']}"
 
 
 PAGE = SystemPage(

@@ -27,7 +27,7 @@ from geodapt.radial.settings import METHODS, RadialSettings, RootSettings
 from geodapt.radial.tuning import Tuner
 from geodapt.runs import RunFolder
 from geodapt.tinyclip.base import TINYCLIP, must_be_trained
-from geodapt.tinyclip.cache import checkpoint
+from geodapt.tinyclip.cache import train_in_stage
 from geodapt.training import fit, trainable_parameters
 from geodapt.vision import EmbeddedImages
 
@@ -100,7 +100,7 @@ class RadialExperiment:
     def before(self) -> dict[str, Any]:
         """The row of the encoder as it is; the small CLIP is trained first, where it is missing."""
         if must_be_trained(self.settings.base):
-            self.folder.timed_stage(TINYCLIP, self._train_base)
+            train_in_stage(self.folder)
         self.choose_curvature()
         found = self.folder.timed_stage(UNTUNED, lambda work: self._before())
         return {"method": UNTUNED, "label": "Untuned", **found}
@@ -126,10 +126,6 @@ class RadialExperiment:
             f"Angles are measured at curvature -{self.c:.3g}, chosen on training chains (the "
             f"estimate was -{self.chosen['estimate']:.3g})."
         )
-
-    def _train_base(self, work: Path) -> dict[str, Any]:
-        checkpoint(**self.folder.watch(TINYCLIP))
-        return {}
 
     def _before(self) -> dict[str, Any]:
         model = RadialModel(self._encoder(), RootSettings(text=self.root))

@@ -1,5 +1,6 @@
 """The page: a run's sections in one HTML file that opens without a network."""
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from geodapt.errors import InputError
 from geodapt.files import write_text
 from geodapt.pages.formatting import listed
 from geodapt.pages.rendering import render_sections
-from geodapt.pages.section import RunRecord
+from geodapt.pages.results import as_documented
+from geodapt.pages.section import RunRecord, Section
 from geodapt.report.comparison import comparison_section
 from geodapt.report.curves import curves_section
 from geodapt.report.details import details_section
@@ -54,13 +56,18 @@ def render(run: RunRecord) -> str:
     page = page_of(run.results.get("recipe"))
     built = [
         comparison_section(run, page),
-        *(section(run) for section in page.sections),
+        *(_built(section, run) for section in page.sections),
         curves_section(run, page),
         details_section(run),
     ]
     sections = [section for section in built if section is not None]
     title = run.results.get("title") or run.results.get("recipe") or "geodapt run"
     return render_sections(str(title), lede(run.results), sections)
+
+
+def _built(section: Callable[[RunRecord], Section | None], run: RunRecord) -> Section | None:
+    with as_documented(section.__name__.replace("_", " ")):
+        return section(run)
 
 
 def lede(results: dict[str, Any]) -> str:

@@ -12,8 +12,9 @@ from filelock import FileLock
 
 from geodapt.files import atomic_folder, cache_folder
 from geodapt.processes import from_main_process, several_processes, wait_for_everyone
+from geodapt.runs import RunFolder
 from geodapt.tinyclip.fitting import save_clip, train_clip
-from geodapt.tinyclip.settings import TinyClipSettings
+from geodapt.tinyclip.settings import TINYCLIP, TinyClipSettings
 
 if TYPE_CHECKING:
     from geodapt.data.glyphs import Font, Glyphs
@@ -40,6 +41,18 @@ def checkpoint(settings: TinyClipSettings | None = None, **watched: Any) -> Path
             wait_for_everyone()
             shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def train_in_stage(
+    folder: RunFolder, settings: TinyClipSettings | None = None, stage: str = TINYCLIP
+) -> None:
+    """:func:`checkpoint` as a stage of a run, which shows and logs its training."""
+
+    def train(work: Path) -> dict[str, Any]:
+        checkpoint(settings, **folder.watch(stage))
+        return {}
+
+    folder.timed_stage(stage, train)
 
 
 def is_cached(settings: TinyClipSettings | None = None) -> bool:

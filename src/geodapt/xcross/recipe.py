@@ -1,8 +1,8 @@
 """The `xcross` recipe."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from geodapt.runs import Recipe, RunFolder
+from geodapt.runs import Recipe
 from geodapt.xcross.settings import XCrossSettings
 
 
@@ -10,12 +10,7 @@ class XCrossRecipe(XCrossSettings, Recipe):
     """Serve a target domain with the adapters of source domains, in every way there is."""
 
     recipe: Literal["xcross"] = "xcross"
-
-    def run(self, folder: RunFolder) -> dict[str, Any]:
-        from geodapt.xcross.experiment import XCrossExperiment
-
-        found = XCrossExperiment(self, folder).run()
-        return {"recipe": self.recipe, "title": self.title, **found}
+    experiment = "geodapt.xcross.experiment:XCrossExperiment"
 
 
 RECIPES = (XCrossRecipe,)
