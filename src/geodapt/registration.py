@@ -1,4 +1,4 @@
-"""Packages that register formats with transformers when imported, but not to read their settings.
+"""What is imported late: objects by name, and packages that register formats with transformers.
 
 A recipe is checked before torch and transformers are imported, which takes seconds; yet ``import
 geodapt.helm`` alone must be enough for transformers to load a HELM.
@@ -8,10 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
+from typing import Any
 
 _SETTINGS_ONLY: ContextVar[bool] = ContextVar("settings_only", default=False)
 _PENDING: list[str] = []
 """Modules whose packages were imported for their settings."""
+
+
+def named_object(name: str) -> Any:
+    """What ``module:name`` names; the module is imported now."""
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ Of several processes (``accelerate launch``) only the main one writes. torch is 
 so that a recipe is checked first.
 """
 
-import importlib
 import importlib.metadata
 import json
 import os
@@ -32,6 +31,7 @@ from geodapt.files import read_json, write_json, write_text
 from geodapt.locks import holds_only_lock
 from geodapt.paths import child
 from geodapt.processes import from_main_process, is_main_process, wait_for_everyone
+from geodapt.registration import named_object
 from geodapt.settings import Seed, Settings
 
 VERSIONED = ("geodapt", "torch", "transformers", "peft", "datasets", "numpy")
@@ -218,8 +218,7 @@ class Recipe(Settings):
 
     def run(self, folder: RunFolder) -> dict[str, Any]:
         """Do the work in the folder; returns what goes into ``results.json``."""
-        module, _, name = self.experiment.partition(":")
-        found = getattr(importlib.import_module(module), name)(self, folder).run()
+        found = named_object(self.experiment)(self, folder).run()
         return {"recipe": self.recipe, "title": self.title, **found}
 
 

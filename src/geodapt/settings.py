@@ -1,9 +1,11 @@
 """The base of every configuration: typed, documented, unknown keys rejected."""
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from geodapt.registration import named_object
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """A seed that numpy, torch and Python all accept."""
@@ -57,3 +59,14 @@ class Settings(BaseModel):
             name: limit if (value := getattr(self, name)) is None else min(value, limit)
             for name, limit in limits.items()
         }
+
+
+class SourceSettings(Settings):
+    """Where data comes from."""
+
+    loader: ClassVar[str]
+    """``module:function`` that reads it; imported then, as it may need what is not installed."""
+
+    def load(self) -> Any:
+        """What the loader makes of the settings."""
+        return named_object(self.loader)(self)

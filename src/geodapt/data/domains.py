@@ -2,21 +2,8 @@
 
 from typing import overload
 
-from geodapt.data.amazon import load_amazon
-from geodapt.data.api_calls import load_api_calls
-from geodapt.data.classification import load_classification
 from geodapt.data.domain import Domain, LabelledDomain
-from geodapt.data.interaction_files import load_interactions
-from geodapt.data.movielens import load_movielens
-from geodapt.data.settings import (
-    AmazonSettings,
-    ApiCallSettings,
-    ClassificationSettings,
-    DataSettings,
-    InteractionFileSettings,
-    MovieLensSettings,
-    SequenceKinds,
-)
+from geodapt.data.settings import ClassificationSettings, DataSettings, SequenceKinds
 
 
 @overload
@@ -30,14 +17,4 @@ def load_domains(settings: DataSettings) -> dict[str, Domain] | dict[str, Labell
     :class:`Domain`. Raises :class:`geodapt.errors.InputError` where the data is not there, is
     malformed, or is too little for what the settings ask.
     """
-    match settings:
-        case ApiCallSettings():
-            return load_api_calls(settings)
-        case AmazonSettings():
-            return load_amazon(settings)
-        case MovieLensSettings():
-            return load_movielens(settings)
-        case InteractionFileSettings():
-            return load_interactions(settings)
-        case ClassificationSettings():
-            return load_classification(settings)
+    return settings.load()

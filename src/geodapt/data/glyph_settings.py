@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from geodapt.settings import GivenPath, Seed, Settings, repeated
+from geodapt.settings import GivenPath, Seed, Settings, SourceSettings, repeated
 
 Paper = Literal["plain", "lined", "squared", "dotted"]
 MATPLOTLIB = "matplotlib"
@@ -76,9 +76,10 @@ class PageSettings(Settings):
         return self._at_most(train=8, test=4)
 
 
-class CharacterSetSettings(Settings):
+class CharacterSetSettings(SourceSettings):
     """Characters of one kind as classes, fonts as domains."""
 
+    loader = "geodapt.data.glyphs.sets:load_character_set"
     kind: Literal["characters"] = "characters"
     of: str = "Latin small letter"
     """A caption of the tree; the classes are the names below it."""
@@ -99,9 +100,10 @@ class CharacterSetSettings(Settings):
         return self._at_most(classes=8)
 
 
-class OmniglotSettings(Settings):
+class OmniglotSettings(SourceSettings):
     """Handwritten letters of Omniglot whose names in Unicode are known."""
 
+    loader = "geodapt.data.glyphs.handwriting:load_omniglot"
     kind: Literal["omniglot"] = "omniglot"
     path: GivenPath
     """A zip file of Omniglot, or a folder with its alphabets somewhere below."""

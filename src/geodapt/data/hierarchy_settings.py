@@ -5,15 +5,30 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from geodapt.data.glyph_settings import GlyphSettings
-from geodapt.settings import Seed, Settings
+from geodapt.settings import Seed, SourceSettings
 
 PACKAGES = ("builtins", "collections", "io", "email", "sympy", "sklearn", "torch.nn", "networkx")
 """Packages that are searched for classes: their public modules, two levels down."""
 
 
-class ChainSettings(Settings):
+class ChainSourceSettings(SourceSettings):
+    """Settings that all sources of chains share; the chains of a tree are its edges."""
+
+    max_train: int | None = Field(None, ge=1)
+    """Largest number of training chains; chosen at random by the seed."""
+    max_test: int | None = Field(None, ge=1)
+    """Largest number of images, leaves or new characters to measure on; chosen likewise."""
+    seed: Seed = 0
+    """Seed of what is held out and chosen, and of the contradicting texts."""
+
+    def _smallest(self) -> dict[str, Any]:
+        return self._at_most(max_train=64, max_test=20)
+
+
+class ChainSettings(ChainSourceSettings):
     """A file of chains."""
 
+    loader = "geodapt.data.chains:load_chains"
     kind: Literal["chains"] = "chains"
     path: str
     """A .csv, .tsv, .jsonl (or .gz of them) or .parquet file: HierarCaps, or your own chains."""
@@ -22,36 +37,19 @@ class ChainSettings(Settings):
     or one column of whole chains, as HierarCaps has it."""
     test_path: str | None = None
     """A file to measure on, such as HierarCaps's test file; none: a part is held out by image."""
-    max_train: int | None = Field(None, ge=1)
-    """Largest number of training chains; chosen at random by the seed."""
-    max_test: int | None = Field(None, ge=1)
-    """Largest number of groups (images) of test chains; chosen at random by the seed."""
-    seed: Seed = 0
-    """Seed of what is held out, chosen and drawn."""
-
-    def _smallest(self) -> dict[str, Any]:
-        return self._at_most(max_train=64, max_test=20)
 
 
-class TreeSettings(Settings):
+class TreeSettings(ChainSourceSettings):
     """Settings that all sources of trees share."""
 
-    max_train: int | None = Field(None, ge=1)
-    """Largest number of training edges; chosen at random by the seed."""
-    max_test: int | None = Field(None, ge=1)
-    """Largest number of held-out leaves; chosen at random by the seed."""
     parents: Literal["first", "all"] = "first"
     """Of a text below several, such as a word of several meanings: the first one, or all."""
-    seed: Seed = 0
-    """Seed of the leaves held out, and of the contradicting texts."""
-
-    def _smallest(self) -> dict[str, Any]:
-        return self._at_most(max_train=64, max_test=20)
 
 
 class EdgeSettings(TreeSettings):
     """A file of edges."""
 
+    loader = "geodapt.data.trees:load_edges"
     kind: Literal["edges"] = "edges"
     path: str
     """Lines of two texts, the general one first, with a tab or a comma between (.gz allowed)."""
@@ -60,6 +58,7 @@ class EdgeSettings(TreeSettings):
 class CodeTreeSettings(TreeSettings):
     """Python's class hierarchy, the modules of the built-in API data, or both."""
 
+    loader = "geodapt.data.code_trees:load_code_trees"
     kind: Literal["code"] = "code"
     trees: list[Literal["classes", "api"]] = Field(["classes", "api"], min_length=1)
     """classes: the class hierarchy; api: packages, modules and functions."""
@@ -69,22 +68,14 @@ class CodeTreeSettings(TreeSettings):
     """Packages of the api tree, as in the data kind `api_calls`."""
 
 
-class GlyphChainSettings(Settings):
+class GlyphChainSettings(ChainSourceSettings):
     """Rendered characters, whose captions go from general to specific."""
 
+    loader = "geodapt.data.glyph_chains:load_glyph_chains"
     kind: Literal["glyphs"] = "glyphs"
     glyphs: GlyphSettings = GlyphSettings()
     """The characters and their pictures: what the CLIP was trained on, so that those that are new
     to it are held out here."""
-    max_train: int | None = Field(None, ge=1)
-    """Largest number of characters to train on; chosen at random by the seed."""
-    max_test: int | None = Field(None, ge=1)
-    """Largest number of new characters to measure on; chosen at random by the seed."""
-    seed: Seed = 0
-    """Seed of what is chosen, and of the contradicting captions."""
-
-    def _smallest(self) -> dict[str, Any]:
-        return self._at_most(max_train=64, max_test=20)
 
 
 HierarchySettings = Annotated[

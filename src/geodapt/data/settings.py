@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from geodapt.settings import GivenPath, Seed, Settings
+from geodapt.settings import GivenPath, Seed, SourceSettings
 
 HUB = "McAuley-Lab/Amazon-Reviews-2023"
 
@@ -34,7 +34,21 @@ GROUPS = {
 }
 
 
-class SequenceSettings(Settings):
+class DomainSettings(SourceSettings):
+    """Settings that all sources of several domains share."""
+
+    max_train: int | None = Field(None, ge=1)
+    """The most training rows of a domain; a random choice of them by the seed."""
+    max_test: int | None = Field(None, ge=1)
+    """The most test rows of a domain, and the most validation rows."""
+    seed: Seed = 0
+    """Seed of the splits, of what is drawn and of the rows chosen."""
+
+    def _smallest(self) -> dict[str, Any]:
+        return self._at_most(max_train=64, max_test=8)
+
+
+class SequenceSettings(DomainSettings):
     """Settings that all sources of sequences share."""
 
     history: int = Field(8, ge=1)
@@ -45,20 +59,12 @@ class SequenceSettings(Settings):
     """Candidates besides the target."""
     k_core: int = Field(5, ge=1)
     """Users with fewer items and items with fewer users are left out, until none is left."""
-    max_train: int | None = Field(None, ge=1)
-    """The most training rows of a domain; a random choice of them by the seed."""
-    max_test: int | None = Field(None, ge=1)
-    """The most test rows of a domain, and the most validation rows."""
-    seed: Seed = 0
-    """Seed of the splits, of the negatives and of the rows chosen."""
-
-    def _smallest(self) -> dict[str, Any]:
-        return self._at_most(max_train=64, max_test=8)
 
 
 class ApiCallSettings(SequenceSettings):
     """Sequences of calls of a package's public functions, mined from the package itself."""
 
+    loader = "geodapt.data.api_calls:load_api_calls"
     kind: Literal["api_calls"] = "api_calls"
     domains: list[str] = Field(["sympy", "pandas", "numpy", "scikit-learn"], min_length=1)
     """Of sympy, pandas, numpy, scipy, scikit-learn (or sklearn), networkx, torch, matplotlib."""
@@ -71,6 +77,7 @@ class ApiCallSettings(SequenceSettings):
 class AmazonSettings(SequenceSettings):
     """Which product a customer reviewed next; a domain is a product category."""
 
+    loader = "geodapt.data.amazon:load_amazon"
     kind: Literal["amazon"] = "amazon"
     path: str = HUB
     """A folder with CATEGORY.jsonl and meta_CATEGORY.jsonl (or .jsonl.gz), or a hub name."""
@@ -81,6 +88,7 @@ class AmazonSettings(SequenceSettings):
 class MovieLensSettings(SequenceSettings):
     """Which movies a user rated next; a domain is a group of genres."""
 
+    loader = "geodapt.data.movielens:load_movielens"
     kind: Literal["movielens"] = "movielens"
     path: GivenPath
     """The folder: u.data and u.item, or ratings.dat and movies.dat, or a .inter and a .item."""
@@ -93,6 +101,7 @@ class MovieLensSettings(SequenceSettings):
 class InteractionFileSettings(SequenceSettings):
     """Who took what and when, in the user's own table."""
 
+    loader = "geodapt.data.interaction_files:load_interactions"
     kind: Literal["csv", "jsonl", "parquet"] = "csv"
     """The file's ending decides how it is read."""
     path: str
@@ -111,9 +120,10 @@ class InteractionFileSettings(SequenceSettings):
     """The column of the domain's name."""
 
 
-class ClassificationSettings(Settings):
+class ClassificationSettings(DomainSettings):
     """Which class a text belongs to."""
 
+    loader = "geodapt.data.classification:load_classification"
     kind: Literal["classification"] = "classification"
     path: str
     """A .csv, .tsv, .jsonl (or .gz of them) or .parquet file, or a hub name."""
@@ -125,15 +135,6 @@ class ClassificationSettings(Settings):
     """The column of the class's name."""
     domain: str = "domain"
     """The column of the domain's name."""
-    max_train: int | None = Field(None, ge=1)
-    """The most training rows of a domain; a random choice of them by the seed."""
-    max_test: int | None = Field(None, ge=1)
-    """The most test rows of a domain, and the most validation rows."""
-    seed: Seed = 0
-    """Seed of the splits and of the rows chosen."""
-
-    def _smallest(self) -> dict[str, Any]:
-        return self._at_most(max_train=64, max_test=8)
 
 
 DataSettings = Annotated[

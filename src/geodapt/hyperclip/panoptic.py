@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from geodapt.data.vision import PictureClasses, read_segments
 from geodapt.data.vision.segments import NO_SEGMENT, Segments
-from geodapt.errors import InputError
 from geodapt.hyperclip.batches import asked_words, drawn_by
 from geodapt.hyperclip.masks import mask_loss
 from geodapt.hyperclip.methods import TuningMethod
@@ -19,7 +18,7 @@ from geodapt.hyperclip.scenes import LEFT_OUT, PictureRows, SceneClasses
 from geodapt.hyperclip.tuned_towers import TowerTuner
 from geodapt.metrics import PanopticMetrics
 from geodapt.progress import track
-from geodapt.vision.images import open_picture
+from geodapt.vision.images import open_picture, require_size
 
 
 class PanopticTuner(TowerTuner):
@@ -136,12 +135,8 @@ def picture_segments(row: dict[str, Any], categories: PictureClasses) -> tuple[A
     name = row["segments"] if isinstance(row["segments"], str) else ""
     image = open_picture(row["image"])
     segments = read_segments(row["segments"], row["segments_info"], categories, name)
-    if segments.places.shape != (image.height, image.width):
-        height, width = segments.places.shape
-        raise InputError(
-            f"segments '{name}' have {width} x {height} pixels, their picture {image.width} x "
-            f"{image.height}"
-        )
+    shown = row["image"] if isinstance(row["image"], str) else ""
+    require_size(segments.places.shape, image.size, f"segments '{name}'", shown, many=True)
     return image, segments
 
 

@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Image as Picture
 
-from geodapt.data.vision import (
-    CocoBoxSettings,
-    CocoPanopticSettings,
-    PictureClasses,
-    PictureData,
-    YoloSettings,
-    load_coco_boxes,
-    load_coco_panoptic,
-    load_yolo,
-)
+from geodapt.data.vision import CocoPanopticSettings, PictureClasses, PictureData
 from geodapt.data.vision.coco_split import BASE, NOVEL
 from geodapt.errors import InputError
 from geodapt.hyperclip.page_classes import PageClasses
@@ -92,7 +83,7 @@ def path_scenes(data: Any, test: Any, split: str | None) -> Scenes:
 
     Those of panoptic sets may: what the training's list does not have is new.
     """
-    train_set, test_set = _loaded(data), _loaded(test)
+    train_set, test_set = data.load(), test.load()
     classes, tested = _classes(train_set), _classes(test_set)
     notes = [f"training: {note}" for note in train_set.notes]
     notes += [f"test: {note}" for note in test_set.notes]
@@ -182,15 +173,6 @@ def box_targets(
         "class_labels": torch.tensor(labels, dtype=torch.int64),
         "boxes": values / torch.tensor([*extent, *extent], dtype=torch.float32),
     }
-
-
-def _loaded(settings: Any) -> PictureData:
-    if isinstance(settings, CocoBoxSettings):
-        return load_coco_boxes(settings)
-    if isinstance(settings, CocoPanopticSettings):
-        return load_coco_panoptic(settings)
-    assert isinstance(settings, YoloSettings)
-    return load_yolo(settings)
 
 
 def _classes(data: PictureData) -> PictureClasses:

@@ -6,14 +6,13 @@ learner's own regularisers stay, on the texts as they were before :meth:`Feature
 """
 
 from collections.abc import Mapping
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Protocol, Self, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from geodapt.errors import InputError
+from geodapt.registration import named_object
 
 FEATURE_ADAPTERS = {"lathadapter": "geodapt.lathadapter.adapter:LatHAdapter"}
 """Kind, as a saved learner names it -> module and class. One line registers one.
@@ -97,7 +96,4 @@ def adapter_of(kind: str) -> Any:
     """The class of a kind of adapter; raises :class:`InputError` for one that is not there."""
     if kind not in FEATURE_ADAPTERS:
         raise InputError(f"adapter '{kind}' is unknown; known are {', '.join(FEATURE_ADAPTERS)}")
-    module, _, name = FEATURE_ADAPTERS[kind].partition(":")
-    if find_spec(module.rpartition(".")[0] or module) is None:
-        raise InputError(f"adapter '{kind}' is not in this version of geodapt")
-    return getattr(import_module(module), name)
+    return named_object(FEATURE_ADAPTERS[kind])

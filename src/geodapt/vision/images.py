@@ -63,6 +63,21 @@ def open_segments(source: "Path | str | bytes | Image", name: str = "") -> Int[n
         return colours @ np.array([1, 256, 65536])
 
 
+def require_size(
+    shape: tuple[int, ...], size: tuple[int, int], called: str, picture: str, many: bool = False
+) -> None:
+    """Raise :class:`InputError` where a mask, or ``many`` segments, are not as large as a picture.
+
+    ``shape`` is theirs, height first; ``size`` the picture's, width first.
+    """
+    if tuple(shape) != size[::-1]:
+        verb, own = ("have", "their") if many else ("has", "its")
+        raise InputError(
+            f"{called} {verb} {shape[1]} x {shape[0]} pixels, {own} picture '{picture}' "
+            f"{size[0]} x {size[1]} (turned as its camera was)"
+        )
+
+
 def as_rgb(image: "Image", name: str = "") -> "Image":
     """An opened picture as 8-bit RGB, by the rules of this module.
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from geodapt.settings import Seed, Settings
+from geodapt.settings import Seed, Settings, SourceSettings
 
 PLAIN = (".txt", ".md", ".rst", ".txt.gz", ".md.gz", ".rst.gz")
 SMALL = (
@@ -15,9 +15,10 @@ SMALL = (
 RECORDS = (".jsonl", ".jsonl.gz", ".parquet")
 
 
-class ApiTextsSettings(Settings):
+class ApiTextsSettings(SourceSettings):
     """The items of ``api_calls`` as texts: a sentence or two each."""
 
+    loader = "geodapt.data.corpus.api_texts:load_api_texts"
     kind: Literal["api_texts"] = "api_texts"
     packages: list[str] = Field(default=["numpy", "scipy", "torch"], min_length=1)
     """Packages as ``api_calls`` knows them; these three are there wherever geodapt is."""
@@ -25,9 +26,10 @@ class ApiTextsSettings(Settings):
     """Seed of what is held out."""
 
 
-class DocsSettings(Settings):
+class DocsSettings(SourceSettings):
     """The documentation of the packages that are installed here."""
 
+    loader = "geodapt.data.corpus.docs:load_docs"
     kind: Literal["docs"] = "docs"
     packages: list[str] | None = Field(default=None, min_length=1)
     """Names as pip knows them; all that are installed when not given."""
@@ -38,9 +40,10 @@ class DocsSettings(Settings):
         return {"packages": self.packages or list(SMALL)}
 
 
-class TextSettings(Settings):
+class TextSettings(SourceSettings):
     """The user's own text."""
 
+    loader = "geodapt.data.corpus.text:load_text"
     kind: Literal["text"] = "text"
     path: str
     """A .txt, .md, .rst, .jsonl or .parquet file (.gz of the text files), or a folder of such."""
@@ -52,9 +55,10 @@ class TextSettings(Settings):
     """Seed of what is held out."""
 
 
-class HubSettings(Settings):
+class HubSettings(SourceSettings):
     """A data set on the hub; its documents are read as they come, and only as many as asked for."""
 
+    loader = "geodapt.data.corpus.hub:load_hub"
     kind: Literal["hub"] = "hub"
     name: str = "wikimedia/wikipedia"
     """The data set's name."""

@@ -9,10 +9,10 @@ from datasets import Dataset, Image
 from jaxtyping import Int
 
 from geodapt.data.vision.features import FEATURES, PictureClasses
-from geodapt.data.vision.segments import Segments, read_segments
+from geodapt.data.vision.segments import read_segments
 from geodapt.errors import InputError
 from geodapt.progress import track
-from geodapt.vision.images import open_mask, open_picture
+from geodapt.vision.images import open_mask, open_picture, require_size
 
 SLACK = 0.5
 """Pixels by which a box may leave its picture: published ones are rounded."""
@@ -53,7 +53,7 @@ def check_pictures(rows: Dataset, classes: PictureClasses) -> PictureCounts:
             cell = row["segments"]
             called = _name(cell, number)
             found = read_segments(_source(cell), row["segments_info"], classes, called)
-            _require_size(found, called, name, size)
+            require_size(found.places.shape, size, f"segments '{called}'", name, many=True)
             segments += np.bincount(found.categories, minlength=len(classes.names))
     return PictureCounts(len(rows), pixels, boxes, segments)
 
@@ -82,15 +82,6 @@ def _structure(found: Any, wanted: dict[str, Any]) -> bool:
     return found in (wanted, needed)
 
 
-def _require_size(found: Segments, name: str, picture: str, size: tuple[int, int]) -> None:
-    if found.places.shape != size[::-1]:
-        height, width = found.places.shape
-        raise InputError(
-            f"segments '{name}' have {width} x {height} pixels, their picture '{picture}' "
-            f"{size[0]} x {size[1]} (turned as its camera was)"
-        )
-
-
 def count_pixels(
     mask: bytes | str | Path,
     name: str,
@@ -103,11 +94,7 @@ def count_pixels(
     Raises :class:`InputError` for another size and for a value that is no class.
     """
     values = open_mask(mask, name)
-    if values.shape != size[::-1]:
-        raise InputError(
-            f"mask '{name}' has {values.shape[1]} x {values.shape[0]} pixels, its picture "
-            f"'{picture}' {size[0]} x {size[1]} (turned as its camera was)"
-        )
+    require_size(values.shape, size, f"mask '{name}'", picture)
     labels = classes.labels(values, name)
     return np.bincount(labels[labels >= 0], minlength=len(classes.names))
 

@@ -14,7 +14,7 @@ from geodapt.data.vision.segments import read_segments
 from geodapt.errors import InputError
 from geodapt.files import read_json
 from geodapt.progress import track
-from geodapt.vision.images import open_picture
+from geodapt.vision.images import open_picture, require_size
 
 
 def load_coco_boxes(settings: CocoBoxSettings) -> PictureData:
@@ -107,11 +107,7 @@ def load_coco_panoptic(settings: CocoPanopticSettings) -> PictureData:
                 missing.append(str(error))
                 continue
             shape = read_segments(mask, info, classes, str(mask)).places.shape
-            if shape != size[::-1]:
-                raise InputError(
-                    f"segments '{mask}' have {shape[1]} x {shape[0]} pixels, their picture "
-                    f"'{path}' {size[0]} x {size[1]} (turned as its camera was)"
-                )
+            require_size(shape, size, f"segments '{mask}'", str(path), many=True)
         rows.append({"image": str(path), "segments": str(mask), "segments_info": info})
     if not rows:
         raise InputError(

@@ -57,14 +57,7 @@ def load_class_folders(settings: ClassFolderSettings) -> Pictures:
     rows: Rows = {
         split: [(path, number[name]) for path, name in found] for split, found in parts.items()
     }
-    return labelled_files(
-        split_by_chance(rows["all"], settings.seed) if "all" in rows else _ordered(rows),
-        [name.replace("_", " ") for name in names],
-        settings.template,
-        root.name,
-        settings.check,
-        root,
-    )
+    return _labelled(rows, [name.replace("_", " ") for name in names], settings, root)
 
 
 def load_picture_table(settings: PictureTableSettings) -> Pictures:
@@ -93,14 +86,7 @@ def load_picture_table(settings: PictureTableSettings) -> Pictures:
     rows: Rows = {}
     for split, path, name in found:
         rows.setdefault(split, []).append((path, number[name]))
-    return labelled_files(
-        split_by_chance(rows["all"], settings.seed) if "all" in rows else _ordered(rows),
-        names,
-        settings.template,
-        file.stem,
-        settings.check,
-        file,
-    )
+    return _labelled(rows, names, settings, file)
 
 
 def load_split_file(settings: SplitFileSettings) -> Pictures:
@@ -162,8 +148,15 @@ def _entries(found: Any, file: Path, key: str) -> list[tuple[str, int, str]]:
     return [(path, label, name) for path, label, name in found]
 
 
-def _ordered(rows: Rows) -> Rows:
-    return {split: rows[split] for split in SPLITS if split in rows}
+def _labelled(
+    rows: Rows, names: list[str], settings: ClassFolderSettings | PictureTableSettings, place: Path
+) -> Pictures:
+    if "all" in rows:
+        splits = split_by_chance(rows["all"], settings.seed)
+    else:
+        splits = {split: rows[split] for split in SPLITS if split in rows}
+    title = place.name if place.is_dir() else place.stem
+    return labelled_files(splits, names, settings.template, title, settings.check, place)
 
 
 def _folders(folder: Path) -> list[Path]:

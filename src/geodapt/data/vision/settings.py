@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from geodapt.settings import GivenPath, Seed, Settings
+from geodapt.settings import GivenPath, Seed, Settings, SourceSettings
 
 COOP_NAMES = Literal[
     "caltech101",
@@ -51,7 +51,7 @@ class PictureFolderSettings(Settings):
         return self
 
 
-class _LabelledSettings(Settings):
+class _LabelledSettings(SourceSettings):
     """What labelled pictures of every kind have."""
 
     check: bool = True
@@ -59,9 +59,21 @@ class _LabelledSettings(Settings):
     they are there."""
 
 
+class _OwnSettings(_LabelledSettings):
+    """Labelled pictures of the user's own."""
+
+    path: GivenPath
+    """The folder or file."""
+    template: str = "a photo of a {}."
+    """The sentence that zero-shot classification asks."""
+    seed: Seed = 0
+    """Decides what trains and what tests, where the folder or table does not say."""
+
+
 class CoopSettings(_LabelledSettings):
     """A data set of prompt learning in the layout of CoOp."""
 
+    loader = "geodapt.data.vision.coop_layout:load_coop"
     kind: Literal["coop"] = "coop"
     path: GivenPath
     """The folder that holds the data sets' folders."""
@@ -72,6 +84,7 @@ class CoopSettings(_LabelledSettings):
 class SplitFileSettings(_LabelledSettings):
     """Pictures with a split file as CoOp writes it: rows of path, label and name."""
 
+    loader = "geodapt.data.vision.image_folder:load_split_file"
     kind: Literal["split_file"] = "split_file"
     path: GivenPath
     """The JSON file."""
@@ -81,24 +94,18 @@ class SplitFileSettings(_LabelledSettings):
     """The sentence that zero-shot classification asks."""
 
 
-class ClassFolderSettings(_LabelledSettings):
+class ClassFolderSettings(_OwnSettings):
     """A folder per class, within train, val and test or without them."""
 
+    loader = "geodapt.data.vision.image_folder:load_class_folders"
     kind: Literal["folders"] = "folders"
-    path: GivenPath
-    """The folder."""
-    template: str = "a photo of a {}."
-    """The sentence that zero-shot classification asks."""
-    seed: Seed = 0
-    """Decides what trains and what tests, where the folder does not say."""
 
 
-class PictureTableSettings(_LabelledSettings):
-    """A table with a picture's path and its class in each row."""
+class PictureTableSettings(_OwnSettings):
+    """A CSV, TSV, JSONL or Parquet table with a picture's path and its class in each row."""
 
+    loader = "geodapt.data.vision.image_folder:load_picture_table"
     kind: Literal["table"] = "table"
-    path: GivenPath
-    """CSV, TSV, JSONL or Parquet."""
     images: GivenPath | None = None
     """The folder that its paths start from; the table's own when not given."""
     image: str = "image"
@@ -107,10 +114,6 @@ class PictureTableSettings(_LabelledSettings):
     """Column of the class's name."""
     split: str = "split"
     """Column of train, val or test; without it the seed decides."""
-    template: str = "a photo of a {}."
-    """The sentence that zero-shot classification asks."""
-    seed: Seed = 0
-    """Decides what trains and what tests, where the table does not say."""
 
 
 Edition = Literal[

@@ -5,29 +5,10 @@ from importlib.resources import files
 # COCO's things that no picture was annotated with, by id.
 UNUSED_THINGS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}
 
-VOC = tuple(
-    [
-        "aeroplane",
-        "bicycle",
-        "bird",
-        "boat",
-        "bottle",
-        "bus",
-        "car",
-        "cat",
-        "chair",
-        "cow",
-        "diningtable",
-        "dog",
-        "horse",
-        "motorbike",
-        "person",
-        "pottedplant",
-        "sheep",
-        "sofa",
-        "train",
-        "tvmonitor",
-    ]
+VOC = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
+    *("train", "tvmonitor"),
 )
 """The values 1 to 20 of Pascal VOC's masks."""
 
