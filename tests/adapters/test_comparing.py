@@ -2,10 +2,9 @@
 
 import json
 import math
+import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
 import torch
@@ -28,6 +27,7 @@ from geodapt.adapters.overlap import spectrum
 from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
 from tests.adapters.families import seeded
+from tests.forked import fork
 
 
 def factors(rank: int, seed: int) -> Factors:
@@ -205,20 +205,18 @@ def test_the_search_improves_on_every_default_and_can_be_resumed(tmp_path):
     assert again.sha256 == best.sha256
 
 
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, {root!r})
-from geodapt.adapters import search
-from tests.adapters.test_comparing import target
-adapters, loss = target()
-calls = []
-def evaluate(adapter):
-    calls.append(1)
-    if len(calls) == {at}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return loss(adapter)
-search(adapters, evaluate, 9, {folder!r}, methods=["linear", "ties", "dare", "svd"], seed=3)
-"""
+def killed_search(folder, options):
+    """A search that is killed as it measures the third merge."""
+    adapters, loss = target()
+    calls = []
+
+    def evaluate(adapter):
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loss(adapter)
+
+    search(adapters, evaluate, 9, folder, **options)
 
 
 @pytest.mark.slow
@@ -226,10 +224,8 @@ def test_a_search_that_is_killed_ends_with_the_trials_of_one_that_is_not(tmp_pat
     adapters, loss = target()
     options = {"methods": ["linear", "ties", "dare", "svd"], "seed": 3}
     best, wanted = search(adapters, loss, 9, tmp_path / "whole", **options)
-    root = str(Path(__file__).parents[2])
-    code = KILLED.format(root=root, at=3, folder=str(tmp_path / "killed"))
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    done = fork(tmp_path, run=partial(killed_search, tmp_path / "killed", options))
+    assert done.wait(120) == -signal.SIGKILL, done.communicate()
     with pytest.raises(ZeroDivisionError):  # at the third method's own settings, and once more
         search(adapters, lambda a: 1 / 0, 9, tmp_path / "killed", **options)
     again, trials = search(adapters, loss, 9, tmp_path / "killed", **options)
