@@ -1,20 +1,22 @@
-"""Shared fixtures: the command line, tiny random models of each family, and no network."""
+"""Shared fixtures: the command line, tiny random models of each family, and no network.
+
+Libraries are imported late, for the process that only hands the tests out to others.
+"""
 
 import gc
+import logging
 import os
 import signal
 from functools import partial
 
-gc.disable()  # until all is imported: half of the time of a worker's start
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("GEODAPT_PROGRESS", "off")  # lines that a slow machine would print
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
 
-from tests.commands import call  # noqa: E402
-from tests.tiny_models import tiny_bert, tiny_llama, tiny_t5  # noqa: E402
+for name in ("torchao", "torch.utils._pytree"):  # which speak of other devices when imported
+    logging.getLogger(name).setLevel(logging.ERROR)
 
 # A shell's background jobs ignore Ctrl-C and so would the commands that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -27,6 +29,11 @@ def pytest_collection_modifyitems(config, items):
         items.sort(key=lambda item: item.path not in slow)
 
 
+def pytest_collection():
+    """Imports are not looked through for garbage, which would take as long again."""
+    gc.disable()
+
+
 def pytest_collection_finish():
     """What libraries and tests are made of stays: looked through for garbage, it would take a
     quarter of a second at each of the collections that every training asks for."""
@@ -37,12 +44,16 @@ def pytest_collection_finish():
 
 @pytest.fixture(autouse=True)
 def _seed():
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def geodapt():
     """``geodapt(*arguments)``: the command line in this process and folder."""
+    from tests.commands import call
+
     return partial(call, ".")
 
 
@@ -56,14 +67,20 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture
 def bert():
+    from tests.tiny_models import tiny_bert
+
     return tiny_bert()
 
 
 @pytest.fixture
 def llama():
+    from tests.tiny_models import tiny_llama
+
     return tiny_llama()
 
 
 @pytest.fixture
 def t5():
+    from tests.tiny_models import tiny_t5
+
     return tiny_t5()
