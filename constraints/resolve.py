@@ -2,8 +2,8 @@
 
 Without an argument: the newest of everything that pyproject.toml admits for this Python, as
 ``py311.txt`` or the like, from which ``make`` installs. With ``lowest``: the lower bounds of
-pyproject.toml, as ``lowest.txt``, from which ``make test-lowest`` installs; where they cannot be had
-together, pip says which. Nothing is installed.
+pyproject.toml, as ``lowest.txt``, from which ``make test-lowest`` installs; where they cannot be
+had together, pip says which. Nothing is installed.
 """
 
 import json
