@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from typing import Any
 
-from _serving import Client, Shelf, in_threads
+from _serving import Client, Shelf, in_threads, wait_until
 
 from geodapt.adapters import Adapter
 
@@ -85,10 +85,15 @@ def kills(shelf: Shelf, times: int, load: float = 1.0, begin: Callable = started
                             body = {"source": source}
                             puts += Client(port).ask("PUT", "/v1/adapters/mine", body)[0] == 200
 
-            def killing(_: int, run: Any = run, end: threading.Event = end) -> None:
-                time.sleep(load * draw.uniform(0.5, 1.5))
-                run.send_signal(signal.SIGKILL)
-                end.set()
+            def killing(
+                _: int, run: Any = run, end: threading.Event = end, before: int = puts
+            ) -> None:
+                try:
+                    wait_until(lambda: puts > before)  # under load, however slow that is
+                    time.sleep(load * draw.uniform(0.5, 1.5))
+                finally:
+                    run.send_signal(signal.SIGKILL)
+                    end.set()
 
             in_threads(5, lambda n: (killing, putting, asking, asking, asking)[n](n))
         assert _aliases(shelf) == known | {"mine"}

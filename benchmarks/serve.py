@@ -23,7 +23,8 @@ from typing import Any
 import adapters as peers
 import torch
 from _killed_server import kills
-from _serving import Shelf, answering, disconnects, fairness, make_shelf, slow_readers, soak
+from _serve_load import disconnects, fairness, slow_readers, soak
+from _serving import Shelf, answering, make_shelf
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 

@@ -59,7 +59,8 @@ def alone(model: Tower, adapter: Adapter | None, x: torch.Tensor) -> torch.Tenso
     return x
 
 
-def soak(seconds: float) -> dict:
+def soak(seconds: float, least: int = 0) -> dict:
+    """For so long, and until there are ``least`` batches, however long that takes."""
     torch.manual_seed(0)
     bank = AdapterBank(Tower(), capacity=CAPACITY)
     adapters = [make(i) for i in range(ADAPTERS)]
@@ -68,12 +69,12 @@ def soak(seconds: float) -> dict:
     probe = torch.randn(1, WIDTH)
     answers = torch.cat([alone(bank.model, adapter, probe) for adapter in adapters])
     base = alone(bank.model, None, probe)
-    stop = time.monotonic() + seconds
+    begun = time.monotonic()
     batches, wrong, reloads, worst = ([0] * THREADS for _ in range(4))
 
     def work(me: int) -> None:
         draw = random.Random(me)
-        while time.monotonic() < stop:
+        while time.monotonic() < begun + seconds or sum(batches) < least:
             # A quarter of the names belong to this thread, which may take them out.
             rows = [draw.randrange(ADAPTERS // 2) for _ in range(draw.randint(1, 8))]
             own = ADAPTERS // 2 + me + THREADS * draw.randrange(ADAPTERS // 2 // THREADS)
@@ -100,6 +101,7 @@ def soak(seconds: float) -> dict:
             time.sleep(min(1.0, seconds / 20))
             memory.append(round(process.memory_info().rss / 2**20, 1))
             progress.advance(min(1.0, seconds / 20))
+    seconds = round(time.monotonic() - begun, 1)
     settled = memory[len(memory) // 4 :]
     return {
         "adapters": ADAPTERS,

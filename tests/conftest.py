@@ -30,7 +30,13 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection():
-    """Imports are not looked through for garbage, which would take as long again."""
+    """Imports are not looked through for garbage, which would take as long again, and no test of
+    properties fails because a machine is slow."""
+    from hypothesis import HealthCheck, settings
+
+    slow_is_right = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+    settings.register_profile("geodapt", max_examples=40, **slow_is_right)
+    settings.load_profile("geodapt")
     gc.disable()
 
 

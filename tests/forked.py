@@ -51,6 +51,10 @@ class Forked:
         codes = [process.exitcode for process in self._processes]
         return None if None in codes else next(filter(None, codes), 0)
 
+    def said(self) -> str:
+        """What they have printed so far."""
+        return Path(self._written.name, "out").read_text()
+
     def poll(self) -> int | None:
         return self.returncode
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from geodapt.locks import only_user
 with only_user(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 

@@ -22,7 +22,7 @@ from tests.adapters.mutations import TENSORS, changing, setting, setting_text
 TARGETS = {"llama": ["q_proj", "v_proj"], "bert": ["query", "key"], "t5": ["q", "wo"]}
 ROUNDS = int(os.environ.get("GEODAPT_FUZZ", "1"))
 """How much is tried: ``make fuzz`` tries all, and much more at random."""
-SECONDS = 5.0
+SECONDS = 20.0
 """Processor time that one folder may take, many times what it takes."""
 
 

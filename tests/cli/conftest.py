@@ -6,6 +6,7 @@ from tiny import main_with_tiny, tiny
 
 from tests import commands
 from tests.forked import fork
+from tests.held import held
 
 __all__ = ["tiny"]
 
@@ -14,13 +15,20 @@ __all__ = ["tiny"]
 def start():
     """``start(*arguments)``: the command line, with the tiny system, forked.
 
-    ``ranks`` of them find each other; with ``launcher`` it is started as from a shell.
+    ``ranks`` of them find each other; with ``launcher`` it is started as from a shell; it stays at
+    a ``place`` of :mod:`tests.held`.
     """
     processes = []
 
-    def call(*arguments: str, ranks: int = 1, launcher: tuple[str, ...] | None = None):
+    def call(
+        *arguments: str,
+        ranks: int = 1,
+        launcher: tuple[str, ...] | None = None,
+        place: str | None = None,
+    ):
         if launcher is None:
-            processes.append(fork(".", *arguments, run=main_with_tiny, ranks=ranks))
+            run = main_with_tiny if place is None else held(place, main_with_tiny)
+            processes.append(fork(".", *arguments, run=run, ranks=ranks))
         else:
             command = (*launcher, tiny_module.__file__)
             processes.append(commands.start(".", *arguments, launcher=command))

@@ -18,6 +18,7 @@ from rich.text import Text
 from geodapt.cli.endings import Terminated, ending
 from geodapt.console import Console
 from geodapt.errors import InputError
+from tests.held import wait_until_held
 
 
 def ended(capsys, error) -> tuple[int, str]:
@@ -80,10 +81,8 @@ def test_signals_end_with_their_status_and_how_to_go_on(capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_stopped_says_how_to_go_on(tiny, start, stop):
-    process = start("run", "tiny.yaml", "pause=0.2", "training.epochs=100", "--out", "out")
-    while not Path("out/metrics.jsonl").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
+    process = start("run", "tiny.yaml", "--out", "out", place="log:one:1")
+    wait_until_held(process)
     process.send_signal(stop)
     _, err = process.communicate(timeout=300)
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130}[stop]

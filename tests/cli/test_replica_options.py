@@ -1,4 +1,4 @@
-"""Options of several processes, which would have no effect in one, are refused there."""
+"""Options that would have no effect are refused."""
 
 import pytest
 
@@ -15,6 +15,17 @@ def test_options_of_replicas_need_ray(geodapt, command, option):
     )
 
 
-def test_a_type_of_numbers_needs_a_language_model(geodapt):
-    done = geodapt("score", "x", "--embed", "x", "--out", "y", "--dtype", "float32")
-    assert (done.code, "--generate" in done.err) == (2, True), done.err
+@pytest.mark.parametrize(
+    "option", [("--dtype", "float32"), ("--slots", "16"), ("--capacity", "4"), ("--adapters", "z")]
+)
+def test_options_of_a_language_model_need_one(geodapt, option):
+    done = geodapt("score", "x", "--embed", "x", "--out", "y", *option)
+    assert (done.code, done.err) == (
+        2,
+        f"error: {option[0]} is for a language model; name it (--generate)\n",
+    )
+
+
+def test_places_for_adapters_need_some(geodapt):
+    done = geodapt("score", "x", "--generate", "x", "--out", "y", "--capacity", "4")
+    assert (done.code, "--adapters" in done.err) == (2, True), done.err

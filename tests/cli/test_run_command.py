@@ -3,30 +3,17 @@
 import json
 import re
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
-SLOW = ("training.epochs=15", "pause=0.05")
+from tests import held
+
+SLOW = ("training.epochs=15", "pause=0.02")
 
 
 def rows(folder) -> list:
     return json.loads(Path(folder, "results.json").read_text())["rows"]
-
-
-def wait_for(process, condition) -> None:
-    """Until the condition holds; the process must still be running then."""
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def logged(folder, stage, step):
-    path = Path(folder, "metrics.jsonl")
-    return lambda: path.is_file() and f'"stage": "{stage}", "step": {step},' in path.read_text()
 
 
 def test_a_run_prints_its_table_and_its_page(geodapt, tiny):
@@ -93,9 +80,16 @@ def test_a_bug_shows_its_traceback_and_where_the_run_is(start, tiny):
 
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(start, geodapt, tiny):
+<<<<<<< HEAD
     assert geodapt("run", "tiny.yaml", SLOW[0], "--out", "undisturbed").code == 0
     process = start("run", "tiny.yaml", *SLOW, "--out", "out", launcher=())
     wait_for(process, logged("out", "two", 2))
+=======
+    assert geodapt("run", "tiny.yaml", *SLOW, "--out", "undisturbed").code == 0
+    shell = (held.__file__, "log:two:2")
+    process = start("run", "tiny.yaml", *SLOW, "--out", "out", launcher=shell)
+    held.wait_until_held(process)
+>>>>>>> b3b6543 (No test fails because a machine is slow; reading adapters for days takes no memory)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130
@@ -108,9 +102,15 @@ def test_ctrl_c_says_how_to_go_on(start, geodapt, tiny):
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["one", "two"])
 def test_kill_9_and_resume_end_with_the_same_figures(start, geodapt, tiny, stage):
+<<<<<<< HEAD
     assert geodapt("run", "tiny.yaml", SLOW[0], "--out", "undisturbed").code == 0
     process = start("run", "tiny.yaml", *SLOW, "--out", "out")
     wait_for(process, logged("out", stage, 5))
+=======
+    assert geodapt("run", "tiny.yaml", *SLOW, "--out", "undisturbed").code == 0
+    process = start("run", "tiny.yaml", *SLOW, "--out", "out", place=f"log:{stage}:5")
+    held.wait_until_held(process)
+>>>>>>> b3b6543 (No test fails because a machine is slow; reading adapters for days takes no memory)
     process.kill()
     process.wait()
     assert not Path("out/results.json").exists()
@@ -120,7 +120,7 @@ def test_kill_9_and_resume_end_with_the_same_figures(start, geodapt, tiny, stage
     assert rows("out") == rows("undisturbed")
     assert Path("out/metrics.jsonl").read_text() == Path("undisturbed/metrics.jsonl").read_text()
     results = json.loads(Path("out/results.json").read_text())
-    left = {"one": 25, "two": 10}[stage] * 0.05
+    left = {"one": 25, "two": 10}[stage] * 0.02
     assert results["seconds"] > seconds + left - 0.1
 
 

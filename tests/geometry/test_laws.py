@@ -4,13 +4,10 @@ import math
 
 import hypothesis.strategies as st
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from torch import Tensor
 
 from geodapt.geometry import cones, lorentz, poincare
-
-settings.register_profile("laws", max_examples=40, deadline=None)
-settings.load_profile("laws")
 
 curvatures = st.floats(-2, 1).map(lambda e: 10**e)
 seeds = st.integers(0, 2**31)

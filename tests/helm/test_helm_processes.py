@@ -1,7 +1,6 @@
 """Trainings in two processes, each with all weights (DDP) or with its shard of them (FSDP2)."""
 
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from geodapt.data.corpus import TextSettings, load_corpus
 from geodapt.data.corpus.packing import packed
 from geodapt.data.corpus.tokens import TokenizerSettings, tokenizer_for
 from tests.forked import fork
+from tests.held import held, wait_until_held
 from tests.helm.runs import lines, results, write, write_text
 from tests.helm.sharded import main_sharded
 
@@ -89,13 +89,10 @@ def test_sharded_weights_load_in_one_process_and_a_killed_training_goes_on(
     alone, together, world, geodapt, rows, tmp_path
 ):
     run = ("run", recipe(world, rows // 2), "--out", "killed")
-    process = fork(world, *run, run=main_sharded, ranks=2)
+    process = fork(world, *run, run=held("log:model-helm-mice:6", main_sharded), ranks=2)
     checkpoint = world / "killed/work/model-helm-mice/checkpoint-4"
     try:
-        for _ in range(15000):
-            if (checkpoint / "trainer_state.json").exists() or process.poll() is not None:
-                break
-            time.sleep(0.02)
+        wait_until_held(process)
         shutil.copytree(checkpoint, tmp_path / "checkpoint")
     finally:
         process.kill()

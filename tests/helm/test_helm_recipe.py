@@ -1,7 +1,6 @@
 """Whole trainings through the command line: what they leave, going on after a kill, bad input."""
 
 import math
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from geodapt.lm.pretraining import held_out_loss
 from geodapt.recipes.catalog import packaged
 from geodapt.recipes.loading import load_recipe
 from tests.forked import fork
+from tests.held import held, wait_until_held
 from tests.helm.runs import SMALL, lines, results, write
 
 pytestmark = pytest.mark.slow
@@ -169,19 +169,16 @@ def test_killed_and_resumed_it_logs_the_same_losses(ran, world, geodapt):
     """The run of all four models again, killed in the first one's training; its gates' balance,
     optimizer and order of rows must go on as they were."""
     recipe = write(world, "mice.yaml", models=["helm-mice"], config={"learn_curvature": True})
-    process = fork(world, "run", recipe, "--out", "killed")
+    run = ("run", recipe, "--out", "killed")
+    process = fork(world, *run, run=held("log:model-helm-mice:10"))
     try:
-        state = world / "killed/work/model-helm-mice/checkpoint-8/trainer_state.json"
-        for _ in range(15000):
-            if state.exists() or process.poll() is not None:
-                break
-            time.sleep(0.02)
-        assert state.exists()
+        wait_until_held(process)
+        assert (world / "killed/work/model-helm-mice/checkpoint-8/trainer_state.json").exists()
     finally:
         process.kill()
         process.communicate()
     assert not (world / "killed/results.json").exists()
-    done = geodapt("run", recipe, "--out", "killed", "--resume")
+    done = geodapt(*run, "--resume")
     assert done.code == 0, done.err
     keys = ("step", "loss", "validation_loss", "layer_1_expert_2_curvature", "state_norm")
     whole = [x for x in lines(ran) if x["stage"] == "model-helm-mice"]

@@ -1,13 +1,13 @@
 """The recipes of prompt learners and of LatHAdapter, killed and resumed."""
 
 import json
-import time
 
 import pytest
 from safetensors.torch import load_file
 
 from tests.commands import call
 from tests.forked import fork
+from tests.held import held, wait_until_held
 from tests.tinyclip.small import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
@@ -43,25 +43,19 @@ COMMANDS = {
 }
 
 
-def reached(recipe, folder):
-    """Whether a run is in the middle of what it does."""
-    if recipe == "lathadapter-glyphs":
-        return (folder / "stages" / "variant-plain.json").is_file()
-    log = folder / "metrics.jsonl"
-    line = '"stage": "promptsrc-lathadapter-1-shots-seed-1", "step": 10,'
-    return log.is_file() and line in log.read_text()
+MIDDLE = {
+    "prompts-glyphs": "log:promptsrc-lathadapter-1-shots-seed-1:10",
+    "lathadapter-glyphs": "stage:variant-plain",
+}
 
 
 @pytest.mark.parametrize("recipe", COMMANDS)
 def test_kill_9_and_resume_end_as_undisturbed(recipe, tmp_path):
     calm = call(tmp_path, "run", recipe, *COMMANDS[recipe], "--out", "calm")
     assert calm.code == 0, calm.err
-    process = fork(tmp_path, "run", recipe, *COMMANDS[recipe], "--out", "killed")
-    deadline = time.monotonic() + 300
-    while not reached(recipe, tmp_path / "killed"):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    run = ("run", recipe, *COMMANDS[recipe], "--out", "killed")
+    process = fork(tmp_path, *run, run=held(MIDDLE[recipe]))
+    wait_until_held(process)
     process.kill()
     process.communicate()
     assert not (tmp_path / "killed" / "results.json").exists()

@@ -198,7 +198,7 @@ def test_what_would_fill_the_memory_is_refused_at_once(tmp_path, name):
     started = time.process_time()
     with pytest.raises(InputError, match=r"^a\.yaml"):
         Document.read(path, "a.yaml")
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 30  # two on a fast core
     if len(BOMBS[name]) == 1 and name.startswith("br"):
         with pytest.raises(InputError, match=r"^override"):
             Document("a.yaml", {}).override(f"a={BOMBS[name][0][3:]}")

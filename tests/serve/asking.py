@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from geodapt.serve.adapter_folder import AdapterFolder
 from geodapt.serve.http.metrics import ServerMetrics
 from geodapt.serve.http.serve_settings import ServeSettings
-from geodapt.serve.http.server import listen, make_server
+from geodapt.serve.http.server import Server, listen, make_server
 from geodapt.serve.http.service import Service
 from geodapt.serve.text_tokens import TextTokens
 
@@ -41,6 +41,12 @@ class Served:
     service: Service
     port: int
     host: str = "127.0.0.1"
+    server: Server | None = None
+
+    @property
+    def connections(self):
+        """Those that the server holds open."""
+        return self.server.server_state.connections
 
     def ask(self, method, path, body=None, headers=None, timeout=120):
         """One request; a body that is not bytes is sent as JSON."""
@@ -115,7 +121,7 @@ def running(service, app=None):
     thread.start()
     try:
         eventually(lambda: server.started)
-        yield Served(service, listening.getsockname()[1])
+        yield Served(service, listening.getsockname()[1], server=server)
     finally:
         server.should_exit = True
         thread.join()

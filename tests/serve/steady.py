@@ -18,6 +18,7 @@ class SteadyEngine:
         self.alive = self.ready = True
         self.rows, self.counts, self.gates = [], Counter(), []
         self.lock, self.stopped = threading.Lock(), threading.Event()
+        self.between = threading.Lock()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -52,6 +53,10 @@ class SteadyEngine:
             evictions=0,
         )
 
+    def held(self):
+        """``with engine.held()``: nobody gets a token inside the block."""
+        return self.between
+
     def die(self):
         self.alive = self.ready = False
 
@@ -63,9 +68,10 @@ class SteadyEngine:
 
     def _run(self):
         while not self.stopped.wait(self.pause):
-            self.counts["steps"] += 1
-            for row in list(self.rows):
-                row.step()
+            with self.between:
+                self.counts["steps"] += 1
+                for row in list(self.rows):
+                    row.step()
 
 
 class SteadyRow:

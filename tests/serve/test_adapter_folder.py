@@ -73,6 +73,18 @@ def test_what_was_put_and_deleted_outlasts_the_server(folder, adapters):
         again.lease(["toys"])
 
 
+def test_deleting_again_is_an_error_unless_it_may_have_been_done(folder, adapters):
+    place, _ = adapters
+    folder.put("drills", "tools")
+    folder.delete("drills")
+    folder.delete("drills", missing_ok=True)
+    with pytest.raises(UnknownModel):
+        folder.delete("drills")
+    folder.delete("toys")  # whose folder stays
+    folder.delete("toys", missing_ok=True)
+    assert json.loads((place / "aliases.json").read_text()) == {"toys": None}
+
+
 def test_servers_that_share_a_folder_see_each_others_adapters(folder, adapters, tokenizer):
     place, _ = adapters
     other = AdapterFolder(place, AdapterBank(small_base(tokenizer)))

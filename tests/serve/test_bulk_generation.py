@@ -2,21 +2,28 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from geodapt.errors import InputError
+from geodapt.serve.adapter_folder import AdapterFolder
 from geodapt.serve.bulk import claimed, score_file
+from geodapt.serve.contents import contents_of
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.starting import start as start_server
 from geodapt.serve.loading import Served, load_for_bulk
 from tests.commands import SOURCE, call
 from tests.forked import fork
-from tests.serve.asking import eventually, running
+from tests.held import held, wait_until_held
+from tests.serve.asking import running
 from tests.serve.isolated import isolation
 from tests.serve.shelf import write_base_and_adapters
 
@@ -121,20 +128,64 @@ def test_what_a_line_cannot_ask_is_refused_before_anything_is_written(model, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_or_an_adapter_that_is_another_now_is_noticed(shelf, tmp_path):
+    world = tmp_path / "world"
+    shutil.copytree(shelf, world)
+    lines = [{"prompt": "A hose", "model": "toys", "max_tokens": 2}, {"prompt": "a"}]
+    write_lines(tmp_path / "in.jsonl", [*lines, {"prompt": "a", "model": "nobody"}])
+    named = Served(base=str(world / "base"), adapters=world / "adapters", dtype="float32")
+
+    def job(out="out"):
+        contents = partial(contents_of, named)
+        with claimed(tmp_path / "in.jsonl", tmp_path / out, "generate", "m", 4, contents):
+            pass
+
+    job()
+    os.utime(world / "base/model.safetensors", (0, 0))  # the same content
+    tools = world / "adapters/tools/adapter_model.safetensors"  # which no line asks for
+    tools.write_bytes(tools.read_bytes()[::-1])
+    job()
+    for changed, said in (
+        (world / "adapters/toys/adapter_model.safetensors", "adapter 'toys'"),
+        (world / "base/model.safetensors", f"'{world / 'base'}'"),
+        (world / "base/config.json", f"'{world / 'base'}'"),
+    ):
+        content = changed.read_bytes()
+        changed.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(InputError, match=f"{re.escape(said)} is not what .*another folder"):
+            job()
+        changed.write_bytes(content)
+        job()
+    AdapterFolder(world / "adapters", Mock()).delete("toys")
+    with pytest.raises(InputError, match="adapter 'toys' is not what"):
+        job()
+
+
+def test_of_a_large_file_pieces_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr("geodapt.serve.contents.WHOLE", 10)
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(bytes(50_000))
+    before = contents_of(Served(base=str(tmp_path)), ())
+    assert contents_of(Served(base=str(tmp_path)), ()) == before
+    weights.write_bytes(bytes(25_000) + b"1" + bytes(24_999))
+    assert contents_of(Served(base=str(tmp_path)), ()) != before
+
+
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_texts(shelf, model, tmp_path):
     write_lines(tmp_path / "in.jsonl", [line | {"max_tokens": 100} for line in LINES * 3])
     whole, out = tmp_path / "whole", tmp_path / "out"
     command = ("score", "in.jsonl", "--generate", shelf / "base", "--shard", "4", "--adapters",
                shelf / "adapters", "--out", "out", "--dtype", "float32")  # fmt: skip
-    process = fork(tmp_path, *command)
-    eventually(lambda: (out / "part-00001.jsonl").exists() or process.poll() is not None, 120)
+    process = fork(tmp_path, *command, run=held("shard:1"))
+    wait_until_held(process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
-    assert 2 <= len(before) < 8
+    assert len(before) == 2
     process = fork(tmp_path, *command)
-    told = process.communicate(timeout=120)
+    told = process.communicate(timeout=600)
     assert process.returncode == 0, told
     assert {name: (out / name).stat().st_mtime_ns for name in before} == before
     score_file(tmp_path / "in.jsonl", whole, model, "generate", "m", 4)

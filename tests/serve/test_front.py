@@ -12,7 +12,7 @@ from geodapt.serve.adapter_folder import AdapterFolder
 from geodapt.serve.http.app import around
 from geodapt.serve.http.metrics import ServerMetrics
 from geodapt.serve.http.serve_settings import ServeSettings
-from geodapt.serve.http.service import Service
+from geodapt.serve.http.service import ASKED_AGAIN, Service
 from geodapt.serve.http.starting import NoShelf, start
 from geodapt.serve.loading import Served
 from tests.serve.asking import eventually, running, streamed
@@ -98,6 +98,15 @@ def test_a_request_whose_replica_dies_is_asked_again_of_another(front):
     )
 
 
+def test_what_is_asked_again_is_told_so(front):
+    """So that an adapter that the first replica has deleted already is no error in the second."""
+    script = Script([died()], WHOLE, WHOLE)
+    with front(script) as server:
+        assert server.ask("DELETE", "/v1/adapters/toys").status == 200
+        assert server.ask("DELETE", "/v1/adapters/toys").status == 200
+    assert [scope.get(ASKED_AGAIN, False) for scope, _ in script.asked] == [False, True, False]
+
+
 def test_after_the_first_byte_a_death_is_told(front):
     script = Script([*STREAM, died()], [*WHOLE[:1], died()])
     with front(script) as server:
@@ -116,15 +125,24 @@ def test_a_request_that_kills_every_replica_is_given_up(front):
     assert (answer.status, answer.json["error"]["code"]) == (503, "replica_died")
 
 
-def test_who_leaves_or_waits_too_long_is_cancelled(front):
-    script = Script([*STREAM, "wait"], ["wait"])
-    with front(script, request_seconds=1.0) as server:
+def test_who_leaves_is_cancelled(front):
+    script = Script([*STREAM, "wait"])
+    with front(script) as server:
         with server.connect() as connection:
             connection.sendall(
                 b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
             )
             connection.recv(1)
         eventually(lambda: script.cancelled == 1)
+
+
+def test_what_takes_too_long_is_cancelled(front, monkeypatch):
+    monkeypatch.setattr("geodapt.serve.replicas.front.PATIENCE", 0.0)
+    script = Script(["wait"])
+    with front(script, request_seconds=0.2) as server:
+        late = server.complete()
+    assert (late.status, late.json["error"]["code"]) == (408, "timeout")
+    assert script.cancelled == 1
 
 
 def test_what_replicas_say_is_summed_and_silence_is_not_taken_for_health():
@@ -150,6 +168,26 @@ def test_what_replicas_say_is_summed_and_silence_is_not_taken_for_health():
         silent.set()
         eventually(lambda: not reports.ready)
         assert (reports.statistics().running, reports.statistics().tokens) == (0, 14)
+    finally:
+        reports.close()
+
+
+def test_a_front_without_replicas_is_given_up():
+    """As where Ray itself is gone: whoever started the server can start it again."""
+    from geodapt.serve.http.answers import NoText
+    from geodapt.serve.replicas.replica import ReplicaReport
+    from geodapt.serve.replicas.reports import Reports
+
+    told = [ReplicaReport(1, "a", NoText().statistics(), [])]
+    reports = Reports(lambda: list(told), pause=0.01, lost=0.0, given_up=0.2)
+    try:
+        eventually(lambda: reports.ready)
+        assert reports.alive
+        told.clear()
+        eventually(lambda: not reports.ready)
+        eventually(lambda: not reports.alive)
+        told.append(ReplicaReport(2, "a", NoText().statistics(), []))
+        eventually(lambda: reports.alive)
     finally:
         reports.close()
 
@@ -182,7 +220,7 @@ def test_a_replica_behind_the_front_answers_as_a_server_and_stops_for_who_leaves
 
     tokenizer = small_tokenizer()
     tokenizer.save_pretrained(tmp_path / "base")
-    small_base(tokenizer).save_pretrained(tmp_path / "base")
+    small_base(tokenizer, positions=4096).save_pretrained(tmp_path / "base")
     named = Served(base=str(tmp_path / "base"), dtype="float32")
     replica = Replica(named, ServeSettings(), 1)
     handle = OneReplica(replica)
@@ -191,7 +229,7 @@ def test_a_replica_behind_the_front_answers_as_a_server_and_stops_for_who_leaves
         whole = server.complete(**body).json["choices"][0]["text"]
         events = server.complete(stream=True, **body).events
         refused = server.complete(temperature=-1)
-        stream = streamed(server.port, 240)
+        stream = streamed(server.port, 4000)
         stream.recv(1)
         stream.close()
         eventually(lambda: handle.cancelled == 1)

@@ -1,12 +1,16 @@
 """Requests that are too large, too slow, too many, broken, or left alone."""
 
+import asyncio
 import json
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 
+from geodapt.serve.http.event_stream import EventStream
 from geodapt.serve.http.limits import TokenBuckets
 from tests.serve.asking import eventually, read_all
 
@@ -34,17 +38,18 @@ def test_a_body_too_large_is_refused_before_it_is_read(serve):
 def test_a_slow_sender_is_given_up(serve):
     with serve(body_seconds=0.3) as served, served.connect() as connection:
         connection.sendall(f"{HEAD}Content-Length: 50\r\n\r\n{{".encode())
-        start = time.monotonic()
         raw = read_all(connection)
     assert raw.startswith(b"HTTP/1.1 408 ")
-    assert 0.25 < time.monotonic() - start < 5
+    assert body_of(raw)["error"]["code"] == "body_timeout"
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/comple", b"GET /health HTTP/1.1\r\nHost: a\r\n"])
 def test_a_connection_without_a_request_is_closed(serve, sent):
     with serve(idle_seconds=1) as served, served.connect() as connection:
-        connection.sendall(sent)
-        assert read_all(connection) == b""
+        with suppress(ConnectionError):  # on a slow machine it is closed before this is sent
+            connection.sendall(sent)
+            assert read_all(connection) == b""
+        eventually(lambda: not served.connections)
 
 
 MALFORMED = {
@@ -82,23 +87,21 @@ def test_malformed_bodies_are_refused_in_one_shape(serve, engine):
 
 
 def test_overload_is_refused_at_once_and_what_runs_goes_on(serve, engine):
+    """At once: while not one of those that run makes a step."""
     engine.most = 4
-    engine.pause = 0.02
     with serve() as served, ThreadPoolExecutor(12) as pool:
-        running = [pool.submit(served.complete, max_tokens=60) for _ in range(4)]
-        eventually(lambda: len(engine.rows) == 4)
-        times = []
-        for _ in range(20):
-            start = time.perf_counter()
-            refused = served.complete(max_tokens=5)
-            times.append(time.perf_counter() - start)
-            assert (refused.status, refused.headers["retry-after"]) == (429, "3")
-            assert refused.json["error"]["code"] == "queue_full"
-        part = served.complete(prompt=["a", "b"], max_tokens=1)
+        with engine.held():
+            running = [pool.submit(served.complete, max_tokens=60) for _ in range(4)]
+            eventually(lambda: len(engine.rows) == 4)
+            for _ in range(20):
+                refused = served.complete(max_tokens=5)
+                assert (refused.status, refused.headers["retry-after"]) == (429, "3")
+                assert refused.json["error"]["code"] == "queue_full"
+            part = served.complete(prompt=["a", "b"], max_tokens=1)
+            assert part.status == 429
+            assert len(engine.rows) == 4
         assert {future.result().status for future in running} == {200}
-        assert part.status == 429
         assert served.complete(max_tokens=1).status == 200
-    assert sorted(times)[10] < 1.0  # the benchmark has the goal; this machine may be busy
     assert not engine.rows
 
 
@@ -135,20 +138,20 @@ def test_buckets_fill_again_and_forget_nobody_early():
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_rows_of_a_client_that_left_end_within_a_step(serve, engine, stream):
-    engine.pause = 0.01
+    engine.pause = 0.05  # ten seconds for an answer: whoever leaves is noticed long before
     draw = random.Random(0)
     with serve() as served:
         adapters = served.service.adapters
-        for _ in range(15):
+        for _ in range(8):
             body = json.dumps({"prompt": "a", "max_tokens": 200, "model": "toys", "stream": stream})
             with served.connect() as connection:
                 head = f"{HEAD}Content-Length: {len(body)}\r\n\r\n"
                 connection.sendall((head + body).encode())
                 eventually(lambda: engine.rows)
                 time.sleep(0.03 * draw.random())
-            eventually(lambda: not engine.rows, 5)
+            eventually(lambda: not engine.rows)
         eventually(lambda: adapters.served("toys").requests == 0)
-        assert engine.counts["cancelled"] == 15
+        assert engine.counts["cancelled"] == 8
 
 
 def test_a_reader_that_takes_nothing_is_dropped_and_others_go_on(serve, engine):
@@ -157,20 +160,42 @@ def test_a_reader_that_takes_nothing_is_dropped_and_others_go_on(serve, engine):
         body = json.dumps({"prompt": "a", "max_tokens": 250, "stream": True})
         with served.connect() as connection:
             connection.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n{body}".encode())
-            eventually(lambda: engine.counts["cancelled"] + engine.counts["ended"] > 0, 20)
+            eventually(lambda: engine.counts["cancelled"] + engine.counts["ended"] > 0)
             assert served.complete(max_tokens=2).status == 200
-            eventually(lambda: served.service.running == 0, 10)
+            eventually(lambda: served.service.running == 0)
 
 
-def test_an_answer_that_takes_too_long_is_cancelled(serve, engine):
-    engine.pause = 0.05
-    with serve(request_seconds=0.4) as served:
-        whole = served.complete(max_tokens=200)
-        *_, error, done = served.complete(max_tokens=200, stream=True).events
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_takes_too_long_is_cancelled(serve, engine, stream):
+    with serve(request_seconds=0.3) as served:
+        with engine.held():  # so that the first token takes longer
+            late = served.complete(max_tokens=200, stream=stream)
         eventually(lambda: not engine.rows)
-    assert whole.status == 408
-    assert json.loads(error)["error"]["code"] == "timeout"
-    assert done == "[DONE]"
+    assert (late.status, late.json["error"]["code"]) == (408, "timeout")
+    assert engine.counts["cancelled"] == 1
+
+
+def test_a_stream_that_takes_too_long_ends_with_an_event():
+    sent, cancelled = [], []
+
+    async def events():
+        yield {"choices": []}
+        await asyncio.Event().wait()
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message.get("body", b""))
+
+    answers = SimpleNamespace(cancel=lambda: cancelled.append(1))
+    stream = EventStream(events(), answers, stalled=60.0, whole=0.1)
+    asyncio.run(stream({"type": "http"}, receive, send))
+    first, error, done = b"".join(sent).decode().strip().split("\n\n")
+    assert json.loads(first.removeprefix("data: ")) == {"choices": []}
+    assert json.loads(error.removeprefix("data: "))["error"]["code"] == "timeout"
+    assert done == "data: [DONE]"
+    assert cancelled == [1]
 
 
 def test_an_error_of_the_engine_has_a_status_before_the_first_token_and_an_event_after(

@@ -96,7 +96,14 @@ def test_the_command_refuses_what_is_not_safe(geodapt, tmp_path, monkeypatch):
         (["--embed", "minilm", "--api-key-file", readable], "chmod 600"),
         (["--embed", "minilm", "--host", "256.0.0.1", "--api-key", "x" * 20], "cannot be listened"),
         ([], "name what to serve"),
-        (["--adapters", tmp_path, "--embed", "minilm"], "a language model's"),
+        (["--adapters", tmp_path, "--embed", "minilm"], "for a language model"),
+        (["--embed", "minilm", "--dtype", "float32"], "--dtype is for a language model"),
+        (["--embed", "minilm", "--slots", "16"], "--slots is for a language model"),
+        (["--embed", "minilm", "--queue", "9"], "--queue is for a language model"),
+        (["--embed", "minilm", "--kv-tokens", "9"], "--kv-tokens is for a language model"),
+        (["--embed", "minilm", "--capacity", "9"], "--capacity is for a language model"),
+        ([tmp_path, "--adapters-in-memory", "9"], "--adapters-in-memory is for adapters"),
+        ([tmp_path, "--store", tmp_path], "--store is for catalogues"),
         (["--embed", "nobody/nothing/here"], "does not exist"),
     ):
         done = geodapt("serve", "--port", "0", *arguments)

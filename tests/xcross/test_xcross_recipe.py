@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from geodapt.xcross.model import XCross
 from geodapt.xcross.prompts import PromptCollator
 from geodapt.xcross.tasks import make_task
 from tests.forked import fork
+from tests.held import held, wait_until_held
 from tests.xcross.worlds import recipe, training
 
 pytestmark = pytest.mark.slow
@@ -226,16 +226,6 @@ def test_a_classification_run_of_every_method(world, geodapt):
 LONG = training(60, save_every=20, log_every=10)
 
 
-def wait_for(process, path: Path, stage: str, step: int) -> None:
-    """Until a stage has logged a step; the process must still be running then."""
-    deadline = time.monotonic() + 120
-    while not (path.is_file() and f'"stage": "{stage}", "step": {step},' in path.read_text()):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert not (path.parent / "results.json").exists()
-
-
 @pytest.fixture(scope="module")
 def calm(world, geodapt) -> Path:
     """An undisturbed run whose trainings take a while."""
@@ -255,8 +245,8 @@ def calm(world, geodapt) -> Path:
 def test_stops_and_kills_end_as_an_undisturbed_run(calm, world, geodapt):
     out = world / "disturbed"
     run = ["run", "long.yaml", "--out", "disturbed"]
-    process = fork(world, *run)
-    wait_for(process, out / "metrics.jsonl", "source-drama", 20)
+    process = fork(world, *run, run=held("log:source-drama:20"))
+    wait_until_held(process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130
@@ -268,8 +258,8 @@ def test_stops_and_kills_end_as_an_undisturbed_run(calm, world, geodapt):
         ("method-lora", go_on.split()),
         ("method-xcross", [*run, "--resume"]),
     ):
-        process = fork(world, *arguments)
-        wait_for(process, out / "metrics.jsonl", stage, 30)
+        process = fork(world, *arguments, run=held(f"log:{stage}:30"))
+        wait_until_held(process)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert list((out / "work" / stage).glob("checkpoint-*"))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from geodapt.errors import InputError
+from geodapt.cli.idle import refuse_idle
 
 COUNT = 2
 """Processes where ``--ray`` comes without a number."""
@@ -31,6 +31,4 @@ def refuse_without_ray(
 ) -> None:
     """Raises :class:`InputError` for options that would have no effect."""
     options = {"--replicas": count, "--replica-cores": cores, "--ray-address": address}
-    idle = [option for option, value in options.items() if value is not None]
-    if idle and not ray:
-        raise InputError(f"{idle[0]} is for several processes; give --ray, too")
+    refuse_idle(options, ray, "for several processes; give --ray, too")

@@ -1,10 +1,12 @@
 """``geodapt score``: a file of requests, answered without a server."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from geodapt.cli.idle import refuse_idle
 from geodapt.cli.quiet import quiet
 from geodapt.cli.replicas import COUNT, Address, Cores, Count, refuse_without_ray
 from geodapt.cli.run import Debug
@@ -33,7 +35,9 @@ def score(
     capacity: Annotated[
         int | None, typer.Option(min=1, help="Adapters on the device at once [all].")
     ] = None,
-    slots: Annotated[int, typer.Option(min=1, help="Texts that are made at once.")] = 16,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Texts that are made at once [16].")
+    ] = None,
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"],
         typer.Option(help="Of --generate; in float32 company hardly ever changes an answer."),
@@ -62,14 +66,22 @@ def score(
     named: list[Any] = [(task, model) for task, model in asked.items() if model]
     if len(named) != 1:
         raise InputError("give one of --embed, --classify, --rank and --generate")
-    if adapters is not None and not generate:
-        raise InputError("--adapters are a language model's; name it (--generate)")
-    if dtype != "auto" and not generate:
-        raise InputError("--dtype is that of a language model; name it (--generate)")
+    refuse_idle(
+        {
+            "--adapters": adapters,
+            "--slots": slots,
+            "--capacity": capacity,
+            "--dtype": dtype if dtype != "auto" else None,
+        },
+        generate,
+        "for a language model; name it (--generate)",
+    )
+    refuse_idle({"--capacity": capacity}, adapters, "for adapters; name their folder (--adapters)")
     refuse_without_ray(ray, replicas, replica_cores, ray_address)
     (task, model) = named[0]
     with quiet(debug):
         from geodapt.serve.bulk import score_file
+        from geodapt.serve.contents import contents_of
         from geodapt.serve.loading import Served, load_for_bulk
 
         served = Served(
@@ -79,7 +91,7 @@ def score(
             classify=classify,
             rank=rank,
             capacity=capacity,
-            slots=slots,
+            slots=slots or Served.slots,
             dtype=dtype,
         )
         name = f"{model}, {dtype}" if generate else model
@@ -91,7 +103,8 @@ def score(
             wanted = Replicas(replicas or COUNT, ray_address, replica_cores)
             count, failed = score_file_by_ray(source, out, served, task, name, shard, wanted)
         else:
-            count, failed = score_file(source, out, load_for_bulk(served), task, name, shard)
+            model, contents = load_for_bulk(served), partial(contents_of, served)
+            count, failed = score_file(source, out, model, task, name, shard, contents)
         typer.echo(f"{count:,} lines answered in {out}")
         if failed:
             typer.echo(f"{failed:,} of these answers hold an 'error' instead", err=True)

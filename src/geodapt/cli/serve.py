@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from geodapt.cli.idle import refuse_idle
 from geodapt.cli.quiet import quiet
 from geodapt.cli.replicas import COUNT, Address, Cores, Count, refuse_without_ray
 from geodapt.cli.run import Debug
@@ -54,11 +55,12 @@ def serve(
     adapters_in_memory: Annotated[
         int | None, typer.Option(min=1, help="Adapters in memory at once [all].")
     ] = None,
-    slots: Annotated[int, typer.Option(min=1, help="Answers that run at once.")] = 16,
-    queue: Annotated[int, typer.Option(min=1, help="Requests that may wait.")] = 256,
+    slots: Annotated[int | None, typer.Option(min=1, help="Answers that run at once [16].")] = None,
+    queue: Annotated[int | None, typer.Option(min=1, help="Requests that may wait [256].")] = None,
     kv_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens that all running answers' caches may hold.")
-    ] = 65_536,
+        int | None,
+        typer.Option(min=1, help="Tokens that all running answers' caches may hold [65536]."),
+    ] = None,
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"],
         typer.Option(help="Of the model; in float32 company hardly ever changes an answer."),
@@ -101,6 +103,19 @@ def serve(
       {"model": "toys:0.5+tools:0.5", "prompt": "..."}
       {"adapters": {"toys": 0.5, "tools": -0.2}, "atoms": {"keep": 0.5}, "prompt": "..."}
     """
+    limits = {"--slots": slots, "--queue": queue, "--kv-tokens": kv_tokens}
+    places = {"--capacity": capacity, "--adapters-in-memory": adapters_in_memory}
+    text = {"--adapters": adapters, **limits, **places}
+    scores = rank or classify or embed
+    if base or scores:
+        kind = {"--dtype": dtype if dtype != "auto" else None}
+        refuse_idle(text | kind, base, "for a language model; name it (BASE)")
+        refuse_idle(places, adapters, "for adapters; name their folder (--adapters)")
+        refuse_idle(
+            {"--store": store},
+            scores,
+            "for catalogues and indexes; name what uses them (--rank, --embed)",
+        )
     refuse_without_ray(ray, replicas, replica_cores, ray_address)
     with quiet(debug):
         import geodapt.serve.http  # noqa: F401  # says which extra is missing
@@ -142,9 +157,9 @@ def serve(
                 store=store,
                 capacity=capacity,
                 most_loaded=adapters_in_memory,
-                slots=slots,
-                queue=queue,
-                kv_tokens=kv_tokens,
+                slots=slots or Served.slots,
+                queue=queue or Served.queue,
+                kv_tokens=kv_tokens or Served.kv_tokens,
                 dtype=dtype,
             )
             shown = f"[{host}]" if ":" in host else host

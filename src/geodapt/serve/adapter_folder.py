@@ -190,11 +190,19 @@ class AdapterFolder:
             one_put.release()
         return self.served(name)
 
-    def delete(self, name: str) -> None:
-        """Let a name stand for nothing; its files stay. Requests that run keep their version."""
+    def delete(self, name: str, missing_ok: bool = False) -> None:
+        """Let a name stand for nothing; its files stay. Requests that run keep their version.
+
+        Raises :class:`UnknownModel` for a name without an adapter, unless ``missing_ok``.
+        """
         with self.lock:
             self._refresh()
-            self._folder_of(name)
+            try:
+                self._folder_of(name)
+            except UnknownModel:
+                if missing_ok:
+                    return
+                raise
         self._rename({name: None})
 
     def _rename(self, changes: Mapping[str, str | None]) -> None:

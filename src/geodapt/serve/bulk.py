@@ -3,13 +3,14 @@
 The input is JSON lines: ``{"text"}`` for embeddings and classes, ``{"history", "candidates"}`` for
 ranks, ``{"prompt"}`` and what ``/v1/completions`` takes beside it for texts. All of it is checked
 before the first line is answered. A run that was killed goes on with the shards that are missing;
-a run with another input, model or size of shard in the same folder is refused.
+a run with another input, model or size of shard in the same folder is refused, and one whose
+model's or adapters' files are others now.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,12 +24,15 @@ from geodapt.locks import only_user
 from geodapt.paths import given, regular
 from geodapt.progress import bar
 from geodapt.serve.generating import GenerateRow, Generating
+from geodapt.serve.requested_gate import BASE
 from geodapt.serve.scoring import Scoring
 
 Task = Literal["embed", "classify", "rank", "generate"]
 Answers = list[dict[str, Any]]
 Answer = Callable[[list[Any], list[int]], Answers]
 """The answers to some lines, whose numbers come second."""
+Contents = Callable[[Collection[str]], dict[str, str | None]]
+"""Digests of the models' files and of those of the adapters named."""
 JOB = "job.json"
 """What a folder's shards were made from."""
 
@@ -113,19 +117,26 @@ class ScoringJob:
 
 
 @contextmanager
-def claimed(source: Path, out: Path, task: Task, model: str, shard: int) -> Iterator[ScoringJob]:
+def claimed(
+    source: Path,
+    out: Path,
+    task: Task,
+    model: str,
+    shard: int,
+    contents: Contents = lambda adapters: {},
+) -> Iterator[ScoringJob]:
     """The job of answering a file into a folder, which nobody else uses until the block ends.
 
     Raises :class:`InputError` for a line that is no such request, and for a folder that holds
-    another job's answers.
+    another job's answers, or answers made from other ``contents``.
     """
     path = regular(given(source))
-    shards, digest = _checked(path, ROWS[task], shard)
+    shards, digest, adapters = _checked(path, ROWS[task], shard)
     out = given(out)
     job = ScoringJob(path, out, task, shards)
     with only_user(out):
         told = {"sha256": digest, "lines": job.count, "task": task, "model": model, "shard": shard}
-        _claim(out, told)
+        _claim(out, told | {"contents": contents(adapters)})
         sweep(out)
         yield job
 
@@ -137,14 +148,15 @@ def score_file(
     task: Task,
     name: str,
     shard: int = 1000,
+    contents: Contents = lambda adapters: {},
 ) -> tuple[int, int]:
-    """Answer every line of a file by a model that is called ``name``.
+    """Answer every line of a file by a model that is called ``name``, and has such contents.
 
     Gives how many lines there are, and how many of all answers are errors. Raises
     :class:`InputError` as :func:`claimed` does.
     """
     answer = answerer(model, task)
-    with claimed(source, out, task, name, shard) as job:
+    with claimed(source, out, task, name, shard, contents) as job:
         with bar(f"scoring {job.path.name}", job.count) as progress:
             missing = set(job.missing)
             for part in job.shards:
@@ -176,13 +188,20 @@ def answerer(model: Scoring | Generating, task: Task) -> Answer:
     return answers[task]
 
 
-def _checked(path: Path, kind: type[BaseModel], size: int) -> tuple[tuple[Shard, ...], str]:
-    """A file's shards and the digest of its lines and their numbers, once every line was read."""
+def _checked(
+    path: Path, kind: type[BaseModel], size: int
+) -> tuple[tuple[Shard, ...], str, set[str]]:
+    """A file's shards, the digest of its lines and their numbers, and the adapters that they name,
+    once every line was read."""
     shards: list[Shard] = []
+    adapters: set[str] = set()
     digest, begin, count = hashlib.sha256(), (0, 0), 0
     for number, line, place in _lines(path):
         digest.update(b"%d:" % number + line)  # a number may be a seed
-        _row(path, number, line, kind)
+        row = _row(path, number, line, kind)
+        if isinstance(row, GenerateRow):
+            with suppress(InputError):  # which is its answer
+                adapters.update(row.requested({BASE}).weights)
         if count == 0:
             begin = place, number
         count += 1
@@ -193,12 +212,19 @@ def _checked(path: Path, kind: type[BaseModel], size: int) -> tuple[tuple[Shard,
         shards.append(Shard(len(shards), *begin, count))
     if not shards:
         raise InputError(f"{path} holds no line to score")
-    return tuple(shards), digest.hexdigest()
+    return tuple(shards), digest.hexdigest(), adapters
 
 
 def _claim(out: Path, job: dict[str, Any]) -> None:
     if (out / JOB).exists():
         found = read_json(out / JOB)
+        now, then = job["contents"], found.get("contents") if isinstance(found, dict) else None
+        if isinstance(then, dict) and found == job | {"contents": then} and then != now:
+            changed = next(name for name in {**now, **then} if now.get(name) != then.get(name))
+            raise InputError(
+                f"{changed} is not what {out} was begun with, and the answers would be of two "
+                "versions; give another folder, or bring the old files back"
+            )
         if found != job:
             raise InputError(
                 f"{out} holds the answers of another job (see {out / JOB}); give another folder"

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
 
 from geodapt.serve.adapter_folder import ServedAdapter
-from geodapt.serve.http.service import Service, service_of
+from geodapt.serve.http.service import Service, may_be_done, service_of
 from geodapt.serve.protocol import Body
 
 router = APIRouter(tags=["adapters"])
@@ -89,7 +89,7 @@ async def put_adapter(
 @router.delete("/v1/adapters/{name}")
 async def delete_adapter(name: str, request: Request) -> dict[str, Any]:
     """Serve it no more; its files stay."""
-    await asyncio.to_thread(service_of(request).adapters.delete, name)
+    await _delete(request, name)
     return {"name": name, "deleted": True}
 
 
@@ -103,8 +103,13 @@ async def load_lora_adapter(body: LoadAdapterBody, request: Request) -> str:
 @router.post("/v1/unload_lora_adapter", response_class=PlainTextResponse)
 async def unload_lora_adapter(body: UnloadAdapterBody, request: Request) -> str:
     """``DELETE /v1/adapters/{name}`` as vLLM calls it."""
-    await asyncio.to_thread(service_of(request).adapters.delete, body.lora_name)
+    await _delete(request, body.lora_name)
     return f"Success: LoRA adapter '{body.lora_name}' removed successfully."
+
+
+async def _delete(request: Request, name: str) -> None:
+    folder = service_of(request).adapters
+    await asyncio.to_thread(folder.delete, name, missing_ok=may_be_done(request))
 
 
 def _model(service: Service, name: str, adapter: bool = False) -> dict[str, Any]:

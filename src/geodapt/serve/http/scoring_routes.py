@@ -22,7 +22,7 @@ from geodapt.serve.http.scoring_protocol import (
     ShelfBody,
     as_list,
 )
-from geodapt.serve.http.service import service_of
+from geodapt.serve.http.service import may_be_done, service_of
 from geodapt.serve.scoring import Scoring
 from geodapt.serve.text_shelf import TextShelf
 
@@ -146,7 +146,7 @@ async def put_catalogue(name: str, body: ShelfBody, request: Request) -> dict[st
 @router.delete("/v1/catalogues/{name}")
 async def delete_catalogue(name: str, request: Request) -> dict[str, Any]:
     """Forget them."""
-    return await _delete(_scoring(request).catalogues, name)
+    return await _delete(request, _scoring(request).catalogues, name)
 
 
 @router.get("/v1/indexes")
@@ -164,7 +164,7 @@ async def put_index(name: str, body: ShelfBody, request: Request) -> dict[str, A
 @router.delete("/v1/indexes/{name}")
 async def delete_index(name: str, request: Request) -> dict[str, Any]:
     """Forget them."""
-    return await _delete(_scoring(request).indexes, name)
+    return await _delete(request, _scoring(request).indexes, name)
 
 
 def _scoring(request: Request) -> Scoring:
@@ -224,7 +224,7 @@ async def _put(shelf: TextShelf, name: str, texts: list[str]) -> dict[str, Any]:
     return {"name": name, "texts": len(texts), "lasting": shelf.lasting}
 
 
-async def _delete(shelf: TextShelf, name: str) -> dict[str, Any]:
-    if not await asyncio.to_thread(shelf.delete, name):
+async def _delete(request: Request, shelf: TextShelf, name: str) -> dict[str, Any]:
+    if not await asyncio.to_thread(shelf.delete, name) and not may_be_done(request):
         raise ApiError(404, f"nothing is stored as '{name[:100]}'", "not_found")
     return {"name": name, "deleted": True}

@@ -141,7 +141,7 @@ async def _serve(
     dead = died.done()
     service.draining = True
     if dead:
-        tell("the engine has died; the server ends")
+        tell(f"{service.silence}; the server ends")
     elif not serving.done():
         tell(f"ending: {service.running} requests may end in {service.settings.drain_seconds:g} s")
         await _drained(service, again, died)

@@ -20,6 +20,8 @@ from geodapt.serve.text_tokens import TextTokens
 
 RECENT = 512
 """Answers whose times the page shows."""
+ASKED_AGAIN = "geodapt.asked_again"
+"""In the scope of a request whose first try may have been carried out, though nobody said so."""
 
 
 @dataclass
@@ -60,6 +62,11 @@ class Service:
         return {self.settings.name, BASE}
 
     @property
+    def silence(self) -> str:
+        """Why nothing is answered any more, where nothing is."""
+        return "the engine has died" if self.replicas is None else "no replica answers any more"
+
+    @property
     def ready(self) -> bool:
         """Whether a new request would be taken."""
         return self.engine.alive and self.engine.ready and not self.draining
@@ -68,3 +75,8 @@ class Service:
 def service_of(request: Request) -> Service:
     """The service behind a request's route."""
     return request.app.state.service
+
+
+def may_be_done(request: Request) -> bool:
+    """Whether a change may have been made already, by a replica that died before it said so."""
+    return bool(request.scope.get(ASKED_AGAIN))

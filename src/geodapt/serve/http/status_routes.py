@@ -24,7 +24,7 @@ async def ready(request: Request) -> dict[str, str]:
     """Whether new requests are taken: 503 while the server ends, or when its engine has died."""
     service = service_of(request)
     if not service.ready:
-        why = "the server is ending" if service.draining else "the engine does not run"
+        why = "the server is ending" if service.draining else service.silence
         raise ApiError(503, why, "not_ready")
     return {"status": "ready"}
 

@@ -1,6 +1,7 @@
 """A file of requests, answered by several processes, of one machine or many, that Ray runs."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from geodapt.errors import InputError
 from geodapt.progress import bar
 from geodapt.serve.bulk import ScoringJob, Shard, Task, answerer, claimed
+from geodapt.serve.contents import contents_of
 from geodapt.serve.loading import Served, load_for_bulk
 from geodapt.serve.replicas.cluster import Replicas, absolute, joined, shared_out
 
@@ -56,7 +58,7 @@ def score_file_by_ray(
     On several machines the file, the models and the folder must be on storage that all share.
     """
     cores, gpus = shared_out(wanted)
-    with claimed(source, out, task, name, shard) as job:
+    with claimed(source, out, task, name, shard, partial(contents_of, served)) as job:
         missing = job.missing
         job = ScoringJob(job.path.absolute(), job.out.absolute(), job.task, job.shards)
         with bar(f"scoring {job.path.name}", job.count) as progress:

@@ -22,7 +22,7 @@ from geodapt.serve.http.api_errors import (
 )
 from geodapt.serve.http.event_stream import StalledReader, broken_off, send_in_time
 from geodapt.serve.http.serve_settings import ServeSettings
-from geodapt.serve.http.service import Service
+from geodapt.serve.http.service import ASKED_AGAIN, Service
 
 TRIES = 5
 """Replicas that may die over one request."""
@@ -59,9 +59,9 @@ def build_front(service: Service, replicas: Answering) -> App:
 class HandingOn:
     """Hands requests to replicas.
 
-    A request whose replica dies before the first byte of its answer is asked again of another.
-    After the first byte nothing can be taken back: a stream ends with an error event, and its
-    client asks again.
+    A request whose replica dies before the first byte of its answer is asked again of another,
+    which is told so: what the first one may have deleted is no error there. After the first byte
+    nothing can be taken back: a stream ends with an error event, and its client asks again.
     """
 
     def __init__(self, replicas: Answering, settings: ServeSettings) -> None:
@@ -98,6 +98,7 @@ class HandingOn:
                 if answer.begun:
                     raise ApiError(503, "the replica that answered died", "replica_died") from None
                 logger.warning("a replica died; %s is asked again", scope["path"])
+                scope = {**scope, ASKED_AGAIN: True}
             except BackPressureError:
                 headers = {"Retry-After": "1"}
                 raise ApiError(429, "too many requests wait", "full", headers=headers) from None

@@ -19,6 +19,8 @@ NOW = {"running", "queued", "kv_tokens", "resident"}
 
 LOST = 30.0
 """Seconds without a word from the replicas, after which there are none."""
+GIVEN_UP = 600.0
+"""Seconds without a replica, after which none is expected: a new one has to load its models."""
 
 
 class Reports:
@@ -27,13 +29,12 @@ class Reports:
     A replica that is gone keeps its place in what was counted, so that no counter goes back.
     """
 
-    alive = True
-
     def __init__(
         self,
         ask: Callable[[], list[ReplicaReport]],
         pause: float = 1.0,
         lost: float = LOST,
+        given_up: float = GIVEN_UP,
         first_token: Callable[[float], object] = lambda seconds: None,
     ) -> None:
         """``ask`` gives what each replica says, and may fail.
@@ -41,13 +42,23 @@ class Reports:
         ``first_token`` is called with each answer's seconds to its first token.
         """
         self.recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
-        self._ask, self._pause, self._lost = ask, pause, lost
+        self._ask, self._pause, self._lost, self._given_up = ask, pause, lost, given_up
+        self._last_seen = time.monotonic()
         self._first_token = first_token
         self._last: dict[tuple[str, int], Statistics] = {}
         self._present: list[tuple[str, int]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reports", daemon=True)
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a replica, or one is to be expected; the front ends where there is not.
+
+        Ray starts a new one in place of one that died, unless Ray itself is gone.
+        """
+        waited = time.monotonic() - self._last_seen
+        return self._thread.is_alive() and (bool(self._present) or waited < self._given_up)
 
     @property
     def ready(self) -> bool:
@@ -107,6 +118,8 @@ class Reports:
                     for first, _ in report.recent:
                         self._first_token(first)
                 self._present = [(report.host, report.process) for report in found]
+                if found:
+                    self._last_seen = time.monotonic()
             if self._stop.wait(self._pause):
                 return
 
