@@ -3,23 +3,24 @@
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
 from tests.commands import start
 from tests.forked import fork
 from tests.serve.asking import Served, eventually, read_all, streamed
-from tests.serve.steady_server import main
+from tests.serve.steady_server import serve_steadily
 
 pytestmark = pytest.mark.slow
 
 
 @contextmanager
-def steady_server(folder, drain=30):
-    process = fork(folder, drain, folder, run=main)
+def steady_server(folder, drain=600):
+    process = fork(folder, run=partial(serve_steadily, folder, drain))
     try:
-        served = Served(None, int(process.line()))
-        eventually(lambda: answers(served), 120)
+        served = Served(None, int(process.line(timeout=300)))
+        eventually(lambda: answers(served))
         yield process, served
     finally:
         process.kill()
@@ -42,6 +43,7 @@ def test_after_sigterm_streams_end_and_new_requests_are_turned_away(tmp_path):
         eventually(lambda: served.ask("GET", "/ready").status == 503)
         refused = served.complete(max_tokens=1)
         assert (refused.status, refused.json["error"]["code"]) == (503, "stopping")
+        process.send_signal(signal.SIGUSR2)  # what runs may end now
         whole = list(pool.map(read_all, streams))
         assert process.wait(120) == 0
     assert all(b"data: [DONE]" in content for content in whole)

@@ -105,11 +105,11 @@ def serve(
     """
     limits = {"--slots": slots, "--queue": queue, "--kv-tokens": kv_tokens}
     places = {"--capacity": capacity, "--adapters-in-memory": adapters_in_memory}
-    text = {"--adapters": adapters, **limits, **places}
+    kind = {"--dtype": dtype if dtype != "auto" else None}
     scores = rank or classify or embed
     if base or scores:
-        kind = {"--dtype": dtype if dtype != "auto" else None}
-        refuse_idle(text | kind, base, "for a language model; name it (BASE)")
+        text = {"--adapters": adapters, **limits, **places, **kind}
+        refuse_idle(text, base, "for a language model; name it (BASE)")
         refuse_idle(places, adapters, "for adapters; name their folder (--adapters)")
         refuse_idle(
             {"--store": store},
