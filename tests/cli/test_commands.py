@@ -1,5 +1,6 @@
 """Help, version, `ls` and `cp`: what needs no model."""
 
+import re
 import subprocess
 import sys
 
@@ -7,22 +8,23 @@ import pytest
 from tiny import YAML
 
 import geodapt as package
+from geodapt.cli.app import app
 from geodapt.recipes import catalog
 
-COMMANDS = ("ls", "cp", "run", "report", "compress")
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands]
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=lambda c: c or "-")
+@pytest.mark.parametrize("command", ["", *COMMANDS, "adapters info"])
 def test_help_has_an_example(geodapt, command):
-    done = geodapt(*command, "--help")
+    done = geodapt(*command.split(), "--help")
     assert done.code == 0
-    assert f"geodapt {' '.join(command)}".strip() in done.out.split("Usage:")[1].split("\n", 1)[1]
+    assert re.search(rf"\n    ? ?.*geodapt {command}", done.out.split("Usage:")[1])
 
 
-def test_help_names_every_command(geodapt):
-    done = geodapt("--help")
-    for name in COMMANDS:
-        assert f"\n  {name} " in done.out
+def test_help_says_in_a_whole_sentence_what_each_command_does(geodapt):
+    listed = geodapt("--help").out.split("Commands:\n")[1].splitlines()
+    assert {line.split()[0] for line in listed} == {*COMMANDS, "adapters"}
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 
 def test_version(geodapt):
@@ -63,10 +65,17 @@ def catalogue(tiny, monkeypatch):
     return folder
 
 
-def test_ls_lists_names_systems_titles_and_needs(geodapt, catalogue):
+def test_ls_lists_names_systems_titles_and_needs(geodapt, catalogue, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     lines = geodapt("ls").out.splitlines()
     assert lines[0].split() == ["name", "system", "what", "it", "does", "needs"]
     assert lines[1].split() == ["small", "tiny", "A", "tiny", "recipe", "[nothing]", "at", "all"]
+
+
+def test_ls_of_a_narrow_terminal_has_two_lines_a_recipe(geodapt, catalogue, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = [line.strip() for line in geodapt("ls").out.splitlines()]
+    assert lines[1:] == ["small   A tiny recipe", "(tiny) needs [nothing] at all"]
 
 
 def test_ls_lists_the_packaged_recipes(geodapt):

@@ -7,6 +7,8 @@ import typer
 
 from geodapt.errors import InputError
 
+WIDE = 120  # columns of a terminal in which the table of recipes has room
+
 
 def ls() -> None:
     """List the ready-made recipes.
@@ -15,13 +17,22 @@ def ls() -> None:
     Example:
       geodapt ls
     """
+    from rich.text import Text
+
     from geodapt.console import Console, plain_table
     from geodapt.recipes.catalog import packaged
 
-    table = plain_table("name", "system", "what it does", "needs", whole=("name", "system"))
-    for entry in packaged().values():
-        table.add_row(entry.name, entry.system, entry.title, entry.needs)
-    Console(markup=False).print(table)
+    console = Console(markup=False, highlight=False)
+    if console.width >= WIDE:
+        table = plain_table("name", "system", "what it does", "needs", whole=("name", "system"))
+        for entry in packaged().values():
+            table.add_row(entry.name, entry.system, entry.title, entry.needs)
+    else:  # four columns would be towers of single words
+        table = plain_table("name", "what it does, (its system) and what it needs", whole=("name",))
+        for entry in packaged().values():
+            table.add_row(entry.name, entry.title)
+            table.add_row("", Text(f"({entry.system}) needs {entry.needs}", style="dim"))
+    console.print(table)
 
 
 def cp(

@@ -11,7 +11,7 @@ from geodapt.cli.run import Debug
 
 def compare(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER...", help="Finished runs' folders.")
+        list[Path], typer.Argument(metavar="FOLDER", help="Finished runs' folders.")
     ],
     out: Annotated[
         Path, typer.Option(help="Where to write the page with the table and all curves.")

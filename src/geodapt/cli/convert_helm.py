@@ -20,9 +20,13 @@ def convert_helm(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Turn official HELM weights into a folder for AutoModelForCausalLM.from_pretrained.
+    """Turn official HELM weights into a model of transformers.
 
-    Example: geodapt convert-helm Step1000.pt --out helm/ --tokenizer meta-llama/Llama-3.1-8B
+    AutoModelForCausalLM.from_pretrained loads the folder, after import geodapt.helm.
+
+    \b
+    Example:
+      geodapt convert-helm Step1000.pt --out helm/ --tokenizer meta-llama/Llama-3.1-8B
     """
     with quiet(debug):
         from geodapt.data.corpus.tokens import load_tokenizer

@@ -22,9 +22,13 @@ def detect(
         float, typer.Option(min=0, max=1, help="Leave boxes out below this probability.")
     ] = 0.1,
 ) -> None:
-    """Find the boxes in a picture that show some words, and draw them.
+    """Find the boxes in a picture that show some words.
 
-    Example: geodapt detect runs/hyperclip-glyphs-detection photo.png --words "dog/puppy,ball"
+    They are printed, and drawn into the picture that is written.
+
+    \b
+    Example:
+      geodapt detect runs/hyperclip-glyphs-detection photo.png --words "dog/puppy,ball"
     """
     from geodapt.cli.segment import words_of  # imported late: --help should be quick
     from geodapt.errors import InputError

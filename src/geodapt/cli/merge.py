@@ -67,7 +67,7 @@ def merge_command(
         bool, typer.Option("--same-base", help="The bases are one although named differently.")
     ] = False,
 ) -> None:
-    """Merge LoRA adapters of one base into a single adapter that PEFT loads.
+    """Merge LoRA adapters of one base into one that PEFT loads.
 
     \b
     Examples:

@@ -26,9 +26,13 @@ def panoptic(
     ] = None,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("segments.png"),
 ) -> None:
-    """Find the segments of a picture that show some words, each object by itself, and tint them.
+    """Find the segments of a picture that show some words.
 
-    Example: geodapt panoptic runs/hyperclip-glyphs-panoptic photo.png --words "dog/puppy,grass"
+    Each object is a segment by itself. They are tinted in the picture that is written.
+
+    \b
+    Example:
+      geodapt panoptic runs/hyperclip-glyphs-panoptic photo.png --words "dog/puppy,grass"
     """
     from geodapt.cli.segment import words_of  # imported late: --help should be quick
     from geodapt.errors import InputError

@@ -59,7 +59,10 @@ def probe(
     Prints the figures beside those of a Euclidean random control, says whether hyperbolic methods
     are likely to pay, and writes a web page with the pictures.
 
-    Example: geodapt probe minilm --out minilm.html
+    \b
+    Examples:
+      geodapt probe minilm --out minilm.html
+      geodapt probe iris.csv --labels species
     """
     from geodapt.paths import page_to_write
     from geodapt.probe import Probed, load_source, measure, require_transport, verdict

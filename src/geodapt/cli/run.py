@@ -28,7 +28,7 @@ def run(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[KEY=VALUE]...",
+            metavar="KEY=VALUE",
             help="Values to use instead of the recipe's: dots separate keys, the value is YAML.",
         ),
     ] = None,
@@ -44,7 +44,7 @@ def run(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Run a recipe; leave figures, model and a web page in a folder.
+    """Run a recipe; leave its figures, model and page in a folder.
 
     \b
     Examples:

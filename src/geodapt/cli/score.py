@@ -51,7 +51,9 @@ def score(
     ray_address: Address = None,
     debug: Debug = False,
 ) -> None:
-    """Answer a file of requests; started again, go on where it was stopped.
+    """Answer a file of requests, without a server.
+
+    Started again, it goes on where it was stopped.
 
     \b
     Examples:

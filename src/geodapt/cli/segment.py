@@ -22,9 +22,13 @@ def segment(
         typer.Option(min=0, max=1, help="Leave pixels unlabelled below this probability."),
     ] = None,
 ) -> None:
-    """Label the pixels of a picture with the likeliest of some words, and tint them.
+    """Label the pixels of a picture with words.
 
-    Example: geodapt segment runs/hyperclip-glyphs photo.png --words "dog/puppy,grass,sky"
+    Each pixel gets the likeliest of the words, and their colour in the picture that is written.
+
+    \b
+    Example:
+      geodapt segment runs/hyperclip-glyphs photo.png --words "dog/puppy,grass,sky"
     """
     from geodapt.errors import InputError  # imported late: --help should be quick
     from geodapt.files import write_bytes

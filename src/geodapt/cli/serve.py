@@ -86,7 +86,9 @@ def serve(
     ray_address: Address = None,
     debug: Debug = False,
 ) -> None:
-    """Serve models over HTTP, in the shapes of OpenAI's API; every request brings its own gate.
+    """Serve models over HTTP, in the shapes of OpenAI's API.
+
+    Every request brings its own gate: an adapter, a mixture, or weights.
 
     A key is needed on any address but this machine's own; GEODAPT_API_KEY and GEODAPT_ADMIN_KEY
     give one, too. Without an admin key nothing can be changed once there are keys.
