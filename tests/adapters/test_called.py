@@ -97,6 +97,27 @@ def test_what_is_compiled_is_refused_too():
         compiled(**batch)
 
 
+@torch.no_grad()
+def test_compiled_parts_run_as_they_are_until_it_is_known():
+    torch._dynamo.reset()
+    model, batch = falcon_mamba()
+    bank = filled(model.eval(), ["dt_proj"])
+    for layer in model.layers:
+        layer.mixer.compile(backend="eager")
+    with bank.use("toys"), pytest.raises(InputError, match="is read without calling"):
+        model(**batch)
+    bank = filled(seeded("llama"), ["q_proj", "down_proj"])
+    batch = inputs("llama", 2)
+    with bank.use("toys"):
+        wanted = output(bank.model, batch)
+    for layer in bank.model.model.layers:
+        layer.mlp.compile(backend="eager", fullgraph=True)
+    for gate in ("toys", Route(["toys", "books"]), "toys"):
+        with bank.use(gate):
+            found = output(bank.model, batch)
+        torch.testing.assert_close(found[0], wanted[0])
+
+
 class Gathers(nn.Module):
     """Experts that get no token are not called, and that is no fault."""
 

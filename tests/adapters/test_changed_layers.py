@@ -148,3 +148,18 @@ def test_a_model_that_peft_has_wrapped_is_refused_with_the_reason(family):
     for place in (model, model.base_model.model):
         with pytest.raises(InputError, match="PEFT has put its own layer"):
             AdapterBank(place).add("toys", adapter)
+
+
+@pytest.mark.parametrize("what", ["layer", "embedding", "head"])
+def test_what_a_model_has_at_two_places_is_refused(what):
+    """PEFT puts its own layer at one of them, so that it acts in a part of the calls."""
+    layers = {"one": nn.Linear(4, 4), "table": nn.Embedding(5, 4)}
+    model = nn.ModuleDict({**layers, "block": nn.ModuleDict()})
+    model["block"]["two"] = model["one" if what != "embedding" else "table"]
+    bank = AdapterBank(model)
+    target, heads = {"layer": ("one", []), "embedding": ("table", [])}.get(what, ("table", ["one"]))
+    with pytest.raises(InputError, match=r"at 2 places .*block\.two"):
+        bank.create("a", rank=2, targets=[target], modules_to_save=heads)
+    nest = nn.ModuleDict({"first": nn.ModuleDict({"one": nn.Linear(4, 4)})})
+    nest["second"] = nest["first"]  # a block at two places holds a layer in one, also in PEFT
+    AdapterBank(nest).create("a", rank=2, targets=["one"])

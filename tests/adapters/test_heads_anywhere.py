@@ -1,5 +1,7 @@
 """Any module as a head: compiled, offloaded, read without a call, while generating."""
 
+import json
+
 import accelerate
 import pytest
 import torch
@@ -27,6 +29,32 @@ def test_compiled_models_and_heads():
         with bank.use(gate), torch.no_grad():
             close(compiled(x), model(x))
     assert (compiled(x) - x).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["BertForTokenClassification", "GPT2ForSequenceClassification", "T5ForTokenClassification"],
+)
+def test_a_head_that_early_versions_of_peft_did_not_name(kind, tmp_path):
+    task = "SEQ_CLS" if "Sequence" in kind else "TOKEN_CLS"
+    config = {"G": GPT2, "T": T.T5Config(**T5)}.get(kind[0], T.BertConfig(**SMALL))
+    target = {"G": "c_attn", "T": "q"}.get(kind[0], "query")
+    told = LoraConfig(r=2, target_modules=[target], task_type=task)
+    peft = changed(get_peft_model(build(kind, config), told), 0)
+    peft.save_pretrained(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    content = json.loads(file.read_text())
+    assert content.pop("modules_to_save")
+    file.write_text(json.dumps(content))
+    bank, batch = AdapterBank(build(kind, config)), {"input_ids": torch.arange(5, 9)[None]}
+    bank.load("a", tmp_path)
+    with bank.use("a"):
+        close(out(bank, batch), out(peft, batch))
+    bank.save("a", tmp_path / "again")
+    close(
+        out(PeftModel.from_pretrained(build(kind, config), tmp_path / "again"), batch),
+        out(peft, batch),
+    )
 
 
 XLNET = T.XLNetConfig(vocab_size=99, d_model=32, n_layer=2, n_head=4, d_inner=48)

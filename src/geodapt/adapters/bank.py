@@ -272,13 +272,13 @@ class AdapterBank(ModelView):
     @property
     def gate(self) -> Gate:
         """The gate that acts in this thread."""
-        return self.runner.active().gate
+        return self.runner.active.now.gate
 
     @property
     def probing(self) -> bool:
         """Whether the model runs only to find out which rows its layers' inputs belong to; no gate
         acts then."""
-        return self.runner.active().looks
+        return self.runner.active.now.looks
 
     def set(self, gate: Gate | str | Mapping[str, float]) -> None:
         """Use a gate from now on, wherever no :meth:`use` is active.
@@ -298,7 +298,7 @@ class AdapterBank(ModelView):
             except BaseException:
                 cache.hold(old.names, self.store.training)
                 raise
-        self.runner.active.resting = new
+        self.runner.active.resting, self.runner.active.chosen = new, True
 
     @contextmanager
     def use(self, gate: Gate | str | Mapping[str, float]) -> Iterator[None]:
@@ -311,7 +311,7 @@ class AdapterBank(ModelView):
         resting = active.resting.names - self.store.training
         resolved = self._gates.hold(as_gate(gate), wait=not active.nested, beside=resting)
         try:
-            with active.under(resolved):
+            with active.opened(resolved):
                 yield
         finally:
             self.store.cache.release(resolved.names)

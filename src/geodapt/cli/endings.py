@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from geodapt.errors import InputError, visible
+from geodapt.errors import InputError, one_line, visible
 from geodapt.processes import is_main_process
 
 
@@ -50,7 +50,7 @@ def ending() -> Iterator[None]:
         if reason is None or "--debug" in sys.argv:
             raise
         notes = "".join(f"\n{note}" for note in getattr(error, "__notes__", ()))
-        _end(f"error: {reason}{notes}", 2)
+        _end(f"error: {one_line(reason)}{notes}", 2)
 
 
 def _refusal(error: OSError | RuntimeError) -> str | None:

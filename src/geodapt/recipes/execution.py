@@ -132,10 +132,10 @@ def _require_same(recipe: Recipe, config: Path) -> None:
     ]
     if changed:
         raise InputError(
-            f"{config.parent} holds the run of another configuration:\n"
-            + "\n".join(changed)
-            + f"\nContinue it with: geodapt run {config} --out {config.parent} --resume\n"
-            "or start this one in another folder with --out FOLDER"
+            f"{config.parent} holds the run of another configuration:",
+            *changed,
+            f"Continue it with: geodapt run {config} --out {config.parent} --resume",
+            "or start this one in another folder with --out FOLDER",
         )
 
 

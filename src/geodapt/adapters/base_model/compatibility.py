@@ -26,11 +26,17 @@ from geodapt.adapters.base_model.naming import (
     under_model_names,
     warn_left_out,
 )
-from geodapt.adapters.base_model.sites import Site, matrices, sites
+from geodapt.adapters.base_model.sites import Site, check_one_place, matrices, sites
 from geodapt.adapters.base_model.targets import fingerprint_layers
 from geodapt.adapters.peft_files import model_class
 from geodapt.adapters.peft_files.factor_checks import balance_factors
-from geodapt.adapters.peft_files.kinds import LINEAR, PARAMETER, describe_kind, indexed
+from geodapt.adapters.peft_files.kinds import (
+    LINEAR,
+    PARAMETER,
+    describe_kind,
+    indexed,
+    module_of,
+)
 from geodapt.errors import InputError
 
 _marks: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
@@ -115,6 +121,9 @@ def fit_adapter(
                     f"base has {wanted} (layer {path}); was it trained on another model?"
                 )
     _check_kinds(name, adapter, {path: layers[local] for path, local in paths.items()})
+    check_one_place(
+        model, name, {module_of(p, layers[p].kind): layers[p].module for p in paths.values()}
+    )
     _check_complete(model, name, adapter, naming)
     heads = fit_heads(model, name, adapter, naming)
     _check_base(model, name, adapter, paths)

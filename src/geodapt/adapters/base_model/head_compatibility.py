@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.naming import Naming, fit_paths, tower
+from geodapt.adapters.base_model.sites import check_one_place
 from geodapt.adapters.peft_files import model_class
 from geodapt.adapters.peft_files.saved_modules import Head, find_modules, holder_of
 from geodapt.errors import InputError
@@ -21,6 +22,7 @@ def fit_heads(model: nn.Module, name: str, adapter: Adapter, naming: Naming) -> 
                 f"adapter '{name}' brings {head} trained in full (modules_to_save) and factors for "
                 f"{touched} beside it; train one of them, not both"
             )
+    check_one_place(model, name, {path: modules[path] for path in heads.values()})
     wanted = find_modules(model, adapter.config.modules_to_save or (), naming.to_adapter)
     missing = [path for path in wanted if not holder_of(path, adapter.heads)]
     if not model_class.has_task(adapter.config, model):

@@ -1,5 +1,6 @@
 """Where in a model an adapter may act: layers, and parameters that models use by themselves."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from geodapt.adapters.peft_files.kinds import BIAS, EMBEDDING, LINEAR, PARAMETER, LayerKind
+from geodapt.errors import InputError
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -79,6 +81,26 @@ def size_change(site: Site) -> str:
         f"has {now.in_features} inputs and {now.out_features} outputs, and had {before[0]} and "
         f"{before[1]} when the bank was made; resize the model first and make a new AdapterBank"
     )
+
+
+def check_one_place(model: nn.Module, name: str, modules: Mapping[str, nn.Module]) -> None:
+    """Refuses modules that a model holds at several places, of which PEFT adapts the first alone.
+
+    ``modules`` are those that adapter ``name`` changes, by path. Raises :class:`InputError`.
+    """
+    held: dict[int, list[str]] = {}
+    for path, parent in model.named_modules():
+        for child, module in parent._modules.items():
+            held.setdefault(id(module), []).append(f"{path}.{child}".lstrip("."))
+    for path, module in modules.items():
+        places = held.get(id(module), [])
+        if len(places) > 1:
+            raise InputError(
+                f"adapter '{name}' changes {path}, which {type(model).__name__} has at "
+                f"{len(places)} places ({' and '.join(places[:2])}): PEFT adapts it at one of them "
+                "alone, and here it would act at all; give the model a copy for each place "
+                "(copy.deepcopy), or leave it out of the targets"
+            )
 
 
 def bias_site(module: nn.Module) -> Site:

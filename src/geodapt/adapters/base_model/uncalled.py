@@ -9,11 +9,13 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
+from threading import Lock
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -84,10 +86,40 @@ def calling(path: str) -> Iterator[None]:
         _called.reset(token)
 
 
+class _EagerParts:
+    """Lets parts that were compiled run as they are, while any thread watches one."""
+
+    def __init__(self) -> None:
+        self._lock, self._watching, self._stance = Lock(), 0, None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._watching:
+                self._stance = torch.compiler.set_stance("force_eager")
+            self._watching += 1
+
+    def __exit__(self, *error: Any) -> None:
+        with self._lock:
+            self._watching -= 1
+            if not self._watching:
+                self._stance.__exit__(None, None, None)
+
+
+_eager_parts = _EagerParts()
+
+
+def _has_compiled(model: nn.Module) -> bool:
+    return any(
+        part._compiled_call_impl is not None or hasattr(part.forward, "_torchdynamo_orig_callable")
+        for part in model.modules()
+    )
+
+
 class WeightReads(TorchFunctionMode):
     """Notes, while a model runs, whose weights are read other than by calling their module.
 
-    A module is known to be called by :func:`calling` and :attr:`called`.
+    A module is known to be called by :func:`calling` and :attr:`called`. Parts that were compiled
+    run as they are meanwhile, since what a graph reads cannot be seen.
     """
 
     def __init__(self, model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
@@ -102,11 +134,24 @@ class WeightReads(TorchFunctionMode):
                 if owners[id(weight)] == 1:
                     self._kept.append(weight)
                     self._watched.setdefault(id(weight), []).append(path)
+        self._eager = (
+            nullcontext()
+            if torch.compiler.is_compiling() or not _has_compiled(model)
+            else _eager_parts
+        )
         self._used: set[str] = set()
         self._cast: set[str] = set()
         self.called: set[str] = set()
         self.compiled: set[str] = set()
         """Modules whose call is a part of what was compiled, which may show as a reading."""
+
+    def __enter__(self) -> "WeightReads":
+        self._eager.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._eager.__exit__(*error)
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None

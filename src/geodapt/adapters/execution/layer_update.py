@@ -61,7 +61,8 @@ class LayerUpdate:
         self, layer: nn.Module, base: Callable[[Tensor], Tensor], x: Tensor, place: Place
     ) -> Tensor:
         """The layer's output with the update; ``base`` computes it without."""
-        weight = self._merged_weight(layer, x)
+        own = getattr(base, "func", None) is nn.Linear.forward  # not another library's wrapper
+        weight = self._merged_weight(layer, x) if own else None
         if weight is not None:
             return linear(x, weight, layer.bias)  # type: ignore[arg-type]
         return self.add(x, base(x), layer.training, place)

@@ -94,12 +94,17 @@ class Runner:
             y.copy_(result)
 
     def _run(
-        self, path: str, layer: nn.Module, base: Callable, x: Tensor, *args: Any, **kwargs: Any
+        self, path: str, layer: nn.Module, base: Callable, *args: Any, **kwargs: Any
     ) -> Tensor:
+        x, args = (args[0], args[1:]) if args else (kwargs.pop(next(iter(kwargs))), ())
         if args or kwargs:  # what a layer reads beside its input, as a Lorentz layer its time
             base = partial(_with, base, args, kwargs)
         if torch.compiler.is_compiling():
+            if torch.compiler.is_exporting():
+                return self._run_recorded(path, base, x)
             return self._run_compiled(path, layer, base, x)
+        if torch.jit.is_tracing():
+            return self._run_recorded(path, base, x)
         if self.rows.watch is None:
             return self.active().run(path, layer, base, x, self.rows.place)
         self.rows.called(path)
@@ -114,6 +119,16 @@ class Runner:
         y = base(x)
         torch.ops.geodapt.add_update(y, x, self._number, path)
         return y
+
+    def _run_recorded(self, path: str, base: Callable, x: Tensor) -> Tensor:
+        """In what is exported or traced, which outlives the gate."""
+        if self.active().update(path) is not None:
+            raise InputError(
+                f"layer {path} is exported or traced while adapters act, and what comes out would "
+                "know nothing of gates; merge them first (bank.merge_into_base), and export or "
+                "trace under Off()"
+            )
+        return base(x)
 
     def _run_handled(
         self, path: str, module: nn.Module, base: Callable, *args: Any, **kwargs: Any

@@ -3,6 +3,7 @@
 import copy
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,12 @@ from torch import Tensor
 
 from geodapt.adapters.peft_files.addition_tensors import announce_additions, take_additions
 from geodapt.adapters.peft_files.contents import AdapterContents
-from geodapt.adapters.peft_files.factor_checks import check_header, check_values, unwrapped
+from geodapt.adapters.peft_files.factor_checks import (
+    check_header,
+    check_values,
+    tensor_key,
+    unwrapped,
+)
 from geodapt.adapters.peft_files.field_types import check_types
 from geodapt.adapters.peft_files.fields import READ, check_fields
 from geodapt.adapters.peft_files.model_class import PEFT_HEADS
@@ -57,6 +63,7 @@ def read_adapter(source: str | Path, kind: type[AnyAdapter]) -> AnyAdapter:
     header = read_header(weights)
     check_header(folder, header)
     tensors = dict(read_tensors(weights, header))
+    _name_task_heads(config, tensors)
     additions = take_additions(folder, config, tensors)
     found = parse_tensors(folder, config, tensors)
     if not found.factors:
@@ -187,8 +194,20 @@ def _config(path: Path) -> LoraConfig:
     try:
         return LoraConfig(**values)
     except (TypeError, ValueError) as error:
-        said = " ".join(str(error).split())  # it can hold a value of the file, line ends and all
-        raise InputError(f"{path} is not a valid LoRA configuration: {said}") from error
+        raise InputError(f"{path} is not a valid LoRA configuration: {error}") from error
+
+
+def _name_task_heads(config: LoraConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Let the configuration name the head that PEFT trains for its task, where the file has one.
+
+    Early versions of PEFT wrote it without naming it in ``modules_to_save``, and every version
+    reads it.
+    """
+    named = list(config.modules_to_save or ())
+    plain = [key for key in map(tensor_key, tensors) if ".lora_" not in key]
+    ends = {part for key in plain for part in key.split(".")[:-1]}
+    brought = [name for name in PEFT_HEADS.get(str(config.task_type), ()) if name in ends]
+    config.modules_to_save = [*named, *(n for n in brought if n not in named)] or None
 
 
 def _heads(folder: Path, config: LoraConfig, found: FileTensors) -> dict[str, dict[str, Tensor]]:

@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from geodapt.errors import InputError, visible
+from geodapt.errors import InputError, one_line
 from geodapt.serve.generation import Full, Stopped
 from geodapt.serve.requested_gate import UnknownModel
 from geodapt.serve.scoring import NotServed
@@ -60,7 +60,7 @@ class ApiError(Exception):
         kind = TYPES.get(self.status, "invalid_request_error")
         return {
             "error": {
-                "message": visible(str(self)),
+                "message": one_line(str(self)),
                 "type": kind,
                 "param": self.param,
                 "code": self.code,
