@@ -107,7 +107,8 @@ def seeded(build):
 
 def tuned(build, seed=0, **config):
     """A PEFT model whose adapter does something, its magnitudes among that."""
-    model = get_peft_model(seeded(build), LoraConfig(r=2, lora_alpha=6, **config)).eval()
+    told = LoraConfig(**{"r": 2, "lora_alpha": 6, **config})
+    model = get_peft_model(seeded(build), told).eval()
     randomise(model, seed)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():

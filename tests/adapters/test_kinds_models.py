@@ -332,7 +332,6 @@ def test_a_layer_that_does_more_with_its_weight_is_not_merged_into(tmp_path):
 
 
 CONVOLUTIONS = {
-    "grouped": lambda: torch.nn.Conv1d(4, 4, 3, groups=2),
     "dilated": lambda: torch.nn.Conv1d(4, 4, 3, dilation=2),
     "reflected": lambda: torch.nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"),
     "standardised": lambda: Standardised(3, 4, 3),

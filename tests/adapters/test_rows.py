@@ -52,12 +52,20 @@ RIGHT = {
     "clip": (zoo.clip, ["fc1", "q_proj", "visual_projection", "text_projection"]),
     "llava": (zoo.llava, r".*language_model.*(q|gate)_proj"),
     "encoder": (zoo.encoder, ["linear1", "linear2"]),
+    # learned queries, the same in every row
+    "perceiver": (zoo.perceiver, ["query", "key", "value", "dense1"]),
+    "blip2": (zoo.blip2, r".*(attention\.(query|value)|q_proj|qkv)"),
+    "kosmos2": (zoo.kosmos2, r".*(q_proj|v_proj|fc1)"),
 }
 REFUSED = {
     "switch": (zoo.switch, r".*expert.*(wi|wo)", "orders them by their content|the rows. content"),
     "swinv2": (zoo.swinv2, r".*position_bias_mlp.*", "does not depend on the rows"),
     "conformer": (zoo.conformer, ["linear_pos"], "does not depend on the rows"),
-    "llava": (zoo.llava, r".*vision_tower.*fc1", "does not depend on the rows"),
+    "pictures of one row": (
+        lambda: zoo.llava((2, 0)),
+        r".*vision_tower.*fc1",
+        "does not depend on the rows",
+    ),
     "two pictures": (lambda: zoo.llava((2, 0)), r".*projector.*", "does not depend on the rows"),
     "tokens first": (lambda: zoo.encoder(False), ["linear1"], "does not keep the rows apart"),
 }
@@ -87,6 +95,16 @@ def check_pictures(bank: AdapterBank, batch: dict) -> None:
                 wanted.append(bank.model(input_ids=batch["input_ids"][i : i + 1], **own).logits)
         with bank.use(Route(ROWS)):
             torch.testing.assert_close(bank.model(**batch).logits, torch.cat(wanted))
+
+
+@torch.no_grad()
+def test_a_picture_in_each_row_is_told_apart_and_another_placement_refused():
+    model, batch = zoo.llava()
+    bank = filled(model.eval(), ["fc1", "q_proj", "linear_1"])
+    check(bank, batch, Route(ROWS), ROWS)
+    for counts in ((2, 0), (0, 2), (1, 1)):  # once they are not in order, they stay unknown
+        with bank.use(Route(ROWS)), pytest.raises(InputError, match="does not depend on the rows"):
+            bank.model(**zoo.llava(counts)[1])
 
 
 @pytest.mark.parametrize("name", REFUSED)

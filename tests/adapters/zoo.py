@@ -78,6 +78,32 @@ def llava(counts=(1, 1)):
     return model, {"input_ids": rows, "pixel_values": torch.randn(sum(counts), 3, 16, 16)}
 
 
+def perceiver():
+    sizes = {"d_model": 32, "d_latents": 32, "num_latents": 6, "num_self_attends_per_block": 1}
+    heads = {"num_self_attention_heads": 4, "num_cross_attention_heads": 4}
+    return tiny("PerceiverModel", sizes, heads), {"inputs": torch.randn(2, 7, 32)}
+
+
+def blip2():
+    texts = {"model_type": "opt", "ffn_dim": 48, "word_embed_proj_dim": 32, **TEXT}
+    queries = {"encoder_hidden_size": 32, "cross_attention_frequency": 1, **TEXT}
+    model = tiny(
+        "Blip2ForConditionalGeneration",
+        {"text_config": texts, "qformer_config": queries, "vision_config": VISION},
+        {"num_query_tokens": 3, "image_token_index": PICTURE},
+    )
+    torch.nn.init.normal_(model.query_tokens)
+    rows = torch.cat([torch.full((2, 3), PICTURE), ids(4)], 1)
+    return model, pictures(model)[1] | {"input_ids": rows}
+
+
+def kosmos2():
+    texts = {"vocab_size": 100, "embed_dim": 32, "layers": 2, "ffn_dim": 48, "attention_heads": 4}
+    model = tiny("Kosmos2Model", text_config=texts, vision_config=VISION, latent_query_num=3)
+    places = torch.tensor([[0, 1, 1, 1, 0, 0, 0, 0]] * 2)
+    return text(model, image_embeds_position_mask=places, **pictures(model)[1])
+
+
 def deepseek():
     sizes = {"num_key_value_heads": 4, "n_group": 2, "topk_group": 1, "q_lora_rank": 8}
     heads = {"kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8}

@@ -26,7 +26,7 @@ class _Location:
         return ".".join(map(str, self.keys))
 
 
-def explain_errors(error: ValidationError, model: type[BaseModel], document: Document) -> str:
+def explain_errors(error: ValidationError, model: type[BaseModel], document: Document) -> list[str]:
     """One line per error, with its place and what to write instead."""
     # The members of a union each complain about the same value: say it once.
     problems: dict[Keys, tuple[_Location, list[ErrorDetails]]] = {}
@@ -36,7 +36,7 @@ def explain_errors(error: ValidationError, model: type[BaseModel], document: Doc
     lines = [_message(location, found, document, model) for location, found in problems.values()]
     order = list(dict.fromkeys(document.origins.values()))
     lines.sort(key=lambda line: order.index(line[0]) if line[0] in order else -1)
-    return "\n".join(f"{place}: {text}" for place, text in lines)
+    return [f"{place}: {text}" for place, text in lines]
 
 
 def _message(

@@ -60,7 +60,7 @@ def validate(document: Document, model: type[Recipe]) -> Recipe:
     try:
         return model.model_validate(document.values)
     except ValidationError as error:
-        raise InputError(explain_errors(error, model, document)) from None
+        raise InputError(*explain_errors(error, model, document)) from None
 
 
 def _model(document: Document) -> type[Recipe]:

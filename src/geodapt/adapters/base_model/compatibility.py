@@ -22,6 +22,7 @@ from geodapt.adapters.base_model.naming import (
     Naming,
     absent_parts,
     find_naming,
+    same_place,
     tower,
     under_model_names,
     warn_left_out,
@@ -180,9 +181,16 @@ def _check_lacking(
                 "put in other ones by torch.compile, so that layers have other names; make the "
                 "bank on the model itself, or compile in place (part.compile())"
             )
+        here = next((path for path in sites(model) if same_place(wrong, path)), None)
         raise InputError(
             f"adapter '{name}' targets {wrong}, which {type(model).__name__} does not "
-            "have as a linear layer; was it trained on another model?"
+            "have as a linear layer"
+            + (
+                f", but as {here}: was it trained with a version of transformers that named the "
+                "model's parts otherwise? Rename its tensors and targets, or merge it there"
+                if here
+                else "; was it trained on another model?"
+            )
         )
     warn_left_out(model, name, parts.values())
 
@@ -197,6 +205,11 @@ def _check_kinds(name: str, adapter: Adapter, places: Mapping[str, Site]) -> Non
                 f"the base has {describe_kind(site.kind)}; was it trained on another model?"
             )
         magnitude = adapter.magnitudes.get(path)
+        if magnitude is not None and kind.groups > 1:
+            raise InputError(
+                f"adapter '{name}' rescales (DoRA) {path}, {describe_kind(kind)}, whose weight its "
+                "factors are no update of; train it as plain LoRA"
+            )
         if magnitude is not None and len(magnitude) != site.out_features:
             raise InputError(
                 f"adapter '{name}' has {len(magnitude)} magnitudes for {path}, whose outputs are "

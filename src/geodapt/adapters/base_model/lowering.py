@@ -47,15 +47,14 @@ def check_lowering(layer: nn.Module, path: str, name: str) -> None:
     ``name`` is the adapter's.
     """
     if isinstance(layer, CONVOLUTIONS) and (
-        layer.groups > 1
-        or any(step > 1 for step in layer.dilation)
+        any(step > 1 for step in layer.dilation)
         or layer.padding_mode != "zeros"
         or not acts_plainly(layer)
     ):
         raise InputError(
-            f"adapter '{name}' targets {path}, a convolution with groups, dilation, a padding "
-            "other than zeros or a forward of its own, for which PEFT's factors are no update of "
-            "its weight; leave it out of the targets"
+            f"adapter '{name}' targets {path}, a convolution with dilation, a padding other than "
+            "zeros or a forward of its own: PEFT's first factor is a plain convolution, which sees "
+            "other places than this one; leave it out of the targets, or train a layer without"
         )
     if isinstance(layer, nn.Embedding) and (layer.max_norm or not acts_plainly(layer)):
         raise InputError(

@@ -208,6 +208,11 @@ def tower(path: str) -> str:
     return "" if first is None else ".".join(parts[:first])
 
 
+def same_place(one: str, other: str) -> bool:
+    """Whether two paths are the same but for what is before their module lists."""
+    return _numbered(one) == _numbered(other) != ""
+
+
 def _numbered(path: str) -> str:
     """A path from the module list that its first number indexes: ``layers.0.mlp``."""
     before = tower(path)

@@ -64,7 +64,7 @@ def site_of(module: nn.Module) -> Site | None:
         kernel = tuple(module.kernel_size)
         return Site(
             module,
-            LayerKind("convolution", kernel),
+            LayerKind("convolution", kernel, module.groups),
             module.in_channels * prod(kernel),
             module.out_channels,
         )

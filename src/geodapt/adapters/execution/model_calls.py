@@ -58,6 +58,7 @@ class ModelCalls:
             check_rows(gate, call.rows, f"of {call.name}", self._runs.get())
         if gate.tells_rows_apart and (call.rows or 0) > 1:
             self._check_norms(module)
+            call = self._rows.placements.of(call, args, kwargs)
             if not self._rows.known(call):
                 self._rows.prove(call, args, kwargs)
         sort = self._sort(call)

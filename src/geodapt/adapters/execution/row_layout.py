@@ -47,6 +47,8 @@ class RowLayout:
         return y.reshape(shape).movedim(0, self.dim).contiguous()
 
 
+SAME = "does not depend on the rows"
+"""Why there is no layout where an input is the same whatever the rows hold."""
 Place = Callable[[str, Tensor], tuple[RowLayout, int]]
 """Finds where the input of the layer at a path holds the rows, and how many rows there are."""
 
@@ -59,7 +61,7 @@ def locate_rows(
     ``changes`` are places of a layer's input that changed, and the rows that were changed.
     """
     if not any(changed.any() for changed, _ in changes):
-        return "does not depend on the rows"
+        return SAME
     shape = changes[0][0].shape
     for dim, size in enumerate(shape):
         if size % rows:
@@ -70,6 +72,12 @@ def locate_rows(
             if all(_agree(changed, dim, owner, chosen) for changed, chosen in changes):
                 return RowLayout(dim, tiled, frozenset({k}))
     return "does not keep the rows apart, or orders them by their content"
+
+
+def rows_hit(changed: Bool[Tensor, "*leading"], layout: RowLayout, rows: int) -> set[int]:
+    """The rows whose places in an input of a known layout changed."""
+    found = layout.rows_first(changed.unsqueeze(-1), rows).flatten(1).any(1)
+    return set(found.nonzero().flatten().tolist())
 
 
 def combine_layouts(one: "RowLayout | str", other: "RowLayout | str") -> "RowLayout | str":

@@ -21,6 +21,7 @@ from geodapt.adapters.execution.altered_inputs import altered
 from geodapt.adapters.execution.calls import Call
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.adapters.execution.row_layout import (
+    SAME,
     Place,
     RowLayout,
     combine_layouts,
@@ -29,6 +30,14 @@ from geodapt.adapters.execution.row_layout import (
     rounding,
     sketch,
     splits,
+)
+from geodapt.adapters.execution.same_inputs import (
+    DisturbedRows,
+    Key,
+    Placements,
+    Seen,
+    effects,
+    row_tensors,
 )
 from geodapt.adapters.gates import Off
 from geodapt.adapters.store.adapter_store import AdapterStore
@@ -39,8 +48,6 @@ INSTEAD = (
 )
 LARGE = 2**20
 """Buffers of more numbers than this are not kept: no running statistic is so large."""
-Seen = dict[tuple[str, int], list[tuple[Tensor, float]]]
-"""By a layer's path and its input's number of dimensions, each input's sketch and rounding."""
 
 
 class RowTracker:
@@ -52,6 +59,7 @@ class RowTracker:
         self._layouts: dict[tuple[nn.Module, str, int], RowLayout | str] = {}
         self._proven: set[tuple] = set()
         self._failed: dict[nn.Module, str] = {}
+        self.placements = Placements(store.model)
         self._watch: ContextVar[WeightReads | None] = ContextVar("watch", default=None)
 
     @property
@@ -163,17 +171,52 @@ class RowTracker:
             at = (call.module, *key)
             self._layouts[at] = combine_layouts(self._layouts.get(at, layout), layout)
         self._proven.add((call.module, call.kind, call.single))
+        self._follow_same(call, args, kwargs, chosen)
 
-    def look(self, call: Call, args: list, kwargs: dict[str, Any]) -> Seen:
+    def _follow_same(
+        self, call: Call, args: tuple, kwargs: dict[str, Any], chosen: list[list[int]]
+    ) -> None:
+        """Where the rows are in layers whose input is the same for all, by what they change.
+
+        Learned queries are repeated for each row before a layer reads the row. If noise in the
+        output's first places changes, in all that is known of, these rows alone, they hold the
+        rows.
+        """
+        assert call.rows is not None
+        known: dict[Key, RowLayout] = {}
+        same = set()
+        for (module, *key), layout in self._layouts.items():
+            if module is call.module and isinstance(layout, RowLayout):
+                known[key[0], key[1]] = layout
+            elif module is call.module and layout == SAME:
+                same.add(key[0])
+        if not same:
+            return
+        runs = []
+        for rows in [[], *chosen]:
+            recorder = Recorder(self._store, DisturbedRows(frozenset(same), call.rows, rows))
+            inputs = altered(call.module, args, kwargs, [], 0, self._store.model)
+            seen = self.look(call, *inputs, recorder=recorder)
+            runs.append((seen, recorder.outputs))
+        if all(
+            effects(runs[0], run, known, call.rows) == set(rows)
+            for run, rows in zip(runs[1:], chosen, strict=True)
+        ):
+            for key in recorder.disturbed:
+                self._layouts[(call.module, *key)] = RowLayout(0)
+
+    def look(
+        self, call: Call, args: list, kwargs: dict[str, Any], recorder: "Recorder | None" = None
+    ) -> Seen:
         """What the adapted layers get from a pass of the model as it is."""
-        recorder = Recorder(self._store)
+        recorder = recorder or Recorder(self._store)
         devices = {p.device.index for p in call.module.parameters() if p.device.type == "cuda"}
         with (
             torch.random.fork_rng(devices=sorted(devices)),
             self._active.under(recorder),
             self.within(call),
         ):
-            call.module.forward(*args, **kwargs)
+            recorder.outputs = list(row_tensors(call.module.forward(*args, **kwargs), call.rows))
         return recorder.seen
 
 
@@ -182,9 +225,13 @@ class Recorder(ResolvedGate):
 
     looks = True
 
-    def __init__(self, store: AdapterStore) -> None:
+    def __init__(self, store: AdapterStore, noise: DisturbedRows | None = None) -> None:
         super().__init__(store, Off())
-        self.seen: dict[tuple[str, int], list[tuple[Tensor, float]]] = {}
+        self.seen: Seen = {}
+        self.outputs: list[tuple[Tensor, float]] = []
+        """Sketches of what the call gives with a row for each of the batch's."""
+        self.disturbed: set[Key] = set()
+        self._noise = noise
         self.paused = False
 
     def run(
@@ -197,7 +244,10 @@ class Recorder(ResolvedGate):
     ) -> Tensor:
         y = base(x)
         self.note(path, layer, x, y)
-        return y
+        if self._noise is None or not self._noise.fits(path, x, y) or self.paused:
+            return y
+        self.disturbed.add((path, x.ndim))
+        return self._noise.put_into(y)
 
     def note(self, path: str, layer: nn.Module, x: Tensor, y: Tensor) -> None:
         """Record what a layer gets when it returns ``y``."""

@@ -98,6 +98,11 @@ def _check_kinds(adapters: Sequence[Adapter]) -> None:
     for adapter in adapters:
         for path in adapter.factors:
             kind = adapter.kinds.get(path, LINEAR)
+            if kind.groups > 1:
+                raise InputError(
+                    f"layer {path} is {describe_kind(kind)}: a merged update would mix groups of "
+                    "the rank, which no file of PEFT can hold; use the adapters through a gate"
+                )
             if kinds.setdefault(path, kind) != kind:
                 raise InputError(
                     f"layer {path} is {describe_kind(kinds[path])} in one adapter and "

@@ -26,6 +26,17 @@ RANK = "a whole number from 1 to 1,000,000"
 TARGETS = "a list of layer names, or a regular expression"
 
 
+class Blocks(BaseModel):
+    """Which layers of a block-diagonal LoRA have blocks of one of their factors."""
+
+    model_config = ConfigDict(strict=True)
+
+    target_modules_bd_a: list[Name] | None = None
+    target_modules_bd_b: list[Name] | None = None
+    nblocks: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    match_strict: bool = True
+
+
 class FieldTypes(BaseModel):
     """The fields that geodapt reads, in the types that PEFT writes; others pass."""
 
@@ -54,6 +65,9 @@ class FieldTypes(BaseModel):
     )
     bias: Literal["none", "all", "lora_only"] = Field("none", description="none, all or lora_only")
     lora_bias: bool = Field(False, description=SWITCH)
+    use_bdlora: Blocks | None = Field(
+        None, description="null, or which layers have blocks (nblocks, target_modules_bd_a, ..._b)"
+    )
     trainable_token_indices: (
         TokenIds | Annotated[dict[Name, TokenIds], Field(max_length=100)] | None
     ) = Field(None, description="token ids in a list, or lists by module name, at most 100")

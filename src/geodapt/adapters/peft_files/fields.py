@@ -19,7 +19,7 @@ READ = frozenset(
         *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"),
         *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
         *("target_parameters", "modules_to_save", "lora_dropout", "use_dora"),
-        *("bias", "lora_bias", "trainable_token_indices"),
+        *("bias", "lora_bias", "trainable_token_indices", "use_bdlora"),
     }
 )
 """What decides what an adapter computes, and is read."""
@@ -45,8 +45,6 @@ REFUSED = {
     "gate acts on whole rows",
     "use_qalora": "its A reads sums over groups of input features; it belongs to one GPTQ base",
     "monteclora_config": "its factors are drawn anew at every pass; only their mean could be read",
-    "use_bdlora": "its factors hold the blocks of block-diagonal matrices; write them out as "
-    "whole matrices",
     "arrow_config": "it routes among other adapters by the input; load those and use TopAtoms or "
     "Route",
     "kasa_config": "it also cut the smallest singular values from the base's weights",

@@ -22,6 +22,9 @@ class LayerKind(NamedTuple):
     name: Literal["linear", "embedding", "convolution", "parameter", "bias"] = "linear"
     kernel: tuple[int, ...] = ()
     """Of a convolution, the size of its kernel."""
+    groups: int = 1
+    """Of a convolution, the groups of its channels. PEFT's A reads all channels whatever they are,
+    and its B gives each group of outputs a group of the rank."""
 
 
 LINEAR, EMBEDDING, PARAMETER = LayerKind(), LayerKind("embedding"), LayerKind("parameter")
@@ -45,5 +48,6 @@ def describe_kind(kind: LayerKind) -> str:
     if kind == LINEAR:
         return "a linear layer"
     if kind.kernel:
-        return f"a convolution of {' x '.join(map(str, kind.kernel))}"
+        groups = f" in {kind.groups} groups" if kind.groups > 1 else ""
+        return f"a convolution of {' x '.join(map(str, kind.kernel))}{groups}"
     return "an embedding" if kind == EMBEDDING else "a parameter"

@@ -70,6 +70,7 @@ def read_adapter(source: str | Path, kind: type[AnyAdapter]) -> AnyAdapter:
         raise InputError(f"adapter '{folder}' holds no LoRA factors")
     check_values(f"adapter '{folder}'", found.factors)
     heads = _heads(folder, config, found)
+    config.use_bdlora = None  # the factors are whole
     return kind(
         found.factors,
         config,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from geodapt.adapters.peft_files.addition_tensors import addition_tensors
 from geodapt.adapters.peft_files.contents import AdapterContents
+from geodapt.adapters.peft_files.diagonal_blocks import from_blocks, to_blocks, without_blocks
 from geodapt.adapters.peft_files.factor_checks import PREFIX, tensor_key, unwrapped
 from geodapt.adapters.peft_files.factors import Factors
 from geodapt.adapters.peft_files.kinds import EMBEDDING, LINEAR, PARAMETER, LayerKind, indexed
@@ -81,6 +82,7 @@ def parse_tensors(
             continue
         if path in found.factors:
             raise InputError(f"adapter '{source}' holds two pairs of factors for {path}")
+        where = f"adapter '{source}', layer {path}"
         known = path in layers or (config.ensure_weight_tying and _is_embedding(f"{path}.weight"))
         if not known and rules.names_layers and not rules.targets(path):
             raise InputError(
@@ -95,13 +97,17 @@ def parse_tensors(
                 + f", and its adapter_config.json says use_dora={config.use_dora}; save it again"
             )
         if kind == LINEAR and A.ndim > 2 and B.ndim == A.ndim and set(B.shape[2:]) == {1}:
-            kind = LayerKind("convolution", tuple(A.shape[2:]))
+            groups = A.shape[0] // B.shape[1]
+            kind = LayerKind("convolution", tuple(A.shape[2:]), groups)
             A, B = A.flatten(1), B.flatten(1)
+            if groups > 1:
+                B = from_blocks(B, groups, A.numel(), where)
+        elif A.ndim == B.ndim == 2 and kind == LINEAR:
+            A, B = without_blocks(config, path, A, B, where)
         if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1]:
             raise InputError(
                 f"adapter '{source}', layer {path}: lora_A is {tuple(A.shape)} and lora_B "
                 f"{tuple(B.shape)}; expected (rank, in) and (out, rank) of a linear layer"
-                + (", and grouped convolutions are not read" if kind.kernel else "")
             )
         rank = rules.rank(path)
         if A.shape[0] != rank:
@@ -132,6 +138,8 @@ def serialise_tensors(adapter: AdapterContents) -> dict[str, Tensor]:
         else:
             ones = (1,) * len(kind.kernel)
             tensors[f"{path}.lora_A.weight"] = A.unflatten(1, (-1, *kind.kernel)) if ones else A
+            if kind.groups > 1:
+                B = to_blocks(B, kind.groups, f"layer {path}")
             tensors[f"{path}.lora_B.weight"] = B.reshape(*B.shape, *ones)
     for owner, names in groupby(
         sorted(matrices, key=_nesting), lambda path: path.rpartition(".")[0]

@@ -211,8 +211,10 @@ class AdapterStore:
         """
         if name not in self._masters:
             adapter = self.adapters[name]
-            if adapter.magnitudes or adapter.additions:
+            grouped = any(kind.groups > 1 for kind in adapter.kinds.values())
+            if adapter.magnitudes or adapter.additions or grouped:
                 what = "is a DoRA adapter" if adapter.magnitudes else "brings biases or tokens"
+                what = "changes grouped convolutions" if grouped else what
                 raise InputError(
                     f"'{name}' {what}, which the bank runs and does not train; train it with "
                     "PEFT, or make a plain LoRA adapter with create()"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.base_model.lowering import acts_plainly
 from geodapt.adapters.base_model.sites import Site, sites
-from geodapt.adapters.peft_files.kinds import PARAMETER, indexed
+from geodapt.adapters.peft_files.kinds import PARAMETER, describe_kind, indexed
 from geodapt.adapters.store.base_weights import row_scale
 from geodapt.adapters.store.folding_additions import check_tied, merged_biases, token_updates
 from geodapt.errors import InputError
@@ -104,6 +104,12 @@ def _check_weights(model: nn.Module, places: Mapping[str, Site]) -> None:
             raise InputError(
                 f"the weight of layer {path} is offloaded, so nothing can be merged into it; use "
                 "the adapters through a gate, or load the model without offloading"
+            )
+        if site.kind.groups > 1:
+            raise InputError(
+                f"layer {path} is {describe_kind(site.kind)}, and the adapters' factors read all "
+                "channels, which its weight does not, so they cannot be merged into it (nor by "
+                "PEFT); use them through a gate"
             )
         if site.kind != PARAMETER and acts_plainly(site.module) is False:
             raise InputError(
