@@ -90,7 +90,8 @@ class _EagerParts:
     """Lets parts that were compiled run as they are, while any thread watches one."""
 
     def __init__(self) -> None:
-        self._lock, self._watching, self._stance = Lock(), 0, None
+        self._lock, self._watching = Lock(), 0
+        self._stance: Any = None
 
     def __enter__(self) -> None:
         with self._lock:

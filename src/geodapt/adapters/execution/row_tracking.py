@@ -185,11 +185,11 @@ class RowTracker:
         assert call.rows is not None
         known: dict[Key, RowLayout] = {}
         same = set()
-        for (module, *key), layout in self._layouts.items():
+        for (module, path, ndim), layout in self._layouts.items():
             if module is call.module and isinstance(layout, RowLayout):
-                known[key[0], key[1]] = layout
+                known[path, ndim] = layout
             elif module is call.module and layout == SAME:
-                same.add(key[0])
+                same.add(path)
         if not same:
             return
         runs = []
@@ -202,8 +202,8 @@ class RowTracker:
             effects(runs[0], run, known, call.rows) == set(rows)
             for run, rows in zip(runs[1:], chosen, strict=True)
         ):
-            for key in recorder.disturbed:
-                self._layouts[(call.module, *key)] = RowLayout(0)
+            for path, ndim in recorder.disturbed:
+                self._layouts[call.module, path, ndim] = RowLayout(0)
 
     def look(
         self, call: Call, args: list, kwargs: dict[str, Any], recorder: "Recorder | None" = None
