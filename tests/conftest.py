@@ -11,6 +11,7 @@ from functools import partial
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # else processes that import torch
 os.environ.setdefault("GEODAPT_PROGRESS", "off")  # lines that a slow machine would print
 
 import pytest

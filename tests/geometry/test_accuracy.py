@@ -114,6 +114,20 @@ def test_a_pair_has_its_own_digits_among_others(per_row):
             assert gap.max() < 5e-6
 
 
+# --- what the compiler makes of it; its start takes ten seconds, so these stand together ------
+
+
+@pytest.mark.slow
+def test_the_compiler_keeps_the_exact_difference_at_the_edge():
+    """``(x + shift) - shift`` must not become ``x``."""
+    direction = torch.nn.functional.normalize(torch.randn(8, 33), dim=-1)
+    x = direction * (1 - 1e-6)
+    torch._dynamo.reset()
+    compiled = torch.compile(poincare.conformal_factor, fullgraph=True)
+    exact = poincare.conformal_factor(x.double())
+    torch.testing.assert_close(compiled(x).double(), exact, rtol=1e-4, atol=0.0)
+
+
 @pytest.mark.slow
 def test_squares_beyond_the_range_are_nan_compiled_too():
     """``s - s`` must not become 0."""
