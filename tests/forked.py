@@ -41,6 +41,8 @@ class Forked:
         ]
         with pytest.MonkeyPatch.context() as patch:  # for what the server imports
             patch.setenv("PYTHONPATH", os.pathsep.join(map(os.path.abspath, sys.path)))
+            # looked for in CUDA itself, a GPU could not be used after a fork
+            patch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
             forkserver.ensure_running()
         for process in self._processes:
             process.start()
