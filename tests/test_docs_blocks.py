@@ -1,14 +1,17 @@
 """The Python blocks of README and docs run as they stand, on a small base in place of a name."""
 
 import re
+import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from geodapt.adapters import AdapterBank
+from geodapt.adapters import METHODS, AdapterBank
+from geodapt.systems import SYSTEMS
 from tests.vision.duals import dual
 
 ROOT = Path(__file__).parents[1]
@@ -74,9 +77,16 @@ def shelf(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def own_registries():
+    """What a page registers is gone after its test."""
+    with patch.dict(METHODS), patch.dict(SYSTEMS), patch.object(sys, "path", [*sys.path]):
+        yield
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_the_blocks_run(page, shelf, tmp_path, monkeypatch, own_cache):
+def test_the_blocks_run(page, shelf, tmp_path, monkeypatch, own_cache, own_registries):
     text = (ROOT / page).read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert blocks
