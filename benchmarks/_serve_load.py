@@ -4,12 +4,16 @@ Each function asks a server of its own for a while and gives what it found; ``se
 them for long, the tests for seconds.
 """
 
+import json
 import random
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -105,6 +109,32 @@ def soak(
         "descriptors": sorted({*open_files[len(open_files) // 3 :]}),
         "threads": sorted({*threads[len(threads) // 3 :]}),
     }
+
+
+def overload(
+    shelf: Shelf, seconds: float, times: float = 10.0, tokens: int = 200
+) -> dict[str, Any]:
+    """Ten times as many requests as are answered: what is answered still, and how soon the others
+    are refused. Who asks is a process of its own."""
+
+    def pressed(port: int, rate: float, seconds: float) -> dict[str, Any]:
+        script = Path(__file__).with_name("_pressing.py")
+        command = [sys.executable, str(script), *map(str, (port, rate, seconds, tokens))]
+        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+    with serving(shelf, slots=16, queue=32) as (service, port):
+        first = pressed(port, 50.0, seconds / 4)
+        wait_until(lambda: service.running == 0)
+        enough = pressed(port, 2 * first["whole"] / (seconds / 4), seconds)
+        wait_until(lambda: service.running == 0)
+        much = pressed(port, times * enough["whole"] / seconds, seconds)
+    return {
+        "asked_a_second": round(much["asked"] / seconds, 1),
+        "answered_a_second": round(much["whole"] / seconds, 1),
+        "goodput": round(much["whole"] / enough["whole"], 3),
+        "refused": len(much["refused"]),
+        "other": much["other"],
+    } | {f"refusal_{name}": value for name, value in quantiles(much["refused"]).items()}
 
 
 def fairness(

@@ -23,7 +23,7 @@ from typing import Any
 import adapters as peers
 import torch
 from _killed_server import kills
-from _serve_load import disconnects, fairness, slow_readers, soak
+from _serve_load import disconnects, fairness, overload, slow_readers, soak
 from _serving import Shelf, answering, make_shelf
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
@@ -143,6 +143,7 @@ def under_load(seconds: float, times: int, adapters: int = 1000) -> dict[str, An
         }
         few = Shelf(shelf.base, shelf.adapters, dict(list(shelf.answers.items())[:65]))
         found["fairness"] = fairness(few, seconds)
+        found["overload"] = overload(few, seconds)
         found["slow readers"] = slow_readers(few, seconds / 2)
         found["kills"] = kills(few, times)
     return found

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from geodapt.adapters import Adapter, AdapterBank
 from geodapt.errors import InputError
 from geodapt.serve.adapter_folder import AdapterFolder
 from geodapt.serve.requested_gate import UnknownModel
+from tests.serve.opened import HOSTILE, opened
 from tests.serve.shelf import small_base, write_adapter_folders
 
 
@@ -129,11 +129,15 @@ def test_at_most_so_many_stay_in_memory(adapters, tokenizer):
     assert len(bank) == 2
 
 
-HOSTILE = [
-    *("..", ".", "../secret", "/etc", "a/../../secret", "%2e%2e", "..\\secret", ".hidden"),
-    *("toys\0", "", "sha256", "aliases.json", "toys/", "toys/adapter_config.json"),
-    *("a" * 101, "link", "ünï"),
-]
+def refused_everywhere(folder, names):
+    for name in names:
+        with pytest.raises(InputError):
+            folder.lease([name])
+        with pytest.raises(InputError):
+            folder.put("new", name)
+        if name not in ("inner", "weights", "link"):
+            with pytest.raises(InputError):
+                folder.put(name, "toys")
 
 
 def test_nothing_outside_of_the_folder_is_opened(folder, adapters, tmp_path):
@@ -147,29 +151,12 @@ def test_nothing_outside_of_the_folder_is_opened(folder, adapters, tmp_path):
     (place / "weights").mkdir()
     shutil.copy(place / "toys/adapter_config.json", place / "weights")
     (place / "weights/adapter_model.safetensors").symlink_to(secret / "adapter_model.safetensors")
-    watch.opened = []
-    for name in [*HOSTILE, "inner", "weights", str(secret)]:
-        with pytest.raises(InputError):
-            folder.lease([name])
-        with pytest.raises(InputError):
-            folder.put("new", name)
-        if name not in ("inner", "weights", "link"):
-            with pytest.raises(InputError):
-                folder.put(name, "toys")
-    opened, watch.opened = watch.opened, None
-    assert not [path for path in opened if str(secret) in path]
+    names = [*HOSTILE, "inner", "weights", str(secret)]
+    with opened() as paths:
+        refused_everywhere(folder, names)
+    assert not [path for path in paths if str(secret) in path]
     assert len(bank) <= 1  # of 'toys', put under no name
     assert folder.names() == ["inner", "tools", "toys", "weights"]
-
-
-def watch(event, arguments):
-    """An audit hook, which cannot be taken away again, so it looks only while it is asked to."""
-    if watch.opened is not None and event in ("open", "os.listdir", "os.scandir"):
-        watch.opened.append(str(arguments[0]))
-
-
-watch.opened = None
-sys.addaudithook(watch)
 
 
 def test_pickles_and_broken_files_are_refused(folder, adapters):

@@ -16,7 +16,7 @@ from geodapt.serve.http.service import ASKED_AGAIN, Service
 from geodapt.serve.http.starting import NoShelf, start
 from geodapt.serve.loading import Served
 from tests.serve.asking import eventually, running, streamed
-from tests.serve.shelf import small_base, small_tokenizer
+from tests.serve.shelf import small_base, small_tokenizer, write_base_and_adapters
 
 pytest.importorskip("ray")
 WHOLE = [
@@ -240,6 +240,48 @@ def test_a_replica_behind_the_front_answers_as_a_server_and_stops_for_who_leaves
     service.close()
     assert "".join(json.loads(e)["choices"][0]["text"] for e in events[:-1]) == whole
     assert (refused.status, events[-1]) == (400, "[DONE]")
+
+
+def test_the_page_and_the_figures_of_a_front_are_its_replicas(tmp_path):
+    from geodapt.serve.replicas.front import build_front
+    from geodapt.serve.replicas.replica import Replica
+    from geodapt.serve.replicas.reports import Reports
+
+    shelf = write_base_and_adapters(tmp_path)
+    named = Served(base=str(shelf / "base"), adapters=shelf / "adapters", dtype="float32")
+    replica = Replica(named, ServeSettings(), 1)
+    metrics = ServerMetrics(lambda: reports.statistics())
+    reports = Reports(
+        lambda: [asyncio.run(replica.report())], pause=0.01, first_token=metrics.first_token.observe
+    )
+    service = Service(
+        ServeSettings(name="small"), reports, AdapterFolder(None, NoShelf()), None, metrics,
+        recent=reports.recent, replicas=reports.replicas, close=reports.close,
+    )  # fmt: skip
+
+    def metric(name):
+        lines = server.ask("GET", "/metrics").body.decode().splitlines()
+        return next((float(line.split()[-1]) for line in lines if line.startswith(name)), None)
+
+    try:
+        with running(service, around(build_front(service, OneReplica(replica)), service)) as server:
+            page = server.ask("GET", "/")
+            assert (page.status, b"small" in page.body) == (200, True)
+            eventually(lambda: server.ask("GET", "/ready").status == 200)
+            names = [each["name"] for each in server.ask("GET", "/v1/adapters").json["data"]]
+            assert names == ["tools", "toys"]
+            body = {"max_tokens": 8, "ignore_eos": True, "model": "toys"}
+            assert server.complete(**body).status == 200
+            eventually(lambda: metric("geodapt_engine_tokens_total ") == 8)
+            eventually(lambda: metric("geodapt_first_token_seconds_count ") == 1)
+            assert metric('geodapt_adapter_resident{name="toys"') == 1
+            status = server.ask("GET", "/status").json
+            assert status["replicas"][0]["tokens"] == status["tokens"] == 8
+            assert status["resident"] == ["toys"]
+            assert 0 < status["first_token"]["p50"] <= status["whole_answer"]["p50"]
+    finally:
+        reports.close()
+        replica.__del__()
 
 
 def test_a_replica_of_nothing_says_why_once(tmp_path):

@@ -93,6 +93,20 @@ def test_ranks_are_xcrosss(scored, service, path):
     assert [row["index"] for row in tei] == order
 
 
+def test_coheres_client_reranks(scored, service):
+    cohere = pytest.importorskip("cohere")
+    client = cohere.ClientV2(api_key="none", base_url=f"http://127.0.0.1:{scored.port}")
+    scores = service.scoring.ranker.rank(HISTORY[:1], ITEMS)
+    found = client.rerank(model="base", query=HISTORY[0], documents=ITEMS, top_n=2)
+    order = sorted(range(3), key=lambda i: -scores[i])[:2]
+    assert [row.index for row in found.results] == order
+    assert [row.relevance_score for row in found.results] == pytest.approx(
+        [scores[i] for i in order]
+    )
+    with pytest.raises(cohere.BadRequestError, match="documents"):
+        client.rerank(model="base", query=HISTORY[0], documents=[])
+
+
 def test_a_catalogue_is_stored_by_name_and_outlasts_the_server(scored, service, models):
     put = scored.ask("PUT", "/v1/catalogues/items", {"texts": ITEMS})
     assert put.json == {"name": "items", "texts": 3, "lasting": True}
