@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from geodapt.cli.importing import importing
+
 app = typer.Typer(no_args_is_help=True, help="Look at LoRA adapters.")
 
 
@@ -32,7 +34,8 @@ def info(
       geodapt adapters info toys/
       geodapt adapters info toys/ tools/ books/ --picture overlap.html
     """
-    from geodapt.adapters import Adapter
+    with importing():
+        from geodapt.adapters import Adapter
     from geodapt.console import Console
     from geodapt.errors import InputError
     from geodapt.paths import page_to_write

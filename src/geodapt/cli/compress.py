@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from geodapt.cli.importing import importing
 from geodapt.cli.quiet import quiet
 from geodapt.cli.run import Debug
 from geodapt.errors import InputError
@@ -88,7 +89,9 @@ def compress(
     }
     with quiet(debug):
         from geodapt.cli.run import resumable, show
-        from geodapt.recipes.execution import execute
+
+        with importing():
+            from geodapt.recipes.execution import execute
 
         asked = _recipe(given)
         with resumable(out):

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from geodapt.cli.importing import importing
 from geodapt.console import Console
 
 
@@ -33,7 +34,9 @@ def detect(
     from geodapt.cli.segment import words_of  # imported late: --help should be quick
     from geodapt.errors import InputError
     from geodapt.files import write_bytes
-    from geodapt.hyperclip import OpenDetector
+
+    with importing():
+        from geodapt.hyperclip import OpenDetector
     from geodapt.hyperclip.boxes import draw_boxes
     from geodapt.hyperclip.overlay import png_bytes
     from geodapt.paths import given

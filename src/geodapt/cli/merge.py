@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from geodapt.cli.importing import importing
 from geodapt.errors import InputError
 
 CALIBRATED_ON = 256
@@ -85,8 +86,9 @@ def merge_command(
         raise InputError("give the folder for the result: --out merged/")
     folder = _checked(out, force, going_on=search is not None)
 
-    from geodapt.adapters import Adapter
-    from geodapt.adapters import merge as merge_adapters
+    with importing():
+        from geodapt.adapters import Adapter
+        from geodapt.adapters import merge as merge_adapters
 
     if heads not in (None, "first", "none"):
         raise InputError(f"--heads {heads}: give first or none")

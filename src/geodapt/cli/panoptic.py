@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from geodapt.cli.importing import importing
 from geodapt.console import Console
 
 
@@ -37,7 +38,9 @@ def panoptic(
     from geodapt.cli.segment import words_of  # imported late: --help should be quick
     from geodapt.errors import InputError
     from geodapt.files import write_bytes
-    from geodapt.hyperclip import OpenPanoptic
+
+    with importing():
+        from geodapt.hyperclip import OpenPanoptic
     from geodapt.hyperclip.overlay import png_bytes
     from geodapt.hyperclip.segment_pictures import draw_segments
     from geodapt.paths import given

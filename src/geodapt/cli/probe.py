@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from geodapt.cli.importing import importing
 from geodapt.console import Console
 
 
@@ -65,7 +66,9 @@ def probe(
       geodapt probe iris.csv --labels species
     """
     from geodapt.paths import page_to_write
-    from geodapt.probe import Probed, load_source, measure, require_transport, verdict
+
+    with importing():
+        from geodapt.probe import Probed, load_source, measure, require_transport, verdict
     from geodapt.progress import console
 
     require_transport()

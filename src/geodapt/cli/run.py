@@ -1,8 +1,6 @@
 """``geodapt run`` and ``geodapt report``: from a recipe to its results and their page."""
 
-import gc
 import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from geodapt.cli.importing import importing
 from geodapt.cli.quiet import quiet
 from geodapt.paths import child, given
 from geodapt.processes import is_main_process, join_processes
@@ -59,7 +58,7 @@ def run(
         from geodapt.recipes.running import prepare_recipe
 
         loaded = prepare_recipe(recipe, overrides or [], smoke)
-        with bar("starting"), _importing():  # torch and transformers take their seconds
+        with bar("starting"), importing():  # torch and transformers take their seconds
             from geodapt.recipes.execution import execute
 
         out = given(out) if out else child(Path("runs"), loaded.name)
@@ -68,24 +67,6 @@ def run(
             execute(loaded.recipe, out, resume)
         if is_main_process():
             show(out)
-
-
-@contextmanager
-def _importing() -> Iterator[None]:
-    """Around the first imports, which Python would look through for garbage again and again.
-
-    That is a fifth of their time. What they bring stays, so that no later collection, such as each
-    training begins with, looks through it either.
-    """
-    first, collects = "torch" not in sys.modules, gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if first:
-            gc.freeze()
-        if collects:
-            gc.enable()
 
 
 @contextmanager

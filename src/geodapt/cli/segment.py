@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from geodapt.cli.importing import importing
 from geodapt.console import Console
 
 
@@ -32,7 +33,9 @@ def segment(
     """
     from geodapt.errors import InputError  # imported late: --help should be quick
     from geodapt.files import write_bytes
-    from geodapt.hyperclip import OpenSegmenter
+
+    with importing():
+        from geodapt.hyperclip import OpenSegmenter
     from geodapt.hyperclip.overlay import overlay, png_bytes, shown_words
     from geodapt.paths import given
     from geodapt.vision import open_picture
