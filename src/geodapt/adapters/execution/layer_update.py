@@ -1,6 +1,7 @@
 """What a resolved gate does at one layer."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +9,13 @@ from torch.nn.functional import dropout, linear
 
 from geodapt.adapters.base_model.lowering import lowering_of
 from geodapt.adapters.execution.addition_update import AdditionUpdate
+from geodapt.adapters.execution.costs import work_of
 from geodapt.adapters.execution.dora import RowScales
+from geodapt.adapters.execution.layer_entries import LayerEntries
 from geodapt.adapters.execution.row_layout import Place
 from geodapt.adapters.execution.strategy import Strategy
-from geodapt.adapters.execution.term_tables import Tables
-from geodapt.adapters.gates import Gate, Terms, TopAtoms
-from geodapt.adapters.store.adapter_store import AdapterStore
+from geodapt.adapters.gates import Terms
+from geodapt.adapters.store.adapter_store import AdapterStore, outside_inference
 from geodapt.adapters.store.base_weights import weight_sketch
 from geodapt.adapters.store.layer_factors import LayerFactors
 
@@ -24,35 +26,17 @@ LOOK = 16
 class LayerUpdate:
     """The update that a gate adds to the output of one layer."""
 
-    def __init__(
-        self,
-        store: AdapterStore,
-        gate: Gate,
-        path: str,
-        entries: list[Terms],
-        training: frozenset[str],
-        tables: Tables,
-    ) -> None:
-        """``entries`` are the gate's, without the adapters that do not touch the layer.
-
-        ``tables`` are what the gate's layers share.
-        """
-        self._tables = tables
-        self.store, self.path, self.entries = store, path, entries
-        self._top = gate if isinstance(gate, TopAtoms) else None
-        self.tells_rows_apart = len(set(entries)) > 1 or (
-            self._top is not None and self._top.per == "sequence"
-        )
-        self.training = training & {name for terms in entries for name, _ in terms}
-        self._dropouts = {n: store.adapters[n].config.lora_dropout for n in self.training}
+    def __init__(self, store: AdapterStore, path: str, entries: LayerEntries) -> None:
+        """``entries`` are the gate's at this layer, and maybe at others."""
+        self.store, self.path, self._shared = store, path, entries
+        self.entries, self._factors = entries.entries, entries.factors
+        self.tells_rows_apart, self.training = entries.tells_rows_apart, entries.training
         self._chosen: dict[tuple[torch.dtype, torch.device, int], Strategy] = {}
         """The strategy by type, device and number of tokens per row (its magnitude)."""
-        self._made: dict[tuple[torch.dtype, torch.device, str], Strategy] = {}
         self._lower = lowering_of(store.layers[path].module)
-        self._factors = store.with_factors(entries, path)
-        self._scales = RowScales.of(store, path, self._factors)
-        self._additions = AdditionUpdate.of(store, path, entries)
-        self._mergeable = self._may_merge()
+        self._scales = RowScales.of(store, path, self._factors) if entries.more else None
+        self._additions = AdditionUpdate.of(store, path, self.entries) if entries.more else None
+        self._mergeable = entries.alike and self._may_merge()
         self._tokens = 0  # rows for which a sum of many adapters was computed in factors
         self.merged: tuple[Tensor, Tensor] | None = None
         """The weight with the update in it, where that is cheaper, and a mark of the base's."""
@@ -89,8 +73,8 @@ class LayerUpdate:
 
     def _add(self, x: Tensor, y: Tensor, training: bool) -> Tensor:
         """The same with the rows in the first dimension, where they matter."""
-        if any(self._factors):
-            dropping = training and any(self._dropouts.values())
+        if self._shared.any_factors:
+            dropping = training and any(self._shared.dropouts.values())
             y = self._add_with_dropout(x, y) if dropping else self._strategy(x, y)(x, y)
         if self._scales is not None:
             y = self._scales.apply(y)
@@ -104,31 +88,47 @@ class LayerUpdate:
         key = (y.dtype, y.device, each.bit_length() if len(self._factors) > 1 else 0)
         chosen = self._chosen.get(key)
         if chosen is None:
-            # A strategy made in inference mode could not be used in training.
-            with self.store.lock, torch.inference_mode(False):
-                chosen = self._chosen[key] = self._make(self._factors, x, y, self._made)
+            with self.store.lock:
+                chosen = self._chosen[key] = self._choose(x, y)
         return chosen
 
-    def _make(
-        self, entries: list[Terms], x: Tensor, y: Tensor, made: dict | None = None
-    ) -> Strategy:
-        atoms = self._top is not None
-        factors = LayerFactors(self.store, self.path, self.training, y, atoms)
+    def _choose(self, x: Tensor, y: Tensor) -> Strategy:
+        """The cheapest strategy, of adapters that do not train."""
+        tables, top = self._shared.tables, self._shared.top
+        if y.device.type == "meta":
+            return self._make(self._factors, x, y)
+        stack = self.store.stack(self.path, tables.names, y, atoms=top is not None)
         tokens = x.numel() // x.shape[-1]
-        name = Strategy.cheapest_of_many(factors, entries, tokens, self._tables)
-        if made is None:
-            return Strategy.make(name, factors, entries, self._top, self._tables)
-        key = (y.dtype, y.device, name)
-        if key not in made:
-            made[key] = Strategy.make(name, factors, entries, self._top, self._tables)
-        return made[key]
+        kind = (stack.layout, tokens, stack.A.dtype, y.dtype, y.device)
+        work = tables.work.get(kind)
+        if work is None:
+            work = tables.work[kind] = work_of(self._source(y), self._factors, tokens)
+        name = work.least(stack.width)
+        if name == "indexed":
+            return Strategy.indexed(stack, tables, partial(self._source, stack.A))
+        for (dtype, device, _), made in self._chosen.items():
+            if made.name == name and dtype == y.dtype and device == y.device:
+                return made
+        # A strategy made in inference mode could not be used in training.
+        with outside_inference():
+            return Strategy.make(name, self._source(y), self._factors, top)
+
+    def _make(self, entries: list[Terms], x: Tensor, y: Tensor) -> Strategy:
+        """A strategy for the present factors."""
+        source = self._source(y)
+        name = Strategy.cheapest(source, entries, x.numel() // x.shape[-1])
+        return Strategy.make(name, source, entries, self._shared.top)
+
+    def _source(self, like: Tensor) -> LayerFactors:
+        atoms = self._shared.top is not None
+        return LayerFactors(self.store, self.path, self.training, like, atoms)
 
     def _add_with_dropout(self, x: Tensor, y: Tensor) -> Tensor:
         """The update with dropout: adapters are grouped by their rate, and each group gets its own
         mask."""
-        for p in sorted({0.0, *self._dropouts.values()}):
+        for p in sorted({0.0, *self._shared.dropouts.values()}):
             entries = [
-                tuple((n, w) for n, w in terms if self._dropouts.get(n, 0.0) == p)
+                tuple((n, w) for n, w in terms if self._shared.dropouts.get(n, 0.0) == p)
                 for terms in self._factors
             ]
             if any(entries):
@@ -138,7 +138,7 @@ class LayerUpdate:
 
     def _may_merge(self) -> bool:
         """Whether there is one constant sum, whose factors cost more than half of the layer."""
-        if len(set(self.entries)) > 1 or self.training or self._top is not None:
+        if self.training or self._shared.top is not None:
             return False
         if self._scales is not None or self._additions is not None:
             return False
@@ -182,7 +182,7 @@ class LayerUpdate:
         if self._tokens * (width + out) < width * out:
             return None
         with self.store.lock, torch.inference_mode(False), torch.no_grad():
-            source = LayerFactors(self.store, self.path, frozenset(), weight)
+            source = self._source(weight)
             A, B = source.stacked([name for name, _ in self.entries[0]])
             g = weight.new_tensor(source.weights(self.entries[0]))
             merged = torch.addmm(weight, (B * g[:, None]).T, A)

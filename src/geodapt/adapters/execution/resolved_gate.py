@@ -6,11 +6,12 @@ from itertools import groupby
 from torch import Tensor, nn
 
 from geodapt.adapters.execution.gate_checks import check_dora
+from geodapt.adapters.execution.layer_entries import LayerEntries
 from geodapt.adapters.execution.layer_update import LayerUpdate
 from geodapt.adapters.execution.parameters import ParameterUpdate
 from geodapt.adapters.execution.row_layout import Place
-from geodapt.adapters.execution.term_tables import Tables
 from geodapt.adapters.gates import Gate, Mix, Route, Terms, TopAtoms, names_of
+from geodapt.adapters.store.acting import ActingAtLayer
 from geodapt.adapters.store.adapter_store import AdapterStore
 from geodapt.errors import InputError
 
@@ -47,7 +48,7 @@ class ResolvedGate:
         self._marks = self.store.versions(self.names)
         self.training = self.names & self.store.training
         self._updates: dict[str, LayerUpdate | None] = {}
-        self._tables = Tables()
+        self._entries: dict[ActingAtLayer, LayerEntries] = {}
         self._parameters: dict[str, ParameterUpdate] = {}
         self._runs: list[tuple[ResolvedGate, int]] | None = None
         self._alone: dict[Terms, ResolvedGate] = {}
@@ -86,14 +87,18 @@ class ResolvedGate:
         try:
             return self._updates[path]
         except KeyError:
-            entries = self.store.restrict(self.gate.entries, path)
-            update = None
-            if any(entries):
-                update = LayerUpdate(
-                    self.store, self.gate, path, entries, self.training, self._tables
-                )
+            entries = self._entries_at(self.store.acting.at(path))
+            update = LayerUpdate(self.store, path, entries) if entries.names else None
             self._updates[path] = update
             return update
+
+    def _entries_at(self, acting: ActingAtLayer) -> LayerEntries:
+        """The gate's entries at a layer: the same for all at which the same adapters act."""
+        entries = self._entries.get(acting)
+        if entries is None:
+            entries = LayerEntries(self.store, self.gate, self.training, acting)
+            self._entries[acting] = entries
+        return entries
 
     def parameter(self, path: str) -> ParameterUpdate:
         """What is added to a parameter that its module uses by itself."""

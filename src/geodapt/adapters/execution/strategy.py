@@ -1,25 +1,23 @@
 """From a gate's entries at one layer to the cheapest of the products that compute them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from geodapt.adapters.execution import lora_matmul, term_tables
+from geodapt.adapters.execution import lora_matmul
+from geodapt.adapters.execution.costs import equal_runs, work_of
+from geodapt.adapters.execution.term_tables import Tables
 from geodapt.adapters.gates import Terms, TopAtoms
+from geodapt.adapters.store.factors import Stack
 from geodapt.adapters.store.layer_factors import LayerFactors
 
-# Costs in multiply-adds: reading a factor from memory, copying an activation, starting a
-# product. Rough figures are enough, since the strategies differ by factors.
-READ, COPY, START = 16, 8, 400_000
 FEW = 4
 """Gathering the kept atoms pays where they are at most one in this many."""
 
 
-@dataclass(frozen=True)
-class Strategy:
+class Strategy(NamedTuple):
     """One way to compute a layer's update."""
 
     name: str
@@ -34,61 +32,47 @@ class Strategy:
 
         ``tokens`` is the number of rows of ``x`` that the entries share.
         """
-        costs = cls.costs(factors, entries, tokens)
-        return min(costs, key=lambda name: costs[name])
-
-    @classmethod
-    def cheapest_of_many(
-        cls, factors: LayerFactors, entries: list[Terms], tokens: int, tables: term_tables.Tables
-    ) -> str:
-        """The same, decided once for all layers of a gate whose stacks are alike."""
-        if factors.training or factors.like.device.type == "meta":
-            return cls.cheapest(factors, entries, tokens)
-        key = (factors.spans(entries)[2], factors.width, tokens, factors.like.dtype)
-        if key not in tables.forms:
-            tables.forms[key] = cls.cheapest(factors, entries, tokens)
-        return tables.forms[key]
+        return work_of(factors, entries, tokens).least(factors.width)
 
     @staticmethod
     def costs(factors: LayerFactors, entries: list[Terms], tokens: int) -> dict[str, int]:
         """What every strategy that can compute the entries costs, in multiply-adds."""
-        ranks = {terms: factors.rank(terms) for terms in dict.fromkeys(entries)}
-        distinct = [terms for terms in ranks if terms]
-        names = {name: None for terms in distinct for name, _ in terms}
-        width = factors.width
-        total = factors.rank(tuple((name, 1.0) for name in names))
-        masked = tokens * total * width + READ * total * width
-        if len(ranks) == 1:
-            return {"masked": masked}
-        largest = max(ranks.values())
-        routed = tokens * sum(map(bool, entries)) // len(entries)
-        costs = {
-            "masked": masked,
-            "segmented": routed * (largest + COPY) * width
-            + READ * sum(ranks.values()) * width
-            + START * len(distinct),
-        }
-        if factors.like.device.type == "cpu" and factors.stacked_alike:
-            each = tokens // len(entries)
-            costs["indexed"] = READ * each * width * sum(ranks[terms] for terms in entries)
-        if runs := _equal_runs(entries):
-            costs["batched"] = (tokens + READ * len(runs)) * largest * width
-        return costs
+        return work_of(factors, entries, tokens).at(factors.width)
 
     @classmethod
     def make(
-        cls,
-        name: str,
-        factors: LayerFactors,
-        entries: list[Terms],
-        top: TopAtoms | None = None,
-        tables: term_tables.Tables | None = None,
+        cls, name: str, factors: LayerFactors, entries: list[Terms], top: TopAtoms | None = None
     ) -> "Strategy":
-        """The named strategy. ``tables`` are what a gate's layers share."""
+        """The named strategy."""
         if name == "indexed":
-            return cls(name, _indexed(factors, entries, top, tables or term_tables.Tables()))
+            tables = Tables(entries, top)
+            return cls.indexed(factors.stack(tables.names), tables, lambda: factors)
         made = {"masked": _masked, "batched": _batched, "segmented": _segmented}[name]
         return cls(name, made(factors, entries, top))
+
+    @classmethod
+    def indexed(
+        cls, stack: Stack, tables: Tables, source: Callable[[], LayerFactors]
+    ) -> "Strategy":
+        """Every row's terms where they lie in the stack; with gradients, rows sorted by entry.
+
+        ``tables`` are what a gate's layers share; ``source`` gives the factors for gradients.
+        """
+        A, B, layout, top = stack.A, stack.B, stack.layout, tables.top
+        count = len(tables.entries)
+        per_sequence = top is not None and top.per == "sequence"
+        otherwise: list[Callable] = []
+
+        def apply(x: Tensor, y: Tensor) -> Tensor:
+            if (x.requires_grad or y.requires_grad) and torch.is_grad_enabled():
+                if not otherwise:
+                    otherwise.append(_segmented(source(), list(tables.entries), top))
+                return otherwise[0](x, y)
+            each = x.numel() // x.shape[-1] // count
+            sequences = (x.shape[0] if x.ndim > 2 else count) if per_sequence else None
+            return lora_matmul.from_stack(x, y, A, B, *tables.find(layout, each, sequences, A))
+
+        return cls("indexed", apply)
 
 
 def _masked(factors: LayerFactors, entries: list[Terms], top: TopAtoms | None) -> Callable:
@@ -111,7 +95,7 @@ def _masked(factors: LayerFactors, entries: list[Terms], top: TopAtoms | None) -
 
 def _batched(factors: LayerFactors, entries: list[Terms], top: TopAtoms | None) -> Callable:
     """A batched product over equal runs of rows."""
-    runs = _equal_runs(entries)
+    runs = equal_runs(entries)
     A, B = factors.batched([[name for name, _ in terms] for terms in runs])
     gate = _gate(factors, runs, runs, A.shape[1], top)
     return lambda x, y: lora_matmul.batched(x, y, A, B, gate(x))
@@ -136,35 +120,6 @@ def _segmented(factors: LayerFactors, entries: list[Terms], top: TopAtoms | None
             lora_matmul.Segment(A, B, gate(x, size * each), size) for A, B, gate, size in parts
         ]
         return lora_matmul.segmented(x, y, groups, order, n)
-
-    return apply
-
-
-def _indexed(
-    factors: LayerFactors, entries: list[Terms], top: TopAtoms | None, tables: term_tables.Tables
-) -> Callable:
-    """Every row's terms where they lie in the stack; with gradients, rows sorted by entry."""
-    A, B, spans = factors.spans(entries)
-    weights = tuple(tuple(weight for _, weight in terms) for terms in entries)
-    keep = tuple(_keep(factors, top, terms) for terms in entries) if top is not None else None
-    per_sequence = top is not None and top.per == "sequence"
-    device = factors.like.device
-    otherwise: list[Callable] = []
-
-    def apply(x: Tensor, y: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
-            if not otherwise:
-                otherwise.append(_segmented(factors, entries, top))
-            return otherwise[0](x, y)
-        each = x.numel() // x.shape[-1] // len(entries)
-        sequences = (x.shape[0] if x.ndim > 2 else len(entries)) if per_sequence else None
-        key = (spans, weights, keep, each, sequences, A.dtype, device)
-        found = tables.terms.get(key)
-        if found is None:
-            found = tables.terms[key] = term_tables.term_table(
-                spans, weights, keep, each, sequences, A.dtype, device
-            )
-        return lora_matmul.from_stack(x, y, A, B, *found)
 
     return apply
 
@@ -203,9 +158,3 @@ def _gate(
 def _keep(factors: LayerFactors, top: TopAtoms, terms: Terms) -> int:
     """How many of an entry's rank-one terms stay."""
     return top.count(factors.ranks(terms))
-
-
-def _equal_runs(entries: list[Terms]) -> list[Terms]:
-    """The entries of equal runs of consecutive rows; empty when the runs differ in length."""
-    runs = [(terms, len(list(run))) for terms, run in groupby(entries)]
-    return [terms for terms, _ in runs] if len({length for _, length in runs}) == 1 else []

@@ -5,8 +5,9 @@ import itertools
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,6 +22,7 @@ from geodapt.adapters.base_model.targets import fingerprint_layers
 from geodapt.adapters.gates import Terms
 from geodapt.adapters.peft_files.factors import Factors
 from geodapt.adapters.peft_files.kinds import PARAMETER
+from geodapt.adapters.store.acting import Acting
 from geodapt.adapters.store.base_weights import device_of
 from geodapt.adapters.store.device_cache import DeviceCache
 from geodapt.adapters.store.factors import Stack, StackedLayer
@@ -48,6 +50,8 @@ class AdapterStore:
         self.training: frozenset[str] = frozenset()
         self.adapters: dict[str, Adapter] = {}
         self.fitted: dict[str, Fitted] = {}
+        self.acting = Acting()
+        """Which adapters act at a layer."""
         places = sites(model)
         self.layers: dict[str, Site] = matrices(places)
         self.parameters = {p: site for p, site in places.items() if site.kind == PARAMETER}
@@ -85,6 +89,7 @@ class AdapterStore:
             if change := size_change(self.layers[path]):
                 raise InputError(f"{path} {change}")
         self.adapters[name], self.fitted[name] = fitted.local, fitted
+        self.acting.put(name, fitted.local)
 
     def add_later(self, name: str, work: Callable[[], None]) -> None:
         """Call ``work``, which adds an adapter, in the background."""
@@ -102,6 +107,7 @@ class AdapterStore:
         self.cache.forget(name)
         self.training -= {name}
         self._loading.pop(name, None)
+        self.acting.drop(name, self.adapters[name])
         del self.adapters[name], self.fitted[name]
         if self._masters.pop(name, None) is not None:
             del self.masters[key_of(name)]
@@ -255,19 +261,7 @@ class AdapterStore:
 
     def restrict(self, entries: Sequence[Terms], path: str) -> list[Terms]:
         """A gate's entries without the adapters that do not touch a layer."""
-        names = {n for row in entries for n, _ in row}
-        touching = {n for n in names if self.adapters[n].touches(path)}
-        if len(touching) == len(names):
-            return list(entries)
-        return [tuple((n, w) for n, w in row if n in touching) for row in entries]
-
-    def with_factors(self, entries: Sequence[Terms], path: str) -> list[Terms]:
-        """A gate's entries without the adapters that have no factors at a layer."""
-        if all(path in self.adapters[n].factors for row in entries for n, _ in row):
-            return list(entries)
-        return [
-            tuple((n, w) for n, w in row if path in self.adapters[n].factors) for row in entries
-        ]
+        return self.acting.at(path).restrict(entries)
 
     def original(self, path: str, parameter: str) -> Tensor | None:
         """What a module's parameter was before adapters were merged, where it is another now."""
@@ -275,16 +269,15 @@ class AdapterStore:
 
     def stack(self, path: str, names: Collection[str], like: Tensor, atoms: bool = False) -> Stack:
         """A layer's stacked factors, or atoms, where ``like`` is; those of the names are in it."""
-        with self.lock, torch.inference_mode(False):
+        with self.lock, outside_inference():
             stacks = self._stacked(path)
-            for name in names:
-                if name not in stacks:  # another thread lets it train, or adds it anew, meanwhile
-                    stacks.put(name, self._factors(name, path))
+            for name in stacks.lacks(names):  # another thread lets it train, or adds it anew
+                stacks.put(name, self._factors(name, path))
             return stacks.get(like, names, atoms)
 
     def stacked_type(self, path: str) -> torch.dtype:
         """The float type of a layer's stack."""
-        with self.lock, torch.inference_mode(False):
+        with self.lock, outside_inference():
             return self._stacked(path).dtype
 
     def master_factors(self, name: str, path: str) -> Factors:
@@ -320,3 +313,8 @@ class AdapterStore:
         for path in self.adapters[name].factors:
             self._stacks[path].drop(name)
         self.changed(name)
+
+
+def outside_inference() -> AbstractContextManager[Any]:
+    """Tensors made in inference mode could not be used in training; entering takes time."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()

@@ -1,6 +1,6 @@
 """One layer's adapters, stacked: all rows of A in one matrix, all columns of B in another."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import pairwise
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from geodapt.adapters.lowrank import rank_one_terms
 from geodapt.adapters.peft_files.factors import Factors
+from geodapt.adapters.store.layout import EMPTY, Span
 
 
 class Stack:
@@ -31,8 +32,17 @@ class Stack:
         self.B: Float[Tensor, "rows out_features"] = torch.zeros(
             1, out_features, dtype=dtype, device=device
         )
-        self.spans: dict[str, tuple[int, int]] = {}
-        self._free: list[tuple[int, int]] = []
+        self.layout = EMPTY
+
+    @property
+    def width(self) -> int:
+        """``in_features + out_features``."""
+        return self.A.shape[1] + self.B.shape[1]
+
+    @property
+    def spans(self) -> dict[str, Span]:
+        """Where each adapter begins, and its rank."""
+        return self.layout.spans
 
     def put(
         self,
@@ -41,24 +51,20 @@ class Stack:
         B: Float[Tensor, "rank out_features"],
     ) -> None:
         """Add an adapter's rows."""
-        rank = A.shape[0]
-        start = self._allocate(rank)
+        layout = self.layout.put(name, A.shape[0])
+        more = layout.rows - self.layout.rows
+        if more:
+            self.A = torch.cat([self.A, self.A.new_zeros(more, self.A.shape[1])])
+            self.B = torch.cat([self.B, self.B.new_zeros(more, self.B.shape[1])])
+        start, rank = layout.spans[name]
         # Through .data: other adapters' rows may wait for a backward pass, and they do not change.
         self.A.data[start : start + rank] = A
         self.B.data[start : start + rank] = B
-        self.spans[name] = (start, rank)
+        self.layout = layout
 
     def drop(self, name: str) -> None:
         """Give an adapter's rows back."""
-        self._free.append(self.spans.pop(name))
-        self._free.sort()
-        joined: list[tuple[int, int]] = []
-        for start, length in self._free:
-            if joined and sum(joined[-1]) == start:
-                joined[-1] = (joined[-1][0], joined[-1][1] + length)
-            else:
-                joined.append((start, length))
-        self._free = joined
+        self.layout = self.layout.drop(name)
 
     def move(self, device: torch.device) -> None:
         """Go to where the layer went."""
@@ -95,19 +101,6 @@ class Stack:
         index = index.to(self.A.device)
         return self.A[index], self.B[index]
 
-    def _allocate(self, rank: int) -> int:
-        for i, (start, length) in enumerate(self._free):
-            if length >= rank:
-                rest = (start + rank, length - rank)
-                self._free[i : i + 1] = [rest] if rest[1] else []
-                return start
-        old = self.A.shape[0]
-        more = max(rank, old)
-        self._free.append((old, more))
-        self.A = torch.cat([self.A, self.A.new_zeros(more, self.A.shape[1])])
-        self.B = torch.cat([self.B, self.B.new_zeros(more, self.B.shape[1])])
-        return self._allocate(rank)
-
 
 class StackedLayer:
     """A layer's adapters stacked as factors, and as atoms once somebody asks for them."""
@@ -132,8 +125,9 @@ class StackedLayer:
         A, B, _ = factors.folded()
         self._plain.put(name, A, B.T)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._factors
+    def lacks(self, names: Collection[str]) -> frozenset[str]:
+        """Those of the names whose factors are not here."""
+        return frozenset(names).difference(self._factors)
 
     def drop(self, name: str) -> None:
         """Take an adapter off."""
@@ -153,9 +147,10 @@ class StackedLayer:
             for name, factors in self._factors.items():
                 shapes.put(name, factors)
             return shapes._plain
-        wide = torch.promote_types(self._plain.A.dtype, like.dtype)
-        if wide != self._plain.A.dtype:
-            self._start(wide, like.device)
+        if like.dtype != self.dtype:
+            wide = torch.promote_types(self.dtype, like.dtype)
+            if wide != self.dtype:
+                self._start(wide, like.device)
         stack = self._atoms if as_atoms else self._plain
         if stack.A.device != like.device:
             stack.move(like.device)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from geodapt.adapters.gates import Terms
 from geodapt.adapters.store.adapter_store import AdapterStore
+from geodapt.adapters.store.factors import Stack
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class LayerFactors:
         if self.training:
             parts = [self._part(name) for name in names]
             return torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts])
-        stack = self.store.stack(self.path, names, self.like, self.atoms)
+        stack = self.stack(names)
         rows = stack.rows(names)
         return stack.A[rows].to(self.like.dtype), stack.B[rows].to(self.like.dtype)
 
@@ -66,20 +67,15 @@ class LayerFactors:
             A = _pad([[a for a, _ in group] for group in parts])
             return A, _pad([[b for _, b in group] for group in parts])
         names = [name for group in groups for name in group]
-        A, B = self.store.stack(self.path, names, self.like, self.atoms).blocks(groups)
+        A, B = self.stack(names).blocks(groups)
         return A.to(self.like.dtype), B.to(self.like.dtype)
 
-    def spans(
-        self, entries: list[Terms]
-    ) -> tuple[Tensor, Tensor, tuple[tuple[tuple[int, int], ...], ...]]:
-        """The whole stack, A and B, and the ``(start, rank)`` of every adapter of each entry.
+    def stack(self, names: Collection[str]) -> Stack:
+        """The whole stack of the layer, with these adapters in it.
 
-        Without a copy, so only where :attr:`stacked_alike`.
+        Its factors are in the type of ``like`` where they are :attr:`stacked_alike`.
         """
-        names = {name for terms in entries for name, _ in terms}
-        stack = self.store.stack(self.path, names, self.like, self.atoms)
-        found = tuple(tuple(stack.spans[name] for name, _ in terms) for terms in entries)
-        return stack.A, stack.B, found
+        return self.store.stack(self.path, names, self.like, self.atoms)
 
     @property
     def stacked_alike(self) -> bool:
