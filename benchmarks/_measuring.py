@@ -3,11 +3,14 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from scipy.stats import bootstrap
 
 
-def timed(
+def turns(
     sides: dict[str, Callable[[], object]],
     budget: float = 15.0,
     least: int = 3,
@@ -15,8 +18,9 @@ def timed(
     warm: int = 1,
     calls: int = 1,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, float]:
-    """Median seconds of every side; the sides take turns, so that disturbances hit them alike.
+) -> dict[str, list[float]]:
+    """Seconds of every call of every side; the sides take turns, so that disturbances hit them
+    alike.
 
     After the turns that warm up, at least and at most so many, as the budget in seconds allows.
     In a turn a side is called so many times in a row, and each call counts.
@@ -34,7 +38,24 @@ def timed(
                 times[name].append(clock() - start)
         if turn >= warm + least and time.perf_counter() - begun > budget:
             break
-    return {name: statistics.median(values[warm * calls :]) for name, values in times.items()}
+    return {name: values[warm * calls :] for name, values in times.items()}
+
+
+def timed(sides: dict[str, Callable[[], object]], **named: Any) -> dict[str, float]:
+    """Median seconds of every side, which take :func:`turns`."""
+    return {name: statistics.median(values) for name, values in turns(sides, **named).items()}
+
+
+def ratio(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    """The ratio of two sides' medians, and its 95 % interval over resampled turns."""
+
+    def of(a: Any, b: Any, axis: int) -> Any:
+        return np.median(a, axis) / np.median(b, axis)
+
+    interval = bootstrap(
+        (one, other), of, paired=True, vectorized=True, method="percentile", rng=0
+    ).confidence_interval
+    return [round(float(each), 3) for each in (of(one, other, 0), interval.low, interval.high)]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

@@ -1,20 +1,24 @@
 """What a gate that was never seen before costs against the same gate again and again.
 
-A Llama of 6 layers and width 512 with 16 adapters of rank 16, a row each, one-token steps: the
-base, one route repeated, and another order of the adapters at every step, in turn in one process.
-Medians of processor time, which other processes disturb less than the clock's. Prints JSON.
+Llamas with 16 adapters of rank 16, a row each, one-token steps: the base, one route repeated, and
+another order of the adapters at every step, in turn in one process. Medians of processor time,
+which other processes disturb less than the clock's, and their ratios with 95 % intervals. Prints
+JSON.
 
-    python benchmarks/gates.py [--turns 40]
+    python benchmarks/gates.py [--turns 40] [--sizes 384x6 512x6 768x12]
 """
 
 import argparse
 import json
 import random
+import statistics
 import time
 from functools import partial
+from typing import Any
 
 import adapters as peers
 import torch
+from _measuring import ratio, turns
 
 from geodapt.adapters import AdapterBank, Route
 from geodapt.runs import device_name
@@ -26,10 +30,10 @@ LAYERS = {
 }
 
 
-def measured(targets: list[str], turns: int) -> dict[str, float]:
-    """Milliseconds of a step, and ratios."""
+def measured(targets: list[str], width: int, layers: int, count: int) -> dict[str, Any]:
+    """Milliseconds of a step, and ratios with their intervals."""
     peers.TARGETS = targets
-    model = peers.build(512, 6, 8, "cpu")
+    model = peers.build(width, layers, width // 64, "cpu")
     bank = AdapterBank(model)
     for name, adapter in peers.make_adapters(model, ROWS).items():
         bank.add(name, adapter)
@@ -53,20 +57,26 @@ def measured(targets: list[str], turns: int) -> dict[str, float]:
         "same": partial(under, repeated),
         "new": lambda: under(Route(draw.sample(bank.names, ROWS))),
     }
-    seconds = peers.timed(sides, budget=float("inf"), most=turns, warm=3, clock=time.process_time)
-    found = {f"{name}_ms": round(1e3 * each, 2) for name, each in seconds.items()}
-    found["same_to_base"] = round(seconds["same"] / seconds["base"], 3)
-    found["new_to_base"] = round(seconds["new"] / seconds["base"], 3)
-    found["new_to_same"] = round(seconds["new"] / seconds["same"], 3)
+    times = turns(sides, budget=float("inf"), most=count, warm=3, clock=time.process_time)
+    found: dict[str, Any] = {
+        f"{name}_ms": round(1e3 * statistics.median(each), 2) for name, each in times.items()
+    }
+    found["same_to_base"] = ratio(times["same"], times["base"])
+    found["new_to_same"] = ratio(times["new"], times["same"])
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--turns", type=int, default=40)
+    parser.add_argument("--sizes", nargs="+", default=["384x6", "512x6", "768x12"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = {name: measured(targets, arguments.turns) for name, targets in LAYERS.items()}
+    rows = {
+        f"{name}, {size}": measured(targets, *map(int, size.split("x")), arguments.turns)
+        for size in arguments.sizes
+        for name, targets in LAYERS.items()
+    }
     print(json.dumps({"device": device_name(), "rows": rows}, indent=1))
 
 
