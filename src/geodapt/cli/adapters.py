@@ -126,13 +126,17 @@ def _compare(console: Any, loaded: dict[str, Any], layers: bool) -> None:
 
 
 NOTHING = ("no common layer", "", "")
+NUMBERS = 40  # columns that the numbers take with wrapped headings
 
 
 def _print_table(console: Any, first: str, rows: list[tuple[str, ...]]) -> None:
     from geodapt.console import plain_table
 
     numbers = ("row space shared", "smallest angle", "agreement")
-    table = plain_table(first, *numbers, numbers=numbers)
+    # In a narrow terminal the headings wrap rather than the names, where that is enough.
+    longest = max(len(name) for name, *_ in rows)
+    whole = (first,) if longest + NUMBERS <= console.width else ()
+    table = plain_table(first, *numbers, numbers=numbers, whole=whole)
     for row in rows:
         table.add_row(*row)
     console.print(table)
