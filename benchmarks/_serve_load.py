@@ -111,11 +111,11 @@ def soak(
     }
 
 
-def overload(
-    shelf: Shelf, seconds: float, times: float = 10.0, tokens: int = 200
-) -> dict[str, Any]:
-    """Ten times as many requests as are answered: what is answered still, and how soon the others
-    are refused. Who asks is a process of its own."""
+def overload(shelf: Shelf, seconds: float, times: float = 10.0, tokens: int = 64) -> dict[str, Any]:
+    """Ten times the requests that can be answered: how many are, and how soon others are refused.
+
+    Who asks is a process of its own.
+    """
 
     def pressed(port: int, rate: float, seconds: float) -> dict[str, Any]:
         script = Path(__file__).with_name("_pressing.py")
@@ -123,9 +123,9 @@ def overload(
         return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
     with serving(shelf, slots=16, queue=32) as (service, port):
-        first = pressed(port, 50.0, seconds / 4)
+        first = pressed(port, 50.0, seconds)
         wait_until(lambda: service.running == 0)
-        enough = pressed(port, 2 * first["whole"] / (seconds / 4), seconds)
+        enough = pressed(port, 2 * first["whole"] / seconds, seconds)
         wait_until(lambda: service.running == 0)
         much = pressed(port, times * enough["whole"] / seconds, seconds)
     return {

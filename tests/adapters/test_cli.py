@@ -299,6 +299,12 @@ def test_info_asks_nobody_and_shows_what_a_name_holds(geodapt, folders, monkeypa
             "bad.jsonl, line 2: expected a JSON object",
         ),
         (["A", "B", "--search", "empty.jsonl", "--out", "x"], "is empty"),
+        (["A", "B", "--search", "t.jsonl", "--rank", "4", "--out", "x"], "--rank is for one merge"),
+        (["A", "B", "--search", "t.jsonl", "--method", "svd", "--out", "x"], "--method is for one"),
+        (["A", "B", "--search", "t.jsonl", "--weights", "1", "2", "--out", "x"], "--weights is"),
+        (["A", "B", "--metric", "accuracy", "--out", "x"], "--metric is for a search"),
+        (["A", "B", "--budget", "9", "--out", "x"], "--budget is for a search"),
+        (["A", "B", "--base", "b", "--out", "x"], "--base is for texts"),
     ],
 )
 def test_mistakes_end_with_status_2_and_write_nothing(

@@ -6,12 +6,15 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from geodapt.serve.generation import EngineSettings
 from geodapt.serve.http.event_stream import EventStream
 from geodapt.serve.http.limits import TokenBuckets
+from geodapt.serve.http.serve_settings import ServeSettings
 from tests.serve.asking import eventually, read_all
 
 HEAD = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -50,6 +53,22 @@ def test_a_connection_without_a_request_is_closed(serve, sent):
             connection.sendall(sent)
             assert read_all(connection) == b""
         eventually(lambda: not served.connections)
+
+
+def test_limits_are_those_that_the_guide_names():
+    rows = (Path(__file__).parents[2] / "docs/serve.md").read_text().splitlines()
+    cells = ([cell.strip("| ") for cell in row.split(" | ")] for row in rows)
+    told = {row[0]: row[1] for row in cells if len(row) > 1}
+    limits, engine = ServeSettings(), EngineSettings()
+    assert told["body"] == f"1 MiB, in {limits.body_seconds:g} s"
+    assert limits.body_bytes == 2**20
+    assert told["prompts times `n`"] == str(limits.most_answers)
+    running = told["answers that run, requests that wait"]
+    assert running == f"`--slots`, {engine.slots}; `--queue`, {engine.queue}"
+    assert told["an answer"] == f"`--request-seconds`, {limits.request_seconds:g}"
+    assert told["a reader that takes nothing"] == f"{limits.stalled_seconds:g} s"
+    assert told["a connection without a request"] == f"{limits.idle_seconds:g} s"
+    assert told["after SIGTERM"] == f"`--drain-seconds`, {limits.drain_seconds:g}"
 
 
 MALFORMED = {

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from geodapt.cli.idle import refuse_idle
 from geodapt.cli.importing import importing
 from geodapt.errors import InputError
 
@@ -16,7 +17,7 @@ def merge_command(
     adapters: Annotated[
         list[str] | None, typer.Argument(help="PEFT folders or hub names.", show_default=False)
     ] = None,
-    method: Annotated[str, typer.Option(help="A name that --list explains.")] = "svd",
+    method: Annotated[str | None, typer.Option(help="A name that --list explains [svd].")] = None,
     weights: Annotated[
         str | None,
         typer.Option(help="One number per adapter: .5 .3 .2, or, with negative ones, =.5,-.3,.2"),
@@ -45,8 +46,12 @@ def merge_command(
         Path | None,
         typer.Option(help="JSONL with text (and label): try many merges, keep the best on it."),
     ] = None,
-    metric: Annotated[str, typer.Option(help="loss, perplexity or accuracy.")] = "loss",
-    budget: Annotated[int, typer.Option(help="How many merges the search tries.")] = 50,
+    metric: Annotated[
+        str | None, typer.Option(help="Of the search: loss, perplexity or accuracy [loss].")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="How many merges the search tries [50].")
+    ] = None,
     base: Annotated[
         str | None, typer.Option(help="The base to search or calibrate on, if not the adapters'.")
     ] = None,
@@ -84,6 +89,13 @@ def merge_command(
         raise InputError("no adapters given; geodapt merge A B --out merged/ (or --list)")
     if out is None:
         raise InputError("give the folder for the result: --out merged/")
+    one = {"--method": method, "--weights": numbers, "--rank": rank, "--energy": energy}
+    one |= {"--density": density, "--calibration": calibration}
+    refuse_idle(one, search is None, "for one merge; a search tries its own: leave it out")
+    of_search = {"--metric": metric, "--budget": budget}
+    refuse_idle(of_search, search, "for a search; name its texts (--search)")
+    texts = search or calibration
+    refuse_idle({"--base": base}, texts, "for texts; name them (--search, --calibration)")
     folder = _checked(out, force, going_on=search is not None)
 
     with importing():
@@ -97,9 +109,12 @@ def merge_command(
         kept = 1 if heads == "first" else 0
         loaded = [*loaded[:kept], *(adapter.without_heads() for adapter in loaded[kept:])]
     if search is not None:
-        options = {"budget": budget, "base": base, "seed": seed or 0, "same_base": same_base}
-        merged, method = _search(loaded, search, folder, metric, **options)
+        options = {"budget": 50 if budget is None else budget, "base": base, "seed": seed or 0}
+        merged, method = _search(
+            loaded, search, folder, metric or "loss", same_base=same_base, **options
+        )
     else:
+        method = method or "svd"
         inputs = None
         if calibration is not None:
             inputs = _calibrate(loaded, calibration, base)
