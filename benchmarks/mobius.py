@@ -31,9 +31,9 @@ from geodapt.hyperclip.evaluation import evaluate_pages
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.page_experiment import PageExperiment
 from geodapt.hyperclip.projections import projections
+from geodapt.hyperclip.recipe import HyperClipRecipe
 from geodapt.hyperclip.scaling import BlockScaling, mobius_scaled
 from geodapt.hyperclip.tuning import SegmentationTuner
-from geodapt.hyperclip.tuning_settings import HyperClipSettings
 from geodapt.runs import RunFolder
 
 CURVATURE = {"text": 1.0, "image": 0.01}
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=100)
     parser.add_argument("--forms", default=FORMS)
     given = parser.parse_args()
-    settings = HyperClipSettings.model_validate(
+    settings = HyperClipRecipe.model_validate(
         {
             "base": given.base,
             "data": {"scripts": given.scripts.split(",")},

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from geodapt.data.corpus import TextSettings, load_corpus
 from geodapt.data.corpus.packing import packed
 from geodapt.helm.contenders import CONTENDERS, configuration, parameters
-from geodapt.helm.settings import CONTENDER_NAMES
+from geodapt.helm.recipe import CONTENDER_NAMES
 from geodapt.lm.experiment import build_model
 from geodapt.lm.pretraining import held_out_loss
 from geodapt.recipes.catalog import packaged

@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 from geodapt.errors import InputError
 from geodapt.lathadapter import LatHAdapter
 from geodapt.lathadapter.fitting import epoch_rate, fit_on_features
-from geodapt.lathadapter.recipe import LatHAdapterRecipe
-from geodapt.lathadapter.recipe_settings import FeatureTraining
+from geodapt.lathadapter.recipe import FeatureTraining, LatHAdapterRecipe
 from geodapt.lathadapter.report import PAGE
 from geodapt.pages.section import RunRecord
 from geodapt.runs import RunFolder

@@ -36,8 +36,8 @@ from geodapt.compress.install import install_weights
 from geodapt.compress.layer_format import CompressionMethod, LayerFormat
 from geodapt.compress.layers import survey, weight_of
 from geodapt.compress.quantization import require_torchao
+from geodapt.compress.recipe import CompressRecipe
 from geodapt.compress.results import AnalysedLayer, CompressionSummary, ErrorAnalysis, LayerReport
-from geodapt.compress.settings import CompressSettings
 from geodapt.compress.source_model import load_original
 from geodapt.compress.storage import load, save
 from geodapt.compress.svd import Whitening
@@ -55,7 +55,7 @@ TIMED = 8  # texts of the batch that is timed
 class CompressExperiment:
     """One run of the settings."""
 
-    def __init__(self, settings: CompressSettings, folder: RunFolder) -> None:
+    def __init__(self, settings: CompressRecipe, folder: RunFolder) -> None:
         self.settings, self.folder = settings, folder
         self.method = CompressionMethod.named(settings.method)
         settings.target.check(self.method)  # before a model is loaded for nothing

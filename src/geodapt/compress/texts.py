@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from geodapt.compress.settings import CompressSettings
+from geodapt.compress.recipe import CompressRecipe
 from geodapt.data.corpus import ApiTextsSettings, TextSettings
 from geodapt.data.corpus.sample import draw
 from geodapt.data.domain import SPLITS
 
 
-def calibration_texts(settings: CompressSettings) -> list[str]:
+def calibration_texts(settings: CompressRecipe) -> list[str]:
     """Passages of the training split, drawn by the seed; none where none are wanted."""
     if settings.calibrate is None:
         return []
@@ -17,7 +17,7 @@ def calibration_texts(settings: CompressSettings) -> list[str]:
     return sorted(texts, key=len)  # those of like length fill a batch
 
 
-def measured_texts(settings: CompressSettings) -> list[str]:
+def measured_texts(settings: CompressRecipe) -> list[str]:
     """Passages of documents that are never calibrated on, the same for every seed.
 
     From files given only for measuring, all documents count; from other sources, the held-out
@@ -42,7 +42,7 @@ def described(source: Any) -> str:
             return f"the texts in {Path(source.path).name}"
 
 
-def held_out_phrase(settings: CompressSettings, count: int) -> str:
+def held_out_phrase(settings: CompressRecipe, count: int) -> str:
     """Which texts the figures before and after are measured on, in a phrase."""
     source = settings.evaluate or settings.calibrate or ApiTextsSettings()
     asked = settings.evaluate or settings.calibrate

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from geodapt.helm.choosing import curvature_of_text
 from geodapt.helm.config import HelmConfig
 from geodapt.helm.contenders import CONTENDERS, configuration, with_attribute
-from geodapt.helm.settings import HelmSettings
+from geodapt.helm.recipe import HelmRecipe
 from geodapt.helm.training import balanced_experts, seen_curvatures
 from geodapt.lm.experiment import PretrainingExperiment
 from geodapt.lm.fair import comparisons
@@ -20,7 +20,7 @@ from geodapt.progress import schedule
 from geodapt.runs import RunFolder
 
 
-def compare_contenders(settings: HelmSettings, seed: int, folder: RunFolder) -> dict[str, Any]:
+def compare_contenders(settings: HelmRecipe, seed: int, folder: RunFolder) -> dict[str, Any]:
     """Train and measure the models that the settings name, one stage each; the run's results."""
     names, changes = settings.models, settings.config
     if isinstance(settings.curvature, float):

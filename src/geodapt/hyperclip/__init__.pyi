@@ -10,6 +10,7 @@ from .model import OpenSegmenter as OpenSegmenter
 from .panoptic_model import OpenPanoptic as OpenPanoptic
 from .radius import embedding_radius as embedding_radius
 from .radius import radius_table as radius_table
+from .recipe import HyperClipRecipe as HyperClipRecipe
 from .scaling import BlockScaling as BlockScaling
 from .scene_settings import MaskSettings as MaskSettings
 from .scene_settings import PanopticModelSettings as PanopticModelSettings
@@ -17,4 +18,3 @@ from .segment_scores import FoundSegments as FoundSegments
 from .settings import CostSettings as CostSettings
 from .settings import ScalingSettings as ScalingSettings
 from .settings import SegmenterSettings as SegmenterSettings
-from .tuning_settings import HyperClipSettings as HyperClipSettings

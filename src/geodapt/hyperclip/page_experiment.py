@@ -19,7 +19,7 @@ from geodapt.hyperclip.experiment import TuningExperiment
 from geodapt.hyperclip.model import OpenSegmenter
 from geodapt.hyperclip.overlay import page_pictures
 from geodapt.hyperclip.page_classes import PageClasses
-from geodapt.hyperclip.tuning_settings import HyperClipSettings
+from geodapt.hyperclip.recipe import HyperClipRecipe
 from geodapt.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ WORST = 10
 class PageExperiment(TuningExperiment):
     """One CLIP, one set of pages, and the methods that tune the one for the other."""
 
-    def __init__(self, settings: HyperClipSettings, folder: RunFolder) -> None:
+    def __init__(self, settings: HyperClipRecipe, folder: RunFolder) -> None:
         from geodapt.data.glyphs import load_glyphs, load_pages  # draws, which needs more packages
 
         super().__init__(settings, folder)

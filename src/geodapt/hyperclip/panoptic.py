@@ -13,7 +13,7 @@ from geodapt.hyperclip.batches import asked_words, drawn_by
 from geodapt.hyperclip.masks import mask_loss
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.panoptic_model import OpenPanoptic
-from geodapt.hyperclip.scene_settings import PanopticSettings
+from geodapt.hyperclip.recipe import PanopticRecipe
 from geodapt.hyperclip.scenes import LEFT_OUT, PictureRows, SceneClasses
 from geodapt.hyperclip.tuned_towers import TowerTuner
 from geodapt.metrics import PanopticMetrics
@@ -24,9 +24,7 @@ from geodapt.vision.images import open_picture, require_size
 class PanopticTuner(TowerTuner):
     """A panoptic model whose masks and head train, and of whose towers what a method lets train."""
 
-    def __init__(
-        self, model: OpenPanoptic, method: TuningMethod, settings: PanopticSettings
-    ) -> None:
+    def __init__(self, model: OpenPanoptic, method: TuningMethod, settings: PanopticRecipe) -> None:
         super().__init__(model.clip, method, settings)
         self.model, self.weight = model, settings.region_weight
         model.masker.requires_grad_(True)

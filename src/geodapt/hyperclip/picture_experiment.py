@@ -14,8 +14,8 @@ from geodapt.hyperclip.evaluation import resampled_figures
 from geodapt.hyperclip.experiment import TuningExperiment
 from geodapt.hyperclip.model import OpenSegmenter
 from geodapt.hyperclip.page_classes import VOID
-from geodapt.hyperclip.picture_settings import PictureTuningSettings
 from geodapt.hyperclip.radius import radius_table
+from geodapt.hyperclip.recipe import PictureTuningRecipe
 from geodapt.metrics import ResampledIoU, SegmentationMetrics
 from geodapt.progress import track
 from geodapt.runs import RunFolder
@@ -31,7 +31,7 @@ VALIDATION = "validation"
 class PictureExperiment(TuningExperiment):
     """One CLIP, pictures to train on, and named sets of pictures to test on."""
 
-    def __init__(self, settings: PictureTuningSettings, folder: RunFolder) -> None:
+    def __init__(self, settings: PictureTuningRecipe, folder: RunFolder) -> None:
         super().__init__(settings, folder)
         self.settings = settings
         chosen = settings.data

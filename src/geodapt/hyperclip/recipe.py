@@ -1,39 +1,125 @@
-"""The recipes `hyperclip` and `hyperclip-pictures`: tune a CLIP for segmentation by each method."""
+"""The recipes of HyperCLIP: tune a CLIP by each method, to segment or to find things by words."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from geodapt.hyperclip.picture_settings import PictureTuningSettings
-from geodapt.hyperclip.scene_settings import DetectionSettings, PanopticSettings
-from geodapt.hyperclip.tuning_settings import HyperClipSettings
+from pydantic import Field, model_validator
+
+from geodapt.data.glyph_settings import GlyphSettings, PageSettings
+from geodapt.data.vision.coco_settings import CocoBoxSettings, CocoPanopticSettings, YoloSettings
+from geodapt.data.vision.settings import PictureSetSettings
+from geodapt.hyperclip.methods import TuningMethod
+from geodapt.hyperclip.scene_settings import MaskSettings, SceneSettings
+from geodapt.hyperclip.settings import ScalingSettings, SegmenterSettings
+from geodapt.hyperclip.tuning_settings import TuningSettings
 from geodapt.runs import Recipe
+from geodapt.settings import Name
 
 
-class HyperClipRecipe(HyperClipSettings, Recipe):
+class HyperClipRecipe(TuningSettings, Recipe):
     """Teach a CLIP to segment pages by words, and measure words that it was never shown."""
 
     recipe: Literal["hyperclip"] = "hyperclip"
     experiment = "geodapt.hyperclip.page_experiment:PageExperiment"
+    data: GlyphSettings = GlyphSettings()
+    """Characters on the pages, with their captions."""
+    pages: PageSettings = PageSettings()
+    segmenter: SegmenterSettings = SegmenterSettings(templates=["{}"], window=64)
+    """Its window is also the size of the crops that training sees."""
+    level: int = Field(default=3, ge=1, le=4)
+    """Level of the captions that are classes: 1 is the most general, 4 the characters' names."""
 
 
-class PictureTuningRecipe(PictureTuningSettings, Recipe):
+class PictureTuningRecipe(TuningSettings, Recipe):
     """Teach a CLIP to segment pictures by words, and test it on other data sets."""
 
     recipe: Literal["hyperclip-pictures"] = "hyperclip-pictures"
     experiment = "geodapt.hyperclip.picture_experiment:PictureExperiment"
+    data: PictureSetSettings
+    """The data set that trains: its training split; a path alone will do. Its validation split is
+    the first test."""
+    test: dict[Name, PictureSetSettings] = {}
+    """More data sets whose validation splits are tested, by a name of yours."""
+    segmenter: SegmenterSettings = SegmenterSettings()
+    """Its window is also the size of the crops that training sees."""
+    pictures: int | None = Field(default=None, ge=1)
+    """At most so many pictures of each test; all where none."""
+
+    @model_validator(mode="after")
+    def _no_chosen_radius(self) -> "PictureTuningRecipe":
+        for name in self.methods:
+            if TuningMethod.parse(name).radius == "auto" and not self.test:
+                raise ValueError(
+                    f"method '{name}' chooses by the data's validation split, which would then be "
+                    "no test; give a test beside it"
+                )
+        return self
+
+    def _smallest(self) -> dict[str, Any]:
+        return {**super()._smallest(), "pictures": min(2, self.pictures or 2)}
 
 
-class DetectionRecipe(DetectionSettings, Recipe):
+Boxes = Annotated[GlyphSettings | CocoBoxSettings | YoloSettings, Field(discriminator="kind")]
+
+
+class DetectionRecipe(SceneSettings, Recipe):
     """Teach a CLIP to find objects by words, and measure words that it was never shown."""
 
     recipe: Literal["hyperclip-detection"] = "hyperclip-detection"
     experiment = "geodapt.hyperclip.detection_experiment:DetectionExperiment"
+    data: Boxes = GlyphSettings()
+    """Characters on pages, or a training set of boxes."""
+    test: Boxes | None = None
+    """The set that is measured; of the data `glyphs` their own test pages."""
+    side: int = Field(default=128, ge=8)
+    """Pixels that pictures are stretched to, each way."""
+
+    @model_validator(mode="after")
+    def _has_a_test(self) -> "DetectionRecipe":
+        return _paired(self, self.data, self.test)
 
 
-class PanopticRecipe(PanopticSettings, Recipe):
+PanopticData = Annotated[GlyphSettings | CocoPanopticSettings, Field(discriminator="kind")]
+
+
+class PanopticRecipe(SceneSettings, Recipe):
     """Teach a CLIP to find segments by words, and measure words that it was never shown."""
 
     recipe: Literal["hyperclip-panoptic"] = "hyperclip-panoptic"
     experiment = "geodapt.hyperclip.panoptic_experiment:PanopticExperiment"
+    data: PanopticData = GlyphSettings()
+    """Characters on pages, or a training set in COCO's panoptic format."""
+    test: PanopticData | None = None
+    """The set that is measured, whose classes may be others; of the data `glyphs` their own test
+    pages."""
+    side: int = Field(default=128, ge=32, le=4096)
+    """Pixels that pictures are stretched to, each way."""
+    window: int | None = Field(default=None, ge=1)
+    """Side of the CLIP's windows in pixels; its own size where none."""
+    residual: Literal["class", "patch", "none"] | None = None
+    """Of the CLIP's dense features."""
+    scaling: ScalingSettings = ScalingSettings(dense=True)
+    """Of the methods hyperclip-N, but for what their names say."""
+    masks: MaskSettings = MaskSettings()
+    region_weight: float = Field(default=1.0, ge=0)
+    """Of the loss that tells the words of true masks by the CLIP's features alone."""
+    alpha: float = Field(default=0.4, ge=0, le=1)
+    """Share of the CLIP's score in that of seen classes."""
+    beta: float = Field(default=0.8, ge=0, le=1)
+    """Share of the CLIP's score in that of new classes."""
+
+    @model_validator(mode="after")
+    def _has_a_test(self) -> "PanopticRecipe":
+        return _paired(self, self.data, self.test)
+
+
+def _paired(settings: Any, data: Any, test: Any) -> Any:
+    if data.kind == "glyphs" and test is not None:
+        raise ValueError("test: glyphs have test pages of their own; leave it out")
+    if data.kind != "glyphs" and test is None:
+        raise ValueError("test: give the set that is measured, as data gives the one that trains")
+    if settings.split and not data.kind.startswith("coco"):
+        raise ValueError(f"split: '{settings.split}' is of COCO's categories; data is {data.kind}")
+    return settings
 
 
 RECIPES = (HyperClipRecipe, PictureTuningRecipe, DetectionRecipe, PanopticRecipe)

@@ -1,19 +1,13 @@
 """What a user chooses about detection and panoptic segmentation; read without torch."""
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from geodapt.data.glyph_settings import GlyphSettings, PageSettings
-from geodapt.data.vision.coco_settings import (
-    CocoBoxSettings,
-    CocoPanopticSettings,
-    CocoSplit,
-    YoloSettings,
-)
+from geodapt.data.glyph_settings import PageSettings
+from geodapt.data.vision.coco_settings import CocoSplit
 from geodapt.hyperclip.method_settings import MethodSettings
 from geodapt.hyperclip.methods import TuningMethod
-from geodapt.hyperclip.settings import ScalingSettings
 from geodapt.settings import Settings
 from geodapt.training.settings import TrainingSettings
 
@@ -48,24 +42,6 @@ class SceneSettings(MethodSettings):
             if name == "lathadapter":
                 raise ValueError("method 'lathadapter' is for segmentation alone")
         return self
-
-
-Boxes = Annotated[GlyphSettings | CocoBoxSettings | YoloSettings, Field(discriminator="kind")]
-
-
-class DetectionSettings(SceneSettings):
-    """Boxes by words: the data, and the size of pictures."""
-
-    data: Boxes = GlyphSettings()
-    """Characters on pages, or a training set of boxes."""
-    test: Boxes | None = None
-    """The set that is measured; of the data `glyphs` their own test pages."""
-    side: int = Field(default=128, ge=8)
-    """Pixels that pictures are stretched to, each way."""
-
-    @model_validator(mode="after")
-    def _has_a_test(self) -> "DetectionSettings":
-        return _paired(self, self.data, self.test)
 
 
 class MaskSettings(Settings):
@@ -122,45 +98,3 @@ class PanopticModelSettings(Settings):
     """Words that training showed."""
     stuff: list[str] = []
     """Words without objects that could be counted, such as sky; a picture has one segment each."""
-
-
-PanopticData = Annotated[GlyphSettings | CocoPanopticSettings, Field(discriminator="kind")]
-
-
-class PanopticSettings(SceneSettings):
-    """Segments by words: the data, the masks, and how scores are mixed."""
-
-    data: PanopticData = GlyphSettings()
-    """Characters on pages, or a training set in COCO's panoptic format."""
-    test: PanopticData | None = None
-    """The set that is measured, whose classes may be others; of the data `glyphs` their own test
-    pages."""
-    side: int = Field(default=128, ge=32, le=4096)
-    """Pixels that pictures are stretched to, each way."""
-    window: int | None = Field(default=None, ge=1)
-    """Side of the CLIP's windows in pixels; its own size where none."""
-    residual: Literal["class", "patch", "none"] | None = None
-    """Of the CLIP's dense features."""
-    scaling: ScalingSettings = ScalingSettings(dense=True)
-    """Of the methods hyperclip-N, but for what their names say."""
-    masks: MaskSettings = MaskSettings()
-    region_weight: float = Field(default=1.0, ge=0)
-    """Of the loss that tells the words of true masks by the CLIP's features alone."""
-    alpha: float = Field(default=0.4, ge=0, le=1)
-    """Share of the CLIP's score in that of seen classes."""
-    beta: float = Field(default=0.8, ge=0, le=1)
-    """Share of the CLIP's score in that of new classes."""
-
-    @model_validator(mode="after")
-    def _has_a_test(self) -> "PanopticSettings":
-        return _paired(self, self.data, self.test)
-
-
-def _paired(settings: Any, data: Any, test: Any) -> Any:
-    if data.kind == "glyphs" and test is not None:
-        raise ValueError("test: glyphs have test pages of their own; leave it out")
-    if data.kind != "glyphs" and test is None:
-        raise ValueError("test: give the set that is measured, as data gives the one that trains")
-    if settings.split and not data.kind.startswith("coco"):
-        raise ValueError(f"split: '{settings.split}' is of COCO's categories; data is {data.kind}")
-    return settings

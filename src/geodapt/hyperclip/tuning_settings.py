@@ -1,10 +1,9 @@
-"""What a user chooses about tuning a CLIP for segmentation, and pages of characters for it."""
+"""What a user chooses about tuning a CLIP for segmentation."""
 
 from typing import Any
 
 from pydantic import Field, model_validator
 
-from geodapt.data.glyph_settings import GlyphSettings, PageSettings
 from geodapt.hyperclip.method_settings import MethodSettings
 from geodapt.hyperclip.settings import Ignored, ScalingSettings, SegmenterSettings
 from geodapt.settings import Settings, repeated
@@ -57,15 +56,3 @@ class TuningSettings(MethodSettings):
 
     def _smallest(self) -> dict[str, Any]:
         return {**super()._smallest(), "seeds": 1}
-
-
-class HyperClipSettings(TuningSettings):
-    """A CLIP, pages of characters, and the ways to tune the one for the other."""
-
-    data: GlyphSettings = GlyphSettings()
-    """Characters on the pages, with their captions."""
-    pages: PageSettings = PageSettings()
-    segmenter: SegmenterSettings = SegmenterSettings(templates=["{}"], window=64)
-    """Its window is also the size of the crops that training sees."""
-    level: int = Field(default=3, ge=1, le=4)
-    """Level of the captions that are classes: 1 is the most general, 4 the characters' names."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from geodapt.errors import InputError
 from geodapt.lathadapter.fitting import fit_on_features
-from geodapt.lathadapter.recipe_settings import FeatureTraining
+from geodapt.lathadapter.recipe import FeatureTraining
 
 KEPT_BACK = 4
 """One of so many pictures of a class validates, at least one."""

@@ -15,7 +15,7 @@ from geodapt.lathadapter.adapter import LatHAdapter
 from geodapt.lathadapter.attribute_page import attribute_page
 from geodapt.lathadapter.fitting import fit_on_features
 from geodapt.lathadapter.frozen_features import class_features, image_features
-from geodapt.lathadapter.recipe_settings import AblationSettings
+from geodapt.lathadapter.recipe import LatHAdapterRecipe
 from geodapt.progress import schedule
 from geodapt.prompts.protocols import (
     average_of_sets,
@@ -34,7 +34,7 @@ PLAIN = "plain"
 class AblationExperiment:
     """One CLIP, one data set, and the adapters that are compared on them."""
 
-    def __init__(self, settings: AblationSettings, folder: RunFolder) -> None:
+    def __init__(self, settings: LatHAdapterRecipe, folder: RunFolder) -> None:
         self.settings, self.folder = settings, folder
         self.pictures = load_labelled_pictures(settings.data)
         # Refused before anything is trained: too few shots, no domains.

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from geodapt.errors import InputError
-from geodapt.lathadapter.recipe_settings import FeatureTraining
+from geodapt.lathadapter.recipe import FeatureTraining
 
 FIRST_RATE = 1e-5
 """Step size of the first epoch, as prompt learners have it."""

@@ -13,7 +13,7 @@ from geodapt.data.corpus.text import documents
 from geodapt.data.corpus.tokens import load_tokenizer
 from geodapt.errors import InputError
 from geodapt.lm.lm_eval import answers, require_lm_eval
-from geodapt.lm.settings import EvaluationSettings
+from geodapt.lm.recipe import EvaluateLMRecipe
 from geodapt.models import as_input_errors, dtype_of, load_weights, locate_base
 from geodapt.models.perplexity import IGNORED, LanguageMetrics
 from geodapt.progress import bar, schedule
@@ -21,7 +21,7 @@ from geodapt.runs import RunFolder
 
 
 def evaluate_language_model(
-    settings: EvaluationSettings, seed: int, folder: RunFolder
+    settings: EvaluateLMRecipe, seed: int, folder: RunFolder
 ) -> list[dict[str, Any]]:
     """The rows of the table: the text's figures, then those of each task."""
     if settings.tasks:
@@ -58,7 +58,7 @@ def evaluate_language_model(
 
 
 def load_language_model(
-    settings: EvaluationSettings,
+    settings: EvaluateLMRecipe,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and its tokenizer, on the GPU where there is one.
 

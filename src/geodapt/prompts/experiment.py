@@ -15,6 +15,7 @@ from geodapt.prompts.base import load_host_base
 from geodapt.prompts.learner import PromptLearner
 from geodapt.prompts.prompted import PromptedClip
 from geodapt.prompts.protocols import ProtocolTask, plan_task
+from geodapt.prompts.recipe import ADAPTER, NONE, TUNED, PromptsRecipe
 from geodapt.prompts.saving import SETTINGS
 from geodapt.prompts.settings import PlainClip, PromptKD
 from geodapt.prompts.study_results import (
@@ -23,7 +24,6 @@ from geodapt.prompts.study_results import (
     learner_rows,
     right_answers,
 )
-from geodapt.prompts.study_settings import ADAPTER, NONE, TUNED, PromptStudySettings
 from geodapt.runs import RunFolder
 from geodapt.tinyclip.base import TINYCLIP
 from geodapt.tinyclip.cache import checkpoint, is_cached, train_in_stage
@@ -54,7 +54,7 @@ class Cell(NamedTuple):
 class PromptsExperiment:
     """One CLIP, sets of pictures, and the learners that tune the one on each of the others."""
 
-    def __init__(self, settings: PromptStudySettings, folder: RunFolder) -> None:
+    def __init__(self, settings: PromptsRecipe, folder: RunFolder) -> None:
         self.settings, self.folder = settings, folder
         self.sets = [load_labelled_pictures(each) for each in (settings.data, *settings.further)]
         self.others = [load_labelled_pictures(each) for each in settings.others]

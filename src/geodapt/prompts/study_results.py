@@ -9,7 +9,7 @@ from jaxtyping import Bool
 from geodapt.data.vision.pictures import Pictures, label_column
 from geodapt.prompts.learner import PromptLearner
 from geodapt.prompts.protocols import Protocol, average_of_sets, paired_difference
-from geodapt.prompts.study_settings import NONE
+from geodapt.prompts.recipe import NONE
 
 LABELS = {
     "clip": "CLIP",

@@ -23,7 +23,8 @@ from geodapt.radial.evaluation import Measurer
 from geodapt.radial.images import embed_images, image_files
 from geodapt.radial.model import RadialModel
 from geodapt.radial.polar_layout import picture
-from geodapt.radial.settings import METHODS, RadialSettings, RootSettings
+from geodapt.radial.recipe import METHODS, RadialRecipe
+from geodapt.radial.settings import RootSettings
 from geodapt.radial.tuning import Tuner
 from geodapt.runs import RunFolder
 from geodapt.tinyclip.base import TINYCLIP, must_be_trained
@@ -37,7 +38,7 @@ UNTUNED = "untuned"
 class RadialExperiment:
     """One encoder, one hierarchy, and the methods that tune the one on the other."""
 
-    def __init__(self, settings: RadialSettings, folder: RunFolder) -> None:
+    def __init__(self, settings: RadialRecipe, folder: RunFolder) -> None:
         self.settings, self.folder = settings, folder
         self.c = 0.0
         self.chosen: dict[str, Any] | None = None

@@ -20,7 +20,7 @@ from geodapt.xcross.head import FILE as HEAD_FILE
 from geodapt.xcross.head import Head
 from geodapt.xcross.method_trainer import Job, MethodTrainer
 from geodapt.xcross.methods import METHODS, ComparedMethod
-from geodapt.xcross.settings import XCrossSettings
+from geodapt.xcross.recipe import XCrossRecipe
 from geodapt.xcross.tasks import RankingTask, Task, make_task
 
 SOURCE = "source:"
@@ -29,7 +29,7 @@ SOURCE = "source:"
 class XCrossExperiment:
     """One base, one bank, the sources' heads and the target's task."""
 
-    def __init__(self, settings: XCrossSettings, folder: RunFolder) -> None:
+    def __init__(self, settings: XCrossRecipe, folder: RunFolder) -> None:
         self.settings, self.folder = settings, folder
         names = [*settings.sources, settings.target]
         domains = load_domains(settings.data.model_copy(update={"domains": names}))

@@ -25,8 +25,9 @@ from geodapt.xcross.head import Head
 from geodapt.xcross.methods import ComparedMethod
 from geodapt.xcross.model import SourceReference, XCross, XCrossConfig
 from geodapt.xcross.prompts import PromptCollator
+from geodapt.xcross.recipe import XCrossRecipe
 from geodapt.xcross.scorer import Scorer
-from geodapt.xcross.settings import IntegratorSettings, XCrossSettings
+from geodapt.xcross.settings import IntegratorSettings
 from geodapt.xcross.tasks import ClassificationTask, RankingTask, Task, visits_needed
 
 CURVE_ROWS = 40
@@ -58,7 +59,7 @@ class MethodTrainer:
 
     def __init__(
         self,
-        settings: XCrossSettings,
+        settings: XCrossRecipe,
         folder: RunFolder,
         base: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
