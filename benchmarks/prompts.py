@@ -22,7 +22,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProce
 from geodapt.prompts import MaPLe, PromptLearner
 from geodapt.prompts.adapter import FEATURE_ADAPTERS, adapter_of
 from geodapt.prompts.objective import Objective
-from geodapt.tinyclip.tokenizer import train_caption_tokenizer
+from geodapt.tinyclip.model import train_caption_tokenizer
 from geodapt.vision import Clip
 
 POSITIONS = 77

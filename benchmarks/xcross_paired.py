@@ -22,7 +22,7 @@ from typing import Any
 
 from xcross_quality import run
 
-from geodapt.metrics.paired import paired_bootstrap
+from geodapt.metrics.resampling import paired_bootstrap
 from geodapt.xcross.comparing import FIGURES
 
 TARGETS = ("scikit-learn", "networkx", "scipy", "torch", "matplotlib")

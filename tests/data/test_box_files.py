@@ -16,7 +16,7 @@ from geodapt.data.vision import (
     load_yolo,
     read_segments,
 )
-from geodapt.data.vision.coco_split import BASE, NOVEL
+from geodapt.data.vision.coco_settings import BASE, NOVEL
 from geodapt.errors import InputError
 
 CATEGORIES = [

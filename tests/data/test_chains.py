@@ -3,8 +3,8 @@
 import pytest
 
 from geodapt.data.chains import ChainSettings, contradicted, load_chains, read_chains
-from geodapt.data.hierarchies import load_hierarchy
 from geodapt.data.lexical import LexicalPair, load_lexical
+from geodapt.data.loading import load_hierarchy
 from geodapt.errors import InputError
 from tests.data.tables import write_table
 

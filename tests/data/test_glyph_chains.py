@@ -7,7 +7,7 @@ from PIL import ImageChops
 
 from geodapt.data.glyph_chains import GlyphChainSettings
 from geodapt.data.glyphs import GlyphSettings, load_glyphs
-from geodapt.data.hierarchies import load_hierarchy
+from geodapt.data.loading import load_hierarchy
 from geodapt.errors import InputError
 from tests.tinyclip.small import SMALL
 

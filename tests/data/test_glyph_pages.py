@@ -14,7 +14,8 @@ from geodapt.data.glyphs import (
     pages,
 )
 from geodapt.data.glyphs.drawing import INK, PAPER
-from geodapt.data.glyphs.paper import NAMES, rules
+from geodapt.data.glyphs.pages import PAPERS as NAMES
+from geodapt.data.glyphs.pages import rules
 from geodapt.data.vision import check_pictures, read_segments
 from geodapt.errors import InputError
 from geodapt.vision import open_mask

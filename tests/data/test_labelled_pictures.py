@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from geodapt.data.glyph_settings import CharacterSetSettings, GlyphSettings, OmniglotSettings
 from geodapt.data.glyphs import load_glyphs
 from geodapt.data.glyphs.sets import character_set
-from geodapt.data.picture_sources import load_labelled_pictures
+from geodapt.data.loading import load_labelled_pictures
 from geodapt.data.vision import (
     LABELLED,
     ClassFolderSettings,

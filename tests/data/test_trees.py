@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from geodapt.data.code_trees import CodeTreeSettings, class_tree, load_code_trees, sentence, words
 from geodapt.data.edge_files import read_edges
-from geodapt.data.hierarchies import load_hierarchy
+from geodapt.data.loading import load_hierarchy
 from geodapt.data.trees import EdgeSettings, Forest
 from geodapt.errors import InputError
 

@@ -7,8 +7,8 @@ from torch.nn.functional import normalize
 from geodapt.errors import InputError
 from geodapt.hyperclip.aggregation import SpatialBlock, linear_attention
 from geodapt.hyperclip.heads import OUT, CosineHead, CostAggregation
-from geodapt.hyperclip.losses import pixel_loss
 from geodapt.hyperclip.settings import CostSettings
+from geodapt.hyperclip.tuning import pixel_loss
 
 SMALL = CostSettings(
     width=8,

@@ -6,7 +6,7 @@ import torch
 from geodapt.errors import InputError
 from geodapt.geometry.curvature import find_curvature
 from geodapt.lathadapter import LatHAdapter
-from geodapt.lathadapter.choosing import FACTORS, estimated_curvatures
+from geodapt.lathadapter.curvature import FACTORS, estimated_curvatures
 
 
 @pytest.mark.slow

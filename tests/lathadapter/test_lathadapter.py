@@ -9,10 +9,14 @@ import torch
 from geodapt.errors import InputError
 from geodapt.geometry import poincare
 from geodapt.lathadapter import LatHAdapter
-from geodapt.lathadapter.hierarchy import choose_ancestors, hierarchy_loss
-from geodapt.lathadapter.refiner import refine_texts
+from geodapt.lathadapter.hierarchy import (
+    choose_ancestors,
+    draw_triplets,
+    hierarchy_loss,
+    reciprocal_neighbours,
+)
 from geodapt.lathadapter.settings import LOSSES
-from geodapt.lathadapter.triplets import draw_triplets, reciprocal_neighbours
+from geodapt.lathadapter.terms import refine_texts
 from geodapt.prompts.adapter import FeatureAdapter, adapter_of
 
 SCALE = torch.tensor(20.0, dtype=torch.float64)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from geodapt.errors import InputError
-from geodapt.metrics.paired import paired_bootstrap
+from geodapt.metrics.resampling import paired_bootstrap
 
 
 def test_independent_questions_have_the_formulas_interval():

@@ -6,9 +6,9 @@ from torch.nn.functional import batch_norm, normalize
 
 from geodapt.errors import InputError
 from geodapt.prompts import CoOp, MaPLe, PlainClip, PromptKD, PromptLearner, PromptSRC
-from geodapt.prompts.averaging import epoch_weights
 from geodapt.prompts.classes import ClassTexts
 from geodapt.prompts.objective import Objective
+from geodapt.prompts.promptsrc import epoch_weights
 from geodapt.vision import Prompts
 from tests.prompts import by_hand
 from tests.vision.duals import dual, pictures

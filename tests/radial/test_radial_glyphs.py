@@ -10,7 +10,7 @@ from PIL import Image as Pillow
 
 from geodapt.data.chains import ChainPictures
 from geodapt.data.glyphs import load_glyphs
-from geodapt.data.hierarchies import load_hierarchy
+from geodapt.data.loading import load_hierarchy
 from geodapt.errors import InputError
 from geodapt.metrics import retrieve_chains
 from geodapt.radial import RadialModel, load_encoder

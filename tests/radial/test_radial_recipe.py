@@ -103,7 +103,7 @@ def test_the_model_it_leaves_is_the_one_that_was_measured(ran, world):
     model = RadialModel.load(str(ran / "models" / "roots"))
     assert len(model.root_points()) == 2
     recipe = load_recipe(str(ran / "config.yaml")).recipe
-    from geodapt.data.hierarchies import load_hierarchy
+    from geodapt.data.loading import load_hierarchy
     from geodapt.radial.evaluation import Measurer
 
     recipe.data.path = str(world / recipe.data.path)

@@ -11,7 +11,7 @@ from transformers import (
     SiglipProcessor,
 )
 
-from geodapt.tinyclip.tokenizer import train_caption_tokenizer
+from geodapt.tinyclip.model import train_caption_tokenizer
 from geodapt.vision import Clip
 from tests.tiny_models import tiny
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from geodapt.data.domain import split_of
-from geodapt.metrics.paired import paired_bootstrap
+from geodapt.metrics.resampling import paired_bootstrap
 from geodapt.xcross.comparing import compared_rows
 from tests.xcross.worlds import recipe, training
 

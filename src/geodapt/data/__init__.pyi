@@ -1,7 +1,7 @@
 from .api_calls import module_tree as module_tree
 from .domain import Domain as Domain
 from .domain import LabelledDomain as LabelledDomain
-from .domains import load_domains as load_domains
+from .loading import load_domains as load_domains
 from .settings import AmazonSettings as AmazonSettings
 from .settings import ApiCallSettings as ApiCallSettings
 from .settings import ClassificationSettings as ClassificationSettings

@@ -1,11 +1,10 @@
 from .attachment import Scaling as Scaling
 from .attachment import scale as scale
-from .detection_loss import detection_loss as detection_loss
+from .detection import detection_loss as detection_loss
 from .detector import Detections as Detections
 from .detector import OpenDetector as OpenDetector
 from .heads import CosineHead as CosineHead
 from .heads import CostAggregation as CostAggregation
-from .losses import pixel_loss as pixel_loss
 from .model import OpenSegmenter as OpenSegmenter
 from .panoptic_model import OpenPanoptic as OpenPanoptic
 from .radius import embedding_radius as embedding_radius
@@ -18,3 +17,4 @@ from .segment_scores import FoundSegments as FoundSegments
 from .settings import CostSettings as CostSettings
 from .settings import ScalingSettings as ScalingSettings
 from .settings import SegmenterSettings as SegmenterSettings
+from .tuning import pixel_loss as pixel_loss

@@ -75,7 +75,7 @@ class OpenSegmenter(OpenModel):
         return self.clip.dense_features(pixels, self.settings.residual, layers)
 
     def word_vectors(self, words: Sequence[str | Sequence[str]]) -> Float[Tensor, "words d"]:
-        """See :func:`geodapt.hyperclip.words.embed_words`; refined where there is an adapter."""
+        """Those of the words as they are; refined where there is an adapter."""
         vectors = super().word_vectors(words)
         if self.text_adapter is None:
             return vectors

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from warnings import warn
 
 from huggingface_hub import ModelHubMixin
 from jaxtyping import Float
@@ -15,13 +16,39 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from geodapt.cards import write_card
-from geodapt.errors import InputError
+from geodapt.errors import InputError, InputWarning
 from geodapt.files import read_json, write_json
-from geodapt.hyperclip.words import embed_words
 from geodapt.models.hub import find_folder
 from geodapt.settings import Settings
 from geodapt.vision import Clip
-from geodapt.vision.templates import fill_templates
+from geodapt.vision.templates import embed_synonyms, fill_templates
+
+
+def embed_words(
+    clip: Clip, words: Sequence[str | Sequence[str]], templates: Sequence[str]
+) -> Float[Tensor, "words d"]:
+    """A unit vector per word on the model's device: the mean over its synonyms and the templates.
+
+    Without gradients. Raises :class:`InputError` for no words, and for one without letters; warns
+    of words that are cut because the model reads no more tokens.
+    """
+    if isinstance(words, str):
+        raise InputError(f"give a list of words, not the text {words!r}")
+    if not words:
+        raise InputError("there are no words to look for; give at least one")
+    names = [[word] if isinstance(word, str) else list(word) for word in words]
+    most = clip.texts.max_tokens
+    for row in fill_templates([name for synonyms in names for name in synonyms], templates):
+        for text in row:
+            if (length := len(clip.processor.tokenizer(text)["input_ids"])) > most:
+                said = f"'{text[:60]}...' has {length} tokens; the model reads the first {most}"
+                warn(InputWarning(said), stacklevel=4)
+                return _vectors(clip, names, templates)
+    return _vectors(clip, names, templates)
+
+
+def _vectors(clip: Clip, names: list[list[str]], templates: Sequence[str]) -> Tensor:
+    return embed_synonyms(clip, names, templates).to(clip.model.device)
 
 
 class OpenModel(nn.Module, ModelHubMixin, ABC, library_name="geodapt"):
@@ -49,7 +76,7 @@ class OpenModel(nn.Module, ModelHubMixin, ABC, library_name="geodapt"):
         fill_templates(["word"], self.settings.templates)  # refused here, not at the first picture
 
     def word_vectors(self, words: Sequence[str | Sequence[str]]) -> Float[Tensor, "words d"]:
-        """See :func:`geodapt.hyperclip.words.embed_words`."""
+        """See :func:`geodapt.hyperclip.open_model.embed_words`."""
         return embed_words(self.clip, words, self.settings.templates)
 
     # What a subclass says

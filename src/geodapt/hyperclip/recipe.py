@@ -65,7 +65,7 @@ class DetectionRecipe(SceneSettings, Recipe):
     """Teach a CLIP to find objects by words, and measure words that it was never shown."""
 
     recipe: Literal["hyperclip-detection"] = "hyperclip-detection"
-    experiment = "geodapt.hyperclip.detection_experiment:DetectionExperiment"
+    experiment = "geodapt.hyperclip.scene_experiment:DetectionExperiment"
     data: Boxes = GlyphSettings()
     """Characters on pages, or a training set of boxes."""
     test: Boxes | None = None
@@ -85,7 +85,7 @@ class PanopticRecipe(SceneSettings, Recipe):
     """Teach a CLIP to find segments by words, and measure words that it was never shown."""
 
     recipe: Literal["hyperclip-panoptic"] = "hyperclip-panoptic"
-    experiment = "geodapt.hyperclip.panoptic_experiment:PanopticExperiment"
+    experiment = "geodapt.hyperclip.scene_experiment:PanopticExperiment"
     data: PanopticData = GlyphSettings()
     """Characters on pages, or a training set in COCO's panoptic format."""
     test: PanopticData | None = None

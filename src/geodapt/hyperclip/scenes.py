@@ -8,7 +8,7 @@ import torch
 from datasets import Image as Picture
 
 from geodapt.data.vision import CocoPanopticSettings, PictureClasses, PictureData
-from geodapt.data.vision.coco_split import BASE, NOVEL
+from geodapt.data.vision.coco_settings import BASE, NOVEL
 from geodapt.errors import InputError
 from geodapt.hyperclip.page_classes import PageClasses
 from geodapt.vision import open_picture

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from geodapt.errors import InputError
 from geodapt.geometry import lorentz
-from geodapt.lathadapter.choosing import estimated_curvatures
-from geodapt.lathadapter.curvature import choose_curvature
-from geodapt.lathadapter.hierarchy import hierarchy_loss
+from geodapt.lathadapter.curvature import choose_curvature, estimated_curvatures
+from geodapt.lathadapter.hierarchy import draw_triplets, hierarchy_loss, reciprocal_neighbours
 from geodapt.lathadapter.number import (
     START,
     centres,
@@ -20,10 +19,8 @@ from geodapt.lathadapter.number import (
     random_attributes,
     still_used,
 )
-from geodapt.lathadapter.refiner import refine_texts
 from geodapt.lathadapter.settings import LatHAdapterSettings
-from geodapt.lathadapter.terms import classification_loss, cosine_matrix, euclidean
-from geodapt.lathadapter.triplets import draw_triplets, reciprocal_neighbours
+from geodapt.lathadapter.terms import classification_loss, cosine_matrix, euclidean, refine_texts
 
 
 class LatHAdapter(nn.Module):

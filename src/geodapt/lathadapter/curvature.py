@@ -1,4 +1,4 @@
-"""One of several curvatures, by pictures that are kept back."""
+"""One of several curvatures, by pictures that are kept back; `auto` says which to try."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,8 +9,22 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from geodapt.errors import InputError
+from geodapt.geometry.curvature import find_curvature
 from geodapt.lathadapter.fitting import fit_on_features
 from geodapt.lathadapter.recipe import FeatureTraining
+
+FACTORS = (1 / 16, 1 / 4, 1.0, 4.0)
+
+
+def estimated_curvatures(
+    images: Float[Tensor, "n d"], texts: Float[Tensor, "c d"], seed: int
+) -> list[float]:
+    """The probe's estimate for pictures and class texts at the length that they enter hyperbolic
+    space with, and curvatures around it."""
+    vectors = 2 * torch.cat([images, texts])  # exp0 of the ball reaches twice as far
+    estimate = find_curvature(vectors, seed=seed).c
+    return [estimate * factor for factor in FACTORS]
+
 
 KEPT_BACK = 4
 """One of so many pictures of a class validates, at least one."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geodapt.data.picture_sources import load_labelled_pictures
+from geodapt.data.loading import load_labelled_pictures
 from geodapt.data.vision.pictures import label_column
 from geodapt.files import write_json, write_tensors
 from geodapt.lathadapter.adapter import LatHAdapter

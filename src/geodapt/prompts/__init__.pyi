@@ -1,5 +1,5 @@
 from .adapter import FeatureAdapter as FeatureAdapter
-from .class_vectors import ClassVectors as ClassVectors
+from .learner import ClassVectors as ClassVectors
 from .learner import PromptLearner as PromptLearner
 from .settings import CoOp as CoOp
 from .settings import MaPLe as MaPLe

@@ -10,8 +10,8 @@ from geodapt.prompts.classes import ClassTexts
 from geodapt.prompts.coop import CoOpTokens
 from geodapt.prompts.distillation import DistilledTokens
 from geodapt.prompts.host import Host
-from geodapt.prompts.independent import IndependentTokens
 from geodapt.prompts.maple import CoupledTokens
+from geodapt.prompts.promptsrc import IndependentTokens
 from geodapt.prompts.settings import CoOp, HostSettings, MaPLe, PlainClip, PromptKD, PromptSRC
 from geodapt.vision.clip import Clip
 from geodapt.vision.towers import image_tower, text_tower

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from geodapt.data.picture_sources import load_labelled_pictures
+from geodapt.data.loading import load_labelled_pictures
 from geodapt.data.vision.pictures import Pictures
 from geodapt.errors import InputError
 from geodapt.processes import is_main_process

@@ -1,8 +1,10 @@
 """A host on a frozen CLIP, with or without an adapter: fit it, ask it for any names, keep it."""
 
+import json
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +13,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from geodapt.errors import InputError
+from geodapt.files import read_tensors, write_tensors
+from geodapt.headers import read_header
 from geodapt.prompts.adapter import adapter_of
 from geodapt.prompts.base import load_host_base
-from geodapt.prompts.class_vectors import ClassVectors
 from geodapt.prompts.objective import Objective
 from geodapt.prompts.prompted import PromptedClip
 from geodapt.prompts.rows import LabelledRows, TrainingRows, training_split
@@ -24,6 +27,32 @@ from geodapt.vision.clip import Clip
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class ClassVectors:
+    """Classes as they are compared with pictures: what serves without a text tower."""
+
+    names: tuple[str, ...]
+    vectors: Float[Tensor, "classes d"]
+
+    def save(self, path: Path | str) -> None:
+        """Write them as one safetensors file, with the names in its metadata."""
+        write_tensors(path, {"vectors": self.vectors}, {"names": json.dumps(self.names)})
+
+    @classmethod
+    def load(cls, path: Path | str) -> "ClassVectors":
+        """Read what :meth:`save` wrote."""
+        vectors = read_tensors(path).get("vectors")
+        try:
+            names = json.loads(read_header(Path(path)).metadata.get("names", ""))
+        except ValueError:
+            names = None
+        whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if vectors is None or vectors.dim() != 2 or not whole or len(names) != len(vectors):
+            raise InputError(f"'{path}' holds no vectors of classes with a name for each")
+        return cls(tuple(names), vectors)
+
 
 Asked = Sequence[str] | ClassVectors
 

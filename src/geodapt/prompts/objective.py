@@ -5,10 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geodapt.prompts.averaging import average_of
-from geodapt.prompts.consistency import consistency, frozen_texts
 from geodapt.prompts.distillation import distillation_loss
 from geodapt.prompts.prompted import PromptedClip
+from geodapt.prompts.promptsrc import average_of, consistency, frozen_texts
 from geodapt.prompts.settings import PromptKD, PromptSRC
 from geodapt.vision.templates import SIXTY
 from geodapt.vision.text import pooled

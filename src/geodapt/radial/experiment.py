@@ -9,8 +9,8 @@ import torch
 from geodapt import paths
 from geodapt.adapters.settings import LoraSettings
 from geodapt.data.chains import ChainPictures
-from geodapt.data.hierarchies import load_hierarchy
 from geodapt.data.lexical import load_lexical
+from geodapt.data.loading import load_hierarchy
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder
 from geodapt.models import TextEncoder

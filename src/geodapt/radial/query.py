@@ -72,7 +72,7 @@ class RadialQueryRecipe(Recipe):
                 "give candidates (a file, one text per line) or data (a hierarchy), and not both"
             )
         if self.data is not None:
-            from geodapt.data.hierarchies import load_hierarchy
+            from geodapt.data.loading import load_hierarchy
 
             hierarchy = load_hierarchy(self.data)
             chains = [*hierarchy.train, *hierarchy.test]

@@ -7,13 +7,12 @@ from typing import Any
 
 from geodapt.errors import InputError
 from geodapt.files import write_text
-from geodapt.pages.formatting import listed
+from geodapt.pages.formatting import duration, listed
 from geodapt.pages.rendering import render_sections
 from geodapt.pages.results import as_documented
 from geodapt.pages.section import RunRecord, Section
 from geodapt.report.comparison import comparison_section
 from geodapt.report.curves import curves_section
-from geodapt.report.details import details_section
 from geodapt.runs import RunFolder
 from geodapt.systems import page_of
 
@@ -98,3 +97,52 @@ def lede(results: dict[str, Any]) -> str:
             sentence += f", with {data['candidates']:,} candidates to rank for each"
         said.append(sentence + ".")
     return " ".join(said)
+
+
+DATA = {
+    "train": "training",
+    "validation": "validation",
+    "test": "test",
+    "candidates": "candidates a case",
+    "labels": "labels",
+}
+
+
+def details_section(run: RunRecord) -> Section | None:
+    """The run's settings, machine and versions, as far as they are known."""
+    facts = list(_facts(run.results))
+    if run.finished:
+        facts.append(("Finished", run.finished))
+    if run.config:
+        facts.append(("To repeat it", "geodapt run config.yaml --out FOLDER"))
+    versions = run.results.get("versions") or {}
+    if not (facts or versions or run.config):
+        return None
+    return Section(
+        "Run details",
+        "geodapt.report/details.html",
+        {"facts": facts, "versions": versions, "config": run.config},
+    )
+
+
+def _facts(results: dict[str, Any]):
+    for key, name in (("recipe", "Recipe"), ("base", "Base model"), ("target", "Target domain")):
+        if results.get(key):
+            yield name, str(results[key])
+    if results.get("sources"):
+        yield "Source domains", listed([str(source) for source in results["sources"]])
+    data = results.get("data") or {}
+    sizes = [f"{data[key]:,} {name}" for key, name in DATA.items() if data.get(key) is not None]
+    if sizes:
+        yield "Data", ", ".join(sizes)
+    for note in results.get("notes") or ():
+        yield "Note", str(note)
+    if results.get("seed") is not None:
+        yield "Seed", str(results["seed"])
+    if results.get("seconds") is not None:
+        yield "Time", duration(results["seconds"])
+    if results.get("peak_memory_mb") is not None:
+        yield "Peak memory", f"{results['peak_memory_mb']:,.0f} MB"
+    for key, name in (("device", "Device"), ("python", "Python")):
+        if results.get(key):
+            yield name, str(results[key])

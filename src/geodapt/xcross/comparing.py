@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from geodapt.metrics.paired import paired_bootstrap
+from geodapt.metrics.resampling import paired_bootstrap
 
 FIGURES = {"hit_at_1": lambda rank: float(rank == 1), "mrr": lambda rank: 1 / rank}
 """What is compared, from a row's rank."""

@@ -11,20 +11,46 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, DatasetDict
+from jaxtyping import Int
 from PIL import Image as Pillow
 
-from geodapt.data.glyph_settings import PageSettings
+from geodapt.data.glyph_settings import PageSettings, Paper
 from geodapt.data.glyphs.drawing import Ink, Pen, greys
 from geodapt.data.glyphs.fonts import Font
 from geodapt.data.glyphs.loading import Glyphs
-from geodapt.data.glyphs.paper import NAMES as PAPERS
-from geodapt.data.glyphs.paper import rules
 from geodapt.data.glyphs.store import drawn_with, png
 from geodapt.data.progress_bars import quiet_datasets
 from geodapt.data.vision.features import FEATURES, PictureClasses
 from geodapt.errors import InputError
 from geodapt.files import build_once, cache_folder
 from geodapt.progress import bar
+
+PAPERS: dict[Paper, str] = {
+    "plain": "plain paper",
+    "lined": "lined paper",
+    "squared": "squared paper",
+    "dotted": "dotted paper",
+}
+"""What each kind is called as a class, in the order of the classes."""
+
+SPACING = (8, 17)
+"""Pixels from a rule to the next: from the first, below the second."""
+DEPTH = (50, 100)
+"""How dark rules are, of 255: lighter than ink, so that characters stay in front."""
+
+
+def rules(kind: Paper, side: int, random: np.random.Generator) -> Int[np.ndarray, "side side"]:
+    """How much the rules of a sheet cover each pixel, 0 to 255; one pixel wide, none on plain."""
+    spacing, depth = int(random.integers(*SPACING)), int(random.integers(*DEPTH))
+    across, down = (np.arange(side) % spacing == int(random.integers(spacing)) for _ in range(2))
+    ruled = {
+        "plain": np.zeros((side, side), dtype=bool),
+        "lined": np.repeat(down[:, None], side, axis=1),
+        "squared": down[:, None] | across,
+        "dotted": down[:, None] & across,
+    }[kind]
+    return depth * ruled.astype(np.int64)
+
 
 PAGES_VERSION = 2
 """Part of the cache's key: raised whenever the same settings give other pages."""

@@ -18,6 +18,7 @@ from .image_folder import load_picture_table as load_picture_table
 from .image_folder import load_split_file as load_split_file
 from .pictures import LABELLED as LABELLED
 from .pictures import Pictures as Pictures
+from .pictures import draw_shots as draw_shots
 from .recognition import open_picture_masks as open_picture_masks
 from .recognition import open_segmentation as open_segmentation
 from .segmentation import SegmentationData as SegmentationData
@@ -29,5 +30,4 @@ from .settings import PictureFolderSettings as PictureFolderSettings
 from .settings import PictureSetSettings as PictureSetSettings
 from .settings import PictureTableSettings as PictureTableSettings
 from .settings import SplitFileSettings as SplitFileSettings
-from .shots import draw_shots as draw_shots
 from .yolo import load_yolo as load_yolo

@@ -12,6 +12,7 @@ Every data set of labelled pictures has these columns, whatever it was loaded fr
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
+from random import Random
 from typing import Literal
 
 import numpy as np
@@ -20,10 +21,35 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from jaxtyping import Int
 
 from geodapt.data.progress_bars import quiet_datasets
-from geodapt.data.vision.shots import draw_shots
 from geodapt.errors import InputError
 from geodapt.progress import track
 from geodapt.vision.images import open_picture
+
+
+def draw_shots(
+    splits: Sequence[tuple[Int[np.ndarray, " rows"], int]], seed: int
+) -> list[list[int]]:
+    """Row numbers of so many pictures per class: (labels, shots) of each split in turn.
+
+    The rows of a split are grouped by label in the order in which labels appear; of each group
+    ``shots`` rows are sampled without replacement, one generator going through all groups and all
+    splits. A group of fewer rows gives all of them and draws nothing. This is what CoOp does after
+    ``random.seed(seed)`` (Zhou et al. 2022; Dassl's ``generate_fewshot_dataset``), so the published
+    splits give the published shots.
+    """
+    random = Random(seed)
+    return [_draw(labels, shots, random) for labels, shots in splits]
+
+
+def _draw(labels: Int[np.ndarray, " rows"], shots: int, random: Random) -> list[int]:
+    groups: dict[int, list[int]] = {}
+    for row, label in enumerate(labels.tolist()):
+        groups.setdefault(label, []).append(row)
+    drawn: list[int] = []
+    for rows in groups.values():
+        drawn += random.sample(rows, shots) if len(rows) >= shots else rows
+    return drawn
+
 
 LABELLED = Features({"image": Image(), "label": Value("int32")})
 SPLITS = ("train", "validation", "test")
@@ -91,7 +117,7 @@ class Pictures:
         """``shots`` training pictures of each class, and up to four that validate.
 
         With CoOp's rows in CoOp's order these are the published draws
-        (:func:`geodapt.data.vision.shots.draw_shots`). ``short`` says what becomes of a class with
+        (:func:`draw_shots`). ``short`` says what becomes of a class with
         fewer training pictures: it is refused by name, or gives all that it has, as in CoOp.
         """
         if shots < 1:
