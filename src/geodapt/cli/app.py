@@ -15,15 +15,13 @@ from geodapt.cli.catalog import cp, ls
 from geodapt.cli.compare import compare
 from geodapt.cli.compress import compress
 from geodapt.cli.convert_helm import convert_helm
-from geodapt.cli.detect import detect
 from geodapt.cli.endings import Commands
 from geodapt.cli.merge import merge_command
-from geodapt.cli.panoptic import panoptic
+from geodapt.cli.pictures import detect, panoptic, segment
 from geodapt.cli.probe import probe
 from geodapt.cli.quiet import silence
 from geodapt.cli.run import report, run
 from geodapt.cli.score import score
-from geodapt.cli.segment import segment
 from geodapt.cli.serve import serve
 
 app = typer.Typer(

@@ -12,6 +12,7 @@ from geodapt.errors import InputError
 
 
 def compress(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Argument(help="A folder, a hub name, or minilm.", show_default=False),
@@ -71,44 +72,28 @@ def compress(
         return
     if model is None or out is None:
         raise InputError("give a model and a folder: geodapt compress minilm --out small/")
-    given = {
-        "model": model,
-        "method": method,
-        "bits_per_weight": bits_per_weight,
-        "megabytes": megabytes,
-        "loss": loss,
-        "rank": rank,
-        "group": group,
-        "calibrate": calibrate,
-        "evaluate": evaluate,
-        "texts": texts,
-        "adapter": adapter,
-        "precision": precision,
-        "seed": seed,
-        "analyse": analyse,
-    }
     with quiet(debug):
         from geodapt.cli.run import resumable, show
 
         with importing():
             from geodapt.recipes.execution import execute
 
-        asked = _recipe(given)
+        asked = _recipe(context.params)
         with resumable(out):
             execute(asked, out, resume)
         show(out)
 
 
-def _recipe(given: dict[str, Any]) -> Any:
-    """The recipe for the given options; pydantic's errors name the options."""
+def _recipe(options: dict[str, Any]) -> Any:
+    """The recipe for the options that are its keys; pydantic's errors name the options."""
     from pydantic import ValidationError
 
     from geodapt.compress.recipe import CompressRecipe
 
+    keys = CompressRecipe.model_fields
+    given = {key: value for key, value in options.items() if key in keys and value is not None}
     try:
-        return CompressRecipe.model_validate(
-            {key: value for key, value in given.items() if value is not None}
-        )
+        return CompressRecipe.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         option = "--" + "-".join(str(first["loc"][0]).split("_"))
