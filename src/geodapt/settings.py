@@ -3,8 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
+from geodapt.errors import InputError
+from geodapt.files import read_json
 from geodapt.registration import named_object
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -37,12 +46,28 @@ def repeated(values: list) -> list:
     return [value for value in dict.fromkeys(values) if values.count(value) > 1]
 
 
+def first_error(error: ValidationError, *above: str) -> str:
+    """``key: what is wrong`` of the first of pydantic's errors, ``above`` being keys above it."""
+    first = error.errors(include_url=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, (*above, *first["loc"]))), first["msg"])))
+
+
 class Settings(BaseModel):
     """A pydantic model that refuses keys it does not know and assignments of the wrong type."""
 
     model_config = ConfigDict(
         extra="forbid", validate_assignment=True, use_attribute_docstrings=True
     )
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """What a JSON file holds; raises :class:`InputError` for anything else."""
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            raise InputError(
+                f"{path}: {first_error(error)}; was it saved by another version of geodapt?"
+            ) from error
 
     def small(self) -> Self:
         """A copy that does as little work as still goes through every part, for a smoke test."""

@@ -187,10 +187,8 @@ class HelmConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Called when a configuration is made; every message names the attributes at fault."""
         for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"{name} is '{getattr(self, name)}'; expected {' or '.join(map(repr, known))}"
-                )
+            expected = " or ".join(map(repr, known))
+            self._expect(name, getattr(self, name) in known, expected)
         self._require_positive()
         self._require_attention()
         if self.head_reads_time and self.tie_word_embeddings:
@@ -211,19 +209,19 @@ class HelmConfig(PreTrainedConfig):
         finally:
             self.head_dim = size
 
+    def _expect(self, name: str, right: bool, expected: str) -> None:
+        if not right:
+            raise InputError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+
     def _require_positive(self) -> None:
         sizes = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"]
         sizes += ["num_attention_heads", "num_key_value_heads", "max_position_embeddings"]
         for name in sizes:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected 1 or more")
-        if not 0 < self.curvature < float("inf"):
-            raise InputError(
-                f"curvature is {self.curvature}; expected a positive number c "
-                "(the space has curvature -c)"
-            )
-        if not 0 < self.residual_scale < float("inf"):
-            raise InputError(f"residual_scale is {self.residual_scale}; expected a positive number")
+            self._expect(name, getattr(self, name) >= 1, "1 or more")
+        positive = "a positive number c (the space has curvature -c)"
+        self._expect("curvature", 0 < self.curvature < float("inf"), positive)
+        scaled = 0 < self.residual_scale < float("inf")
+        self._expect("residual_scale", scaled, "a positive number")
 
     def _require_attention(self) -> None:
         heads, groups, size = self.num_attention_heads, self.num_key_value_heads, self.head_dim
@@ -239,38 +237,33 @@ class HelmConfig(PreTrainedConfig):
                 raise InputError(
                     f"num_attention_heads {heads} is not a multiple of num_key_value_heads {groups}"
                 )
-            if size < 3:
-                raise InputError(
-                    f"head_dim is {size}; expected 3 or more: HoPE rotates pairs of components, "
-                    "and one component of a head is the time"
-                )
+            self._expect(
+                "head_dim",
+                size >= 3,
+                "3 or more: HoPE rotates pairs of components, and one component of a head is the "
+                "time",
+            )
             return
         if heads != groups:
             raise InputError(
                 f"num_key_value_heads is {groups}, but attention 'mla' gives each of its {heads} "
                 "heads its own keys and values; leave it out"
             )
-        if self.qk_rope_head_dim < 2 or self.qk_rope_head_dim % 2:
-            raise InputError(
-                f"qk_rope_head_dim is {self.qk_rope_head_dim}; expected an even number of 2 or "
-                "more: HoPE rotates pairs of components"
-            )
+        self._expect(
+            "qk_rope_head_dim",
+            self.qk_rope_head_dim >= 2 and self.qk_rope_head_dim % 2 == 0,
+            "an even number of 2 or more: HoPE rotates pairs of components",
+        )
         for name in ("kv_lora_rank", "qk_nope_head_dim", "v_head_dim"):
-            if getattr(self, name) < 2:
-                raise InputError(
-                    f"{name} is {getattr(self, name)}; expected 2 or more: one component is time"
-                )
+            self._expect(name, getattr(self, name) >= 2, "2 or more: one component is time")
 
     def _require_experts(self) -> None:
         routed, chosen, groups = self.n_routed_experts, self.num_experts_per_tok, self.n_group
-        if not 1 <= chosen <= routed:
-            raise InputError(
-                f"num_experts_per_tok is {chosen}; expected 1 to {routed} (of experts)"
-            )
+        possible = f"1 to {routed} (of experts)"
+        self._expect("num_experts_per_tok", 1 <= chosen <= routed, possible)
         if groups < 1 or routed % groups:
             raise InputError(f"n_routed_experts {routed} does not divide into n_group {groups}")
-        if not 1 <= self.topk_group <= groups:
-            raise InputError(f"topk_group is {self.topk_group}; expected 1 to n_group, {groups}")
+        self._expect("topk_group", 1 <= self.topk_group <= groups, f"1 to n_group, {groups}")
         if chosen > self.topk_group * (routed // groups):
             raise InputError(
                 f"num_experts_per_tok is {chosen}, but topk_group {self.topk_group} leaves "
@@ -288,11 +281,11 @@ class HelmConfig(PreTrainedConfig):
                 f"expert_curvatures holds {wrong[0]}; expected positive numbers c: a hyperbolic "
                 "expert has curvature -c, a spherical one c"
             )
-        if self.expert_sum == "nested" and self.n_shared_experts != 1:
-            raise InputError(
-                f"n_shared_experts is {self.n_shared_experts}; expected 1, whose result expert_sum "
-                "'nested' joins with the routed experts'"
-            )
+        self._expect(
+            "n_shared_experts",
+            self.expert_sum != "nested" or self.n_shared_experts == 1,
+            "1, whose result expert_sum 'nested' joins with the routed experts'",
+        )
         unknown = set(self.expert_geometries or []) - {"hyperbolic", "spherical", "euclidean"}
         if unknown:
             raise InputError(

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from geodapt.adapters.execution.hooks import Attachment
 from geodapt.cards import write_card
 from geodapt.errors import InputError, InputWarning
-from geodapt.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
+from geodapt.files import atomic_folder, read_tensors, write_json, write_tensors
 from geodapt.hyperclip.projections import (
     Projection,
     base_hash,
@@ -240,13 +239,7 @@ def _is_scaled(module: nn.Module) -> bool:
 
 
 def _read_saved(folder: Path) -> tuple[SavedScaling, dict[str, Tensor]]:
-    try:
-        saved = SavedScaling.model_validate(read_json(folder / CONFIG))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{folder / CONFIG}: {where}: {first['msg']}") from error
-    return saved, read_tensors(folder / WEIGHTS)
+    return SavedScaling.read(folder / CONFIG), read_tensors(folder / WEIGHTS)
 
 
 def _expected_shapes(model: nn.Module, settings: ScalingSettings) -> dict[str, tuple[int, ...]]:

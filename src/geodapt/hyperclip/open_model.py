@@ -12,16 +12,18 @@ from warnings import warn
 
 from huggingface_hub import ModelHubMixin
 from jaxtyping import Float
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from geodapt.cards import write_card
 from geodapt.errors import InputError, InputWarning
-from geodapt.files import read_json, write_json
+from geodapt.files import write_json
 from geodapt.models.hub import find_folder
 from geodapt.settings import Settings
 from geodapt.vision import Clip
 from geodapt.vision.templates import embed_synonyms, fill_templates
+
+DOWNLOAD = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+"""What the hub's mixin says of a download."""
 
 
 def embed_words(
@@ -102,40 +104,15 @@ class OpenModel(nn.Module, ModelHubMixin, ABC, library_name="geodapt"):
         write_card(save_directory, base=self.clip.name or None, relation="finetune", **self.card())
 
     @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        **_: Any,
-    ) -> Self:
+    def _from_pretrained(cls, *, model_id: str, **given: Any) -> Self:
         """Read what :meth:`save_pretrained` wrote; raises :class:`InputError` for anything else."""
         expected = f"a folder that {cls.__name__}.save_pretrained wrote"
-        folder = find_folder(
-            model_id,
-            cls.called,
-            expected,
-            revision=revision,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            token=token,
-        )
+        download = {name: given[name] for name in DOWNLOAD if name in given}
+        folder = find_folder(model_id, cls.called, expected, **download)
         missing = [name for name in (cls.config, *cls.needed) if not (folder / name).is_file()]
         if missing:
             raise InputError(
                 f"{folder} holds no {cls.called}: it has no {missing[-1]}; give {expected}, such "
                 f"as a run's model/{cls.other_readers}"
             )
-        try:
-            settings = cls.kind.model_validate(read_json(folder / cls.config))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(
-                f"{folder / cls.config}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-            ) from error
-        return cls.read_parts(folder, settings).eval()
+        return cls.read_parts(folder, cls.kind.read(folder / cls.config)).eval()

@@ -12,13 +12,7 @@ from geodapt.errors import InputError
 from geodapt.geometry import lorentz
 from geodapt.lathadapter.curvature import choose_curvature, estimated_curvatures
 from geodapt.lathadapter.hierarchy import draw_triplets, hierarchy_loss, reciprocal_neighbours
-from geodapt.lathadapter.number import (
-    START,
-    centres,
-    first_number,
-    random_attributes,
-    still_used,
-)
+from geodapt.lathadapter.number import START, centres, first_number, random_attributes, still_used
 from geodapt.lathadapter.settings import LatHAdapterSettings
 from geodapt.lathadapter.terms import classification_loss, cosine_matrix, euclidean, refine_texts
 
@@ -150,8 +144,8 @@ class LatHAdapter(nn.Module):
                 scale.cpu(),
                 seed,
             )
-        images = self._sized(self._checked(images, "images"))
-        texts = self._sized(self._checked(texts, "texts"))
+        images = self.sized(images, "images")
+        texts = self.sized(texts, "texts")
         points = torch.cat([images, texts]).cpu()
         if not points.isfinite().all():
             raise InputError("features hold NaN or infinite values; nothing can start from them")
@@ -179,7 +173,7 @@ class LatHAdapter(nn.Module):
     def refine(self, texts: Float[Tensor, "c d"]) -> Float[Tensor, "c d"]:
         """``T^``: sized class texts after one step of message passing with the attributes."""
         attributes, beta = self._attributes(), self.settings.beta
-        return refine_texts(self._sized(self._checked(texts, "texts")), attributes, beta)
+        return refine_texts(self.sized(texts, "texts"), attributes, beta)
 
     def losses(
         self,
@@ -196,7 +190,7 @@ class LatHAdapter(nn.Module):
         """
         if (labels is None) == (teacher is None):
             raise InputError("a loss needs either labels or a teacher's logits, not both")
-        images = self._sized(self._checked(images, "images"))
+        images = self.sized(images, "images")
         cosines, distances = self._compared(images, refined)
         asked, terms = self.settings.losses, {}
         if "classification" in asked:
@@ -221,7 +215,7 @@ class LatHAdapter(nn.Module):
         scale: Float[Tensor, ""],
     ) -> Float[Tensor, "b c"]:
         """``cos(V, T^) / tau - d(v~, t~)``, the distance times ``hyperbolic_scale``."""
-        images = self._sized(self._checked(images, "images"))
+        images = self.sized(images, "images")
         weight = self.settings.hyperbolic_scale
         if not (self.settings.hyperbolic_logits and weight):
             return cosine_matrix(images, refined) * scale
@@ -243,9 +237,16 @@ class LatHAdapter(nn.Module):
         """Distances from the origin: ``2 |x|``, whatever the curvature."""
         return 2 * x.norm(dim=-1)
 
-    def sized(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    def sized(self, features: Float[Tensor, "n d"], what: str = "features") -> Float[Tensor, "n d"]:
         """Features of a tower at the length that the setting ``norm`` gives them."""
-        return self._sized(self._checked(features, "features"))
+        features = self._checked(features, what)
+        match self.settings.norm:
+            case "unit":
+                return nn.functional.normalize(features, dim=-1)
+            case "clip":
+                return self._clipped(features)
+            case _:
+                return features
 
     def active_attributes(self) -> Float[Tensor, "active d"]:
         """The attributes that take part, at the lengths at which they do, without gradients."""
@@ -277,15 +278,6 @@ class LatHAdapter(nn.Module):
             )
         attributes = self.attributes[self.used]
         return self._clipped(attributes) if self.settings.norm == "clip" else attributes
-
-    def _sized(self, features: Tensor) -> Tensor:
-        match self.settings.norm:
-            case "unit":
-                return nn.functional.normalize(features, dim=-1)
-            case "clip":
-                return self._clipped(features)
-            case _:
-                return features
 
     def _clipped(self, features: Tensor) -> Tensor:
         length = features.norm(dim=-1, keepdim=True).clamp_min(self.settings.clip_radius)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from geodapt.errors import InputError
 from geodapt.pages.columns import Column
+from geodapt.settings import first_error
 
 T = TypeVar("T")
 AGAIN = "it was edited or written by another version, so run the recipe again"
@@ -50,9 +51,7 @@ def parse_part(kind: type[T] | Any, results: dict[str, Any], key: str) -> T | No
     try:
         return TypeAdapter(kind).validate_python(part)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in (key, *first["loc"]))
-        raise InputError(f"results.json: {where}: {first['msg']}; {AGAIN}") from error
+        raise InputError(f"results.json: {first_error(error, key)}; {AGAIN}") from error
 
 
 @contextmanager

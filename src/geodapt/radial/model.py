@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from geodapt.adapters import AdapterBank, Mix
@@ -211,10 +210,7 @@ class RadialModel(nn.Module):
         config = given(source) / CONFIG
         if not config.is_file():
             return cls(load_encoder(source))
-        try:
-            saved = SavedRadial.model_validate(read_json(config))
-        except ValidationError as error:
-            raise InputError(f"{config}: {error.errors()[0]['msg']}") from error
+        saved = SavedRadial.read(config)
         folder = config.parent
         encoder = load_encoder(saved.base if saved.tune == "lora" else str(folder))
         points = None

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import ModelHubMixin
 from jaxtyping import Float
-from pydantic import ValidationError
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -21,7 +20,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from geodapt.adapters import AdapterBank
 from geodapt.cards import write_card
 from geodapt.errors import InputError
-from geodapt.files import PICKLES, read_json, read_tensors, write_json, write_tensors
+from geodapt.files import PICKLES, read_tensors, write_json, write_tensors
 from geodapt.models import fingerprint, load_base
 from geodapt.models.hub import find_folder
 from geodapt.paths import child
@@ -178,7 +177,7 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt"):
         and for a base or an adapter other than those that it was trained with.
         """
         folder = find_folder(source, "model", "one saved by save_pretrained", **hub)
-        config = _read_config(folder / "config.json")
+        config = XCrossConfig.read(folder / "config.json")
         _refuse_pickles(folder)
         tensors = read_tensors(folder / WEIGHTS)
         if base is None or tokenizer is None:
@@ -227,18 +226,6 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt"):
             self.encoder.weights.copy_(tensors["weights"])
             for layer, integrator in self.encoder.integrators.items():
                 integrator.weight.copy_(tensors[f"integrators.{layer}"])
-
-
-def _read_config(path: Path) -> XCrossConfig:
-    try:
-        return XCrossConfig.model_validate(read_json(path))
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        key = ".".join(map(str, wrong["loc"])) or "it"
-        raise InputError(
-            f"{path} is not an X-Cross configuration: {key}: {wrong['msg']}; "
-            "was it saved by another version of geodapt?"
-        ) from error
 
 
 def _refuse_pickles(folder: Path) -> None:
