@@ -13,7 +13,7 @@ from transformers import Mask2FormerImageProcessorPil
 from geodapt.errors import InputError
 from geodapt.hyperclip import MaskSettings, OpenPanoptic, PanopticModelSettings
 from geodapt.hyperclip.masks import mask_loss, pool_features
-from geodapt.hyperclip.regions import region_paths
+from geodapt.hyperclip.overlay import region_paths
 from geodapt.hyperclip.segment_scores import compose_segments, ensemble_scores
 from tests.commands import call
 from tests.hyperclip.worlds import GREEK, glyph_world, results

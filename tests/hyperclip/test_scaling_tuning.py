@@ -11,8 +11,12 @@ from geodapt.hyperclip.averaging import mean_over_seeds
 from geodapt.hyperclip.batches import WordBatches
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.page_classes import VOID
-from geodapt.hyperclip.radius_start import mean_text_radius, start_at_radius
-from geodapt.hyperclip.tuning import SegmentationTuner, radius_penalty
+from geodapt.hyperclip.tuning import (
+    SegmentationTuner,
+    mean_text_radius,
+    radius_penalty,
+    start_at_radius,
+)
 from geodapt.hyperclip.tuning_settings import TuningSettings
 from tests.vision.duals import dual
 

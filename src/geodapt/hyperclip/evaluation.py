@@ -99,15 +99,12 @@ def radius_report(
     clip = segmenter.clip
     texts, groups = [], []
     for each in levels:
-        for start in range(0, len(each.names), 64):
-            some = each.names[start : start + 64]
-            texts.append(clip.texts.vectors(clip.tokens(some)).cpu())
-            groups += [f"Texts, level {each.level}"] * len(some)
+        texts.append(clip.text_features(each.names))
+        groups += [f"Texts, level {each.level}"] * len(each.names)
     rows = radius_table(torch.cat(texts), groups)
     pictures = glyphs.splits["test"]
     some_pictures = pictures.select(range(min(256, len(pictures))))["image"]
-    features = clip.model.get_image_features(**clip.pixels(some_pictures))
-    images = getattr(features, "pooler_output", features).cpu()
+    images = clip.image_features(some_pictures)
     rows += radius_table(images, ["Single characters"] * len(images))
     projection = image_tower(clip.model).projection
     if not isinstance(projection, nn.Identity):

@@ -13,8 +13,7 @@ from geodapt.hyperclip.batches import WordBatches
 from geodapt.hyperclip.method_experiment import MethodExperiment
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.model import OpenSegmenter
-from geodapt.hyperclip.radius_start import mean_text_radius, start_at_radius
-from geodapt.hyperclip.tuning import SegmentationTuner
+from geodapt.hyperclip.tuning import SegmentationTuner, mean_text_radius, start_at_radius
 from geodapt.hyperclip.tuning_settings import TuningSettings
 from geodapt.progress import schedule
 

@@ -96,7 +96,9 @@ class PictureExperiment(TuningExperiment):
                 found["draws"] = {"miou": draws["miou"]} if "miou" in draws else {}
                 found["confused"] = metrics.confused(WORST)
                 found["per_class"] = [row for row in metrics.per_class() if row["pixels"]]
-        return {**found, "radius": self._radius(segmenter), "pictures": []}
+        vectors = segmenter.clip.text_features(self.prompts())
+        radius = radius_table(vectors, ["Texts, classes of the training"] * len(vectors))
+        return {**found, "radius": radius, "pictures": []}
 
     def run(self) -> dict[str, Any]:
         """Tune and measure by each method; returns what goes into ``results.json``."""
@@ -145,16 +147,6 @@ class PictureExperiment(TuningExperiment):
         except InputError as error:
             self.skipped[str(data.pictures[row])] = str(error)
             return None
-
-    @torch.no_grad()
-    def _radius(self, segmenter: OpenSegmenter) -> list[dict[str, Any]]:
-        clip = segmenter.clip
-        prompts = self.prompts()
-        vectors = [
-            clip.texts.vectors(clip.tokens(prompts[start : start + 64])).float().cpu()
-            for start in range(0, len(prompts), 64)
-        ]
-        return radius_table(torch.cat(vectors), ["Texts, classes of the training"] * len(prompts))
 
 
 def synonyms(name: str) -> list[str]:

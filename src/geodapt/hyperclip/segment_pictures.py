@@ -7,10 +7,9 @@ import numpy as np
 
 from geodapt.data.vision import PictureClasses
 from geodapt.hyperclip.boxes import PAGES, SIDE
-from geodapt.hyperclip.overlay import COLOURS, overlay, png_text
+from geodapt.hyperclip.overlay import COLOURS, overlay, png_text, region_paths, shown_region
 from geodapt.hyperclip.panoptic import panoptic_rows, picture_segments, true_segments
 from geodapt.hyperclip.panoptic_model import OpenPanoptic
-from geodapt.hyperclip.regions import region_paths, shown_region
 from geodapt.hyperclip.scenes import SceneClasses
 from geodapt.hyperclip.segment_scores import FoundSegments
 

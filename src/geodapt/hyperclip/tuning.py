@@ -1,4 +1,6 @@
-"""What trains by each method, and one forward pass of it."""
+"""What trains by each method, one forward pass of it, and the start value of a radius."""
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +21,7 @@ from geodapt.hyperclip.text_adapter import (
 )
 from geodapt.hyperclip.tuned_towers import TowerTuner
 from geodapt.hyperclip.tuning_settings import TuningSettings
+from geodapt.vision import Clip
 from geodapt.vision.text import pooled
 
 
@@ -137,3 +140,49 @@ class SegmentationTuner(TowerTuner):
 def radius_penalty(texts: Float[Tensor, "texts d"], target: float) -> Float[Tensor, ""]:
     """``mean(((2 |t| - R) / R)^2)``: how far texts are from a hyperbolic radius."""
     return ((embedding_radius(texts) - target) / target).square().mean()
+
+
+TEXTS_AT_ONCE = 64
+MOST_TEXTS = 512
+"""Texts that the start value is fitted on."""
+
+
+def mean_text_radius(clip: Clip, texts: Sequence[str]) -> float:
+    """The mean hyperbolic radius of texts' vectors before they are normalised."""
+    return embedding_radius(clip.text_features(texts)).mean().item()
+
+
+def start_at_radius(
+    tuner: SegmentationTuner, texts: Sequence[str], target: float, steps: int, rate: float
+) -> None:
+    """Move what trains of the CLIP until texts have a radius, as far as the steps reach.
+
+    The loss is the penalty and ``1 - cos`` to each text's vector before: directions, which alone
+    decide a segmentation, are kept. Text vectors come out of a layer norm, so a radius cannot be
+    set at once.
+    """
+    trained = tuner.clip_parameters()
+    optimizer = torch.optim.Adam(trained, lr=rate)
+    clip = tuner.segmenter.clip
+    texts = list(texts)[:: max(1, len(texts) // MOST_TEXTS)]
+    with torch.no_grad():
+        before = torch.cat(
+            [
+                tuner.texts(clip.tokens(texts[start : start + TEXTS_AT_ONCE]))
+                for start in range(0, len(texts), TEXTS_AT_ONCE)
+            ]
+        )
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        some = torch.randperm(len(texts), generator=generator)[:TEXTS_AT_ONCE].tolist()
+        tokens = clip.tokens([texts[number] for number in some])
+        now = tuner.texts(tokens)
+        away = 1 - nn.functional.cosine_similarity(now, before[some], dim=-1).mean()
+        loss = radius_penalty(now, target) + away
+        optimizer.zero_grad()
+        # Some of what trains is not in the text tower, so nothing flows to it.
+        for parameter, gradient in zip(
+            trained, torch.autograd.grad(loss, trained, allow_unused=True), strict=True
+        ):
+            parameter.grad = gradient
+        optimizer.step()

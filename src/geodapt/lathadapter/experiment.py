@@ -1,11 +1,13 @@
 """LatHAdapter on frozen features: variants x seeds under one protocol, beside no adapter."""
 
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from geodapt.data.loading import load_labelled_pictures
@@ -14,7 +16,6 @@ from geodapt.files import write_json, write_tensors
 from geodapt.lathadapter.adapter import LatHAdapter
 from geodapt.lathadapter.attribute_page import attribute_page
 from geodapt.lathadapter.fitting import fit_on_features
-from geodapt.lathadapter.frozen_features import class_features, image_features
 from geodapt.lathadapter.recipe import LatHAdapterRecipe
 from geodapt.progress import schedule
 from geodapt.prompts.protocols import (
@@ -26,6 +27,7 @@ from geodapt.runs import RunFolder
 from geodapt.tinyclip.base import TINYCLIP, resolve_base
 from geodapt.tinyclip.cache import checkpoint, is_cached, train_in_stage
 from geodapt.vision.clip import Clip, load_clip
+from geodapt.vision.templates import fill_templates
 
 MAIN_FIGURE = {"base-to-new": "harmonic_mean", "few-shot": "all", "domain": "average"}
 PLAIN = "plain"
@@ -117,7 +119,7 @@ class AblationExperiment:
     def _images(self, rows: Any) -> Tensor:
         """Features of a data set's pictures, each data set's computed once in a run."""
         if id(rows) not in self._features:
-            self._features[id(rows)] = image_features(self.clip, rows["image"])
+            self._features[id(rows)] = self.clip.image_features(rows["image"])
         return self._features[id(rows)]
 
     def _keep(self, adapter: LatHAdapter) -> None:
@@ -166,3 +168,8 @@ class AblationExperiment:
                 "page": found[next(iter(settings.variants))]["page"],
             },
         }
+
+
+def class_features(clip: Clip, names: Sequence[str], template: str) -> Float[Tensor, "c d"]:
+    """Vectors of class names in a sentence, not scaled to unit length, on the CPU."""
+    return clip.text_features([row[0] for row in fill_templates(names, [template])])

@@ -6,8 +6,8 @@ from .hierarchy import tau_d as tau_d
 from .panoptic import PanopticMetrics as PanopticMetrics
 from .ranking import RankingMetrics as RankingMetrics
 from .ranking import ranking_metrics as ranking_metrics
+from .ranking import recall_at as recall_at
 from .ranking import target_ranks as target_ranks
 from .resampling import ResampledIoU as ResampledIoU
 from .resampling import percentile_interval as percentile_interval
-from .retrieval import recall_at as recall_at
 from .segmentation import SegmentationMetrics as SegmentationMetrics

@@ -10,16 +10,56 @@ from torch import Tensor, nn
 from geodapt.errors import InputError
 from geodapt.progress import track
 from geodapt.prompts.adapter import FeatureAdapter
-from geodapt.prompts.building import build_host
 from geodapt.prompts.classes import ClassTexts
+from geodapt.prompts.coop import CoOpTokens
+from geodapt.prompts.distillation import DistilledTokens
+from geodapt.prompts.host import Host
+from geodapt.prompts.maple import CoupledTokens
+from geodapt.prompts.promptsrc import IndependentTokens
 from geodapt.prompts.rows import pictures_at
-from geodapt.prompts.settings import HostSettings, PlainClip, PromptKD
-from geodapt.vision.clip import IMAGES_AT_ONCE, Clip
+from geodapt.prompts.settings import CoOp, HostSettings, MaPLe, PlainClip, PromptKD, PromptSRC
+from geodapt.vision.clip import AT_ONCE, Clip
 from geodapt.vision.deep_prompts import Prompts, prompts_on
 from geodapt.vision.text import pooled
+from geodapt.vision.towers import image_tower, text_tower
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+def build_host(
+    settings: HostSettings,
+    clip: Clip,
+    seed: int,
+    saved: Mapping[str, Any],
+    teacher_width: int = 0,
+) -> Host:
+    """What a host learns, before training; what is random follows from the seed.
+
+    Raises :class:`InputError` for a model that is no CLIP or SigLIP, and for a depth over the
+    number of layers.
+    """
+    text_tower(clip.model)
+    if image_tower(clip.model).flexible:
+        raise InputError(
+            f"a {type(clip.model).__name__} with patches of flexible number takes no image "
+            "tokens; take a CLIP, or a SigLIP of fixed size"
+        )
+    random = torch.Generator().manual_seed(seed)
+    match settings:
+        case CoOp():
+            return CoOpTokens(settings, clip, random, saved)
+        case MaPLe():
+            return CoupledTokens(settings, clip, random)
+        case PromptSRC():
+            return IndependentTokens(settings, clip, random)
+        case PromptKD():
+            width = ClassTexts(clip, ["a"], "{}").features(clip).shape[-1]
+            return DistilledTokens(settings, clip, random, width, teacher_width)
+        case PlainClip():
+            return Host(settings)
+    raise InputError(f"a {type(settings).__name__} is no host; give MaPLe(), PromptSRC(), ...")
+
 
 KEPT = 8
 """Lists of classes whose tokens and vectors are kept."""
@@ -154,7 +194,7 @@ class PromptedClip(nn.Module):
         if not len(images):
             raise InputError("there is nothing to look at: no pictures")
         parts = []
-        for start in track(range(0, len(images), IMAGES_AT_ONCE), "looking at pictures"):
-            rows = range(start, min(start + IMAGES_AT_ONCE, len(images)))
+        for start in track(range(0, len(images), AT_ONCE), "looking at pictures"):
+            rows = range(start, min(start + AT_ONCE, len(images)))
             parts.append(self.image_features(self.clip.pixels(pictures_at(images, rows))))
         return torch.cat(parts)

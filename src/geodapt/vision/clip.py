@@ -22,7 +22,8 @@ from geodapt.vision.text import ClipTextEncoder, pooled, text_from_embeddings, t
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-IMAGES_AT_ONCE = 64
+AT_ONCE = 64
+"""Pictures, or texts, that pass a tower together."""
 
 
 @dataclass(frozen=True)
@@ -53,22 +54,30 @@ class Clip:
             raise InputError("there is nothing to embed: no texts")
         return self.texts.embed(texts, "reading texts")
 
-    @torch.no_grad()
     def embed_images(self, images: "Sequence[Image]") -> Float[Tensor, "images d"]:
         """Unit vectors of pictures: a list, or a ``datasets`` column, which is read in pieces.
 
         Raises :class:`InputError` for a picture that is not right
         (:func:`geodapt.vision.images.as_rgb`).
         """
+        return nn.functional.normalize(self.image_features(images), dim=-1)
+
+    @torch.no_grad()
+    def image_features(self, images: "Sequence[Image]") -> Float[Tensor, "images d"]:
+        """As :meth:`embed_images`, before vectors are scaled to length 1."""
         if not len(images):
             raise InputError("there is nothing to embed: no pictures")
-        starts = range(0, len(images), IMAGES_AT_ONCE)
-        return torch.cat(
-            [
-                self.image_vectors(self.pixels(images[start : start + IMAGES_AT_ONCE])).cpu()
-                for start in track(starts, "looking at pictures")
-            ]
-        )
+        parts = []
+        for start in track(range(0, len(images), AT_ONCE), "looking at pictures"):
+            pixels = self.pixels(images[start : start + AT_ONCE])
+            parts.append(pooled(self.model.get_image_features(**pixels)).float().cpu())
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def text_features(self, texts: Sequence[str]) -> Float[Tensor, "texts d"]:
+        """Vectors of texts before they are scaled to length 1."""
+        parts = [texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE)]
+        return torch.cat([self.texts.vectors(self.tokens(part)).float().cpu() for part in parts])
 
     # With gradients, on the model's device
 

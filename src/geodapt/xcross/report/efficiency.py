@@ -6,12 +6,13 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from geodapt.pages.columns import Column, standard_error
+from geodapt.pages.columns import ACCURACY, RANKING, Column, as_percent, standard_error
 from geodapt.pages.formatting import listed, percent
 from geodapt.pages.plotly_style import LINES, plotly_text, style
 from geodapt.pages.results import Measured, columns_of, parse_part, read_rows
 from geodapt.pages.section import RunRecord, Section
-from geodapt.xcross.report.columns import METRICS
+
+METRICS = (*RANKING, ACCURACY, Column("macro_f1", "Macro F1", as_percent, "%"))
 
 
 class CurvePoint(Measured):
