@@ -55,7 +55,7 @@ HEADS = ("class_head", "box_head", "layer_norm")
 
 
 class DetectionTuner(TowerTuner):
-    """A detector whose heads train, and of whose towers what a method lets train."""
+    """A detector: its heads train, and what a method chooses of its towers."""
 
     def __init__(
         self, detector: OpenDetector, method: TuningMethod, settings: SceneSettings

@@ -22,7 +22,7 @@ from geodapt.vision.images import open_picture, require_size
 
 
 class PanopticTuner(TowerTuner):
-    """A panoptic model whose masks and head train, and of whose towers what a method lets train."""
+    """A panoptic model: masks and head train, and what a method chooses of the CLIP's towers."""
 
     def __init__(self, model: OpenPanoptic, method: TuningMethod, settings: PanopticRecipe) -> None:
         super().__init__(model.clip, method, settings)
@@ -48,8 +48,8 @@ class PanopticTuner(TowerTuner):
         masks: list[Tensor],
         labels: list[Tensor],
     ) -> Float[Tensor, ""]:
-        """Cross-entropy of true segments' words by the CLIP's features alone, as they are asked in
-        the ensemble: what tunes the image tower."""
+        """Cross-entropy of true segments' words by the CLIP's features alone, compared as in the
+        ensemble: this is what tunes the image tower."""
         features = self.model.features(pixels)
         logits = [
             self.model.region_logits(features[place][None], own[None], texts)[0]

@@ -88,7 +88,7 @@ class OpenPanoptic(OpenModel):
     ) -> Self:
         """A Mask2Former by its folder or hub name, and a CLIP alone for the words: no training.
 
-        Masks are those that the checkpoint was trained to find, whatever it called them.
+        Masks are those that the checkpoint was trained to find; its class names do not matter.
         """
         settings = settings or PanopticModelSettings()
         masker, (mean, deviation) = load_masker(checkpoint)

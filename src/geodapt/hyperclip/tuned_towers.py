@@ -73,7 +73,7 @@ class TunedTowers:
 
 
 class TowerTuner(nn.Module, ABC):
-    """A model whose heads train, and of whose CLIP what a method lets train."""
+    """A model: its heads train, and what a method chooses of its CLIP."""
 
     def __init__(self, clip: Clip, method: TuningMethod, settings: MethodSettings) -> None:
         super().__init__()

@@ -71,7 +71,7 @@ def disk_places(
     sized: Tensor,
     labels: Tensor,
 ) -> dict[str, Any]:
-    """Classes, attributes and pictures in two dimensions that keep their distances as can be.
+    """Classes, attributes and pictures in the plane, their distances kept as well as possible.
 
     ``x`` and ``y`` lie in the Poincare disk of radius 1; ``distortion`` is the mean relative error
     of the distances.

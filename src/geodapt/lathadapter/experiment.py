@@ -105,7 +105,7 @@ class AblationExperiment:
 
     @torch.no_grad()
     def _right(self, adapter: LatHAdapter | None, asked: Any) -> str:
-        """Of each test picture a 1 where its class scores best."""
+        """A 1 for each test picture whose class scores best, else a 0."""
         images = self._images(asked.splits["test"])
         texts = class_features(self.clip, asked.names, asked.template)
         if adapter is None:

@@ -41,7 +41,7 @@ def nearest_to_attributes(
 def ancestor_shares(
     distances: Float[Tensor, "images n"], labels: Int[Tensor, " images"], classes: int
 ) -> Float[Tensor, "classes n"]:
-    """Of each class, the share of its pairs of pictures whose lowest common ancestor is which.
+    """For each class, the shares of its pairs of pictures by their lowest common ancestor.
 
     ``distances`` are those of pictures to attributes; the ancestor of a pair is the attribute from
     which the farther of the two is nearest. A class of one picture has that one's nearest

@@ -38,8 +38,8 @@ def refine_texts(
     """``T^ = (F + beta D^-1/2 S D^-1/2 F)[:C]`` with ``F = [T; A]`` and ``S`` its cosines.
 
     Zhao et al. 2025, "LatHAdapter", attribute-aware text refiner. The paper's degree is the sum of
-    a row of ``S``, which with random attributes is often not positive, so that its root is no
-    number. Here it is that of a signed graph, ``D_ii = sum_j |S_ij|``: at least 1, the same where
+    a row of ``S``, which with random attributes is often not positive, so that it has no root.
+    Here it is that of a signed graph, ``D_ii = sum_j |S_ij|``: at least 1, the same where
     no cosine is negative, and the spectrum of ``D^-1/2 S D^-1/2`` lies in [-1, 1].
     """
     nodes = torch.cat([texts, attributes])

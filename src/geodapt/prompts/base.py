@@ -25,7 +25,7 @@ def load_host_base(name: str, dtype: torch.dtype = torch.float32) -> Clip:
 def base_fingerprint(clip: Clip) -> dict[str, str]:
     """What a saved learner says of its base: name, type, and hashes of configuration and weights.
 
-    The weights' hash depends on their type: a base is told from itself in another precision.
+    The weights' hash depends on their type: in another precision the same base is another one.
     """
     configuration = _without(clip.model.config.to_dict())
     text = json.dumps(configuration, sort_keys=True, default=str)

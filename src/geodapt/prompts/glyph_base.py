@@ -1,4 +1,4 @@
-"""The small CLIP that characters are asked of, and that it saw none of those called new."""
+"""The small CLIP that is asked for characters, and a check that it saw none of those called new."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ SCRIPTS = ["Latin", "Greek", "Cyrillic"]
 
 
 def glyph_base(model: ModelSettings | None = None) -> TinyClipSettings:
-    """A CLIP of :data:`SCRIPTS`, trained in minutes; half of the characters that can be are new."""
+    """A CLIP of :data:`SCRIPTS`, trained in minutes; half of the characters that can be new are."""
     return TinyClipSettings(
         data=GlyphSettings(scripts=SCRIPTS, new=0.5),
         model=model or ModelSettings(),

@@ -32,7 +32,7 @@ TIMES_ERROR = 2.8
 
 
 def right_answers(learner: PromptLearner, pictures: Pictures) -> Bool[np.ndarray, " pictures"]:
-    """Of each test picture whether its class comes first among these classes."""
+    """Whether each test picture's class comes first among these classes."""
     rows = pictures.splits["test"]
     found = learner.logits(rows["image"], pictures.names).argmax(-1).numpy()
     return found == label_column(rows)
