@@ -12,7 +12,7 @@ from geodapt.data.glyphs import GlyphSettings, load_glyphs
 from geodapt.errors import InputError, InputWarning
 from geodapt.hyperclip import OpenDetector, ScalingSettings, detection_loss, scale
 from geodapt.hyperclip.boxes import draw_boxes
-from geodapt.hyperclip.scene_settings import DetectorSettings
+from geodapt.hyperclip.settings import DetectorSettings
 from geodapt.tinyclip import TinyClipSettings
 from geodapt.tinyclip.fitting import untrained_clip
 from geodapt.vision import Clip

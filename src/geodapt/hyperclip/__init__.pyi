@@ -11,10 +11,10 @@ from .radius import embedding_radius as embedding_radius
 from .radius import radius_table as radius_table
 from .recipe import HyperClipRecipe as HyperClipRecipe
 from .scaling import BlockScaling as BlockScaling
-from .scene_settings import MaskSettings as MaskSettings
-from .scene_settings import PanopticModelSettings as PanopticModelSettings
 from .segment_scores import FoundSegments as FoundSegments
 from .settings import CostSettings as CostSettings
+from .settings import MaskSettings as MaskSettings
+from .settings import PanopticModelSettings as PanopticModelSettings
 from .settings import ScalingSettings as ScalingSettings
 from .settings import SegmenterSettings as SegmenterSettings
 from .tuning import pixel_loss as pixel_loss

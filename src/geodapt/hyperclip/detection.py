@@ -14,9 +14,9 @@ from transformers.loss.loss_deformable_detr import (
 from geodapt.hyperclip.batches import asked_words, drawn_by
 from geodapt.hyperclip.detector import OpenDetector
 from geodapt.hyperclip.methods import TuningMethod
-from geodapt.hyperclip.scene_settings import SceneSettings
 from geodapt.hyperclip.scenes import LEFT_OUT, PictureRows, SceneClasses, box_targets
 from geodapt.hyperclip.tuned_towers import TowerTuner
+from geodapt.hyperclip.tuning_settings import SceneSettings
 from geodapt.metrics import DetectionMetrics
 from geodapt.progress import track
 

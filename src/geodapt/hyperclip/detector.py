@@ -12,7 +12,7 @@ from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from geodapt.hyperclip.open_model import OpenModel
 from geodapt.hyperclip.owl import owl_from_clip, owl_towers, read_texts_at
-from geodapt.hyperclip.scene_settings import DetectorSettings
+from geodapt.hyperclip.settings import DetectorSettings
 from geodapt.models import as_input_errors, load_weights, locate_base, pretrained
 from geodapt.vision import Clip
 from geodapt.vision.images import as_rgb

@@ -22,7 +22,7 @@ from transformers import (
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
 from geodapt.errors import InputError
-from geodapt.hyperclip.scene_settings import MaskSettings
+from geodapt.hyperclip.settings import MaskSettings
 from geodapt.models import as_input_errors, load_weights, locate_base, pretrained
 
 TEMPERATURE = 0.07

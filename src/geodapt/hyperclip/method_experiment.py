@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from geodapt.files import atomic_folder
-from geodapt.hyperclip.method_settings import MethodSettings
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.open_model import OpenModel
 from geodapt.hyperclip.tuned_towers import TowerTuner, check_method
+from geodapt.hyperclip.tuning_settings import MethodSettings
 from geodapt.processes import is_main_process
 from geodapt.runs import RunFolder
 from geodapt.tinyclip.base import TINYCLIP

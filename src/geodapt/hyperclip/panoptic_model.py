@@ -20,8 +20,8 @@ from geodapt.hyperclip.masks import (
     pool_features,
 )
 from geodapt.hyperclip.open_model import OpenModel
-from geodapt.hyperclip.scene_settings import MaskSettings, PanopticModelSettings
 from geodapt.hyperclip.segment_scores import FoundSegments, compose_segments, ensemble_scores
+from geodapt.hyperclip.settings import MaskSettings, PanopticModelSettings
 from geodapt.models import load_weights
 from geodapt.vision import Clip, load_clip, slide
 from geodapt.vision.images import as_rgb

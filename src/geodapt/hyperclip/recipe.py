@@ -8,9 +8,8 @@ from geodapt.data.glyph_settings import GlyphSettings, PageSettings
 from geodapt.data.vision.coco_settings import CocoBoxSettings, CocoPanopticSettings, YoloSettings
 from geodapt.data.vision.settings import PictureSetSettings
 from geodapt.hyperclip.methods import TuningMethod
-from geodapt.hyperclip.scene_settings import MaskSettings, SceneSettings
-from geodapt.hyperclip.settings import ScalingSettings, SegmenterSettings
-from geodapt.hyperclip.tuning_settings import TuningSettings
+from geodapt.hyperclip.settings import MaskSettings, ScalingSettings, SegmenterSettings
+from geodapt.hyperclip.tuning_settings import SceneSettings, TuningSettings
 from geodapt.runs import Recipe
 from geodapt.settings import Name
 

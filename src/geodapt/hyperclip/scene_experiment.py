@@ -25,10 +25,11 @@ from geodapt.hyperclip.panoptic import (
     panoptic_figures,
 )
 from geodapt.hyperclip.panoptic_model import OpenPanoptic
-from geodapt.hyperclip.scene_settings import DetectorSettings, PanopticModelSettings, SceneSettings
 from geodapt.hyperclip.scenes import Scenes, glyph_scenes, path_scenes
 from geodapt.hyperclip.segment_pictures import segment_pictures
+from geodapt.hyperclip.settings import DetectorSettings, PanopticModelSettings
 from geodapt.hyperclip.tuned_towers import TowerTuner
+from geodapt.hyperclip.tuning_settings import SceneSettings
 from geodapt.progress import schedule
 from geodapt.runs import RunFolder
 from geodapt.vision import Clip

@@ -9,10 +9,10 @@ from torch import nn
 from geodapt.adapters import AdapterBank, Mix, Off
 from geodapt.errors import InputError
 from geodapt.hyperclip.attachment import Scaling, scale
-from geodapt.hyperclip.method_settings import MethodSettings
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.projections import projections
 from geodapt.hyperclip.settings import ScalingSettings
+from geodapt.hyperclip.tuning_settings import MethodSettings
 from geodapt.vision import Clip
 
 LORA = "lora"
