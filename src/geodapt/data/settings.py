@@ -101,7 +101,7 @@ class MovieLensSettings(SequenceSettings):
 class InteractionFileSettings(SequenceSettings):
     """Who took what and when, in the user's own table."""
 
-    loader = "geodapt.data.interaction_files:load_interactions"
+    loader = "geodapt.data.interactions:load_interactions"
     kind: Literal["csv", "jsonl", "parquet"] = "csv"
     """The file's ending decides how it is read."""
     path: str

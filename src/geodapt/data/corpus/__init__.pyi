@@ -1,5 +1,5 @@
 from .corpus import Corpus as Corpus
-from .loading import load_corpus as load_corpus
+from .corpus import load_corpus as load_corpus
 from .settings import ApiTextsSettings as ApiTextsSettings
 from .settings import CorpusSettings as CorpusSettings
 from .settings import DocsSettings as DocsSettings

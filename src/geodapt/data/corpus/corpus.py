@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from geodapt.data.corpus.settings import CorpusSettings
 from geodapt.data.domain import uniform
 
 SHARES = {"test": 0.1, "validation": 0.05}
@@ -32,3 +33,11 @@ def document_split(document: str, seed: int) -> str:
     at = uniform(document, seed)
     held = SHARES["test"] + SHARES["validation"]
     return "test" if at < SHARES["test"] else "validation" if at < held else "train"
+
+
+def load_corpus(settings: CorpusSettings) -> Corpus:
+    """The documents that the settings describe.
+
+    Raises :class:`geodapt.errors.InputError` where the text is not there or cannot be read.
+    """
+    return settings.load()
