@@ -39,7 +39,11 @@ def test_wrong_usage_ends_with_status_2(geodapt, arguments):
     assert not done.out
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["ls"], ["cp", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--help"], ["ls"], ["cp", "--help"], ["run", "xcross", "target=sympi"]],
+    ids=" ".join,
+)
 def test_nothing_waits_for_torch_that_does_not_compute(arguments):
     code = (
         "import sys; from geodapt.cli import main\n"

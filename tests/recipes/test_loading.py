@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from tiny import TinyRecipe
 
+from geodapt.data import settings as data_settings
 from geodapt.errors import InputError
 from geodapt.recipes import catalog
 from geodapt.recipes.loading import load_recipe
+from geodapt.recipes.running import prepare_recipe
 
 
 def message(name, *overrides) -> str:
@@ -186,3 +188,20 @@ def test_own_sequences_take_one_step(tmp_path):
         "xcross", ["data.kind=csv", f"data.path={tmp_path}/a.csv", "sources=[a, b]", "target=c"]
     ).recipe
     assert (recipe.data.kind, recipe.data.user) == ("csv", "user")
+
+
+@pytest.mark.parametrize("name", ["demo", "xcross", "radial-text", "radial-query"])
+def test_a_missing_package_is_told_before_the_recipe_runs(name, monkeypatch):
+    monkeypatch.setitem(data_settings.PACKAGES, "scikit-learn", "no_such_module")
+    words = ["target=scikit-learn"] if name == "xcross" else []
+    with pytest.raises(InputError, match=r"scikit-learn, which is not installed: .*\[demo\]"):
+        prepare_recipe(name, words, smoke=False)
+
+
+def test_a_recipe_on_other_data_needs_no_package_of_the_demo(monkeypatch):
+    for package in data_settings.DEMO:
+        monkeypatch.setitem(data_settings.PACKAGES, package, "no_such_module")
+    words = ["data.kind=csv", "data.path=sales.csv", "sources=[toys, tools]", "target=garden"]
+    assert prepare_recipe("demo", words, smoke=False).recipe.data.kind == "csv"
+    words = ["sources=[numpy, pandas]", "target=scipy"]
+    assert prepare_recipe("demo", words, smoke=False).recipe.target == "scipy"

@@ -7,9 +7,7 @@ run. :mod:`geodapt.data.mining` reads the packages' files; what it found is cach
 """
 
 import importlib.metadata
-import importlib.util
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +18,7 @@ from geodapt.data.domain import Domain
 from geodapt.data.progress_bars import quiet_datasets
 from geodapt.data.scripts import Advance, run_script, side_by_side
 from geodapt.data.sequences import Trail, build_domain, k_core, rows_by_group
-from geodapt.data.settings import DEMO, PACKAGES, ApiCallSettings
-from geodapt.errors import InputError
-from geodapt.extras import missing
+from geodapt.data.settings import PACKAGES, ApiCallSettings, distribution
 from geodapt.files import build_once, cache_folder
 
 MINING_VERSION = 2
@@ -38,22 +34,6 @@ def load_api_calls(settings: ApiCallSettings) -> dict[str, Domain]:
     names = {name: distribution(name) for name in settings.domains}
     folders = mine_packages(names.values())
     return {name: _domain(name, folders[names[name]], settings) for name in names}
-
-
-def distribution(name: str) -> str:
-    """The distribution of a domain, named as itself or as its module (sklearn)."""
-    known = {**{module: package for package, module in PACKAGES.items()}, **dict.fromkeys(PACKAGES)}
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise InputError(f"unknown domain '{name}': {hint}There are {', '.join(PACKAGES)}")
-    package = known[name] or name
-    if importlib.util.find_spec(PACKAGES[package]) is None:
-        what = f"domain '{name}' is mined from the package {package}, which is not installed"
-        if package in DEMO:
-            raise missing(what, "demo")
-        raise InputError(f"{what}: pip install {package}")
-    return package
 
 
 def _domain(name: str, folder: Path, settings: ApiCallSettings) -> Domain:

@@ -16,14 +16,13 @@ from types import ModuleType
 from geodapt.data.api_calls import ApiCallSettings, load_api_calls, module_tree
 from geodapt.data.chains import Hierarchy
 from geodapt.data.hierarchy_settings import CodeTreeSettings
-from geodapt.data.settings import DEMO, PACKAGES
+from geodapt.data.settings import DEMO_MODULES
 from geodapt.data.trees import Forest, from_forest
 from geodapt.errors import InputError
 from geodapt.extras import missing
 from geodapt.progress import track
 
 LONGEST = 160  # characters of a description
-DEMO_MODULES = {PACKAGES[package] for package in DEMO}
 
 
 def load_code_trees(settings: CodeTreeSettings) -> Hierarchy:

@@ -4,11 +4,18 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from geodapt.extras import require
 from geodapt.settings import GivenPath, Seed, Settings, SourceSettings, repeated
 
 Paper = Literal["plain", "lined", "squared", "dotted"]
 MATPLOTLIB = "matplotlib"
 """Names the fonts that come with matplotlib."""
+
+
+def require_drawing() -> None:
+    """Raise :class:`InputError` where the packages that draw characters are not installed."""
+    for package in ("PIL", "fontTools"):
+        require(package, f"characters are drawn with {package}, which is not installed", "glyphs")
 
 
 class GlyphSettings(Settings):
@@ -35,6 +42,9 @@ class GlyphSettings(Settings):
     """Fonts that training never shows, by name; * stands for anything."""
     seed: Seed = 0
     """Seed of the views, the splits and the contradicting captions."""
+
+    def require_installed(self) -> None:
+        require_drawing()
 
     def _smallest(self) -> dict[str, Any]:
         return {"scripts": self.scripts or ["Latin"], "views": 1}

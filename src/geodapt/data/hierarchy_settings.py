@@ -1,10 +1,13 @@
 """Where a hierarchy of texts comes from: the ``data:`` part of a radial recipe."""
 
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from geodapt.data.glyph_settings import GlyphSettings
+from geodapt.data.settings import DEMO_MODULES, distribution
+from geodapt.extras import missing
 from geodapt.settings import Seed, SourceSettings
 
 PACKAGES = ("builtins", "collections", "io", "email", "sympy", "sklearn", "torch.nn", "networkx")
@@ -66,6 +69,17 @@ class CodeTreeSettings(TreeSettings):
     """Modules whose classes are read."""
     domains: list[str] = Field(["numpy", "scikit-learn", "networkx"], min_length=1)
     """Packages of the api tree, as in the data kind `api_calls`."""
+
+    def require_installed(self) -> None:
+        if "api" in self.trees:
+            for name in self.domains:
+                distribution(name)
+        if "classes" in self.trees:
+            for module in self.packages:
+                package = module.split(".")[0]
+                if package in DEMO_MODULES and find_spec(package) is None:
+                    what = f"classes are read from {package}, which is not installed"
+                    raise missing(what, "demo")
 
 
 class GlyphChainSettings(ChainSourceSettings):

@@ -3,10 +3,14 @@
 Apart from the loaders, so that a recipe is checked before anything heavy is imported.
 """
 
+import importlib.util
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from geodapt.errors import InputError
+from geodapt.extras import missing
 from geodapt.settings import GivenPath, Seed, SourceSettings
 
 HUB = "McAuley-Lab/Amazon-Reviews-2023"
@@ -23,6 +27,7 @@ PACKAGES = {  # distribution: module
 }
 DEMO = {"sympy", "scikit-learn", "networkx", "matplotlib"}
 """Those that the extra ``demo`` installs; geodapt itself needs the others."""
+DEMO_MODULES = {PACKAGES[package] for package in DEMO}
 
 # The rarer genres come first: a movie belongs to the first group that it fits, and most fit Drama.
 GROUPS = {
@@ -32,6 +37,22 @@ GROUPS = {
     "comedy": ["Comedy"],
     "drama": ["Drama", "Romance", "Documentary"],
 }
+
+
+def distribution(name: str) -> str:
+    """The distribution of a domain, named as itself or as its module (sklearn)."""
+    known = {**{module: package for package, module in PACKAGES.items()}, **dict.fromkeys(PACKAGES)}
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise InputError(f"unknown domain '{name}': {hint}There are {', '.join(PACKAGES)}")
+    package = known[name] or name
+    if importlib.util.find_spec(PACKAGES[package]) is None:
+        what = f"domain '{name}' is mined from the package {package}, which is not installed"
+        if package in DEMO:
+            raise missing(what, "demo")
+        raise InputError(f"{what}: pip install {package}")
+    return package
 
 
 class DomainSettings(SourceSettings):
@@ -72,6 +93,10 @@ class ApiCallSettings(SequenceSettings):
     """Items in fewer than this many function bodies are left out."""
     fold: int = Field(0, ge=0, le=4)
     """Which fifth of the packages' files tests: over all five, every row tests once."""
+
+    def require_installed(self) -> None:
+        for name in self.domains:
+            distribution(name)
 
 
 class AmazonSettings(SequenceSettings):

@@ -68,8 +68,13 @@ def run(
 
 
 def prepare_recipe(recipe: str, overrides: "tuple[str, ...] | list[str]", smoke: bool) -> Loaded:
-    """A validated recipe; with ``smoke`` at the smallest size that still runs all of it."""
+    """A validated recipe; with ``smoke`` at the smallest size that still runs all of it.
+
+    Raises :class:`InputError`, before torch is imported, for what is wrong in it and for packages
+    that it needs and that are not installed.
+    """
     loaded = load_recipe(recipe, overrides)
+    loaded.recipe.require_installed()
     if not smoke:
         return loaded
     small = loaded.recipe.small()

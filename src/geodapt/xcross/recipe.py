@@ -66,6 +66,10 @@ class XCrossRecipe(Recipe):
     examples: int = Field(default=4, ge=0)
     """Predictions that the report explains."""
 
+    def require_installed(self) -> None:
+        data = self.data.model_copy(update={"domains": [*self.sources, self.target]})
+        super(XCrossRecipe, self.model_copy(update={"data": data})).require_installed()
+
     def _smallest(self) -> dict[str, Any]:
         return {"rate_factors": self.rate_factors[:2]}
 

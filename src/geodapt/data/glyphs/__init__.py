@@ -9,15 +9,10 @@ Unicode names has them. Fonts are domains, scripts are data sets.
 {'image': <PIL.PngImagePlugin.PngImageFile ...>, 'label': 0, 'domain': 0}
 """
 
-from importlib.util import find_spec
+from geodapt.data.glyph_settings import GlyphSettings, PageSettings, require_drawing
 
-from geodapt.extras import missing
+require_drawing()
 
-for _package in ("PIL", "fontTools"):
-    if find_spec(_package) is None:
-        raise missing(f"characters are drawn with {_package}, which is not installed", "glyphs")
-
-from geodapt.data.glyph_settings import GlyphSettings, PageSettings  # noqa: E402
 from geodapt.data.glyphs.fonts import Font  # noqa: E402
 from geodapt.data.glyphs.loading import Glyphs, load_glyphs  # noqa: E402
 from geodapt.data.glyphs.pages import load_pages, page_classes  # noqa: E402
