@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from geodapt.cards import write_card
 from geodapt.errors import InputError, InputWarning
 from geodapt.files import write_json
-from geodapt.hub import find_folder
+from geodapt.models.hub import find_folder
 from geodapt.settings import Settings
 from geodapt.vision import Clip
 from geodapt.vision.templates import embed_synonyms, fill_templates

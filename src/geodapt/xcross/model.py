@@ -21,8 +21,8 @@ from geodapt.adapters import AdapterBank
 from geodapt.cards import write_card
 from geodapt.errors import InputError
 from geodapt.files import PICKLES, read_tensors, write_json, write_tensors
-from geodapt.hub import find_folder
 from geodapt.models import fingerprint, load_base
+from geodapt.models.hub import find_folder
 from geodapt.paths import child
 from geodapt.settings import Settings
 from geodapt.xcross.encoders import XCrossEncoder

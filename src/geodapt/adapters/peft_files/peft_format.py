@@ -28,7 +28,7 @@ from geodapt.cards import plain, short, write_card
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
 from geodapt.headers import read_header
-from geodapt.hub import find_folder
+from geodapt.models.hub import find_folder
 from geodapt.paths import given
 
 AnyAdapter = TypeVar("AnyAdapter", bound=AdapterContents)

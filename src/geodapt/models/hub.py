@@ -1,0 +1,38 @@
+"""Folders that a user names by a path or by a name on the Hugging Face hub."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from geodapt.errors import InputError
+from geodapt.hub import require_hub
+
+
+def find_folder(source: str | Path, what: str, expected: str, **download: Any) -> Path:
+    """The local folder of an adapter or a saved model, downloaded first when it is a hub name.
+
+    ``download`` are options of :func:`huggingface_hub.snapshot_download`. Raises
+    :class:`InputError`, which calls it ``what`` and asks for what is ``expected`` of the folder,
+    for a path that is no folder and for a hub name that cannot be reached.
+    """
+    name = str(source)
+    try:
+        path = Path(source).expanduser()
+        if name and path.is_dir():
+            return path
+        local = path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown user's home, a NUL
+        local = True
+    if local or not name:
+        shown = repr(name) if len(name) <= 80 else f"{name[:77]!r}..."
+        raise InputError(f"{what} {shown} is not a folder; give {expected}, or a hub name")
+    require_hub(name, "adapter_config.json", "config.json")
+    try:
+        return Path(snapshot_download(name, **download))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise InputError(
+            f"{what} '{source}' is neither a folder nor a hub name that is reachable: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
