@@ -30,6 +30,16 @@ def require(package: str, what: str, extra: str) -> None:
         raise missing(what, extra)
 
 
+def require_transport() -> None:
+    """Raise :func:`missing` where optimal transport, which the probe needs, is not installed."""
+    require("ot", "Ollivier-Ricci curvature needs optimal transport", "probe")
+
+
+def require_optuna() -> None:
+    """Raise :func:`missing` where what searches over merges is not installed."""
+    require("optuna", "the search needs optuna", "search")
+
+
 @cache
 def _source(extra: str) -> str:
     """``-e '/folder[extra]'`` for a checkout, ``'/x.whl[extra]'``, or the name on an index."""

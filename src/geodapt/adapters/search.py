@@ -10,7 +10,7 @@ from typing import Any
 from geodapt.adapters.adapter import Adapter
 from geodapt.adapters.merging import METHODS, merge
 from geodapt.errors import InputError
-from geodapt.extras import missing
+from geodapt.extras import require_optuna
 from geodapt.files import read_json, write_json
 from geodapt.locks import only_user
 from geodapt.progress import bar
@@ -214,10 +214,9 @@ def _defaults(name: str, adapters: Sequence[Adapter]) -> dict[str, float]:
 
 
 def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise missing("the search needs optuna", "search") from None
+    require_optuna()
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     # The grouped sampler carries this label; what it does is tested here.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -8,6 +8,7 @@ import typer
 from geodapt.cli.idle import refuse_idle
 from geodapt.cli.importing import importing
 from geodapt.errors import InputError
+from geodapt.extras import require_optuna
 
 CALIBRATED_ON = 256
 """Largest number of texts for atoms to choose by."""
@@ -96,6 +97,8 @@ def merge_command(
     refuse_idle(of_search, search, "for a search; name its texts (--search)")
     texts = search or calibration
     refuse_idle({"--base": base}, texts, "for texts; name them (--search, --calibration)")
+    if search is not None:
+        require_optuna()
     folder = _checked(out, force, going_on=search is not None)
 
     with importing():

@@ -65,13 +65,14 @@ def probe(
       geodapt probe minilm --out minilm.html
       geodapt probe iris.csv --labels species
     """
+    from geodapt.extras import require_transport
     from geodapt.paths import page_to_write
 
+    require_transport()
     with importing():
-        from geodapt.probe import Probed, load_source, measure, require_transport, verdict
+        from geodapt.probe import Probed, load_source, measure, verdict
     from geodapt.progress import console
 
-    require_transport()
     target = page_to_write(out)
     read = load_source(
         source,

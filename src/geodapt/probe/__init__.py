@@ -1,6 +1,6 @@
 """Is this data hyperbolic? What `geodapt probe` reads, measures and says."""
 
-from geodapt.probe.figures import Figures, measure, require_transport
+from geodapt.probe.figures import Figures, measure
 from geodapt.probe.probing import Probed, probe_source
 from geodapt.probe.source import Source
 from geodapt.probe.sources import load_source
@@ -13,6 +13,5 @@ __all__ = [
     "load_source",
     "measure",
     "probe_source",
-    "require_transport",
     "verdict",
 ]

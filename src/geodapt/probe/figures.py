@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geodapt.extras import require
+from geodapt.extras import require_transport
 from geodapt.geometry.graphs import graph_distances, nearest_neighbours
 from geodapt.geometry.hyperbolicity import (
     Delta,
@@ -73,11 +73,6 @@ class Figures:
     def departure(self) -> float:
         """How far the source is from a tree, by average deltas, as a multiple of the control's."""
         return self.data.average_delta / max(self.control.average_delta, 1e-9)
-
-
-def require_transport() -> None:
-    """Raise ``InputError`` where optimal transport is missing, before anything is measured."""
-    require("ot", "Ollivier-Ricci curvature needs optimal transport", "probe")
 
 
 def measure(source: Source, seed: int = 0) -> Figures:

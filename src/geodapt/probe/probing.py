@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geodapt.extras import require_transport
 from geodapt.files import write_text
-from geodapt.probe.figures import Figures, measure, require_transport
+from geodapt.probe.figures import Figures, measure
 from geodapt.probe.report import probe_page
 from geodapt.probe.sources import load_source
 from geodapt.probe.summary import as_json, measured_on, summary_table
