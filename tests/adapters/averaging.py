@@ -15,31 +15,42 @@ from torch.nn.parallel import DistributedDataParallel
 
 from geodapt.adapters import AdapterBank, Route
 from geodapt.errors import InputError
-from tests.tiny_models import tiny_llama
+from tests.tiny_models import BASE, tiny, tiny_llama
 
 TRAINED = ("bank", "base", "sharded")
+KINDS = ("linear", "embeddings", "heads", "experts", "bfloat16")
 REFUSED = ("seeds", "split")
 NAMES = ("toys", "books")
 STEPS = 3
 
 
-def train(how: str, rank: int = 0, processes: int = 1) -> list[torch.Tensor]:
-    """The factors of two adapters after a few steps."""
+def model_of(kind: str) -> torch.nn.Module:
+    """A base for adapters of a kind."""
+    if kind == "experts":
+        sizes = {"num_key_value_heads": 2, "num_local_experts": 2, "num_experts_per_tok": 1}
+        return tiny("MixtralForCausalLM", BASE, sizes, max_position_embeddings=64).eval()
+    return tiny_llama().to(torch.bfloat16 if kind == "bfloat16" else torch.float32)
+
+
+def train(how: str, rank: int = 0, processes: int = 1, kind: str = "linear") -> list[torch.Tensor]:
+    """The factors, and heads, of two adapters after a few steps."""
     torch.manual_seed(0)
-    base = tiny_llama()
+    base = model_of(kind)
     bank = AdapterBank(base)
+    targets = {"embeddings": ["embed_tokens", "q_proj"], "experts": ["q_proj", "gate_up_proj"]}
+    heads = ["norm", "lm_head"] if kind == "heads" else None
     torch.manual_seed(rank if how == "seeds" else 0)
     for name in NAMES:
-        bank.create(name, 4, 8.0)
+        bank.create(name, 4, 8.0, targets.get(kind, "all-linear"), modules_to_save=heads)
         with torch.no_grad():
             for parameter in bank.parameters_of(name):
-                parameter.normal_(std=0.2)
+                parameter += torch.randn_like(parameter) * 0.2
     bank.train_only(*NAMES)
     model: torch.nn.Module = base
     if how == "bank":
         model = DistributedDataParallel(bank, find_unused_parameters=True)
     elif how == "base":  # something of its own must train for this wrapper to be allowed
-        base.lm_head.requires_grad_(True)
+        base.get_input_embeddings().requires_grad_(True)
         model = DistributedDataParallel(base)
     elif how in ("sharded", "seeds"):
         for layer in base.model.layers:
@@ -66,11 +77,12 @@ def train(how: str, rank: int = 0, processes: int = 1) -> list[torch.Tensor]:
 def main() -> None:
     dist.init_process_group("gloo")
     rank, processes = dist.get_rank(), dist.get_world_size()
-    found: dict[str, list[torch.Tensor] | str] = {}
+    found: dict[tuple[str, str], list[torch.Tensor] | str] = {}
     for how in (*TRAINED, *REFUSED):
-        try:
-            found[how] = train(how, rank, processes)
-        except InputError as error:
-            found[how] = str(error)
+        for kind in KINDS if how in TRAINED else KINDS[:1]:
+            try:
+                found[how, kind] = train(how, rank, processes, kind)
+            except InputError as error:
+                found[how, kind] = str(error)
     torch.save(found, Path(sys.argv[1]) / f"{rank}.pt")
     dist.destroy_process_group()

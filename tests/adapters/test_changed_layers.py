@@ -163,3 +163,38 @@ def test_what_a_model_has_at_two_places_is_refused(what):
     nest = nn.ModuleDict({"first": nn.ModuleDict({"one": nn.Linear(4, 4)})})
     nest["second"] = nest["first"]  # a block at two places holds a layer in one, also in PEFT
     AdapterBank(nest).create("a", rank=2, targets=["one"])
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_a_copy_in_which_layers_are_replaced_is_refused(family):
+    bank = filled(seeded(family), TARGETS[family]["books"])
+    batch = inputs(family, 2)
+    twin = copy.deepcopy(bank.model)
+    with bank.use("toys"):
+        torch.testing.assert_close(output(twin, batch), output(bank.model, batch))
+        path = next(iter(bank["toys"].factors))
+        twin.set_submodule(path, copy.deepcopy(seeded(family).get_submodule(path)))
+        with pytest.raises(InputError, match=r"a copy of the model, in which .* was replaced"):
+            output(twin, batch)
+        with pytest.raises(InputError, match=r"put in the place of a module|was replaced"):
+            output(torch.ao.quantization.quantize_dynamic(bank.model, {nn.Linear}), batch)
+    output(twin, batch)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+@pytest.mark.parametrize("rank", [2, 24])
+def test_a_base_that_trains_beside_frozen_adapters_gets_its_gradients(family, rank):
+    """A wide adapter is merged into the weight after some calls, which is no parameter then."""
+    bank = filled(seeded(family), TARGETS[family]["toys"], rank=rank)
+    batch = inputs(family, 8)
+    layer = bank.model.get_submodule(next(iter(bank["toys"].factors)))
+    with bank.use("toys"):
+        with torch.no_grad():
+            for _ in range(8):
+                output(bank.model, batch)
+        layer.weight.requires_grad_(True)
+        y = bank.model(**batch)[0]
+        (found,) = torch.autograd.grad(y.square().sum(), layer.weight)
+    bank.merge_into_base({"toys": 1.0})
+    (wanted,) = torch.autograd.grad(bank.model(**batch)[0].square().sum(), layer.weight)
+    torch.testing.assert_close(found, wanted, atol=1e-2, rtol=1e-3)

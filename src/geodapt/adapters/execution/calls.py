@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from geodapt.adapters.execution.hooks import NotPickled
+from geodapt.errors import InputError
 
 MAIN = ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds")
 """Inputs that name the rows where a model does not say which of its inputs is the main one."""
@@ -141,7 +142,12 @@ def on_calls(
     outside of what :func:`torch.compile` makes of it; those of its parts are not compiled in.
     """
 
-    def before(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def before(module: nn.Module, args: tuple, kwargs: dict | None = None) -> None:
+        if kwargs is None:  # lost by a tool that put the hook on a module in its place
+            raise InputError(
+                f"a {type(module).__name__} was put in the place of a module that an AdapterBank "
+                "acts on; change and quantize the model first and make a new AdapterBank"
+            )
         if not torch.compiler.is_compiling():
             enter(module, args, kwargs)
 

@@ -8,6 +8,7 @@ the adapters bring.
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -115,7 +116,7 @@ class HeadRunner:
         if owner is None:
             with calling(path):
                 return base(*args, **kwargs)
-        device = next(iter(module.state_dict().values())).device
+        device = next(chain(module.parameters(), module.buffers())).device
         if device.type == "meta":  # offloaded in the meantime
             device = _only_tensor(path, args, kwargs).device
         with self.store.lock:

@@ -77,6 +77,11 @@ class Attachment:
     remove = detach  # what PyTorch's own handles call it
 
 
+def is_attached(module: nn.Module) -> bool:
+    """Whether something runs around one of a module's methods, on a copy of the module too."""
+    return any(_attachment_of(value) for value in list(module.__dict__.values()))
+
+
 def strip(model: nn.Module) -> None:
     """Take wrappers off a deep copy: those that were made for the modules of the original."""
     for module in model.modules():
@@ -90,7 +95,7 @@ def _put_back(module: nn.Module, attachment: Attachment) -> None:
     del module.__dict__[attachment.method]
     if attachment.before is not None:
         setattr(module, attachment.method, attachment.before)
-    if not any(_attachment_of(value) for value in module.__dict__.values()):
+    if not is_attached(module):
         module.__dict__.pop(MARK, None)
 
 

@@ -151,10 +151,10 @@ class LayerUpdate:
         """``W0 + sum of the updates`` where that is cheaper than the factors.
 
         A constant sum whose factors cost more than half of the layer itself is formed once its
-        factors have cost as much as forming it. Only in float32 and wider, where adding the
-        update to the weight does not round it away. Whether the weight is still the one that it
-        was formed of is seen from its product with a random vector: a weight may be changed in
-        ways that leave no trace (``weight.data += ...``).
+        factors have cost as much as forming it. Only where the base does not train, and in float32
+        and wider, where adding the update to the weight does not round it away. Whether the weight
+        is still the one that it was formed of is seen from its product with a random vector: a
+        weight may be changed in ways that leave no trace (``weight.data += ...``).
         """
         if not self._mergeable:
             return None
@@ -168,6 +168,7 @@ class LayerUpdate:
             or x.device != weight.device
             or hasattr(layer, "_hf_hook")  # accelerate's: the weight comes and goes
             or torch.is_autocast_enabled(x.device.type)
+            or (weight.requires_grad and torch.is_grad_enabled())  # the base itself trains
         ):
             return None
         out, width = weight.shape

@@ -52,7 +52,7 @@ class ModelCalls:
         gate = self._active()
         if self._rows.call is not None or not gate.names:
             return
-        self._replaced.check(gate)
+        self._replaced.check(gate, module)
         call = call_of(module, args, kwargs)
         if call.rows is not None:
             check_rows(gate, call.rows, f"of {call.name}", self._runs.get())

@@ -23,7 +23,8 @@ class HeadCopies:
 
         ``device`` is where it computes. To be called under the store's lock.
         """
-        ours = module.state_dict()
+        # No state dict, whose hooks let a sharded model part with its weights again.
+        ours = {key: tensor for key, tensor in _tensors(module) if key in head}
         copy = self._copies.get((name, path))
         if copy is not None:
             held = copy.state_dict()
@@ -106,5 +107,5 @@ def swap(model: nn.Module, heads: Mapping[str, Head]) -> dict[str, Head]:
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
