@@ -1,12 +1,16 @@
 """An adapter acts on every class of the base that it was trained on, or is refused."""
 
+import copy
+
 import pytest
 import torch
 import transformers as T
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from geodapt.adapters import Adapter, AdapterBank, Mix, merge
 from geodapt.errors import InputError, InputWarning
+from tests.adapters import zoo
 from tests.adapters.families import randomise
 from tests.tiny_models import PICTURES, SMALL, T5, build
 
@@ -286,3 +290,49 @@ def test_another_family_whose_layers_are_named_alike_is_refused(source, target, 
             continue
         with pytest.raises(InputError, match=r"was trained on|does not have as a linear"):
             bank.load("a", tmp_path / "a")
+
+
+def earlier(path: str) -> str:
+    """A path of a model of texts and pictures, as transformers had it before 4.52."""
+    for new, old in (
+        ("model.language_model.", "language_model.model."),
+        ("model.vision_tower.", "vision_tower.vision_model."),
+        ("model.multi_modal_projector.", "multi_modal_projector."),
+    ):
+        path = path.replace(new, old)
+    return path
+
+
+def paligemma():
+    texts = {"model_type": "gemma", "num_key_value_heads": 2, "head_dim": 8, **SMALL}
+    pictures = {"model_type": "siglip_vision_model", "projection_dim": 32, **SMALL, **PICTURES}
+    return T.PaliGemmaForConditionalGeneration(
+        T.PaliGemmaConfig(
+            text_config=texts, vision_config=pictures, projection_dim=32, image_token_index=98
+        )
+    )
+
+
+@pytest.mark.parametrize("make", [lambda: zoo.llava()[0], paligemma])
+@pytest.mark.parametrize("targets", [["q_proj", "fc1", "linear_1", "linear"], ["v_proj"]])
+@torch.no_grad()
+def test_parts_that_another_version_of_transformers_named_otherwise(make, targets, tmp_path):
+    torch.manual_seed(4)
+    model = make().eval()
+    peft = trained(copy.deepcopy(model), tmp_path / "a", target_modules=targets)
+    file = tmp_path / "a" / "adapter_model.safetensors"
+    start = "base_model.model."
+    tensors = {k.removeprefix(start): tensor for k, tensor in load_file(file).items()}
+    save_file({start + earlier(path): tensor for path, tensor in tensors.items()}, file)
+    assert any("vision_model" in key for key in load_file(file))
+    token = model.config.image_token_id
+    batch = {"input_ids": torch.tensor([[token] * 4 + [5, 6, 7]])}
+    batch["pixel_values"] = torch.randn(1, 3, 16, 16)
+    wanted = peft(**batch).logits
+    bank = AdapterBank(copy.deepcopy(model))
+    bank.load("a", tmp_path / "a")
+    with bank.use("a"):
+        torch.testing.assert_close(bank.model(**batch).logits, wanted, atol=1e-5, rtol=1e-4)
+    bank.save("a", tmp_path / "now")  # by the names of now, under which it acts in PEFT
+    again = PeftModel.from_pretrained(copy.deepcopy(model), tmp_path / "now").eval()
+    torch.testing.assert_close(again(**batch).logits, wanted, atol=1e-5, rtol=1e-4)

@@ -8,7 +8,7 @@ names, so that what is written loads there; a bank translates.
 
 import re
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -48,13 +48,21 @@ class Naming:
     """The adapter's prefix, with its last dot."""
     ours: str = ""
     """The model's prefix, with its last dot."""
+    parts: tuple["Naming", ...] = ()
+    """Parts of the model with prefixes of their own, which come first."""
 
     def to_model(self, path: str) -> str:
         """The model's path for an adapter's path."""
+        for part in self.parts:
+            if path.startswith(part.theirs):
+                return part.to_model(path)
         return self.ours + path.removeprefix(self.theirs) if path.startswith(self.theirs) else path
 
     def to_adapter(self, path: str) -> str:
         """The adapter's path for a model's path."""
+        for part in self.parts:
+            if path.startswith(part.ours):
+                return part.to_adapter(path)
         return self.theirs + path.removeprefix(self.ours) if path.startswith(self.ours) else path
 
 
@@ -79,16 +87,19 @@ def find_naming(
     fit an adapter for texts. Where several find as many, the model's own paths come first, then its
     task head's prefix, then the part of the model whose class is ``trained_on``.
 
+    Or else one prefix for each part of the adapter, where each fits one of the model's alone: other
+    versions of transformers named the parts of LLaVA and Qwen2-VL otherwise.
+
     Raises :class:`InputError` when several parts of the model fit alike.
     """
     layers = matrices(sites(model))
     sizes = {path: (site.in_features, site.out_features) for path, site in layers.items()}
     source, target = trained_on or "", type(model).__name__
 
-    def score(naming: Naming) -> tuple[int, int]:
+    def score(naming: Naming, among: Collection[str] = ()) -> tuple[int, int]:
         if not _same_kind(source + naming.theirs, target + naming.ours):
             return 0, 0
-        here = {path: naming.to_model(path) for path in shapes}
+        here = {path: naming.to_model(path) for path in among or shapes}
         found = [path for path, name in here.items() if name in sizes]
         if len({here[path] for path in found}) < len(found):  # two of its layers in one
             return 0, 0
@@ -101,6 +112,9 @@ def find_naming(
         naming: score(naming) for naming in dict.fromkeys([*known, *_by_ending(shapes, layers)])
     }
     best = max(scores.values())
+    parted = _by_parts(shapes, layers, score)
+    if parted is not None and score(parted) == (len(shapes), len(shapes)) > best:
+        return parted
     if best == (0, 0) and not _same_kind(source, target):
         raise InputError(
             f"{called} was trained on {source}, and this is {target}, which reads something "
@@ -198,7 +212,39 @@ def _by_ending(paths: Iterable[str], layers: Iterable[str]) -> Iterator[Naming]:
             same += 1
         theirs, ours = head[: len(head) - same], other[: len(other) - same]
         if all(PART.search(part) for part in (*theirs, *ours)):
-            yield Naming(*(".".join([*parts, ""]) if parts else "" for parts in (theirs, ours)))
+            yield Naming(_prefix(theirs), _prefix(ours))
+
+
+def _prefix(parts: Sequence[str]) -> str:
+    return "".join(f"{part}." for part in parts)
+
+
+def _by_parts(
+    paths: Collection[str],
+    layers: Collection[str],
+    score: Callable[[Naming, Collection[str]], tuple[int, int]],
+) -> Naming | None:
+    """A naming with a prefix for each of the adapter's towers, and for each layer outside of one.
+
+    None where one of them fits nothing of the model's, or several of its parts.
+    """
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        groups.setdefault(tower(path) or path, []).append(path)
+    if not 1 < len(groups) <= TOWERS:
+        return None
+    found: list[Naming] = []
+    for name, group in groups.items():
+        if tower(group[0]):
+            ways = {*_by_ending(group[:1], layers), Naming(f"{name}.", f"{name}.")}
+        else:
+            ends = (p for p in layers if f".{p}".endswith(f".{name}") or name.endswith(f".{p}"))
+            ways = {Naming(name, path) for path in ends}
+        ways = {way for way in ways if score(way, group)[0] == len(group)}
+        if len(ways) != 1:
+            return None
+        found += ways
+    return Naming(parts=tuple(sorted(found, key=lambda part: -len(part.theirs))))
 
 
 def tower(path: str) -> str:

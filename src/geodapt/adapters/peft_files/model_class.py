@@ -80,5 +80,8 @@ def has_task(config: LoraConfig, model: nn.Module) -> bool:
 
 
 def names_class_of(config: LoraConfig, model: nn.Module) -> bool:
-    """Whether a configuration names this model's class, by its task, or names none."""
-    return has_task(config, model) or (not config.task_type and trained_on(config) is None)
+    """Whether a configuration names this model's class, by its task or itself, or names none."""
+    named = trained_on(config)
+    if has_task(config, model) or (not config.task_type and named == type(model).__name__):
+        return True
+    return not config.task_type and named is None
