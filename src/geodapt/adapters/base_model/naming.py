@@ -234,7 +234,9 @@ def _by_parts(
     if not 1 < len(groups) <= TOWERS:
         return None
     found: list[Naming] = []
-    for name, group in groups.items():
+    for name, group in sorted(groups.items(), key=lambda item: not tower(item[1][0])):
+        if any(name.startswith(part.theirs) and part.to_model(name) in layers for part in found):
+            continue  # beside a tower's blocks, as a pooler is
         if tower(group[0]):
             ways = {*_by_ending(group[:1], layers), Naming(f"{name}.", f"{name}.")}
         else:
