@@ -74,14 +74,14 @@ class Settings(BaseModel):
         parts = {name: value.small() for name, value in self if isinstance(value, Settings)}
         return self.model_copy(update={**parts, **self._smallest()})
 
-    def require_installed(self) -> None:
-        """Raise :class:`InputError` where a package that the settings need is not installed.
+    def require_inputs(self) -> None:
+        """Raise :class:`InputError` where a package or a file that the settings need is missing.
 
-        It is asked before torch is imported, so it looks only whether a package is there.
+        It is asked before torch is imported, so it looks only whether they are there.
         """
         for _, value in self:
             if isinstance(value, Settings):
-                value.require_installed()
+                value.require_inputs()
 
     def _smallest(self) -> dict[str, Any]:
         """The fields that make a smoke test short, with their values."""

@@ -198,10 +198,27 @@ def test_a_missing_package_is_told_before_the_recipe_runs(name, monkeypatch):
         prepare_recipe(name, words, smoke=False)
 
 
-def test_a_recipe_on_other_data_needs_no_package_of_the_demo(monkeypatch):
+def test_a_recipe_on_other_data_needs_no_package_of_the_demo(monkeypatch, tmp_path):
+    (tmp_path / "sales.csv").touch()
     for package in data_settings.DEMO:
         monkeypatch.setitem(data_settings.PACKAGES, package, "no_such_module")
-    words = ["data.kind=csv", "data.path=sales.csv", "sources=[toys, tools]", "target=garden"]
+    path = f"data.path={tmp_path / 'sales.csv'}"
+    words = ["data.kind=csv", path, "sources=[toys, tools]", "target=garden"]
     assert prepare_recipe("demo", words, smoke=False).recipe.data.kind == "csv"
     words = ["sources=[numpy, pandas]", "target=scipy"]
     assert prepare_recipe("demo", words, smoke=False).recipe.target == "scipy"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("xcross", ["data.kind=csv", "sources=[a, b]", "target=c"]),
+        ("xcross-movielens", []),
+        ("radial-hierarcaps", []),
+        ("radial-text", ["data.kind=edges"]),
+        ("helm-tiny", ["data.kind=text"]),
+    ],
+)
+def test_a_missing_file_is_told_before_the_recipe_runs(name, words):
+    with pytest.raises(InputError, match=r"nothing-here.csv' does not exist"):
+        prepare_recipe(name, ["data.path=nothing-here.csv", *words], smoke=True)

@@ -57,7 +57,7 @@ def run(
     with quiet(debug):
         from geodapt.recipes.running import prepare_recipe
 
-        loaded = prepare_recipe(recipe, overrides or [], smoke)
+        loaded = prepare_recipe(recipe, overrides or [], smoke, resume)
         with bar("starting"), importing():  # torch and transformers take their seconds
             from geodapt.recipes.execution import execute
 

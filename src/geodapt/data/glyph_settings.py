@@ -43,7 +43,7 @@ class GlyphSettings(Settings):
     seed: Seed = 0
     """Seed of the views, the splits and the contradicting captions."""
 
-    def require_installed(self) -> None:
+    def require_inputs(self) -> None:
         require_drawing()
 
     def _smallest(self) -> dict[str, Any]:

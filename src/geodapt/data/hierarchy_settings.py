@@ -7,6 +7,7 @@ from pydantic import Field
 
 from geodapt.data.glyph_settings import GlyphSettings
 from geodapt.data.settings import DEMO_MODULES, distribution
+from geodapt.data.text_files import existing
 from geodapt.extras import missing
 from geodapt.settings import Seed, SourceSettings
 
@@ -41,6 +42,11 @@ class ChainSettings(ChainSourceSettings):
     test_path: str | None = None
     """A file to measure on, such as HierarCaps's test file; none: a part is held out by image."""
 
+    def require_inputs(self) -> None:
+        existing(self.path)
+        if self.test_path is not None:
+            existing(self.test_path)
+
 
 class TreeSettings(ChainSourceSettings):
     """Settings that all sources of trees share."""
@@ -57,6 +63,9 @@ class EdgeSettings(TreeSettings):
     path: str
     """Lines of two texts, the general one first, with a tab or a comma between (.gz allowed)."""
 
+    def require_inputs(self) -> None:
+        existing(self.path)
+
 
 class CodeTreeSettings(TreeSettings):
     """Python's class hierarchy, the modules of the built-in API data, or both."""
@@ -70,7 +79,7 @@ class CodeTreeSettings(TreeSettings):
     domains: list[str] = Field(["numpy", "scikit-learn", "networkx"], min_length=1)
     """Packages of the api tree, as in the data kind `api_calls`."""
 
-    def require_installed(self) -> None:
+    def require_inputs(self) -> None:
         if "api" in self.trees:
             for name in self.domains:
                 distribution(name)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from geodapt.data.text_files import existing
 from geodapt.errors import InputError
 from geodapt.extras import missing
 from geodapt.settings import GivenPath, Seed, SourceSettings
@@ -94,7 +95,7 @@ class ApiCallSettings(SequenceSettings):
     fold: int = Field(0, ge=0, le=4)
     """Which fifth of the packages' files tests: over all five, every row tests once."""
 
-    def require_installed(self) -> None:
+    def require_inputs(self) -> None:
         for name in self.domains:
             distribution(name)
 
@@ -122,6 +123,9 @@ class MovieLensSettings(SequenceSettings):
     domains: list[str] | None = Field(None, min_length=1)
     """Which groups to take, in this order; all of them when not given."""
 
+    def require_inputs(self) -> None:
+        existing(self.path)
+
 
 class InteractionFileSettings(SequenceSettings):
     """Who took what and when, in the user's own table."""
@@ -143,6 +147,9 @@ class InteractionFileSettings(SequenceSettings):
     """The column of the item's text, which models read; may be the item's own column."""
     domain: str = "domain"
     """The column of the domain's name."""
+
+    def require_inputs(self) -> None:
+        existing(self.path)
 
 
 class ClassificationSettings(DomainSettings):

@@ -58,7 +58,7 @@ def run(
 
     Raises :class:`InputError` for what the command line refuses.
     """
-    loaded = prepare_recipe(recipe, overrides, smoke)
+    loaded = prepare_recipe(recipe, overrides, smoke, resume)
     folder = given(Path(out)) if out is not None else child(Path("runs"), loaded.name)
     from geodapt.recipes.execution import execute
     from geodapt.report import write_report
@@ -67,14 +67,18 @@ def run(
     return Run(folder, results, write_report(folder))
 
 
-def prepare_recipe(recipe: str, overrides: "tuple[str, ...] | list[str]", smoke: bool) -> Loaded:
+def prepare_recipe(
+    recipe: str, overrides: "tuple[str, ...] | list[str]", smoke: bool, resume: bool = False
+) -> Loaded:
     """A validated recipe; with ``smoke`` at the smallest size that still runs all of it.
 
     Raises :class:`InputError`, before torch is imported, for what is wrong in it and for packages
-    that it needs and that are not installed.
+    and files that it needs and that are missing; these only where no run goes on, since one that
+    is finished needs none.
     """
     loaded = load_recipe(recipe, overrides)
-    loaded.recipe.require_installed()
+    if not resume:
+        loaded.recipe.require_inputs()
     if not smoke:
         return loaded
     small = loaded.recipe.small()

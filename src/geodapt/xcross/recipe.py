@@ -66,9 +66,9 @@ class XCrossRecipe(Recipe):
     examples: int = Field(default=4, ge=0)
     """Predictions that the report explains."""
 
-    def require_installed(self) -> None:
+    def require_inputs(self) -> None:
         data = self.data.model_copy(update={"domains": [*self.sources, self.target]})
-        super(XCrossRecipe, self.model_copy(update={"data": data})).require_installed()
+        super(XCrossRecipe, self.model_copy(update={"data": data})).require_inputs()
 
     def _smallest(self) -> dict[str, Any]:
         return {"rate_factors": self.rate_factors[:2]}

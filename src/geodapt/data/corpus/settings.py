@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from geodapt.data.text_files import existing
 from geodapt.settings import Seed, Settings, SourceSettings
 
 PLAIN = (".txt", ".md", ".rst", ".txt.gz", ".md.gz", ".rst.gz")
@@ -53,6 +54,9 @@ class TextSettings(SourceSettings):
     """Every line of plain text is a document, as every record is."""
     seed: Seed = 0
     """Seed of what is held out."""
+
+    def require_inputs(self) -> None:
+        existing(self.path)
 
 
 class HubSettings(SourceSettings):
