@@ -1,9 +1,10 @@
-"""The engine's row loop against one request at a time and against static batches.
+"""The engine's row loop against one request at a time, static batches and transformers' batching.
 
 24 requests, each with its own mixture of two of 24 adapters (rank 16, on q, k, v and o), prompts of
 16 to 96 tokens and answers of 8 to 64, on a Llama of 6 layers. Tokens a second of processor time,
 one thread, the sides in turn in one process; every side's answers are compared with those of one
-request at a time. Prints JSON.
+request at a time. transformers' continuous batching knows no adapters: there the same base answers
+without any, which is less work, and so does the row loop once more. Prints JSON.
 
     python benchmarks/serve.py [--turns 3] [--width 512]
 """
@@ -16,12 +17,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import adapters as peers
 import torch
+from _continuous_batching import continuous_batches
 from _killed_server import kills
 from _serve_load import disconnects, fairness, overload, slow_readers, soak
 from _serving import Shelf, answering, make_shelf
@@ -64,7 +67,7 @@ def batches(bank: AdapterBank, asked: list[Generation], size: int) -> Answers:
             ids[i, longest - len(each.prompt) :] = torch.tensor(each.prompt)
             mask[i, longest - len(each.prompt) :] = 1
         most = max(each.sampling.max_new_tokens for each in part)
-        route = Route([dict(each.gate.entries[0]) for each in part])  # type: ignore[union-attr]
+        route = Route([dict(each.gate.entries[0]) if each.gate else None for each in part])
         with bank.use(route), torch.inference_mode():
             out = bank.model.generate(
                 ids,
@@ -171,23 +174,28 @@ def main() -> None:
     for name, adapter in peers.make_adapters(model, REQUESTS).items():
         bank.add(name, adapter)
     asked = requests()
+    plain, alone = peers.build(arguments.width, 6, 8, "cpu"), [replace(e, gate=None) for e in asked]
     sides: dict[str, Callable[[], Answers]] = {
         "one at a time": lambda: batches(bank, asked, 1),
         "static 8": lambda: batches(bank, asked, 8),
         "static 16": lambda: batches(bank, asked, 16),
         "row loop 16": lambda: loop(bank, asked),
         "HTTP 16": lambda: over_http(bank, asked),
+        "row loop 16, base alone": lambda: loop(bank, alone),
+        "transformers 16, base alone": lambda: continuous_batches(plain, alone, SLOTS),
     }
     tokens = sum(each.sampling.max_new_tokens for each in asked)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     same: dict[str, int] = {}
-    reference: Answers = []
+    references: dict[bool, Answers] = {}
     for _ in range(arguments.turns):
         for name, side in sides.items():
             start = time.process_time()
             answers = side()
             seconds[name].append(time.process_time() - start)
-            reference = reference or answers
+            if not references:
+                references[False] = batches(bank, alone, 1)
+            reference = references.setdefault(not name.endswith("base alone"), answers)
             same[name] = sum(a == b for a, b in zip(answers, reference, strict=True))
     rates = {name: tokens / statistics.median(each) for name, each in seconds.items()}
     rows = {
