@@ -20,7 +20,7 @@ from geodapt.radial.model import RadialModel
 from geodapt.recipes.loading import load_recipe
 from geodapt.serve.adapter_files import read_aliases
 from geodapt.serve.http.api_errors import ApiError
-from geodapt.xcross.model import _read_config
+from geodapt.xcross.model import XCross
 
 EVIL = "x\nerror: none\x1b[2J\r\x0b\ty\u2028z"
 
@@ -57,7 +57,9 @@ READERS = {
     "a radial model": lambda here: RadialModel.load(
         str(written(here / "radial.json", {EVIL: EVIL}).parent)
     ),
-    "an X-Cross": lambda here: _read_config(written(here / "config.json", {EVIL: EVIL})),
+    "an X-Cross": lambda here: XCross.from_pretrained(
+        written(here / "config.json", {EVIL: EVIL}).parent
+    ),
     "a recipe's key": lambda here: load_recipe("demo", [json.dumps(EVIL) + "=1"]),
     "a recipe's value": lambda here: load_recipe("demo", [f"seed={json.dumps(EVIL)}"]),
     "a recipe's kind": lambda here: load_recipe(
