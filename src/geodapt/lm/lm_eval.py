@@ -20,8 +20,8 @@ def require_lm_eval() -> None:
     """Raise :class:`InputError` where lm-eval is not installed."""
     if importlib.util.find_spec("lm_eval") is None:
         raise missing(
-            "tasks are asked through lm-eval, which is not installed; leave tasks out and measure "
-            "perplexity on a text, or install it",
+            "tasks are asked through lm-eval, which is not installed; leave tasks out (tasks=[]) "
+            "and measure perplexity on a text, or install it",
             "eval",
         )
 
