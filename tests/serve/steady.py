@@ -22,12 +22,15 @@ class SteadyEngine:
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
+    def check_room(self):
+        if len(self.rows) >= self.most:
+            raise Full(len(self.rows), 2.5)
+
     def submit(self, generation, on_event=None):
         if not self.alive:
             raise Stopped("the engine has died")
         with self.lock:
-            if len(self.rows) >= self.most:
-                raise Full(len(self.rows), 2.5)
+            self.check_room()
             self.gates.append(generation.gate)
             row = SteadyRow(self, generation, on_event)
             self.rows.append(row)

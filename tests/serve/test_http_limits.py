@@ -116,10 +116,13 @@ def test_overload_is_refused_at_once_and_what_runs_goes_on(serve, engine):
                 refused = served.complete(max_tokens=5)
                 assert (refused.status, refused.headers["retry-after"]) == (429, "3")
                 assert refused.json["error"]["code"] == "queue_full"
-            part = served.complete(prompt=["a", "b"], max_tokens=1)
-            assert part.status == 429
+            assert served.ask("POST", "/v1/chat/completions", b"{").status == 429  # not read
+            metrics = served.ask("GET", "/metrics").body.decode()
+            refusals = 'method="POST",route="/v1/completions",status="429"} 20.0'
+            assert refusals in metrics
             assert len(engine.rows) == 4
         assert {future.result().status for future in running} == {200}
+        assert served.ask("POST", "/v1/chat/completions", b"{").status == 400
         assert served.complete(max_tokens=1).status == 200
     assert not engine.rows
 

@@ -84,6 +84,11 @@ class Engine:
         """Whether requests are taken."""
         return self.alive and not self._draining and not self._closing
 
+    def check_room(self) -> None:
+        """Raises :class:`Full` when one more request would be refused whatever it asks for."""
+        if len(self._scheduler) >= self.settings.queue:
+            raise Full(len(self._scheduler), self._retry_after())
+
     def submit(
         self, generation: Generation, on_event: Callable[[Event], None] | None = None
     ) -> Ticket:
@@ -97,8 +102,7 @@ class Engine:
         with self._changed:
             if not self.ready:
                 raise Stopped("the engine takes no more requests")
-            if len(self._scheduler) >= self.settings.queue:
-                raise Full(len(self._scheduler), self._retry_after())
+            self.check_room()
             self._scheduler.add(ticket)
             self._changed.notify()
         return ticket

@@ -30,6 +30,7 @@ class TextEngine(Protocol):
     def alive(self) -> bool: ...
     @property
     def ready(self) -> bool: ...
+    def check_room(self) -> None: ...
     def submit(
         self, generation: Generation, on_event: Callable[[Event], None] | None = None
     ) -> Cancellable: ...
@@ -40,6 +41,9 @@ class NoText:
     """In place of an engine, where no language model is served."""
 
     alive = ready = True
+
+    def check_room(self) -> None:
+        """There is nothing to wait for."""
 
     def submit(
         self, generation: Generation, on_event: Callable[[Event], None] | None = None

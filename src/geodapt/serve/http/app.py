@@ -12,7 +12,7 @@ from geodapt.serve.http import (
 )
 from geodapt.serve.http.api_errors import App, register_errors
 from geodapt.serve.http.keys import KeyCheck
-from geodapt.serve.http.limits import BodyLimit, RateLimit
+from geodapt.serve.http.limits import BodyLimit, QueueLimit, RateLimit
 from geodapt.serve.http.service import Service
 from geodapt.serve.http.tracing import Traced
 from geodapt.serve.http.traffic import Traffic
@@ -29,6 +29,7 @@ def build_routes(service: Service) -> App:
         separate_input_output_schemas=False,
     )
     app.state.service = service
+    app.add_middleware(QueueLimit, service=service)
     for routes in (text_routes, scoring_routes, adapter_routes, token_routes, status_routes):
         app.include_router(routes.router)
     register_errors(app)

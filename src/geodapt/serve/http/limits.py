@@ -6,11 +6,23 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from types import SimpleNamespace
 
-from geodapt.serve.http.api_errors import ApiError, App, Message, Receive, Scope, Send
+from geodapt.serve.generation import Full
+from geodapt.serve.http.api_errors import (
+    ApiError,
+    App,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    api_error,
+)
 from geodapt.serve.http.keys import OPEN
 from geodapt.serve.http.serve_settings import ServeSettings
+from geodapt.serve.http.service import Service
 
+TEXT = ("/v1/completions", "/v1/chat/completions")
 MOST_CLIENTS = 10_000
 """Clients whose requests are counted; the one that asked longest ago is forgotten."""
 
@@ -50,6 +62,26 @@ class RateLimit:
                 headers = {"Retry-After": str(math.ceil(wait))}
                 error = ApiError(429, "too many requests", "rate_limit_exceeded", headers=headers)
                 await error.send(send)
+                return
+        await self.app(scope, receive, send)
+
+
+class QueueLimit:
+    """Refuses text where too many requests wait, before a body is understood.
+
+    The engine would refuse it, too, but at twice the cost, which who is answered pays.
+    """
+
+    def __init__(self, app: App, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] in TEXT and scope["method"] == "POST":
+            try:
+                self.service.engine.check_room()
+            except Full as error:
+                scope["route"] = SimpleNamespace(path=scope["path"])  # for what counts requests
+                await api_error(error).response()(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 

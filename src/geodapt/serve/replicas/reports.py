@@ -65,6 +65,9 @@ class Reports:
         """Whether at least one replica answers."""
         return bool(self._present)
 
+    def check_room(self) -> None:
+        """The replicas look at that."""
+
     def submit(
         self, generation: Generation, on_event: Callable[[Event], None] | None = None
     ) -> Any:
