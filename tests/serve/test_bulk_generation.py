@@ -12,6 +12,8 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from geodapt.errors import InputError
 from geodapt.serve.adapter_folder import AdapterFolder
@@ -170,6 +172,23 @@ def test_of_a_large_file_pieces_are_compared(tmp_path, monkeypatch):
     assert contents_of(Served(base=str(tmp_path)), ()) == before
     weights.write_bytes(bytes(25_000) + b"1" + bytes(24_999))
     assert contents_of(Served(base=str(tmp_path)), ()) != before
+
+
+def test_of_a_large_file_a_head_that_alone_was_trained_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr("geodapt.serve.contents.WHOLE", 10)
+    monkeypatch.setattr("geodapt.serve.contents.PIECES", 2)
+    (tmp_path / "config.json").write_text("{}")
+    body = torch.zeros(100_000)
+    seen = set()
+    for head in (
+        torch.zeros(2, 8),
+        torch.ones(2, 8),
+        torch.ones(2, 8).bfloat16(),
+        torch.tensor(1.0),
+    ):
+        save_file({"a": body, "b": head, "c": body[:5000]}, tmp_path / "model.safetensors")
+        seen.add(str(contents_of(Served(base=str(tmp_path)), ())))
+    assert len(seen) == 4
 
 
 @pytest.mark.slow

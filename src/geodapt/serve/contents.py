@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
@@ -17,7 +18,8 @@ from geodapt.serve.requested_gate import ADAPTER_NAME
 WHOLE = 256_000_000
 """Bytes of a file above which pieces of it are read, so that no model is read twice."""
 PIECES, PIECE = 4096, 4096
-"""Of such a file: how many, evenly spaced, and bytes of each; a training changes all of them."""
+"""Of such a file: how many, evenly spaced, and bytes of each; and as many of every tensor, since a
+training may change a small head alone, but changes all of that."""
 
 
 def contents_of(served: Served, adapters: Collection[str]) -> dict[str, str | None]:
@@ -94,4 +96,20 @@ def _of_file(path: Path) -> bytes:
         for number in range(PIECES):
             file.seek(number * (size - PIECE) // (PIECES - 1))
             digest.update(file.read(PIECE))
-        return digest.digest()
+    if path.suffix == ".safetensors":
+        digest.update(_of_tensors(path))
+    return digest.digest()
+
+
+def _of_tensors(path: Path) -> bytes:
+    """Of how each tensor of a file begins, none of which is read as a whole."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    digest = hashlib.sha256()
+    with suppress(SafetensorError), safe_open(path, framework="pt") as file:  # loading refuses it
+        for name in sorted(file.keys()):
+            tensor = file.get_tensor(name).flatten()
+            start = tensor[: PIECE // tensor.itemsize].view(torch.uint8)
+            digest.update(name.encode() + start.numpy().tobytes())
+    return digest.digest()
