@@ -186,7 +186,7 @@ def test_of_a_large_file_a_head_that_alone_was_trained_is_noticed(tmp_path, monk
         torch.ones(2, 8).bfloat16(),
         torch.tensor(1.0),
     ):
-        save_file({"a": body, "b": head, "c": body[:5000]}, tmp_path / "model.safetensors")
+        save_file({"a": body, "b": head, "c": body[:5000].clone()}, tmp_path / "model.safetensors")
         seen.add(str(contents_of(Served(base=str(tmp_path)), ())))
     assert len(seen) == 4
 
