@@ -77,11 +77,21 @@ class Settings(BaseModel):
     def require_inputs(self) -> None:
         """Raise :class:`InputError` where a package or a file that the settings need is missing.
 
-        It is asked before torch is imported, so it looks only whether they are there.
+        It is asked before torch is imported, so it looks only whether they are there. Parts
+        that the others leave without effect need nothing.
         """
-        for _, value in self:
-            if isinstance(value, Settings):
-                value.require_inputs()
+        idle = self._idle()
+        for name, value in self:
+            if name in idle:
+                continue
+            parts = value.values() if isinstance(value, dict) else value
+            for part in parts if isinstance(value, dict | list) else (value,):
+                if isinstance(part, Settings):
+                    part.require_inputs()
+
+    def _idle(self) -> set[str]:
+        """The fields that others leave without effect."""
+        return set()
 
     def _smallest(self) -> dict[str, Any]:
         """The fields that make a smoke test short, with their values."""

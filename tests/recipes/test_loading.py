@@ -1,5 +1,6 @@
 """From a name to a validated recipe, and what is said when that fails."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -222,3 +223,47 @@ def test_a_recipe_on_other_data_needs_no_package_of_the_demo(monkeypatch, tmp_pa
 def test_a_missing_file_is_told_before_the_recipe_runs(name, words):
     with pytest.raises(InputError, match=r"nothing-here.csv' does not exist"):
         prepare_recipe(name, ["data.path=nothing-here.csv", *words], smoke=True)
+
+
+@pytest.fixture
+def without_fonts(monkeypatch):
+    """A machine without the extra ``glyphs``."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "fontTools" else found(name)
+    )
+
+
+OWN = "{kind: folders, path: pictures}"
+BOXES = "{kind: yolo, images: pictures, labels: boxes, classes: names.txt}"
+DRAWN = {
+    "pages": "recipe: hyperclip",
+    "another CLIP's pages": "recipe: hyperclip\nbase: some/clip",
+    "a base for boxes": f"recipe: hyperclip-detection\ndata: {BOXES}\ntest: {BOXES}",
+    "a base for pictures": f"recipe: prompts\ndata: {OWN}",
+    "characters": "recipe: prompts\nbase: some/clip\ndata: {kind: characters}",
+    "further pictures": "recipe: prompts\nbase: some/clip\n"
+    f"data: {OWN}\nfurther: [{{kind: omniglot, path: omniglot.zip}}]",
+    "a teacher": f"recipe: prompts\nbase: some/clip\ndata: {OWN}\nlearner: promptkd\n"
+    "teacher: tuned\nteacher_base: clip-glyphs",
+    "a tuned base": "recipe: radial\nbase: clip-glyphs\ndata: {kind: edges, path: tree.csv}",
+}
+NOT_DRAWN = {
+    "masks": "recipe: hyperclip-pictures\nbase: some/clip\ndata: {path: pictures}",
+    "boxes": f"recipe: hyperclip-detection\nbase: some/clip\ndata: {BOXES}\ntest: {BOXES}",
+    "prompts": f"recipe: prompts\nbase: some/clip\ndata: {OWN}",
+    "lathadapter": f"recipe: lathadapter\nbase: some/clip\ndata: {OWN}",
+}
+
+
+@pytest.mark.parametrize("text", DRAWN.values(), ids=DRAWN)
+def test_recipes_that_draw_ask_for_what_draws(text, without_fonts, tmp_path):
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"fontTools, which is not installed: .*\[glyphs\]"):
+        prepare_recipe(str(tmp_path / "own.yaml"), [], smoke=False)
+
+
+@pytest.mark.parametrize("text", NOT_DRAWN.values(), ids=NOT_DRAWN)
+def test_recipes_on_a_clip_and_pictures_of_ones_own_draw_nothing(text, without_fonts, tmp_path):
+    (tmp_path / "own.yaml").write_text(text)
+    assert prepare_recipe(str(tmp_path / "own.yaml"), [], smoke=False)

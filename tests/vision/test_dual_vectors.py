@@ -93,9 +93,15 @@ def test_a_training_model_is_left_training(clip):
         clip.model.eval()
 
 
-def test_nothing_and_too_much(clip):
+@pytest.mark.parametrize("method", ["embed_texts", "text_features"])
+def test_no_text_and_one_text_in_place_of_a_list(clip, method):
     with pytest.raises(InputError, match="nothing to embed: no texts"):
-        clip.embed_texts([])
+        getattr(clip, method)([])
+    with pytest.raises(InputError, match="give a list of texts, not the text 'a car'"):
+        getattr(clip, method)("a car")
+
+
+def test_nothing_and_too_much(clip):
     with pytest.raises(InputError, match="nothing to embed: no pictures"):
         clip.embed_images([])
     long = clip.embed_texts(["car " * 500])

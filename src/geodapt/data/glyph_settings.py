@@ -119,3 +119,6 @@ class OmniglotSettings(SourceSettings):
     """A zip file of Omniglot, or a folder with its alphabets somewhere below."""
     alphabets: list[Literal["Latin", "Greek"]] = Field(default=["Latin", "Greek"], min_length=1)
     """Those whose letters lie in the order of Unicode, so that they have names."""
+
+    def require_inputs(self) -> None:
+        require_drawing()

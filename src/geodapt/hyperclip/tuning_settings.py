@@ -9,7 +9,7 @@ from geodapt.data.vision.coco_settings import CocoSplit
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.settings import Ignored, ScalingSettings, SegmenterSettings
 from geodapt.settings import Seed, Settings, repeated
-from geodapt.tinyclip.settings import TinyClipSettings
+from geodapt.tinyclip.settings import TINYCLIP, TinyClipSettings
 from geodapt.training.settings import TrainingSettings
 
 
@@ -65,6 +65,9 @@ class MethodSettings(Settings):
 
     def _smallest(self) -> dict[str, Any]:
         return self._at_most(classes=4)
+
+    def _idle(self) -> set[str]:
+        return set() if self.base == TINYCLIP else {"glyph_base"}
 
 
 class RadiusSettings(Settings):

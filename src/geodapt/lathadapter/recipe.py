@@ -9,7 +9,7 @@ from geodapt.lathadapter.settings import LOSSES, LatHAdapterSettings
 from geodapt.prompts.glyph_base import check_new_characters, glyph_base, new_characters
 from geodapt.runs import Recipe
 from geodapt.settings import Name, Seed, Settings, repeated
-from geodapt.tinyclip.settings import TinyClipSettings
+from geodapt.tinyclip.settings import TINYCLIP, TinyClipSettings
 
 
 def _without(loss: str) -> dict[str, Any]:
@@ -77,6 +77,9 @@ class LatHAdapterRecipe(Recipe):
     def _smallest(self) -> dict[str, Any]:
         first = dict([*self.variants.items()][:2])
         return {"seeds": self.seeds[:2], "variants": first, **self._at_most(shots=2)}
+
+    def _idle(self) -> set[str]:
+        return set() if self.base == TINYCLIP else {"glyph_base"}
 
 
 RECIPES = (LatHAdapterRecipe,)

@@ -35,6 +35,12 @@ TEXTS_AT_ONCE = 16
 """Texts per forward pass: of similar lengths, so that little of it is padding."""
 
 
+def refuse_one_text(texts: Sequence[str]) -> None:
+    """Raise :class:`InputError` for one text in place of a list."""
+    if isinstance(texts, str):
+        raise InputError(f"give a list of texts, not the text {texts[:60]!r}")
+
+
 class TextEncoder(nn.Module):
     """A pretrained model from texts to unit vectors.
 
@@ -131,8 +137,10 @@ class TextEncoder(nn.Module):
     def embed(self, texts: Sequence[str], label: str = "embedding") -> Float[Tensor, "n d"]:
         """Unit vectors of texts, on the CPU, in their order; each different text passes once.
 
-        Raises :class:`InputError` for a text without tokens, and for a vector that is not finite.
+        Raises :class:`InputError` for a text without tokens, for a vector that is not finite, and
+        for one text in place of a list, whose letters would be taken for texts.
         """
+        refuse_one_text(texts)
         different = sorted(set(texts), key=lambda text: (len(text), text))
         place = {text: row for row, text in enumerate(different)}
         parts = []

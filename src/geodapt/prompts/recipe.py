@@ -9,7 +9,7 @@ from geodapt.prompts.glyph_base import check_new_characters, glyph_base, larger_
 from geodapt.prompts.settings import CoOp, HostSettings, MaPLe, PlainClip, PromptKD, PromptSRC
 from geodapt.runs import Recipe
 from geodapt.settings import GivenPath, Name, repeated
-from geodapt.tinyclip.settings import TinyClipSettings
+from geodapt.tinyclip.settings import TINYCLIP, TinyClipSettings
 from geodapt.training.settings import TrainingSettings
 
 HostName = Literal["clip", "coop", "maple", "promptsrc", "promptkd"]
@@ -119,6 +119,12 @@ class PromptsRecipe(Recipe):
     def adapter_settings(self, name: str) -> dict[str, Any]:
         """The settings of an adapter by its name in `adapter`."""
         return {**self.lathadapter, **self.variants.get(name, {})}
+
+    def _idle(self) -> set[str]:
+        drawn = {"glyph_base"} if self.base == TINYCLIP else set()
+        if "promptkd" in self.learner and self.teacher_base == TINYCLIP:
+            drawn.add("teacher_glyphs")
+        return {"glyph_base", "teacher_glyphs"} - drawn
 
     def _smallest(self) -> dict[str, Any]:
         few = {"epochs": 2}

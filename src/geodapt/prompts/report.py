@@ -91,7 +91,7 @@ def adapter_section(run: RunRecord) -> Section | None:
             f"{100 * one['difference']:+.2f}",
             f"{100 * one['low']:+.2f} to {100 * one['high']:+.2f}",
             one["pairs"],
-            f"{100 * one['detectable']:.2f}",
+            f"{100 * one['detectable']:.2f}" if one["detectable"] else "–",
         )
         for one in run.part("prompts").get("differences", [])
     ]

@@ -5,11 +5,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from geodapt.adapters.settings import LoraSettings
+from geodapt.data.glyph_settings import require_drawing
 from geodapt.data.hierarchy_settings import HierarchySettings
 from geodapt.radial.query import RadialQueryRecipe
 from geodapt.radial.settings import LossSettings, RootSettings
 from geodapt.runs import Recipe
 from geodapt.settings import repeated
+from geodapt.tinyclip.settings import TINYCLIP
 from geodapt.training.settings import TrainingSettings
 
 METHODS = {
@@ -50,6 +52,11 @@ class RadialRecipe(Recipe):
     """Rows of the table beside the untuned model: radial, cone, and roots (several of them)."""
     several_roots: int = Field(default=4, ge=2)
     """Roots of the method `roots`."""
+
+    def require_inputs(self) -> None:
+        if self.base == TINYCLIP:
+            require_drawing()
+        super().require_inputs()
 
     @model_validator(mode="after")
     def _consistent(self) -> "RadialRecipe":

@@ -14,6 +14,7 @@ from transformers import AutoProcessor
 from geodapt.errors import InputError
 from geodapt.extras import require
 from geodapt.models import as_input_errors, load_weights, locate_base, pretrained
+from geodapt.models.text_encoder import refuse_one_text
 from geodapt.progress import track
 from geodapt.vision.dense import DenseFeatures, Residual, dense_features
 from geodapt.vision.images import as_rgb
@@ -75,7 +76,10 @@ class Clip:
 
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Float[Tensor, "texts d"]:
-        """Vectors of texts before they are scaled to length 1."""
+        """As :meth:`embed_texts`, before vectors are scaled to length 1."""
+        refuse_one_text(texts)
+        if not len(texts):
+            raise InputError("there is nothing to embed: no texts")
         parts = [texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE)]
         return torch.cat([self.texts.vectors(self.tokens(part)).float().cpu() for part in parts])
 

@@ -48,6 +48,8 @@ class CocoPanopticSettings(SourceSettings):
     """Read every picture and PNG once while loading; off for a set that has been checked."""
 
 
+# How detection with an open vocabulary splits COCO's categories (Bansal et al. 2018, "Zero-shot
+# object detection"); the lists are those published with Detic.
 NOVEL = (5, 6, 17, 18, 21, 22, 28, 32, 36, 41, 47, 49, 61, 63, 76, 81, 87)
 """Ids of the 17 categories that training never shows."""
 
