@@ -264,5 +264,5 @@ def test_a_saved_model_that_was_edited(shelf, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(shelf["bert"], folder)
     (folder / "radial.json").write_text(json.dumps({"base": "x"}))
-    with pytest.raises(InputError, match=r"radial.json: Field required"):
+    with pytest.raises(InputError, match=r"radial.json: tune: Field required"):
         RadialModel.load(str(folder))
