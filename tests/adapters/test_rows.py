@@ -107,6 +107,34 @@ def test_a_picture_in_each_row_is_told_apart_and_another_placement_refused():
             bank.model(**zoo.llava(counts)[1])
 
 
+class Sorts(torch.nn.Module):
+    """A layer gets queries, the same in each row, and the rows in an order of their content."""
+
+    def __init__(self):
+        super().__init__()
+        self.queries = torch.nn.Parameter(torch.randn(1, 3, 8))
+        self.shared = torch.nn.Linear(8, 8)
+
+    @staticmethod
+    def rank(x):
+        return (99 * x.sum((1, 2))).sin()
+
+    def forward(self, x):
+        queries = self.shared(self.queries.expand(len(x), -1, -1))
+        seen = torch.softmax(queries @ x.mT, -1) @ x
+        order = self.rank(x).argsort()
+        return seen + self.shared(x.mean(1)[order])[order.argsort()].unsqueeze(1)
+
+
+@torch.no_grad()
+def test_what_is_known_of_learned_queries_says_nothing_of_a_layers_other_inputs():
+    bank, x = filled(Sorts(), ["shared"]), torch.randn(2, 4, 8)
+    x = x[Sorts.rank(x).argsort()]  # in order, as the next need not be
+    for batch in (x, x.flip(0)):
+        with bank.use(Route(ROWS)), pytest.raises(InputError, match="by their content"):
+            bank.model(batch)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("gate", [Route(ROWS), SEQUENCE])
 @torch.no_grad()

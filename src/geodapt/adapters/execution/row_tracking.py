@@ -189,7 +189,7 @@ class RowTracker:
             if module is call.module and isinstance(layout, RowLayout):
                 known[path, ndim] = layout
             elif module is call.module and layout == SAME:
-                same.add(path)
+                same.add((path, ndim))
         if not same:
             return
         runs = []

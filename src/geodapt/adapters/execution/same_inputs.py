@@ -52,13 +52,16 @@ class Placements:
 class DisturbedRows:
     """Noise in some rows of what layers give, if the rows are in their first dimension."""
 
-    paths: frozenset[str]
+    keys: frozenset[Key]
+    """The layers, and of inputs of how many dimensions: another input may hold the rows otherwise,
+    or in an order that their content decides."""
     rows: int
     chosen: list[int]
 
     def fits(self, path: str, x: Tensor, y: Tensor) -> bool:
         """Whether a layer is one of these, with as many inputs and outputs as rows."""
-        return path in self.paths and x.ndim > 1 and self.rows == x.shape[0] == y.shape[0]
+        known = (path, x.ndim) in self.keys
+        return known and x.ndim > 1 and self.rows == x.shape[0] == y.shape[0]
 
     def put_into(self, y: Tensor) -> Tensor:
         """What the layer gives, disturbed."""
