@@ -10,7 +10,7 @@ from torch import nn
 
 from geodapt.adapters import AdapterBank, Mix, merge
 from geodapt.errors import InputError
-from tests.adapters.families import inputs, output, seeded
+from tests.adapters.families import TARGETS, inputs, output, seeded
 from tests.adapters.filled import filled
 from tests.adapters.kinds import bert, gpt2, llama, tied_llama
 
@@ -114,3 +114,49 @@ def test_an_adapter_does_not_fit_what_torch_compile_renamed_but_acts_in_it():
             AdapterBank(renamed).add("toys", adapter)
     with torch.no_grad(), bank.use("toys"):
         torch.testing.assert_close(output(compiled, batch), output(model, batch))
+
+
+CHANGES = {
+    "loaded": lambda model, layer: model.load_state_dict(
+        {key: value + 1 for key, value in model.state_dict().items()}
+    ),
+    "assigned": lambda model, layer: model.load_state_dict(
+        {key: value.clone() for key, value in model.state_dict().items()}, assign=True
+    ),
+    "trained": lambda model, layer: layer.weight.data.view(-1)[3].add_(1e-3),
+    "replaced": lambda model, layer: model.set_submodule(
+        next(path for path, each in model.named_modules() if each is layer), copy.deepcopy(layer)
+    ),
+}
+
+
+@pytest.mark.parametrize("family", ["llama", "deberta"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_happened_to_a_base_while_merged_is_not_undone_in_silence(change, family):
+    bank = filled(seeded(family), TARGETS[family]["toys"])
+    path = next(iter(bank["toys"].factors))
+    start = bank.model.get_submodule(path).weight.detach().clone()
+    bank.merge_into_base({"toys": 1.0})
+    CHANGES[change](bank.model, bank.model.get_submodule(path))
+    changed = bank.model.get_submodule(path).weight.detach().clone()
+    with pytest.raises(InputError, match=r"changed or replaced since adapters were merged"):
+        bank.unmerge()
+    assert torch.equal(bank.model.get_submodule(path).weight, changed)
+    bank.unmerge(discard=True)
+    same = change in ("loaded", "trained")  # what is another's is left alone
+    assert torch.equal(bank.model.get_submodule(path).weight, start if same else changed)
+    bank.merge_into_base({"books": 1.0})
+    bank.unmerge()
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_base_whose_type_changed_while_merged_is_restored_in_it(dtype, family):
+    bank = filled(seeded(family), TARGETS[family]["toys"])
+    wanted = {key: tensor.to(dtype) for key, tensor in bank.model.state_dict().items()}
+    bank.merge_into_base({"toys": 1.0})
+    bank.model.to(dtype)
+    bank.unmerge()
+    for key, tensor in bank.model.state_dict().items():
+        assert torch.equal(tensor, wanted[key].to(tensor.dtype))
+    assert {p.dtype for p in bank.model.parameters()} == {dtype}

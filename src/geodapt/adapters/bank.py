@@ -21,8 +21,9 @@ from geodapt.adapters.execution.runner import Runner
 from geodapt.adapters.gates import Gate, Off, as_gate, names_of, terms
 from geodapt.adapters.peft_files.kinds import BIAS, PARAMETER
 from geodapt.adapters.store.adapter_store import SHOWN, AdapterStore
-from geodapt.adapters.store.folding import fold, unfold
+from geodapt.adapters.store.folding import fold, names_of_folded, unfold
 from geodapt.adapters.store.masters import new_adapter
+from geodapt.adapters.store.merged_weights import MergedWeights
 from geodapt.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,6 +64,7 @@ class AdapterBank(ModelView):
         self.store = AdapterStore(model, capacity, self.masters)
         self.runner = Runner(self.store)
         self._gates = PreparedGates(self.store)
+        self._merged = MergedWeights(model)
         self._checkpointing = bind_checkpointing(model, self.bind)
         self._averaging = AveragedGradients(model, self._training_masters)
         self.open()
@@ -204,14 +206,24 @@ class AdapterBank(ModelView):
             check_terms(adapters, terms(weights))
             with self.runner.heads.merged(adapters.values()):
                 self.store.originals = fold(self.model, adapters, weights)
+            names = names_of_folded(self.model, self.store.originals).values()
+            heads = self.runner.heads.merged_names()
+            self._merged = MergedWeights(self.model, [*names, *heads])
             self.store.changed()
 
-    def unmerge(self) -> None:
-        """Restore the base's weights, bit by bit, as before :meth:`merge_into_base`."""
+    def unmerge(self, discard: bool = False) -> None:
+        """Restore the base's weights, bit by bit, as before :meth:`merge_into_base`.
+
+        Raises :class:`InputError` where they were changed or replaced since, unless ``discard``
+        says that those changes may be lost.
+        """
         with self.store.lock:
-            unfold(self.model, self.store.originals)
-            self.runner.heads.unmerge()
-            self.store.originals = {}
+            if not discard:
+                self._merged.check()
+            there = self._merged.there()
+            unfold(self.model, self.store.originals, there)
+            self.runner.heads.unmerge(there)
+            self.store.originals, self._merged = {}, MergedWeights(self.model)
             self.store.changed()
 
     def close(self) -> None:

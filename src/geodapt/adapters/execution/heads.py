@@ -53,9 +53,17 @@ class HeadRunner:
             self.unmerge()
             raise
 
-    def unmerge(self) -> None:
-        """Give the base's modules the very tensors that they had."""
-        swap(self.store.model, self._before)
+    def merged_names(self) -> list[str]:
+        """The names of the base's tensors whose place merged heads took."""
+        return [f"{path}.{key}" for path, head in self._before.items() for key in head]
+
+    def unmerge(self, there: Collection[str] | None = None) -> None:
+        """Give the base's modules the very tensors that they had; only those still ``there``."""
+        before = {
+            path: {k: t for k, t in head.items() if there is None or f"{path}.{k}" in there}
+            for path, head in self._before.items()
+        }
+        swap(self.store.model, {path: head for path, head in before.items() if head})
         self._before = {}
 
     def run(self, path: str, module: nn.Module, base: Any, *args: Any, **kwargs: Any) -> Any:

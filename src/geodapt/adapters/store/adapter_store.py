@@ -219,11 +219,16 @@ class AdapterStore:
             adapter = self.adapters[name]
             grouped = any(kind.groups > 1 for kind in adapter.kinds.values())
             if adapter.magnitudes or adapter.additions or grouped:
-                what = "is a DoRA adapter" if adapter.magnitudes else "brings biases or tokens"
-                what = "changes grouped convolutions" if grouped else what
+                what, needed = (
+                    ("is a DoRA adapter", "gradients through the lengths of its weights' rows")
+                    if adapter.magnitudes
+                    else ("brings biases or tokens", "float32 masters of them beside the factors")
+                    if adapter.additions
+                    else ("changes grouped convolutions", "factors that keep to their blocks")
+                )
                 raise InputError(
-                    f"'{name}' {what}, which the bank runs and does not train; train it with "
-                    "PEFT, or make a plain LoRA adapter with create()"
+                    f"'{name}' {what}, which the bank runs and does not train (it would need "
+                    f"{needed}); train it with PEFT, or make a plain LoRA adapter with create()"
                 )
             devices = {path: device_of(self.layers[path]) for path in adapter.factors}
             places = {path: self.model.get_submodule(path) for path in adapter.heads}

@@ -68,12 +68,25 @@ def fold(
     return originals
 
 
-def unfold(model: nn.Module, originals: Mapping[str, Tensor]) -> None:
-    """Put the original weights and biases back."""
+def names_of_folded(model: nn.Module, originals: Mapping[str, Tensor]) -> dict[str, str]:
+    """The names of the parameters that were changed, by their keys in ``originals``."""
     places = sites(model)
-    for path, tensor in originals.items():
-        parameter = places[path].weight if path in places else model.get_parameter(path)
-        parameter.data = tensor
+    return {
+        path: path
+        if path not in places or places[path].kind == PARAMETER
+        else f"{path}.{places[path].parameter}".lstrip(".")
+        for path in originals
+    }
+
+
+def unfold(model: nn.Module, originals: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> None:
+    """Put the original weights and biases back into the parameters that are still ``there``.
+
+    Those are given by name, and have the type and device that the model has by now.
+    """
+    for path, name in names_of_folded(model, originals).items():
+        if name in there:
+            there[name].data = originals[path].to(there[name].device, there[name].dtype)
 
 
 def _add(adapter: Adapter, path: str, share: float, site: Site, matrix: Tensor) -> None:
