@@ -134,12 +134,13 @@ def on_calls(
     module: nn.Module,
     enter: Callable[[nn.Module, tuple, dict], None],
     leave: Callable[[nn.Module, bool], None],
-    whole: bool,
+    owner: nn.Module,
 ) -> list[Any]:
     """Call ``enter`` before and ``leave`` after every call of a module; returns the handles.
 
-    Plain functions, so that a deep copy of the module shares them. Those of the whole model run
-    outside of what :func:`torch.compile` makes of it; those of its parts are not compiled in.
+    Plain functions, so that a deep copy of the module shares them. Those of the whole model, their
+    ``owner``, run outside of what :func:`torch.compile` makes of it; those of its parts are not
+    compiled in.
     """
 
     def before(module: nn.Module, args: tuple, kwargs: dict | None = None) -> None:
@@ -155,8 +156,9 @@ def on_calls(
         if not torch.compiler.is_compiling():
             leave(module, output is not None)  # nothing comes out of a call that fails
 
-    if whole:
+    if module is owner:
         before, after = torch.compiler.disable(before), torch.compiler.disable(after)
+    before.owner = after.owner = owner  # type: ignore[attr-defined]
     return [
         module.register_forward_hook(NotPickled()),
         module.register_forward_pre_hook(before, with_kwargs=True),

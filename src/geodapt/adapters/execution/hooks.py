@@ -83,8 +83,18 @@ def is_attached(module: nn.Module) -> bool:
 
 
 def strip(model: nn.Module) -> None:
-    """Take wrappers off a deep copy: those that were made for the modules of the original."""
+    """Take wrappers and hooks off a deep copy: those that were made for the original's modules."""
+    owners: dict[nn.Module, set[nn.Module]] = {}
     for module in model.modules():
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key, hook in list(hooks.items()):
+                owner = getattr(hook, "owner", None)  # the model that a bank is on
+                if owner is None:
+                    continue
+                if owner not in owners:
+                    owners[owner] = set(owner.modules())
+                if module not in owners[owner]:
+                    del hooks[key]
         for value in list(module.__dict__.values()):
             attachment = _attachment_of(value)
             if attachment is not None and attachment.module is not module:

@@ -38,7 +38,7 @@ class ModelCalls:
         # Parts may be called on their own too, as generate calls an encoder.
         parts = [part for module in whole for part in module.children()]
         for module in dict.fromkeys([model, *whole, *parts]):
-            self._handles += on_calls(module, self._enter, self._leave, module is model)
+            self._handles += on_calls(module, self._enter, self._leave, model)
         for module in whole:
             if module.can_generate():
                 self._handles.append(Attachment(module, self._generate, "generate"))
