@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -62,8 +63,9 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         for process in self._processes:
-            if process.is_alive():
-                os.kill(process.pid, number)
+            with suppress(ProcessLookupError):  # it may end between the two
+                if process.is_alive():
+                    os.kill(process.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
