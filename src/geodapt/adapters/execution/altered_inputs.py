@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,18 +17,20 @@ SPECIAL = re.compile(r"tok(en)?_?(id|index|idx)s?$")
 """Configuration keys of special tokens' ids."""
 PLACEHOLDER = re.compile(r"(image|video|audio|vision|visual|speech|sound|media|patch)\w*token")
 """Configuration keys of placeholder tokens, for pictures or sound."""
+Arguments = tuple[Sequence[Any], dict[str, Any]]
+"""A call's positional arguments, and those by name."""
 SEED = 0xA17E12ED
 """No seed that people use: noise equal to an input would only double it, which norms undo."""
 
 
 def altered(
     module: nn.Module,
-    args: tuple,
+    args: Sequence[Any],
     kwargs: Mapping[str, Any],
     rows: Collection[int],
     seed: int,
     model: nn.Module,
-) -> tuple[list, dict[str, Any]]:
+) -> Arguments:
     """Copies of a call's arguments, in which these rows have other tokens and other numbers.
 
     Special ids stay, so that the places of pictures and the number of sentences do; ``model``,
@@ -51,23 +53,42 @@ def altered(
             and (name == main or not only_ids or "ids" in name)
         }
 
-    def change(name: str, value: Any) -> Any:
+    def change(name: str, value: Tensor) -> Tensor:
+        for row in rows if name in chosen else ():
+            new = _other_numbers if value.is_floating_point() else _other_ids
+            value[row] = new(value[row], ids, generator)
+        return value
+
+    return changed(module, args, kwargs, change)
+
+
+def changed(
+    module: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    change: Callable[[str, Tensor], Tensor],
+    others: Callable[[Any], Any] = lambda value: value,
+) -> Arguments:
+    """Copies of a call's arguments: what ``change`` makes of a copy of each tensor, by its name.
+
+    ``others`` does so for copies of what is no tensor and holds none that can be seen.
+    """
+
+    def new(name: str, value: Any) -> Any:
         if isinstance(value, Tensor):
-            value = value.detach().clone()
-            for row in rows if name in chosen else ():
-                new = _other_numbers if value.is_floating_point() else _other_ids
-                value[row] = new(value[row], ids, generator)
-            return value
+            return change(name, value.detach().clone())
         if isinstance(value, list | tuple) and type(value) in (list, tuple):
-            return type(value)(change(f"{name}.{i}", part) for i, part in enumerate(value))
+            return type(value)(new(f"{name}.{i}", part) for i, part in enumerate(value))
         if isinstance(value, Mapping):
-            return _refilled(value, lambda key, part: change(f"{name}.{key}", part))
-        return value if isinstance(value, nn.Module | type) or callable(value) else _copied(value)
+            return _refilled(value, lambda key, part: new(f"{name}.{key}", part))
+        if isinstance(value, nn.Module | type) or callable(value):
+            return value
+        return others(_copied(value))
 
     values = dict(named_arguments(module, args, kwargs))
-    new = {name: change(name, value) for name, value in values.items()}
-    positional = [new.pop(name) for name in list(new)[: len(args)]]
-    return positional, new
+    named = {name: new(name, value) for name, value in values.items()}
+    positional = [named.pop(name) for name in list(named)[: len(args)]]
+    return positional, named
 
 
 class Vocabulary:
@@ -84,6 +105,8 @@ class Vocabulary:
         taken = [ids for key, ids in found.items() if PLACEHOLDER.search(key)]
         ends = [ids for key, ids in found.items() if "eos" in key]
         self.placeholders, self.counted = set(chain(*taken)), set(chain(*ends))
+        pads = chain(*(ids for key, ids in found.items() if key.endswith("pad_token_id")))
+        self.padding = next((i for i in pads if i >= 0), None)
         size = _size(module) or max(
             (int(t.max()) + 1 for t in tensors.values() if not t.is_floating_point()), default=1
         )

@@ -5,7 +5,7 @@ A call is outermost when no other call of the model, or of a part of it, runs ar
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ NO_ROWS = re.compile(
     r"mask|position|label|weight|bbox|size|length|seqlen|cache|past_key|thw|(^|[._])(cos|sin)$"
 )
 """Names of inputs that say something about rows, but are not what a row is made of."""
+
+LENGTHS = re.compile(r"mask|length")
+"""Names of inputs that say how long rows are, which may decide the rows' order."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,18 @@ def call_of(module: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Call:
     rows = tensors[main].shape[0]
     parts = {name: t for name, t in tensors.items() if holds_rows(name, t, main, rows)}
     single = tensors[main].ndim == 2 and tensors[main].shape[1] == 1
+    masks = sorted(name for name in tensors if LENGTHS.search(name))
     kind = tuple(
         # A picture's size decides how its patches are laid out; a text's length does not.
         (name, t.ndim, t.shape[1:] if t.ndim > 3 else None)
         for name, t in sorted(parts.items())
     )
     lengths = frozenset(t.shape[1] for t in tensors.values() if t.ndim > 1)
-    return Call(module, rows, (module.training, *kind), single, lengths)
+    return Call(module, rows, (module.training, *kind, *masks), single, lengths)
 
 
 def tensors_of(
-    module: nn.Module, args: tuple, kwargs: Mapping[str, Any]
+    module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Iterator[tuple[str, Tensor]]:
     """The tensors among a call's arguments by name; ``name.key`` for those in a container."""
     for name, value in named_arguments(module, args, kwargs):
@@ -77,7 +81,7 @@ def tensors_of(
 
 
 def named_arguments(
-    module: nn.Module, args: tuple, kwargs: Mapping[str, Any]
+    module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Iterator[tuple[str, Any]]:
     """A call's arguments by name."""
     yield from zip(names_of_arguments(module, len(args)), args, strict=True)

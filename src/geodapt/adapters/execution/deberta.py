@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from geodapt.adapters.execution.active_gate import ActiveGate
-from geodapt.adapters.execution.row_tracking import Recorder, RowTracker
+from geodapt.adapters.execution.row_tracking import RowTracker
+from geodapt.adapters.execution.row_trials import Recorder
 from geodapt.errors import InputError
 
 SHARING = {"DisentangledSelfAttention"}

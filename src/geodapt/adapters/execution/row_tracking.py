@@ -2,11 +2,10 @@
 
 Layers get their input batch first, sequence first, flattened, in windows, gathered by expert or
 shared by all rows, and no name says which. So before a gate first treats rows differently in a kind
-of call, the model runs as it is and a few times with some rows' inputs changed, without adapters
-and without gradients. Where a layer's input changed shows which row it belongs to.
+of call, trials find it out.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -14,32 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geodapt.adapters.base_model.lowering import lowering_of
 from geodapt.adapters.base_model.uncalled import WeightReads
 from geodapt.adapters.execution.active_gate import ActiveGate
-from geodapt.adapters.execution.altered_inputs import altered
 from geodapt.adapters.execution.calls import Call
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.adapters.execution.row_layout import (
     SAME,
-    Place,
     RowLayout,
     combine_layouts,
-    differs,
-    locate_rows,
-    rounding,
-    sketch,
-    splits,
 )
+from geodapt.adapters.execution.row_order import UNORDERED
+from geodapt.adapters.execution.row_trials import Recorder, RowTrials
 from geodapt.adapters.execution.same_inputs import (
-    DisturbedRows,
     Key,
     Placements,
     Seen,
-    effects,
     row_tensors,
 )
-from geodapt.adapters.gates import Off
 from geodapt.adapters.store.adapter_store import AdapterStore
 from geodapt.errors import InputError
 
@@ -152,61 +142,39 @@ class RowTracker:
             for buffer in call.module.buffers()
             if buffer.numel() <= LARGE and buffer.device.type != "meta"
         ]
-        chosen = splits(call.rows)
-        runs = []
+        trials, module = RowTrials(call, args, kwargs, self._store, self.look), call.module
         try:
-            for seed, rows in enumerate([[], *chosen]):
-                inputs = altered(call.module, args, kwargs, rows, seed, self._store.model)
-                try:
-                    runs.append(self.look(call, *inputs))
-                except Exception as error:  # which the call itself raises again if it is at fault
-                    self._failed[call.module] = f"{type(error).__name__}: {error}"
-                    return
+            for key, layout in trials.layouts().items():
+                at = (module, *key)
+                self._layouts[at] = combine_layouts(self._layouts.get(at, layout), layout)
+            for key in trials.out_of_order(self._layouts_of(module)):
+                self._layouts[module, *key] = UNORDERED
+            same = [
+                (path, ndim)
+                for of, path, ndim in self._layouts
+                if of is module and self._layouts[of, path, ndim] == SAME
+            ]
+            for key in trials.first(same, self._layouts_of(module)):
+                self._layouts[module, *key] = RowLayout(0)
+        except Exception as error:  # which the call itself raises again if it is at fault
+            self._failed[call.module] = f"{type(error).__name__}: {error}"
+            return
         finally:
             for buffer, before in buffers:
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
-        for key in dict.fromkeys(key for run in runs for key in run):
-            layout = _found([run.get(key, []) for run in runs], chosen, call.rows)
-            at = (call.module, *key)
-            self._layouts[at] = combine_layouts(self._layouts.get(at, layout), layout)
         self._proven.add((call.module, call.kind, call.single))
-        self._follow_same(call, args, kwargs, chosen)
 
-    def _follow_same(
-        self, call: Call, args: tuple, kwargs: dict[str, Any], chosen: list[list[int]]
-    ) -> None:
-        """Where the rows are in layers whose input is the same for all, by what they change.
-
-        Learned queries are repeated for each row before a layer reads the row. If noise in the
-        output's first places changes, in all that is known of, these rows alone, they hold the
-        rows.
-        """
-        assert call.rows is not None
-        known: dict[Key, RowLayout] = {}
-        same = set()
-        for (module, path, ndim), layout in self._layouts.items():
-            if module is call.module and isinstance(layout, RowLayout):
-                known[path, ndim] = layout
-            elif module is call.module and layout == SAME:
-                same.add((path, ndim))
-        if not same:
-            return
-        runs = []
-        for rows in [[], *chosen]:
-            recorder = Recorder(self._store, DisturbedRows(frozenset(same), call.rows, rows))
-            inputs = altered(call.module, args, kwargs, [], 0, self._store.model)
-            seen = self.look(call, *inputs, recorder=recorder)
-            runs.append((seen, recorder.outputs))
-        if all(
-            effects(runs[0], run, known, call.rows) == set(rows)
-            for run, rows in zip(runs[1:], chosen, strict=True)
-        ):
-            for path, ndim in recorder.disturbed:
-                self._layouts[call.module, path, ndim] = RowLayout(0)
+    def _layouts_of(self, module: nn.Module) -> dict[Key, RowLayout]:
+        """The layouts that are known of the layers in calls of a module."""
+        return {
+            (path, ndim): layout
+            for (of, path, ndim), layout in self._layouts.items()
+            if of is module and isinstance(layout, RowLayout)
+        }
 
     def look(
-        self, call: Call, args: list, kwargs: dict[str, Any], recorder: "Recorder | None" = None
+        self, call: Call, args: Sequence, kwargs: dict[str, Any], recorder: Recorder | None = None
     ) -> Seen:
         """What the adapted layers get from a pass of the model as it is."""
         recorder = recorder or Recorder(self._store)
@@ -220,55 +188,6 @@ class RowTracker:
         return recorder.seen
 
 
-class Recorder(ResolvedGate):
-    """A gate without adapters that records what the layers get, as sketches."""
-
-    looks = True
-
-    def __init__(self, store: AdapterStore, noise: DisturbedRows | None = None) -> None:
-        super().__init__(store, Off())
-        self.seen: Seen = {}
-        self.outputs: list[tuple[Tensor, float]] = []
-        """Sketches of what the call gives with a row for each of the batch's."""
-        self.disturbed: set[Key] = set()
-        self._noise = noise
-        self.paused = False
-
-    def run(
-        self,
-        path: str,
-        layer: nn.Module,
-        base: Callable[[Tensor], Tensor],
-        x: Tensor,
-        place: Place,
-    ) -> Tensor:
-        y = base(x)
-        self.note(path, layer, x, y)
-        if self._noise is None or not self._noise.fits(path, x, y) or self.paused:
-            return y
-        self.disturbed.add((path, x.ndim))
-        return self._noise.put_into(y)
-
-    def note(self, path: str, layer: nn.Module, x: Tensor, y: Tensor) -> None:
-        """Record what a layer gets when it returns ``y``."""
-        lower = lowering_of(layer)
-        self.record(path, x if lower is None else lower(x, y)[0])
-
-    @contextmanager
-    def pause(self) -> Iterator[None]:
-        """Record nothing inside of the block."""
-        before, self.paused = self.paused, True
-        try:
-            yield
-        finally:
-            self.paused = before
-
-    def record(self, path: str, x: Tensor) -> None:
-        """Record what a module gets."""
-        if not self.paused:
-            self.seen.setdefault((path, x.ndim), []).append((sketch(x), rounding(x.dtype)))
-
-
 def check_rows(gate: ResolvedGate, rows: int, where: str, runs: int = 1) -> None:
     """Raise where a route does not have an entry for each row."""
     if not gate.routes:
@@ -280,23 +199,3 @@ def check_rows(gate: ResolvedGate, rows: int, where: str, runs: int = 1) -> None
             f"the route has {entries} entries, the batch {where} {rows} rows; give one entry a "
             "row (None for the base alone)"
         )
-
-
-def _found(
-    records: list[list[tuple[Tensor, float]]], chosen: list[list[int]], rows: int
-) -> RowLayout | str:
-    """A layer's layout, from what it got as it is and under each change."""
-    plain, *changed = records
-    found: RowLayout | str | None = None
-    if any(len(record) != len(plain) for record in changed):
-        return "depends on the rows' content"
-    for i, (before, tolerance) in enumerate(plain):
-        if any(record[i][0].shape != before.shape for record in changed):
-            return "has a shape that depends on the rows' content"
-        places = [
-            (differs(before, record[i][0], tolerance), split)
-            for record, split in zip(changed, chosen, strict=True)
-        ]
-        layout = locate_rows(places, rows)
-        found = layout if found is None else combine_layouts(found, layout)
-    return found if found is not None else "was not seen when the rows were traced"

@@ -17,7 +17,8 @@ from geodapt.adapters.execution.calls import Call, main_input, tensors_of
 from geodapt.adapters.execution.row_layout import RowLayout, differs, rounding, rows_hit, sketch
 
 Key = tuple[str, int]
-Seen = dict[Key, list[tuple[Tensor, float]]]
+Sketch = tuple[Tensor, float]
+Seen = dict[Key, list[Sketch]]
 """By a layer's path and its input's number of dimensions, each input's sketch and rounding."""
 
 
@@ -74,7 +75,10 @@ class DisturbedRows:
 
 
 def effects(
-    plain: tuple[Seen, list], changed: tuple[Seen, list], known: dict[Key, RowLayout], rows: int
+    plain: tuple[Seen, list[Sketch]],
+    changed: tuple[Seen, list[Sketch]],
+    known: Mapping[Key, RowLayout],
+    rows: int,
 ) -> set[int] | None:
     """The rows in which two passes differ, in layers of known layout and what comes out."""
     found: set[int] = set()
@@ -89,7 +93,7 @@ def effects(
     return found
 
 
-def row_tensors(value: Any, rows: int | None) -> Iterator[tuple[Tensor, float]]:
+def row_tensors(value: Any, rows: int | None) -> Iterator[Sketch]:
     if isinstance(value, Tensor):
         if value.is_floating_point() and value.ndim > 1 and value.shape[0] == rows:
             yield sketch(value.flatten(1)), rounding(value.dtype)
