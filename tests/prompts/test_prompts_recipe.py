@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(world):
         (["learner=promptkd"], "needs a teacher"),
         (["protocol=cross"], "needs others"),
         (["adapter=lathadapter", "lathadapter={curvature: -1}"], "LatHAdapter, curvature"),
-        (["every_host={deep: 1}"], "no host that runs has the key"),
+        (["every_host={deep: 1}"], "no host has the key"),
     ):
         done = call(world, "run", "greek.yaml", *changed, "--out", "refused")
         assert done.code == 2, done.out
@@ -180,6 +180,13 @@ def test_characters_that_the_base_was_shown_are_not_called_new():
     ):
         with pytest.raises(ValueError, match=match):
             PromptsRecipe.model_validate({**RECIPE, **change})
+
+
+def test_values_for_every_host_fit_whichever_hosts_run():
+    for name in ("clip", "coop", "promptsrc"):  # the first two have no depth
+        settings = PromptsRecipe.model_validate({**RECIPE, "learner": name})
+        assert settings.host(name).training.epochs == 2
+        assert getattr(settings.host(name), "depth", 1) == 1
 
 
 def test_values_for_every_host_are_checked():

@@ -6,7 +6,15 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from geodapt.data.picture_settings import PictureSource
 from geodapt.prompts.glyph_base import check_new_characters, glyph_base, larger_glyph_base
-from geodapt.prompts.settings import CoOp, HostSettings, MaPLe, PlainClip, PromptKD, PromptSRC
+from geodapt.prompts.settings import (
+    HOSTS,
+    CoOp,
+    HostSettings,
+    MaPLe,
+    PlainClip,
+    PromptKD,
+    PromptSRC,
+)
 from geodapt.runs import Recipe
 from geodapt.settings import GivenPath, Name, repeated
 from geodapt.tinyclip.settings import TINYCLIP, TinyClipSettings
@@ -99,9 +107,10 @@ class PromptsRecipe(Recipe):
         check_new_characters(self.base, self.glyph_base.data, sources)
         if "promptkd" in self.learner and self.teacher_base is not None:
             check_new_characters(self.teacher_base, self.teacher_glyphs.data, sources)
-        known = {key for name in self.learner for key in type(getattr(self, name)).model_fields}
+        # Of all hosts: those that run are chosen by another key, beside a recipe's every_host.
+        known = {key for host in HOSTS.values() for key in host.model_fields}
         if unknown := [key for key in self.every_host if key not in known]:
-            raise ValueError(f"every_host: no host that runs has the key '{unknown[0]}'")
+            raise ValueError(f"every_host: no host has the key '{unknown[0]}'")
         for name in self.learner:
             self.host(name)
         return self
