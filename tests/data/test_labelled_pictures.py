@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features
+from datasets import ClassLabel, Dataset, Features, concatenate_datasets
 from PIL import Image as Pillow
 
 from geodapt.data.glyph_settings import CharacterSetSettings, GlyphSettings, OmniglotSettings
@@ -26,6 +26,7 @@ from geodapt.data.vision import (
     draw_shots,
 )
 from geodapt.data.vision.coop_layout import COOP_SETS
+from geodapt.data.vision.pictures import number_column
 from geodapt.errors import InputError
 
 
@@ -125,6 +126,15 @@ def test_domains():
     with pytest.raises(InputError, match="no picture comes from 'film'"):
         pictures.of_domains(["film"])
     assert Pictures(("a", "b"), "{}", {"test": rows([0])}).domains() == ()
+
+
+def test_columns_of_numbers_are_those_of_the_rows_as_they_stand():
+    whole = concatenate_datasets([rows([2, 0, 1], [1, 0, 1]), rows([1, 1], [0, 0])])
+    for asked in (whole, whole.select([4, 0, 0, 2]), whole.select([]), whole.shuffle(seed=1)):
+        for name in ("label", "domain"):
+            found = number_column(asked, name)
+            assert found.dtype == np.int64
+            assert found.tolist() == list(asked[name])
 
 
 def test_what_is_no_data_set():

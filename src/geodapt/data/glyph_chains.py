@@ -9,6 +9,7 @@ from datasets import concatenate_datasets
 from geodapt.data.chains import Chain, ChainPictures, Hierarchy
 from geodapt.data.hierarchy_settings import GlyphChainSettings
 from geodapt.data.sequences import at_most
+from geodapt.data.vision.pictures import label_column
 from geodapt.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,8 +66,7 @@ def _pictures(glyphs: "Glyphs", tested: set[str], seed: int) -> ChainPictures:
     """All pictures of the characters that are measured, and as many of known ones."""
     names = glyphs.classes["name"][:]
     new, known = glyphs.splits["new"], glyphs.splits["test"]
-    labels = new.with_format("numpy", columns=["label"])["label"][:]
-    asked = new.select(np.flatnonzero([names[label] in tested for label in labels]))
+    asked = new.select(np.flatnonzero([names[label] in tested for label in label_column(new)]))
     beside = known.select(at_most(list(range(len(known))), len(asked), (seed, "pictures")))
     rows = concatenate_datasets([asked, beside])
     return ChainPictures(rows["image"], [names[label] for label in rows["label"]])

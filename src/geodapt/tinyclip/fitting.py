@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import CLIPModel, CLIPProcessor, set_seed
 
+from geodapt.data.vision.pictures import label_column
 from geodapt.files import atomic_folder
 from geodapt.processes import is_main_process
 from geodapt.tinyclip.model import new_clip
@@ -27,7 +28,7 @@ def train_clip(
     model, processor = untrained_clip(settings, glyphs)
     chains = glyphs.classes["captions"][:]
     rows = glyphs.splits["train"]
-    labels = rows.with_format("numpy", columns=["label"])["label"][:]
+    labels = label_column(rows)
     pairs = Pairs(
         pixels(rows),
         labels,

@@ -50,7 +50,7 @@ class Pairs:
     def __init__(
         self,
         grey: UInt8[Tensor, "rows height width"],
-        labels: Sequence[int],
+        labels: Sequence[int] | Int[np.ndarray, " rows"],
         captions: Sequence[Sequence[str]],
         tokenizer: PreTrainedTokenizerBase,
         general: float,

@@ -12,6 +12,7 @@ from geodapt.data.glyphs.splits import new_classes, shifted_fonts, split_rows
 from geodapt.data.glyphs.store import stored
 from geodapt.data.glyphs.taxonomy import KINDS, path, script
 from geodapt.data.glyphs.tree import Tree, chain, contradictions, tree_of
+from geodapt.data.vision.pictures import label_column, number_column
 from geodapt.errors import InputError
 
 
@@ -65,10 +66,9 @@ def load_glyphs(settings: GlyphSettings) -> Glyphs:
             "new": new,
         }
     )
-    table = images.with_format("numpy", columns=["label", "domain"])
     rows = split_rows(
-        table["label"][:],
-        table["domain"][:],
+        label_column(images),
+        number_column(images, "domain"),
         classes["name"][:],
         names,
         new,

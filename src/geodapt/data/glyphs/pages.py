@@ -21,6 +21,7 @@ from geodapt.data.glyphs.loading import Glyphs
 from geodapt.data.glyphs.store import drawn_with, png
 from geodapt.data.progress_bars import quiet_datasets
 from geodapt.data.vision.features import FEATURES, PictureClasses
+from geodapt.data.vision.pictures import label_column, number_column
 from geodapt.errors import InputError
 from geodapt.files import build_once, cache_folder
 from geodapt.progress import bar
@@ -186,9 +187,9 @@ class _Press:
 def _pairs(glyphs: Glyphs, splits: tuple[str, ...]) -> np.ndarray:
     """The different pairs of a label and a font in some splits, in order."""
     columns = [
-        np.stack([table["label"][:], table["domain"][:]], axis=1)
+        np.stack([label_column(rows), number_column(rows, "domain")], axis=1)
         for name in splits
-        if len(table := glyphs.splits[name].with_format("numpy", columns=["label", "domain"]))
+        if len(rows := glyphs.splits[name])
     ]
     if not columns:
         raise InputError(

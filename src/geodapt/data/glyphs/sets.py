@@ -8,7 +8,7 @@ from datasets import Dataset, concatenate_datasets
 from geodapt.data.domain import uniform
 from geodapt.data.glyph_settings import CharacterSetSettings
 from geodapt.data.glyphs.loading import Glyphs, load_glyphs
-from geodapt.data.vision.pictures import Pictures, label_column
+from geodapt.data.vision.pictures import Pictures, label_column, number_column
 from geodapt.errors import InputError
 
 NAME_ALONE = "{}"
@@ -43,7 +43,7 @@ def character_set(glyphs: Glyphs, settings: CharacterSetSettings) -> Pictures:
     asked = _asked(glyphs, settings)
     images = _all_rows(glyphs)
     labels = label_column(images)
-    domains = np.asarray(images.select_columns("domain").with_format("numpy")["domain"][:])
+    domains = number_column(images, "domain")
     drawn = np.zeros((len(glyphs.classes), len(fonts)), dtype=bool)
     drawn[labels, domains] = True
     train = np.array(trains)
@@ -88,15 +88,17 @@ def _asked(glyphs: Glyphs, settings: CharacterSetSettings) -> list[int]:
         raise InputError(
             f"'{settings.of}' is no caption of these characters; there are {', '.join(near[:20])}"
         )
-    below = [label for label, path in enumerate(table["path"]) if settings.of in path]
+    below = [label for label, path in enumerate(table["path"][:]) if settings.of in path]
     if settings.only is not None:
-        there = {table["character"][label] for label in below}
+        characters = table["character"][:]
+        there = {characters[label] for label in below}
         if unknown := [one for one in settings.only if one not in there]:
             raise InputError(f"'{unknown[0]}' is no '{settings.of}' that the fonts have")
-        below = [label for label in below if table["character"][label] in settings.only]
+        below = [label for label in below if characters[label] in settings.only]
     if settings.shown == "all":
         return below
-    return [label for label in below if table["new"][label] == (settings.shown == "new")]
+    new = table["new"][:]
+    return [label for label in below if new[label] == (settings.shown == "new")]
 
 
 def _all_rows(glyphs: Glyphs) -> Dataset:
