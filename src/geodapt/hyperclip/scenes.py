@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from datasets import Image as Picture
 
 from geodapt.data.vision import CocoPanopticSettings, PictureClasses, PictureData
 from geodapt.data.vision.coco_settings import BASE, NOVEL
+from geodapt.data.vision.features import picture_source, stored_pictures
 from geodapt.errors import InputError
 from geodapt.hyperclip.page_classes import PageClasses
 from geodapt.vision import open_picture
@@ -143,20 +143,14 @@ class PictureRows:
     """Rows of a data set whose pictures are opened when they are asked for."""
 
     def __init__(self, rows: "Dataset", pictures: Sequence[str] = ("image",)) -> None:
-        self.pictures = pictures
-        for column in pictures:
-            rows = rows.cast_column(column, Picture(decode=False))
-        self.rows = rows
+        self.pictures, self.rows = pictures, stored_pictures(rows, *pictures)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         row = dict(self.rows[number])
-        for column in self.pictures:
-            cell = row[column]
-            row[column] = cell["path"] if cell["bytes"] is None else cell["bytes"]
-        return row
+        return row | {column: picture_source(row[column]) for column in self.pictures}
 
     def image(self, row: dict[str, Any]) -> "Image":
         """The picture of a row as RGB."""

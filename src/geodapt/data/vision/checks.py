@@ -8,7 +8,12 @@ import numpy as np
 from datasets import Dataset, Image
 from jaxtyping import Int
 
-from geodapt.data.vision.features import FEATURES, PictureClasses
+from geodapt.data.vision.features import (
+    FEATURES,
+    PictureClasses,
+    picture_source,
+    stored_pictures,
+)
 from geodapt.data.vision.segments import read_segments
 from geodapt.errors import InputError
 from geodapt.progress import track
@@ -39,20 +44,19 @@ def check_pictures(rows: Dataset, classes: PictureClasses) -> PictureCounts:
     present = _columns(rows)
     pixels, boxes, segments = (np.zeros(len(classes.names), dtype=np.int64) for _ in range(3))
     raw = rows.select_columns(list(present))
-    for column in present & {"image", "mask", "segments"}:
-        raw = raw.cast_column(column, Image(decode=False))
+    raw = stored_pictures(raw, *(present & {"image", "mask", "segments"}))
     for number, row in enumerate(track(raw, "checking pictures", len(raw))):
         name = _name(row["image"], number)
-        size = open_picture(_source(row["image"]), name).size
+        size = open_picture(picture_source(row["image"]), name).size
         if "mask" in present:
             mask = row["mask"]
-            pixels += count_pixels(_source(mask), _name(mask, number), name, size, classes)
+            pixels += count_pixels(picture_source(mask), _name(mask, number), name, size, classes)
         if "objects" in present:
             boxes += _count_boxes(row["objects"], name, size, classes)
         if "segments" in present:
             cell = row["segments"]
             called = _name(cell, number)
-            found = read_segments(_source(cell), row["segments_info"], classes, called)
+            found = read_segments(picture_source(cell), row["segments_info"], classes, called)
             require_size(found.places.shape, size, f"segments '{called}'", name, many=True)
             segments += np.bincount(found.categories, minlength=len(classes.names))
     return PictureCounts(len(rows), pixels, boxes, segments)
@@ -119,10 +123,6 @@ def _count_boxes(
                 f"{len(classes.names)} classes, counted from 0"
             )
     return np.bincount(np.array(categories, dtype=np.int64), minlength=len(classes.names))
-
-
-def _source(cell: dict[str, Any]) -> bytes | str:
-    return cell["path"] if cell["bytes"] is None else cell["bytes"]
 
 
 def _name(cell: Any, row: int) -> str:

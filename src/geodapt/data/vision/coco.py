@@ -4,17 +4,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Features
-
 from geodapt.data.text_files import existing
-from geodapt.data.vision.boxes import boxed_pictures, cut_to_picture
+from geodapt.data.vision.boxes import BoxCutter
 from geodapt.data.vision.coco_settings import CocoBoxSettings, CocoPanopticSettings
-from geodapt.data.vision.features import FEATURES, PictureClasses, PictureData
+from geodapt.data.vision.features import PictureClasses, PictureData, ReadableRows
 from geodapt.data.vision.segments import read_segments
 from geodapt.errors import InputError
 from geodapt.files import read_json
 from geodapt.progress import track
-from geodapt.vision.images import open_picture, require_size
+from geodapt.vision.images import require_size
 
 
 def load_coco_boxes(settings: CocoBoxSettings) -> PictureData:
@@ -33,40 +31,34 @@ def load_coco_boxes(settings: CocoBoxSettings) -> PictureData:
     number = {identity: place for place, identity in enumerate(classes.ids)}
     sizes = {row["id"]: (row["width"], row["height"]) for row in found["images"]}
     boxes: dict[Any, list[tuple[list[float], int, bool]]] = defaultdict(list)
-    empty = cut = 0
+    cutter = BoxCutter()
     for row in found["annotations"]:
         called = f"annotation {row.get('id')} of '{settings.annotations}'"
         if row["image_id"] not in sizes:
             raise InputError(f"{called} is of picture {row['image_id']}, which the file lacks")
         if row["category_id"] not in number:
             raise InputError(f"{called} has the category {row['category_id']}, which it lacks")
-        box = row["bbox"]
-        if len(box) != 4 or not (box[2] > 0 and box[3] > 0):
-            empty += 1
-            continue
-        inside = cut_to_picture(box, sizes[row["image_id"]], called)
-        cut += inside != [float(value) for value in box]
-        boxes[row["image_id"]].append(
-            (inside, number[row["category_id"]], bool(row.get("iscrowd", 0)))
-        )
-    rows: list[dict[str, Any]] = []
-    missing: list[str] = []
+        if inside := cutter.inside(row["bbox"], sizes[row["image_id"]], called):
+            boxes[row["image_id"]].append(
+                (inside, number[row["category_id"]], bool(row.get("iscrowd", 0)))
+            )
+    rows = ReadableRows(settings.annotations)
     for row in track(found["images"], "reading pictures", len(found["images"])):
-        path = settings.images / row["file_name"]
-        if settings.check and (problem := _problem(path, sizes[row["id"]])):
-            missing.append(problem)
-            continue
+        path, listed = settings.images / row["file_name"], sizes[row["id"]]
+        if settings.check:
+            if (size := rows.size(path)) is None:
+                continue
+            if size != listed:
+                raise InputError(
+                    f"picture '{path}' has {size[0]} x {size[1]} pixels (turned as its camera "
+                    f"was), its list says {listed[0]} x {listed[1]}"
+                )
         own = boxes[row["id"]]
         objects = {
             key: [one[k] for one in own] for k, key in enumerate(("bbox", "category", "crowd"))
         }
         rows.append({"image": str(path), "objects": objects})
-    if not rows:
-        raise InputError(
-            f"no picture of '{settings.annotations}' can be read: "
-            f"{missing[0] if missing else 'it lists none'}"
-        )
-    return boxed_pictures(rows, classes, _skipped(missing), empty, cut)
+    return rows.data(classes, cutter.notes(rows))
 
 
 def load_coco_panoptic(settings: CocoPanopticSettings) -> PictureData:
@@ -83,8 +75,7 @@ def load_coco_panoptic(settings: CocoPanopticSettings) -> PictureData:
     classes = _classes(found["categories"], settings.annotations)
     number = {identity: place for place, identity in enumerate(classes.ids)}
     names = {row["id"]: row["file_name"] for row in found.get("images", [])}
-    rows: list[dict[str, Any]] = []
-    missing: list[str] = []
+    rows = ReadableRows(settings.annotations)
     for row in track(found["annotations"], "reading segments", len(found["annotations"])):
         called = f"'{row['file_name']}' of '{settings.annotations}'"
         for segment in row["segments_info"]:
@@ -101,21 +92,12 @@ def load_coco_panoptic(settings: CocoPanopticSettings) -> PictureData:
         name = names.get(row["image_id"], Path(row["file_name"]).with_suffix(".jpg").name)
         path, mask = settings.images / name, settings.masks / row["file_name"]
         if settings.check:
-            try:
-                size = open_picture(path).size
-            except InputError as error:
-                missing.append(str(error))
+            if (size := rows.size(path)) is None:
                 continue
             shape = read_segments(mask, info, classes, str(mask)).places.shape
             require_size(shape, size, f"segments '{mask}'", str(path), many=True)
         rows.append({"image": str(path), "segments": str(mask), "segments_info": info})
-    if not rows:
-        raise InputError(
-            f"no picture of '{settings.annotations}' can be read: "
-            f"{missing[0] if missing else 'it lists none'}"
-        )
-    features = Features({name: FEATURES[name] for name in rows[0]})
-    return PictureData(Dataset.from_list(rows, features), classes, _skipped(missing))
+    return rows.data(classes, [])
 
 
 def _read(path: Path, parts: tuple[str, ...]) -> dict[str, Any]:
@@ -135,21 +117,3 @@ def _classes(categories: list[dict[str, Any]], path: Path) -> PictureClasses:
         tuple(row["id"] for row in categories),
         stuff=stuff,
     )
-
-
-def _problem(path: Path, size: tuple[int, int]) -> str:
-    """Why a picture is left out; empty if it is right."""
-    try:
-        found = open_picture(path).size
-    except InputError as error:
-        return str(error)
-    if found != size:
-        raise InputError(
-            f"picture '{path}' has {found[0]} x {found[1]} pixels (turned as its camera was), its "
-            f"list says {size[0]} x {size[1]}"
-        )
-    return ""
-
-
-def _skipped(missing: list[str]) -> list[str]:
-    return [f"{len(missing):,} pictures skipped: {missing[0]}"] if missing else []

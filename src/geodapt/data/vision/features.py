@@ -20,6 +20,8 @@ layouts. ``image`` is required; of the others some may be absent, ``segments`` a
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, Image, List, Value
@@ -27,6 +29,7 @@ from jaxtyping import Int
 
 from geodapt.errors import InputError
 from geodapt.settings import repeated
+from geodapt.vision.images import open_picture
 
 BACKGROUND = -1
 """Label of pixels that show none of the classes, and are right to be given none."""
@@ -134,3 +137,42 @@ class PictureData:
     """With the columns of :data:`FEATURES`."""
     classes: PictureClasses | None
     notes: list[str] = field(default_factory=list)
+
+
+class ReadableRows(list[dict[str, Any]]):
+    """Rows of a data set, for each picture that can be read; the others are skipped, and noted."""
+
+    def __init__(self, place: Path) -> None:
+        """``place`` is the folder or file that names the pictures."""
+        super().__init__()
+        self.place, self.skipped = place, list[str]()
+
+    def size(self, path: Path) -> tuple[int, int] | None:
+        """Width and height of a picture; None, and noted, where it cannot be read."""
+        try:
+            return open_picture(path).size
+        except InputError as error:
+            self.skipped.append(str(error))
+            return None
+
+    def data(self, classes: PictureClasses | None, notes: list[str]) -> PictureData:
+        """The data set; raises :class:`InputError` where no picture can be read."""
+        if not self:
+            reason = self.skipped[0] if self.skipped else "it lists none"
+            raise InputError(f"no picture of '{self.place}' can be read: {reason}")
+        if self.skipped:
+            notes = [f"{len(self.skipped):,} pictures skipped: {self.skipped[0]}", *notes]
+        features = Features({name: FEATURES[name] for name in self[0]})
+        return PictureData(Dataset.from_list(list(self), features), classes, notes)
+
+
+def stored_pictures(rows: Dataset, *columns: str) -> Dataset:
+    """The same rows, whose pictures are opened by what :func:`picture_source` gives of a cell."""
+    for column in columns:
+        rows = rows.cast_column(column, Image(decode=False))
+    return rows
+
+
+def picture_source(cell: dict[str, Any]) -> bytes | str:
+    """What a cell of :func:`stored_pictures` holds: the bytes of a file, or its path."""
+    return cell["path"] if cell["bytes"] is None else cell["bytes"]

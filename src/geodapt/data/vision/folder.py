@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, Features
 
 from geodapt.data.text_files import existing, lines
 from geodapt.data.vision.checks import count_pixels
-from geodapt.data.vision.features import FEATURES, PictureClasses, PictureData
+from geodapt.data.vision.features import PictureClasses, PictureData, ReadableRows
 from geodapt.data.vision.settings import PictureFolderSettings
 from geodapt.errors import InputError
 from geodapt.files import read_json
 from geodapt.progress import track
-from geodapt.vision.images import IMAGE_SUFFIXES, open_picture
+from geodapt.vision.images import IMAGE_SUFFIXES
 
 NUMBERED = re.compile(r"\s*(\d+)\s*[:,;\t ]\s*(.*\S)\s*")
 
@@ -31,8 +30,7 @@ def load_picture_folder(settings: PictureFolderSettings) -> PictureData:
     masks = {} if settings.masks is None else files_by_name(existing(settings.masks), "masks")
     classes = None if settings.classes is None else _classes(settings)
     pixels = np.zeros(len(classes.names) if classes else 0, dtype=np.int64)
-    rows: list[dict[str, str]] = []
-    unreadable: list[str] = []
+    rows = ReadableRows(settings.images)
     for name, path in track(pictures.items(), "reading pictures", len(pictures)):
         if masks and name not in masks:
             raise InputError(
@@ -41,26 +39,18 @@ def load_picture_folder(settings: PictureFolderSettings) -> PictureData:
             )
         row = {"image": str(path)} | ({"mask": str(masks[name])} if masks else {})
         if settings.check:
-            try:
-                size = open_picture(path).size
-            except InputError as error:
-                unreadable.append(str(error))
+            if (size := rows.size(path)) is None:
                 continue
             if masks and classes:
                 pixels += count_pixels(masks[name], row["mask"], row["image"], size, classes)
         rows.append(row)
-    if not rows:
-        raise InputError(f"no picture of '{settings.images}' can be read: {unreadable[0]}")
     notes = []
-    if unreadable:
-        notes.append(f"{len(unreadable):,} pictures skipped: {unreadable[0]}")
     if alone := [name for name in masks if name not in pictures]:
         notes.append(f"{len(alone):,} masks without a picture, such as '{alone[0]}'")
     absent = [n for n in np.flatnonzero(pixels == 0) if masks and settings.check]
     if classes and absent:
         notes.append(f"{len(absent):,} classes in no mask, such as '{classes.names[absent[0]]}'")
-    features = Features({name: FEATURES[name] for name in rows[0]})
-    return PictureData(Dataset.from_list(rows, features), classes, notes)
+    return rows.data(classes, notes)
 
 
 def read_class_list(path: Path | str) -> tuple[tuple[str, ...], tuple[int, ...] | None]:

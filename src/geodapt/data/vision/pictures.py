@@ -21,6 +21,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 from jaxtyping import Int
 
 from geodapt.data.progress_bars import quiet_datasets
+from geodapt.data.vision.features import picture_source, stored_pictures
 from geodapt.errors import InputError
 from geodapt.progress import track
 from geodapt.vision.images import open_picture
@@ -213,13 +214,10 @@ class Pictures:
         Raises :class:`InputError` with the name of one that cannot be read.
         """
         for split in splits or self.splits:
-            raw = (
-                self._rows(split).select_columns("image").cast_column("image", Image(decode=False))
-            )
+            raw = stored_pictures(self._rows(split).select_columns("image"), "image")
             for number, row in enumerate(track(raw, f"checking {split} pictures", len(raw))):
                 cell = row["image"]
-                source = cell["path"] if cell["bytes"] is None else cell["bytes"]
-                open_picture(source, cell["path"] or f"{split}, row {number}")
+                open_picture(picture_source(cell), cell["path"] or f"{split}, row {number}")
 
     def _rows(self, split: str) -> Dataset:
         if split not in self.splits:

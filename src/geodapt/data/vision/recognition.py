@@ -4,10 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from datasets import Image
 
 from geodapt.data.text_files import existing
-from geodapt.data.vision.features import IGNORED
+from geodapt.data.vision.features import IGNORED, stored_pictures
 from geodapt.data.vision.folder import load_picture_folder
 from geodapt.data.vision.published.ade20k import (
     is_ade20k,
@@ -87,9 +86,7 @@ def open_picture_masks(settings: PictureFolderSettings, edition: str) -> Segment
     classes = data.classes
     if classes is None:
         raise InputError(f"{edition}: segmentation needs masks and classes")
-    rows = data.rows.cast_column("image", Image(decode=False)).cast_column(
-        "mask", Image(decode=False)
-    )
+    rows = stored_pictures(data.rows, "image", "mask")
     pictures = [Path(cell["path"]) for cell in rows["image"]]
     masks = [Path(cell["path"]) for cell in rows["mask"]]
 

@@ -6,13 +6,12 @@ from typing import Any
 import yaml
 
 from geodapt.data.text_files import existing
-from geodapt.data.vision.boxes import boxed_pictures, cut_to_picture
+from geodapt.data.vision.boxes import BoxCutter
 from geodapt.data.vision.coco_settings import YoloSettings
-from geodapt.data.vision.features import PictureClasses, PictureData
+from geodapt.data.vision.features import PictureClasses, PictureData, ReadableRows
 from geodapt.data.vision.folder import files_by_name, read_class_list
 from geodapt.errors import InputError
 from geodapt.progress import track
-from geodapt.vision.images import open_picture
 
 Row = tuple[int, list[float]]
 
@@ -31,38 +30,24 @@ def load_yolo(settings: YoloSettings) -> PictureData:
     classes = PictureClasses.numbered(_names(settings.classes))
     pictures = files_by_name(existing(settings.images), "images")
     labels = existing(settings.labels)
-    rows: list[dict[str, Any]] = []
-    unreadable: list[str] = []
-    files = 0
-    empty = cut = 0
+    rows, cutter, files = ReadableRows(settings.images), BoxCutter(), 0
     for name, path in track(pictures.items(), "reading pictures", len(pictures)):
-        try:
-            size = open_picture(path).size
-        except InputError as error:
-            unreadable.append(str(error))
+        if (size := rows.size(path)) is None:
             continue
         file = labels / f"{name}.txt"
         boxes, categories = [], []
         files += file.is_file()
         for category, box in _boxes(file, size, len(classes.names)) if file.is_file() else []:
-            if not (box[2] > 0 and box[3] > 0):
-                empty += 1
-                continue
-            # The shares are rounded to six places, so a hair of a pixel is no cut.
-            inside = cut_to_picture(box, size, f"'{file}'")
-            cut += any(abs(a - b) > 0.01 for a, b in zip(inside, box, strict=True))
-            boxes.append(inside)
-            categories.append(category)
+            if inside := cutter.inside(box, size, f"'{file}'"):
+                boxes.append(inside)
+                categories.append(category)
         objects = {"bbox": boxes, "category": categories, "crowd": [False] * len(boxes)}
         rows.append({"image": str(path), "objects": objects})
-    if not rows:
-        raise InputError(f"no picture of '{settings.images}' can be read: {unreadable[0]}")
-    if not files:
+    if rows and not files:
         raise InputError(
             f"'{labels}' has no text file for any picture; expected '{next(iter(pictures))}.txt'"
         )
-    notes = [f"{len(unreadable):,} pictures skipped: {unreadable[0]}"] if unreadable else []
-    return boxed_pictures(rows, classes, notes, empty, cut)
+    return rows.data(classes, cutter.notes(rows))
 
 
 def _names(path: Path) -> tuple[str, ...]:
