@@ -277,6 +277,11 @@ def hash_tensors(tensors: Mapping[str, "torch.Tensor"]) -> str:
     return digest.hexdigest()
 
 
+def short_hash(content: Any) -> str:
+    """Sixteen digits that tell contents, as JSON, from each other: the key of a cache."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
 def cache_folder() -> Path:
     """Where geodapt keeps what it can recreate: ``$GEODAPT_CACHE`` or ``~/.cache/geodapt``."""
     root = os.environ.get("GEODAPT_CACHE") or (

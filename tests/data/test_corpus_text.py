@@ -98,7 +98,7 @@ WRONG = {
     "number.jsonl": r"number.jsonl, line 1: expected a JSON object with a text",
     "column.parquet": "has no column 'text'; it has body. Name the column of the text by data",
     "numbers.parquet": "column 'text' holds int, not text",
-    "torn.parquet": "torn.parquet is not a readable Parquet file",
+    "torn.parquet": r"torn.parquet, after row 0: cannot be read as Parquet",
 }
 
 

@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, config, 
 from geodapt.data.domain import SPLITS, LabelledDomain, split_of
 from geodapt.data.sequences import at_most
 from geodapt.data.settings import ClassificationSettings
-from geodapt.data.table_files import SUFFIXES, named_among, table
+from geodapt.data.table_files import SUFFIXES, cell, named_among, table
 from geodapt.errors import InputError
 from geodapt.hub import require_hub
 from geodapt.paths import given
@@ -92,13 +92,8 @@ def _read_hub(name: str, columns: tuple[str, str, str]) -> Iterator[tuple[str, s
 
 def _cells(row: dict[str, Any], columns: tuple[str, ...], place: str) -> tuple[str, str, str]:
     """The three cells as text."""
-    if missing := [column for column in columns if column not in row]:
-        raise InputError(
-            f"{place}: no column {' and no column '.join(missing)}; it has {', '.join(row)}. "
-            "Set text, label and domain to the columns' names"
-        )
-    for column in columns:
-        if row[column] is None or not str(row[column]).strip():
-            raise InputError(f"{place}: column {column} is empty; fill it or leave the row out")
-    text, label, domain = (str(row[column]) for column in columns)
+    text, label, domain = (
+        str(cell(row, column, place, f"data.{key}"))
+        for key, column in zip(("text", "label", "domain"), columns, strict=True)
+    )
     return text, label, domain

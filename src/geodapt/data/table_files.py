@@ -7,6 +7,7 @@ from typing import Any
 from geodapt.data.text_files import existing, json_object, records, rows
 from geodapt.errors import InputError
 from geodapt.paths import regular
+from geodapt.progress import bar
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
 
@@ -21,7 +22,7 @@ def table(path: str | Path, of: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if not file.is_file() or not file.name.endswith(SUFFIXES):
         raise InputError(f"{file} is not a {', '.join(SUFFIXES)} file of {of}; give one")
     if file.name.endswith(".parquet"):
-        yield from _parquet(file)
+        yield from parquet_rows(file)
     elif file.name.removesuffix(".gz").endswith(".jsonl"):
         for number, record in enumerate(records(file, json_object, "a JSON object"), 1):
             yield f"{file}, record {number}", record
@@ -48,17 +49,28 @@ def cell(row: dict[str, Any], column: str, place: str, key: str) -> Any:
     return value
 
 
-def _parquet(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def parquet_rows(
+    file: Path, only: str | None = None, said: str = ""
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """As :func:`table` of a Parquet file; ``only`` one column, which ``said`` says how to name."""
     import pyarrow
     import pyarrow.parquet
 
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(regular(file)) as parquet:
-            for batch in parquet.iter_batches(1024):
+        with (
+            pyarrow.parquet.ParquetFile(regular(file)) as parquet,
+            bar(f"reading {file.name}", parquet.metadata.num_rows) as progress,
+        ):
+            names = parquet.schema_arrow.names
+            if only is not None and only not in names:
+                there = ", ".join(names)
+                raise InputError(f"{file} has no column '{only}'; it has {there}. {said}")
+            for batch in parquet.iter_batches(1024, columns=None if only is None else [only]):
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{file}, row {number}", row
+                progress.advance(batch.num_rows)
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(

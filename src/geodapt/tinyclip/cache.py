@@ -1,7 +1,5 @@
 """The trained CLIP in the cache folder, which other recipes start from."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -10,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from geodapt.files import atomic_folder, cache_folder
+from geodapt.files import atomic_folder, cache_folder, short_hash
 from geodapt.processes import from_main_process, several_processes, wait_for_everyone
 from geodapt.runs import RunFolder
 from geodapt.tinyclip.fitting import save_clip, train_clip
@@ -75,9 +73,7 @@ def cached(settings: TinyClipSettings, fonts: "Sequence[Font]") -> Path:
     for name in ("moved", "zoomed"):  # younger than some caches, which they say nothing new of
         if not said[name]:
             del said[name]
-    depends = [said, drawn_with(fonts)]
-    key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
-    return cache_folder() / "clip" / f"glyphs-{key}"
+    return cache_folder() / "clip" / f"glyphs-{short_hash([said, drawn_with(fonts)])}"
 
 
 def _fonts(settings: TinyClipSettings) -> "Sequence[Font]":

@@ -1,12 +1,11 @@
 """Built-in short texts: the names and docstrings of installed packages' public functions."""
 
-import hashlib
-import json
 from importlib.metadata import version
 
 from geodapt.data.api_calls import ApiCallSettings, distribution, load_api_calls
 from geodapt.data.corpus.corpus import Corpus, document_split
 from geodapt.data.corpus.settings import ApiTextsSettings
+from geodapt.files import short_hash
 
 
 def load_api_texts(settings: ApiTextsSettings) -> Corpus:
@@ -18,7 +17,7 @@ def load_api_texts(settings: ApiTextsSettings) -> Corpus:
     depends = [settings.model_dump(), [version(distribution(name)) for name in domains]]
     return Corpus(
         "api-calls",
-        hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16],
+        short_hash(depends),
         lambda: (
             (document_split(text, settings.seed), text)
             for domain in domains.values()

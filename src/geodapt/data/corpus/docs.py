@@ -24,7 +24,7 @@ from geodapt.data.domain import SPLITS, uniform
 from geodapt.data.progress_bars import quiet_datasets
 from geodapt.data.scripts import Advance, run_script, side_by_side
 from geodapt.errors import InputError
-from geodapt.files import build_once, cache_folder
+from geodapt.files import build_once, cache_folder, short_hash
 from geodapt.paths import child
 
 EXTRACTION_VERSION = 1
@@ -68,7 +68,7 @@ def load_docs(settings: DocsSettings) -> Corpus:
     depends = [EXTRACTION_VERSION, settings.seed, [(n, packages[n].version) for n in sizes]]
     return Corpus(
         "docs",
-        hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16],
+        short_hash(depends),
         lambda: ((split, t) for split in SPLITS for name in splits[split] for t in chosen[name]),
         {
             "packages": {split: len(names) for split, names in splits.items()},

@@ -1,6 +1,5 @@
 """Text of a data set on the Hugging Face hub, such as Wikipedia, streamed."""
 
-import hashlib
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 from datasets import load_dataset
 
 from geodapt.data.corpus.corpus import Corpus, document_split
-from geodapt.data.corpus.settings import HubSettings
+from geodapt.data.corpus.settings import NAME_COLUMN, HubSettings
 from geodapt.errors import InputError
+from geodapt.files import short_hash
 from geodapt.hub import require_hub
 from geodapt.progress import bar
 
@@ -19,11 +19,9 @@ def load_hub(settings: HubSettings) -> Corpus:
 
     Raises :class:`InputError` where the data set cannot be reached or has no such column.
     """
-
-    key = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:16]
     return Corpus(
         settings.name,
-        key,
+        short_hash(settings.model_dump()),
         lambda: ((document_split(text, settings.seed), text) for text in _read(settings)),
     )
 
@@ -36,8 +34,7 @@ def _read(settings: HubSettings) -> Iterator[str]:
             if not isinstance(text, str):
                 raise InputError(
                     f"{settings.name}, row {number + 1}: column '{settings.text}' holds no text; "
-                    f"it has {', '.join(row)}. Name the column of the text by data.text, or "
-                    "by 'text' of the key that names this source"
+                    f"it has {', '.join(row)}. {NAME_COLUMN}"
                 )
             progress.advance()
             if text.strip():

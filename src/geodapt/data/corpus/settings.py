@@ -14,6 +14,10 @@ SMALL = (
 )
 """Small packages that geodapt depends on, for smoke tests."""
 RECORDS = (".jsonl", ".jsonl.gz", ".parquet")
+NAME_COLUMN = (
+    "Name the column of the text by data.text, or by 'text' of the key that names this source"
+)
+"""What to do where a source has no such column."""
 
 
 class ApiTextsSettings(SourceSettings):

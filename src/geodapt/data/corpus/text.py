@@ -1,22 +1,18 @@
 """The user's own text: a file, or a folder of files; plain text, JSONL or Parquet."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as parquet
-
 from geodapt.data.corpus.corpus import SHARES, Corpus, document_split
-from geodapt.data.corpus.settings import PLAIN, RECORDS, TextSettings
+from geodapt.data.corpus.settings import NAME_COLUMN, PLAIN, RECORDS, TextSettings
 from geodapt.data.domain import uniform
+from geodapt.data.table_files import parquet_rows
 from geodapt.data.text_files import existing, json_object, lines, not_found, records
 from geodapt.errors import InputError
+from geodapt.files import short_hash
 from geodapt.paths import regular
-from geodapt.progress import bar
 
 PIECE = 1 << 16
 """Characters after which a long file starts another document: far more than a model reads."""
@@ -35,7 +31,7 @@ def load_text(settings: TextSettings) -> Corpus:
     plain = [file for file in found if file.name.endswith(PLAIN) and not settings.lines]
     plain.sort(key=lambda file: uniform(file.relative_to(path).as_posix(), settings.seed))
     stated = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in found]
-    depends = json.dumps([settings.model_dump(), str(path.resolve()), stated])
+    depends = [settings.model_dump(), str(path.resolve()), stated]
 
     def read() -> Iterator[tuple[str, str]]:
         yield from _plain(plain)
@@ -46,7 +42,7 @@ def load_text(settings: TextSettings) -> Corpus:
 
     return Corpus(
         path.name,
-        hashlib.sha256(depends.encode()).hexdigest()[:16],
+        short_hash(depends),
         read,
         {"files": len(found)},
     )
@@ -130,43 +126,18 @@ def _each(file: Path, column: str) -> Iterator[str]:
 
 
 def _records(file: Path, column: str) -> Iterator[str]:
-    if file.suffix == ".parquet":
-        yield from _parquet(file, column)
+    if file.suffix != ".parquet":
+        expected = f'a JSON object with a text under "{column}"'
+        yield from records(file, lambda line: _text(json_object(line)[column]), expected)
         return
-    expected = f'a JSON object with a text under "{column}"'
-    yield from records(file, lambda line: _text(json_object(line)[column]), expected)
+    for place, row in parquet_rows(file, column, NAME_COLUMN):
+        if (text := row[column]) is not None and not isinstance(text, str):
+            raise InputError(f"{place}: column '{column}' holds {type(text).__name__}, not text")
+        if text:
+            yield text
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("not a text")
     return value
-
-
-def _parquet(file: Path, column: str) -> Iterator[str]:
-    try:
-        yield from _column(parquet.ParquetFile(regular(file)), file, column)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"{file} is not a readable Parquet file: {reason}") from error
-
-
-def _column(table: parquet.ParquetFile, file: Path, column: str) -> Iterator[str]:
-    with table:
-        names = table.schema_arrow.names
-        if column not in names:
-            raise InputError(
-                f"{file} has no column '{column}'; it has {', '.join(names)}. "
-                "Name the column of the text by data.text, or by 'text' of the key that names this "
-                "source"
-            )
-        with bar(f"reading {file.name}", table.metadata.num_rows) as progress:
-            for batch in table.iter_batches(1000, columns=[column]):
-                for value in batch.column(0).to_pylist():
-                    if value is not None and not isinstance(value, str):
-                        raise InputError(
-                            f"{file}: column '{column}' holds {type(value).__name__}, not text"
-                        )
-                    if value:
-                        yield value
-                progress.advance(batch.num_rows)

@@ -1,7 +1,5 @@
 """The tokenizer of a corpus: a given one, by name, or one trained on the text."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from geodapt.data.byte_pairs import byte_pairs
 from geodapt.data.corpus.corpus import Corpus
 from geodapt.data.corpus.settings import TokenizerSettings
 from geodapt.errors import InputError
-from geodapt.files import build_once, cache_folder
+from geodapt.files import build_once, cache_folder, short_hash
 from geodapt.models import pretrained
 from geodapt.paths import given
 
@@ -100,4 +98,4 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         tokenizer.bos_token_id,
         tokenizer.eos_token_id,
     ]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    return short_hash(told)

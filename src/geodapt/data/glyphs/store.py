@@ -1,8 +1,6 @@
 """All pictures of a data set, drawn once and kept as Arrow in the cache folder."""
 
-import hashlib
 import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from geodapt.data.glyphs.drawing import EM, MARGIN, SUPERSAMPLED, Ink, Pen, draw
 from geodapt.data.glyphs.fonts import Font
 from geodapt.data.progress_bars import quiet_datasets
 from geodapt.errors import InputError
-from geodapt.files import build_once, cache_folder
+from geodapt.files import build_once, cache_folder, short_hash
 from geodapt.progress import bar
 
 DRAWING_VERSION = 1
@@ -62,12 +60,13 @@ def drawn_with(fonts: Sequence[Font]) -> dict[str, Any]:
 
 def _key(fonts: Sequence[Font], characters: list[str], settings: GlyphSettings) -> str:
     """A short hash of all that the pictures depend on."""
-    depends = {
-        **drawn_with(fonts),
-        "characters": "".join(characters),
-        "settings": settings.model_dump(include={"size", "views", "seed"}),
-    }
-    return hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
+    return short_hash(
+        {
+            **drawn_with(fonts),
+            "characters": "".join(characters),
+            "settings": settings.model_dump(include={"size", "views", "seed"}),
+        }
+    )
 
 
 def _draw(
