@@ -10,7 +10,9 @@ from geodapt.data.corpus import HubSettings, load_corpus
 from geodapt.data.settings import AmazonSettings, ClassificationSettings
 from geodapt.errors import InputError
 from geodapt.hub import require_hub
+from geodapt.hyperclip import OpenDetector, OpenPanoptic, OpenSegmenter
 from geodapt.models import load_base
+from geodapt.xcross.model import XCross
 
 LOOKUPS = {
     "base": lambda: load_base("no-such-owner/no-such-model"),
@@ -59,3 +61,10 @@ def test_nothing_is_asked_for_what_is_in_the_cache(unreachable, monkeypatch, tmp
     require_hub("owner/name", "config.json")
     with pytest.raises(InputError, match="cannot be reached"):
         require_hub("owner/name", "adapter_config.json")
+
+
+@pytest.mark.parametrize("model", [OpenDetector, OpenPanoptic, OpenSegmenter, XCross])
+def test_an_option_that_nothing_reads_is_refused(model, tmp_path):
+    for source in (tmp_path, "owner/name"):
+        with pytest.raises(InputError, match=r"unknown option 'tau' .* there are revision, token"):
+            model.from_pretrained(source, tau=1)

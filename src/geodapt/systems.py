@@ -9,6 +9,7 @@ a page is made. The command line, ``geodapt ls`` and :func:`geodapt.run` find bo
 from importlib import import_module
 from typing import Any, get_args
 
+from geodapt.errors import InputError
 from geodapt.pages.section import SystemPage
 from geodapt.registration import register_pending, settings_only
 from geodapt.runs import Recipe
@@ -32,12 +33,22 @@ SYSTEMS = {
 
 
 def recipe_class(name: str) -> type[Recipe]:
-    """The settings of a recipe in :data:`SYSTEMS`."""
+    """The settings of a recipe in :data:`SYSTEMS`.
+
+    Raises :class:`InputError` where its package offers none of that name, or one that runs nothing.
+    """
+    module = f"{SYSTEMS[name]}.recipe"
     with settings_only():
-        recipes = import_module(f"{SYSTEMS[name]}.recipe").RECIPES
-    return next(
-        each for each in recipes if name in get_args(each.model_fields["recipe"].annotation)
-    )
+        recipes = import_module(module).RECIPES
+    for each in recipes:
+        if name in get_args(each.model_fields["recipe"].annotation):
+            if each.run is Recipe.run and not hasattr(each, "experiment"):
+                raise InputError(
+                    f"{module}: {each.__name__} does nothing; give it experiment = 'module:Class', "
+                    "or a method run(folder)"
+                )
+            return each
+    raise InputError(f"{module}: none of its RECIPES has recipe: Literal['{name}']")
 
 
 def register_systems() -> None:

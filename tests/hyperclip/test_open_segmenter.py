@@ -127,6 +127,10 @@ def test_saved_and_loaded_says_the_same(head, tmp_path):
         OpenSegmenter.from_pretrained(tmp_path / "model")
     with pytest.raises(InputError, match=r"holds no segmenter"):
         OpenSegmenter.from_pretrained(tmp_path)
+    for broken in ("[]", "{"):
+        (tmp_path / "model" / "config.json").write_text(broken)
+        with pytest.raises(InputError, match=r"config\.json"):
+            OpenSegmenter.from_pretrained(tmp_path / "model")
 
 
 def test_segmenting_leaves_a_training_head_in_training():

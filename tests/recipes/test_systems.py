@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+from types import ModuleType
+from typing import Literal, get_args
 
 import pytest
 
+from geodapt.errors import InputError
 from geodapt.runs import Recipe
 from geodapt.systems import SYSTEMS, page_of, recipe_class
 
@@ -17,6 +20,44 @@ def test_every_system_offers_its_recipe_and_its_page(name):
     keys = [column.key for column in (*page.metrics, *page.costs)]
     assert keys or page.sections or page.tables
     assert len(set(keys)) == len(keys)
+
+
+class IdleRecipe(Recipe):
+    recipe: Literal["idle"] = "idle"
+
+
+class MethodRecipe(Recipe):
+    recipe: Literal["method"] = "method"
+
+    def run(self, folder):
+        return {}
+
+
+class NamingRecipe(Recipe):
+    recipe: Literal["naming"] = "naming"
+    experiment = "json:dumps"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("idle", "IdleRecipe does nothing; give it experiment"),
+        ("absent", "none of its RECIPES has recipe: Literal"),
+        ("method", None),
+        ("naming", None),
+    ],
+)
+def test_a_system_that_can_run_nothing_is_refused_when_it_is_looked_up(name, reason, monkeypatch):
+    module = ModuleType("invented.recipe")
+    module.RECIPES = (IdleRecipe, MethodRecipe, NamingRecipe)
+    monkeypatch.setitem(sys.modules, "invented", ModuleType("invented"))
+    monkeypatch.setitem(sys.modules, "invented.recipe", module)
+    monkeypatch.setitem(SYSTEMS, name, "invented")
+    if reason is None:
+        assert get_args(recipe_class(name).model_fields["recipe"].annotation) == (name,)
+        return
+    with pytest.raises(InputError, match=f"invented.recipe: {reason}"):
+        recipe_class(name)
 
 
 def test_several_systems_share_their_columns():

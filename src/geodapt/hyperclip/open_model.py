@@ -22,9 +22,6 @@ from geodapt.settings import Settings
 from geodapt.vision import Clip
 from geodapt.vision.templates import embed_synonyms, fill_templates
 
-DOWNLOAD = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-"""What the hub's mixin says of a download."""
-
 
 def embed_words(
     clip: Clip, words: Sequence[str | Sequence[str]], templates: Sequence[str]
@@ -104,11 +101,16 @@ class OpenModel(nn.Module, ModelHubMixin, ABC, library_name="geodapt"):
         write_card(save_directory, base=self.clip.name or None, relation="finetune", **self.card())
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, **given: Any) -> Self:
-        """Read what :meth:`save_pretrained` wrote; raises :class:`InputError` for anything else."""
+    def from_pretrained(  # type: ignore[override]  # the mixin's reads a config.json first
+        cls, source: str | Path, **hub: Any
+    ) -> Self:
+        """Read what :meth:`save_pretrained` wrote.
+
+        ``source`` is a folder or a hub name, ``hub`` goes to
+        :func:`huggingface_hub.snapshot_download`. Raises :class:`InputError` for anything else.
+        """
         expected = f"a folder that {cls.__name__}.save_pretrained wrote"
-        download = {name: given[name] for name in DOWNLOAD if name in given}
-        folder = find_folder(model_id, cls.called, expected, **download)
+        folder = find_folder(source, cls.called, expected, **hub)
         missing = [name for name in (cls.config, *cls.needed) if not (folder / name).is_file()]
         if missing:
             raise InputError(

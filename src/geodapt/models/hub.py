@@ -9,14 +9,27 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from geodapt.errors import InputError
 from geodapt.hub import require_hub
 
+DOWNLOAD = (
+    *("revision", "token", "endpoint", "headers", "etag_timeout", "max_workers"),
+    *("cache_dir", "local_dir", "local_files_only", "force_download"),
+    *("allow_patterns", "ignore_patterns"),
+)
+"""Options of :func:`huggingface_hub.snapshot_download` that end in a folder of one repository."""
+
 
 def find_folder(source: str | Path, what: str, expected: str, **download: Any) -> Path:
     """The local folder of an adapter or a saved model, downloaded first when it is a hub name.
 
-    ``download`` are options of :func:`huggingface_hub.snapshot_download`. Raises
-    :class:`InputError`, which calls it ``what`` and asks for what is ``expected`` of the folder,
-    for a path that is no folder and for a hub name that cannot be reached.
+    ``download`` are options in :data:`DOWNLOAD`. Raises :class:`InputError`, which calls it
+    ``what`` and asks for what is ``expected`` of the folder, for a path that is no folder, for a
+    hub name that cannot be reached, and for another option.
     """
+    for option in download:
+        if option not in DOWNLOAD:  # for a folder, too, where it would have no effect
+            raise InputError(
+                f"unknown option '{option}' for loading a {what}; for a download there are "
+                f"{', '.join(DOWNLOAD)}"
+            )
     name = str(source)
     try:
         path = Path(source).expanduser()
