@@ -14,6 +14,7 @@ from pydantic import (
 
 from geodapt.errors import InputError
 from geodapt.files import read_json
+from geodapt.paths import given
 from geodapt.registration import named_object
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -39,6 +40,7 @@ def _not_empty(path: Any) -> Any:
 
 
 GivenPath = Annotated[Path, BeforeValidator(_not_empty)]
+"""A file or folder of the user's, which must be there when a recipe runs."""
 
 
 def repeated(values: list) -> list:
@@ -77,8 +79,9 @@ class Settings(BaseModel):
     def require_inputs(self) -> None:
         """Raise :class:`InputError` where a package or a file that the settings need is missing.
 
-        It is asked before torch is imported, so it looks only whether they are there. Parts
-        that the others leave without effect need nothing.
+        It is asked before torch is imported, so it looks only whether they are there: every
+        :data:`GivenPath`, and what a part asks for itself. Parts that the others leave without
+        effect need nothing.
         """
         idle = self._idle()
         for name, value in self:
@@ -88,6 +91,10 @@ class Settings(BaseModel):
             for part in parts if isinstance(value, dict | list) else (value,):
                 if isinstance(part, Settings):
                     part.require_inputs()
+                elif isinstance(part, Path) and not given(part).exists():
+                    raise InputError(
+                        f"{name} '{part}' does not exist; give a folder or file that does"
+                    )
 
     def _idle(self) -> set[str]:
         """The fields that others leave without effect."""

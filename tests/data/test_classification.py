@@ -126,7 +126,7 @@ def test_empty_data(tmp_path, name, content):
 
 
 def test_missing_columns(tmp_path):
-    with pytest.raises(InputError, match=r"line 3: no column 'review'; it has .* Set data.text to"):
+    with pytest.raises(InputError, match=r"x.csv: no column 'review' and no column 'shop'; it has"):
         load(write_table(tmp_path / "x.csv", ROWS), text="review", domain="shop")
 
 

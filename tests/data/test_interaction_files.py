@@ -111,6 +111,12 @@ def test_missing_columns_and_files(tmp_path):
     path = write(tmp_path, "csv")
     with pytest.raises(InputError, match=r"no column 'shopp'; it has customer, sku, .*Set data\.d"):
         load(path, domain="shopp")
+    for kind, place in (("csv", "sales.csv"), ("parquet", "sales.parquet"), ("jsonl", "record 1")):
+        path = write(tmp_path, kind)  # a table's columns are those of its header, not of a line
+        with pytest.raises(
+            InputError, match=rf"{place}: no column 'who' and no column 'when'; it has .*data\.user"
+        ):
+            load(path, user="who", time="when")
     with pytest.raises(InputError, match=r"is not a \.csv, .* file of interactions"):
         load(tmp_path)
     broken = tmp_path / "broken.parquet"

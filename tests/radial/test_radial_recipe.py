@@ -215,7 +215,7 @@ def test_an_image_as_a_query(world, geodapt):
         ("base=./nowhere", "does not exist"),
         ("data.path=nowhere.csv", "nowhere.csv' does not exist"),
         ("lexical=nowhere.txt", "nowhere.txt' does not exist"),
-        ("base=clip images=nowhere", "images 'nowhere' is no folder"),
+        ("base=clip images=nowhere", "images 'nowhere' does not exist"),
         ("base=clip images=bert", "has none of the data's images, such as"),
         ("images=images", "embeds texts only"),
         ("root.count=2", "set kind to learned or fixed"),

@@ -210,13 +210,22 @@ def test_a_recipe_on_other_data_needs_no_package_of_the_demo(monkeypatch, tmp_pa
     assert prepare_recipe("demo", words, smoke=False).recipe.target == "scipy"
 
 
+THREE = ["sources=[a, b]", "target=c"]
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("xcross", ["data.kind=csv", "sources=[a, b]", "target=c"]),
+        ("xcross", ["data.kind=csv", *THREE]),
         ("xcross-movielens", []),
         ("radial-hierarcaps", []),
         ("radial-text", ["data.kind=edges"]),
+        ("xcross-classification", []),
+        ("xcross", ["data={kind: amazon, path: ./nothing-here.csv, domains: [x]}", *THREE]),
+        ("prompts", ["data={kind: table, path: nothing-here.csv}"]),
+        ("prompts", ["data={kind: folders, path: nothing-here.csv}"]),
+        ("hyperclip", ["base=some/clip"]),
+        ("radial-query", ["data={kind: edges, path: nothing-here.csv}"]),
         ("helm-tiny", ["data.kind=text"]),
     ],
 )
@@ -232,6 +241,15 @@ def without_fonts(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "fontTools" else found(name)
     )
+
+
+@pytest.fixture
+def own_files(monkeypatch, tmp_path):
+    """The current folder, with what the recipes below name in it."""
+    for name in ("pictures", "boxes", "names.txt", "tree.csv", "omniglot.zip"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 OWN = "{kind: folders, path: pictures}"
@@ -257,13 +275,13 @@ NOT_DRAWN = {
 
 
 @pytest.mark.parametrize("text", DRAWN.values(), ids=DRAWN)
-def test_recipes_that_draw_ask_for_what_draws(text, without_fonts, tmp_path):
-    (tmp_path / "own.yaml").write_text(text)
+def test_recipes_that_draw_ask_for_what_draws(text, without_fonts, own_files):
+    (own_files / "own.yaml").write_text(text)
     with pytest.raises(InputError, match=r"fontTools, which is not installed: .*\[glyphs\]"):
-        prepare_recipe(str(tmp_path / "own.yaml"), [], smoke=False)
+        prepare_recipe("own.yaml", [], smoke=False)
 
 
 @pytest.mark.parametrize("text", NOT_DRAWN.values(), ids=NOT_DRAWN)
-def test_recipes_on_a_clip_and_pictures_of_ones_own_draw_nothing(text, without_fonts, tmp_path):
-    (tmp_path / "own.yaml").write_text(text)
-    assert prepare_recipe(str(tmp_path / "own.yaml"), [], smoke=False)
+def test_recipes_on_a_clip_and_pictures_of_ones_own_draw_nothing(text, without_fonts, own_files):
+    (own_files / "own.yaml").write_text(text)
+    assert prepare_recipe("own.yaml", [], smoke=False)

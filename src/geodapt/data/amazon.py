@@ -16,7 +16,6 @@ from geodapt.data.settings import AmazonSettings
 from geodapt.data.text_files import existing, find, json_object, not_found, records
 from geodapt.errors import InputError
 from geodapt.hub import require_hub
-from geodapt.paths import given
 
 
 def load_amazon(settings: AmazonSettings) -> dict[str, Domain]:
@@ -28,8 +27,7 @@ def load_amazon(settings: AmazonSettings) -> dict[str, Domain]:
     malformed line, and a category with too few products.
     """
     files = {
-        name: (_file(settings.path, name), _file(settings.path, name, "meta_"))
-        for name in settings.domains
+        name: (_file(settings, name), _file(settings, name, "meta_")) for name in settings.domains
     }
     domains = {}
     for name, (reviews, meta) in files.items():
@@ -55,9 +53,9 @@ def _review(line: str) -> tuple[str, str, int]:
     return str(review["user_id"]), str(review["parent_asin"]), moment(review["timestamp"])
 
 
-def _file(path: str, category: str, prefix: str = "") -> Path:
-    name = f"{prefix}{category}.jsonl"
-    if given(path).exists() or path.startswith((".", "/", "~")) or path.count("/") != 1:
+def _file(settings: AmazonSettings, category: str, prefix: str = "") -> Path:
+    name, path = f"{prefix}{category}.jsonl", settings.path
+    if not settings.on_hub:
         folder = existing(path)
         if not folder.is_dir():
             raise InputError(f"{folder} is a file; give the folder of {name} and its like")

@@ -5,8 +5,9 @@ other chains.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from geodapt.data.domain import split_of
 from geodapt.data.hierarchy_settings import ChainSettings
 from geodapt.data.sequences import at_most
-from geodapt.data.table_files import cell, table
+from geodapt.data.table_files import cell, require_columns, table
 from geodapt.errors import InputError
 
 ARROW = "=>"
@@ -110,7 +111,7 @@ def read_chains(
     allows that: published test files are measured as they are.
     """
     chains: list[Chain] = []
-    for place, record in table(path, "chains"):
+    for place, record in table(path, "chains", partial(_check_columns, levels)):
         chain = _chain(place, record, levels, len(chains[0].texts) if chains else None)
         if not repeats and len(set(chain.texts)) < len(chain.texts):
             twice = Counter(chain.texts).most_common(1)[0][0]
@@ -125,7 +126,7 @@ def read_chains(
 
 
 def contradicted(
-    chains: list[Chain], among: Sequence[Chain], name: str, seed: int
+    chains: list[Chain], among: Sequence[Chain], name: str | Path, seed: int
 ) -> tuple[list[Chain], list[str]]:
     """The chains with a contradicting text per level, drawn where they have none; and notes.
 
@@ -170,7 +171,7 @@ def _chain(
     place: str, record: dict[str, Any], columns: Sequence[str] | None, levels: int | None
 ) -> Chain:
     if columns:
-        texts = _listed(place, [str(cell(record, c, place, "data.levels")) for c in columns])
+        texts = _listed(place, [str(cell(record, column, place)) for column in columns])
     else:
         texts = _texts(place, record)
     negatives = _listed(place, next((record[n] for n in NEGATIVES if record.get(n)), None))
@@ -200,20 +201,30 @@ def _chain(
     return Chain(texts, negatives, group)
 
 
+def _check_columns(levels: Sequence[str] | None, names: Collection[str], place: str) -> None:
+    """Raise :class:`InputError` where no columns hold the texts."""
+    if levels:
+        require_columns([("data.levels", level) for level in levels], names, place)
+        return
+    numbered = [name for name in names if name.startswith("level_")]
+    if any(name in names for name in TEXTS):
+        return
+    if not numbered:
+        raise InputError(
+            f"{place}: no column {', '.join(TEXTS)} or level_1; it has {', '.join(names)}. "
+            "Set data.levels to the columns of the texts, from general to specific"
+        )
+    for number in range(1, len(numbered) + 1):
+        if f"level_{number}" not in names:
+            raise InputError(f"{place}: column level_{number} is missing beside {numbered[-1]}")
+
+
 def _texts(place: str, record: dict[str, Any]) -> tuple[str, ...]:
     for name in TEXTS:
         if name in record:
             return _listed(place, record[name])
-    levels = [name for name in record if name.startswith("level_")]
-    if not levels:
-        raise InputError(
-            f"{place}: no column {', '.join(TEXTS)} or level_1; it has {', '.join(record)}. "
-            "Set data.levels to the columns of the texts, from general to specific"
-        )
-    for number in range(1, len(levels) + 1):
-        if f"level_{number}" not in record:
-            raise InputError(f"{place}: column level_{number} is missing beside {levels[-1]}")
-    return _listed(place, [record[f"level_{n}"] for n in range(1, len(levels) + 1)])
+    levels = sum(name.startswith("level_") for name in record)
+    return _listed(place, [record[f"level_{number}"] for number in range(1, levels + 1)])
 
 
 def _listed(place: str, value: Any) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Texts with labels in several domains: from a table, or from the hub."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, config, 
 from geodapt.data.domain import SPLITS, LabelledDomain, split_of
 from geodapt.data.sequences import at_most
 from geodapt.data.settings import ClassificationSettings
-from geodapt.data.table_files import SUFFIXES, cell, named_among, table
+from geodapt.data.table_files import cell, named_among, require_columns, table
 from geodapt.errors import InputError
 from geodapt.hub import require_hub
-from geodapt.paths import given
+
+Columns = list[tuple[str, str]]
+"""Settings and the columns that they name: text, label and domain."""
 
 
 def load_classification(settings: ClassificationSettings) -> dict[str, LabelledDomain]:
@@ -59,17 +62,20 @@ def _domain(
 
 def _read(settings: ClassificationSettings) -> Iterator[tuple[str, str, str]]:
     """Text, label and domain of each row, wherever the rows are."""
-    columns = (settings.text, settings.label, settings.domain)
-    path = settings.path
-    local = given(path).exists() or path.endswith(SUFFIXES)
-    if not local and not path.startswith((".", "/", "~")) and path.count("/") <= 1:
-        yield from _read_hub(path, columns)
+    columns = [
+        ("data.text", settings.text),
+        ("data.label", settings.label),
+        ("data.domain", settings.domain),
+    ]
+    if settings.on_hub:
+        yield from _read_hub(settings.path, columns)
         return
-    for place, row in table(path, "texts with labels, or a hub name"):
+    check = partial(require_columns, columns)
+    for place, row in table(settings.path, "texts with labels, or a hub name", check):
         yield _cells(row, columns, place)
 
 
-def _read_hub(name: str, columns: tuple[str, str, str]) -> Iterator[tuple[str, str, str]]:
+def _read_hub(name: str, columns: Columns) -> Iterator[tuple[str, str, str]]:
     """All splits of a hub data set together: they are split anew, so that none share a text."""
     kept = Path(config.HF_DATASETS_CACHE) / name.replace("/", "___")
     if not kept.is_dir():
@@ -83,17 +89,17 @@ def _read_hub(name: str, columns: tuple[str, str, str]) -> Iterator[tuple[str, s
             ".csv, .jsonl or .parquet file"
         ) from error
     for split, dataset in splits.items():
-        feature = dataset.features.get(columns[1])
+        label = columns[1][1]
+        feature = dataset.features.get(label)
         for number, row in enumerate(dataset, 1):
-            if isinstance(feature, ClassLabel) and row[columns[1]] is not None:
-                row = {**row, columns[1]: feature.int2str(row[columns[1]])}
-            yield _cells(row, columns, f"{name}, split {split}, row {number}")
+            if isinstance(feature, ClassLabel) and row[label] is not None:
+                row = {**row, label: feature.int2str(row[label])}
+            place = f"{name}, split {split}, row {number}"
+            require_columns(columns, row, place)
+            yield _cells(row, columns, place)
 
 
-def _cells(row: dict[str, Any], columns: tuple[str, ...], place: str) -> tuple[str, str, str]:
+def _cells(row: dict[str, Any], columns: Columns, place: str) -> tuple[str, str, str]:
     """The three cells as text."""
-    text, label, domain = (
-        str(cell(row, column, place, f"data.{key}"))
-        for key, column in zip(("text", "label", "domain"), columns, strict=True)
-    )
+    text, label, domain = (str(cell(row, column, place)) for _, column in columns)
     return text, label, domain

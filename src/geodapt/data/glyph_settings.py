@@ -45,6 +45,7 @@ class GlyphSettings(Settings):
 
     def require_inputs(self) -> None:
         require_drawing()
+        super().require_inputs()
 
     def _smallest(self) -> dict[str, Any]:
         return {"scripts": self.scripts or ["Latin"], "views": 1}
@@ -122,3 +123,4 @@ class OmniglotSettings(SourceSettings):
 
     def require_inputs(self) -> None:
         require_drawing()
+        super().require_inputs()

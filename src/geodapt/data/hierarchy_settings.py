@@ -7,9 +7,8 @@ from pydantic import Field
 
 from geodapt.data.glyph_settings import GlyphSettings
 from geodapt.data.settings import DEMO_MODULES, distribution
-from geodapt.data.text_files import existing
 from geodapt.extras import missing
-from geodapt.settings import Seed, SourceSettings
+from geodapt.settings import GivenPath, Seed, SourceSettings
 
 PACKAGES = ("builtins", "collections", "io", "email", "sympy", "sklearn", "torch.nn", "networkx")
 """Packages that are searched for classes: their public modules, two levels down."""
@@ -34,18 +33,13 @@ class ChainSettings(ChainSourceSettings):
 
     loader = "geodapt.data.chains:load_chains"
     kind: Literal["chains"] = "chains"
-    path: str
+    path: GivenPath
     """A .csv, .tsv, .jsonl (or .gz of them) or .parquet file: HierarCaps, or your own chains."""
     levels: list[str] | None = Field(None, min_length=2)
     """The columns of a chain's texts, from general to specific; none: level_1, level_2 and so on,
     or one column of whole chains, as HierarCaps has it."""
-    test_path: str | None = None
+    test_path: GivenPath | None = None
     """A file to measure on, such as HierarCaps's test file; none: a part is held out by image."""
-
-    def require_inputs(self) -> None:
-        existing(self.path)
-        if self.test_path is not None:
-            existing(self.test_path)
 
 
 class TreeSettings(ChainSourceSettings):
@@ -60,11 +54,8 @@ class EdgeSettings(TreeSettings):
 
     loader = "geodapt.data.trees:load_edges"
     kind: Literal["edges"] = "edges"
-    path: str
+    path: GivenPath
     """Lines of two texts, the general one first, with a tab or a comma between (.gz allowed)."""
-
-    def require_inputs(self) -> None:
-        existing(self.path)
 
 
 class CodeTreeSettings(TreeSettings):

@@ -4,6 +4,7 @@ import math
 from array import array
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from geodapt.data.domain import Domain
 from geodapt.data.sequences import SequenceSettings, Trail, build_domain, k_core, leave_one_out
 from geodapt.data.settings import InteractionFileSettings
-from geodapt.data.table_files import cell, named_among, table
+from geodapt.data.table_files import cell, named_among, require_columns, table
 from geodapt.errors import InputError
 
 
@@ -76,20 +77,19 @@ def load_interactions(settings: InteractionFileSettings) -> dict[str, Domain]:
     tables: dict[str, Interactions] = {}
     titles: dict[str, dict[str, str]] = {}
     wanted = set(settings.domains or ())
-    for place, row in table(settings.path, "interactions"):
-        domain = str(cell(row, settings.domain, place, "data.domain"))
-        user, item, time = (
-            cell(row, column, place, f"data.{key}")
-            for key, column in (
-                ("user", settings.user),
-                ("item", settings.item),
-                ("time", settings.time),
-            )
-        )
-        title = cell(row, settings.title, place, "data.title (or to the item's own column)")
-        interactions = tables.setdefault(domain, Interactions())
-        if not wanted or domain in wanted:
-            titles.setdefault(domain, {}).setdefault(str(item), " ".join(str(title).split()))
+    columns = [
+        ("data.user", settings.user),
+        ("data.item", settings.item),
+        ("data.time", settings.time),
+        ("data.title (the item's own will do)", settings.title),
+        ("data.domain", settings.domain),
+    ]
+    for place, row in table(settings.path, "interactions", partial(require_columns, columns)):
+        user, item, time, title, domain = (cell(row, column, place) for _, column in columns)
+        interactions = tables.setdefault(str(domain), Interactions())
+        if not wanted or str(domain) in wanted:
+            named = titles.setdefault(str(domain), {})
+            named.setdefault(str(item), " ".join(str(title).split()))
             interactions.add(str(user), str(item), milliseconds(time, place, settings.time))
     if not tables:
         raise InputError(f"{settings.path} is empty: it has no rows under its header")

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from geodapt.data.text_files import existing
+from geodapt.data.table_files import SUFFIXES
+from geodapt.data.text_files import existing, on_hub
 from geodapt.errors import InputError
 from geodapt.extras import missing
 from geodapt.settings import GivenPath, Seed, SourceSettings
@@ -110,6 +111,15 @@ class AmazonSettings(SequenceSettings):
     domains: list[str] = Field(min_length=1)
     """Categories by the names of their files: Toys_and_Games, Video_Games, All_Beauty, ..."""
 
+    @property
+    def on_hub(self) -> bool:
+        """Whether ``path`` is a hub name, which has an owner."""
+        return "/" in self.path and on_hub(self.path)
+
+    def require_inputs(self) -> None:
+        if not self.on_hub:
+            existing(self.path)
+
 
 class MovieLensSettings(SequenceSettings):
     """Which movies a user rated next; a domain is a group of genres."""
@@ -123,9 +133,6 @@ class MovieLensSettings(SequenceSettings):
     domains: list[str] | None = Field(None, min_length=1)
     """Which groups to take, in this order; all of them when not given."""
 
-    def require_inputs(self) -> None:
-        existing(self.path)
-
 
 class InteractionFileSettings(SequenceSettings):
     """Who took what and when, in the user's own table."""
@@ -133,7 +140,7 @@ class InteractionFileSettings(SequenceSettings):
     loader = "geodapt.data.interactions:load_interactions"
     kind: Literal["csv", "jsonl", "parquet"] = "csv"
     """The file's ending decides how it is read."""
-    path: str
+    path: GivenPath
     """A .csv, .tsv, .jsonl (or .gz of them) or .parquet file with a row per interaction."""
     domains: list[str] | None = Field(None, min_length=1)
     """Which values of the domain column to take, in this order; all, sorted, when not given."""
@@ -147,9 +154,6 @@ class InteractionFileSettings(SequenceSettings):
     """The column of the item's text, which models read; may be the item's own column."""
     domain: str = "domain"
     """The column of the domain's name."""
-
-    def require_inputs(self) -> None:
-        existing(self.path)
 
 
 class ClassificationSettings(DomainSettings):
@@ -167,6 +171,15 @@ class ClassificationSettings(DomainSettings):
     """The column of the class's name."""
     domain: str = "domain"
     """The column of the domain's name."""
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether ``path`` is a hub name."""
+        return on_hub(self.path, SUFFIXES)
+
+    def require_inputs(self) -> None:
+        if not self.on_hub:
+            existing(self.path)
 
 
 DataSettings = Annotated[

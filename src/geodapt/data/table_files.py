@@ -1,6 +1,6 @@
 """Rows of a user's table: CSV, TSV, JSONL or Parquet, the text formats also as .gz."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +12,47 @@ from geodapt.progress import bar
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
 
 
-def table(path: str | Path, of: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def table(
+    path: str | Path, of: str, check: Callable[[Collection[str], str], None] | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each row by column, and its place for messages (``sales.csv, line 3``).
 
-    ``of`` says what the table is of, for the error where the path is none. Raises
+    ``of`` says what the table is of, for the error where the path is none. ``check`` is given the
+    names of the columns, and where they stand, and refuses what will not do. Raises
     :class:`InputError` for a missing file, another kind of file, and a broken row.
     """
     file = existing(path)
     if not file.is_file() or not file.name.endswith(SUFFIXES):
         raise InputError(f"{file} is not a {', '.join(SUFFIXES)} file of {of}; give one")
-    if file.name.endswith(".parquet"):
-        yield from parquet_rows(file)
-    elif file.name.removesuffix(".gz").endswith(".jsonl"):
+    if file.name.removesuffix(".gz").endswith(".jsonl"):
         for number, record in enumerate(records(file, json_object, "a JSON object"), 1):
-            yield f"{file}, record {number}", record
-    else:
-        delimiter = "\t" if file.name.removesuffix(".gz").endswith(".tsv") else ","
-        for number, row in rows(file, delimiter):
-            yield f"{file}, line {number}", row
+            place = f"{file}, record {number}"
+            if check is not None:
+                check(record, place)
+            yield place, record
+        return
+    delimiter = "\t" if file.name.removesuffix(".gz").endswith(".tsv") else ","
+    lines = ((f"{file}, line {number}", row) for number, row in rows(file, delimiter))
+    found = parquet_rows(file) if file.name.endswith(".parquet") else lines
+    for number, (place, row) in enumerate(found):
+        if check is not None and not number:  # all rows have the header's columns
+            check(row, str(file))
+        yield place, row
 
 
-def cell(row: dict[str, Any], column: str, place: str, key: str) -> Any:
-    """A cell that must hold something.
-
-    Raises :class:`InputError` that names the row's columns, and the setting ``key`` that chooses
-    this one.
-    """
-    if column not in row:
+def require_columns(wanted: Sequence[tuple[str, str]], names: Collection[str], place: str) -> None:
+    """Raise :class:`InputError` for missing columns; each is given with its setting."""
+    if missing := [(setting, column) for setting, column in wanted if column not in names]:
+        settings, columns = zip(*missing, strict=True)
         raise InputError(
-            f"{place}: no column '{column}'; it has {', '.join(map(str, row))}. "
-            f"Set {key} to the column's name"
+            f"{place}: no column {' and no column '.join(map(repr, columns))}; it has "
+            f"{', '.join(map(str, names))}. Set {', '.join(dict.fromkeys(settings))} to the "
+            "names of its columns"
         )
+
+
+def cell(row: dict[str, Any], column: str, place: str) -> Any:
+    """A cell that must hold something; raises :class:`InputError` where it is empty."""
     value = row[column]
     if value is None or not str(value).strip():
         raise InputError(f"{place}: column '{column}' is empty; fill it or leave the row out")
@@ -78,7 +88,7 @@ def parquet_rows(
         ) from error
 
 
-def named_among(names: Sequence[str] | None, found: Sequence[str], path: str) -> list[str]:
+def named_among(names: Sequence[str] | None, found: Sequence[str], path: str | Path) -> list[str]:
     """The domains asked for, or all that were found, sorted.
 
     Raises :class:`InputError` for one that is not there.

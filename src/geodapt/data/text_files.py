@@ -33,6 +33,12 @@ def existing(path: str | Path) -> Path:
     return path
 
 
+def on_hub(path: str, suffixes: tuple[str, ...] = ()) -> bool:
+    """Whether a path is a name on the hub instead: nothing is there, and no path looks like it."""
+    local = path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith(suffixes)
+    return not local and not given(path).exists()
+
+
 def find(folder: Path, *names: str) -> Path | None:
     """The first of these files that the folder has, as it is or with ``.gz``."""
     for name in names:

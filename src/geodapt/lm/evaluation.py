@@ -27,12 +27,12 @@ def evaluate_language_model(
     if settings.tasks:
         require_lm_eval()
     model, tokenizer = load_language_model(settings)
-    stages = ["text"] if settings.text is not None else []
+    stages = ["text"] if (text := settings.text) is not None else []
     schedule(dict.fromkeys([*stages, *(f"task-{task}" for task in settings.tasks)], 1.0))
     rows: list[dict[str, Any]] = []
 
     def perplexity(work: Path) -> dict[str, Any]:
-        texts = documents(settings.text or "", settings.column)
+        texts = documents(text or "", settings.column)
         length = settings.length or min(1024, longest(model))
         return text_perplexity(model, tokenizer, texts, length, settings.batch_size)
 
@@ -48,9 +48,9 @@ def evaluate_language_model(
             seed=seed,
         )
 
-    if settings.text is not None:
+    if text is not None:
         found = folder.timed_stage("text", perplexity)
-        rows.append({"method": "text", "label": Path(settings.text).name, **found})
+        rows.append({"method": "text", "label": text.name, **found})
     for task in settings.tasks:
         found = folder.timed_stage(f"task-{task}", partial(answered, task))
         rows.append({"method": task, "label": task, **found})

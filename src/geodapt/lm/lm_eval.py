@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -32,7 +33,7 @@ def answers(
     task: str,
     few_shot: int | None = None,
     limit: int | None = None,
-    copies: str | None = None,
+    copies: str | Path | None = None,
     batch_size: int = 8,
     seed: int = 0,
 ) -> dict[str, Any]:

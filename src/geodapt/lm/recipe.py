@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from geodapt.registration import named_object
 from geodapt.runs import Recipe, RunFolder
-from geodapt.settings import Name, repeated
+from geodapt.settings import GivenPath, Name, repeated
 
 
 class EvaluateLMRecipe(Recipe):
@@ -17,7 +17,7 @@ class EvaluateLMRecipe(Recipe):
     """A run's model folder, or any causal language model: a folder or a hub name."""
     tokenizer: str | None = None
     """A tokenizer's folder or hub name; none: the model's own."""
-    text: str | None = None
+    text: GivenPath | None = None
     """Text to measure perplexity on: a .txt, .md, .rst, .jsonl or .parquet file, or a folder."""
     column: str = "text"
     """The key or column of the text, in JSONL and Parquet."""
@@ -29,7 +29,7 @@ class EvaluateLMRecipe(Recipe):
     """Solved examples before each question (few-shot); none: the task's own number."""
     limit: int | None = Field(None, ge=1)
     """Largest number of questions per task."""
-    copies: str | None = None
+    copies: GivenPath | None = None
     """Folder with local copies of the tasks' data sets under their hub names, such as
     COPIES/Rowan/hellaswag; none: lm-eval fetches them from the hub."""
     batch_size: int = Field(8, ge=1)

@@ -1,8 +1,9 @@
 """The `radial-query` recipe: a text or an image, as concepts from general to specific."""
 
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from geodapt.data.hierarchy_settings import HierarchySettings
 from geodapt.data.text_files import existing, lines
@@ -10,6 +11,7 @@ from geodapt.errors import InputError
 from geodapt.paths import names_file
 from geodapt.radial.results import RetrievedChain
 from geodapt.runs import Recipe, RunFolder
+from geodapt.settings import GivenPath
 from geodapt.vision.images import IMAGE_SUFFIXES
 
 
@@ -21,7 +23,7 @@ class RadialQueryRecipe(Recipe):
     """A run's model folder, or any encoder: a folder, a hub name, minilm or clip-glyphs."""
     queries: list[str] = Field(min_length=1)
     """Texts, or paths of images for an encoder of images."""
-    candidates: str | None = None
+    candidates: GivenPath | None = None
     """A file with one candidate text per line; none: the texts of `data`."""
     data: HierarchySettings | None = None
     """A hierarchy whose texts are the candidates."""
@@ -36,12 +38,6 @@ class RadialQueryRecipe(Recipe):
         from geodapt.radial.model import RadialModel
 
         texts = self._texts()
-        missing = [query for query in self.queries if _is_image(query) and not _file(query)]
-        if missing:
-            raise InputError(f"image '{missing[0]}' does not exist; give the path of one that does")
-        blank = [number for number, query in enumerate(self.queries, 1) if not query.strip()]
-        if blank:
-            raise InputError(f"query {blank[0]} is empty; give a text or the path of an image")
         model = RadialModel.load(self.model)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         images = [query for query in self.queries if _is_image(query)]
@@ -66,24 +62,33 @@ class RadialQueryRecipe(Recipe):
             "notes": [note for note in [found.note() if found else ""] if note],
         }
 
-    def _texts(self) -> list[str]:
+    @model_validator(mode="after")
+    def _consistent(self) -> "RadialQueryRecipe":
         if (self.candidates is None) == (self.data is None):
-            raise InputError(
+            raise ValueError(
                 "give candidates (a file, one text per line) or data (a hierarchy), and not both"
             )
+        for number, query in enumerate(self.queries, 1):
+            if not query.strip():
+                raise ValueError(f"query {number} is empty; give a text or the path of an image")
+        return self
+
+    def require_inputs(self) -> None:
+        super().require_inputs()
+        for query in self.queries:
+            if _is_image(query) and not names_file(query):
+                raise InputError(f"image '{query}' does not exist; give the path of one that does")
+
+    def _texts(self) -> list[str]:
         if self.data is not None:
             from geodapt.data.loading import load_hierarchy
 
             hierarchy = load_hierarchy(self.data)
             chains = [*hierarchy.train, *hierarchy.test]
             return list(dict.fromkeys(text for chain in chains for text in chain.texts))
-        path = existing(self.candidates or "")
+        path = existing(self.candidates or Path())  # one of both, as the settings say
         return [text.strip() for _, text in lines(path) if text.strip()]
 
 
 def _is_image(query: str) -> bool:
     return query.lower().endswith(IMAGE_SUFFIXES)
-
-
-def _file(query: str) -> bool:
-    return names_file(query)

@@ -10,7 +10,7 @@ from geodapt.data.hierarchy_settings import HierarchySettings
 from geodapt.radial.query import RadialQueryRecipe
 from geodapt.radial.settings import LossSettings, RootSettings
 from geodapt.runs import Recipe
-from geodapt.settings import repeated
+from geodapt.settings import GivenPath, repeated
 from geodapt.tinyclip.settings import TINYCLIP
 from geodapt.training.settings import TrainingSettings
 
@@ -32,9 +32,9 @@ class RadialRecipe(Recipe):
     network."""
     data: HierarchySettings
     """Chains, a tree or characters; `kind` chooses the loader."""
-    images: str | None = None
+    images: GivenPath | None = None
     """Folder with the images that chains name, for an encoder of images."""
-    lexical: str | None = None
+    lexical: GivenPath | None = None
     """HyperLex, or a file like it, to measure lexical entailment on; nothing trains on it."""
     root: RootSettings = RootSettings()
     loss: LossSettings = LossSettings()

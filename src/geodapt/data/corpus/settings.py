@@ -4,8 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from geodapt.data.text_files import existing
-from geodapt.settings import Seed, Settings, SourceSettings
+from geodapt.settings import GivenPath, Seed, Settings, SourceSettings
 
 PLAIN = (".txt", ".md", ".rst", ".txt.gz", ".md.gz", ".rst.gz")
 SMALL = (
@@ -50,7 +49,7 @@ class TextSettings(SourceSettings):
 
     loader = "geodapt.data.corpus.text:load_text"
     kind: Literal["text"] = "text"
-    path: str
+    path: GivenPath
     """A .txt, .md, .rst, .jsonl or .parquet file (.gz of the text files), or a folder of such."""
     text: str = "text"
     """The key or column of the text, in JSONL and Parquet."""
@@ -58,9 +57,6 @@ class TextSettings(SourceSettings):
     """Every line of plain text is a document, as every record is."""
     seed: Seed = 0
     """Seed of what is held out."""
-
-    def require_inputs(self) -> None:
-        existing(self.path)
 
 
 class HubSettings(SourceSettings):

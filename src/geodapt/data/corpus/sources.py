@@ -33,7 +33,7 @@ def named(source: str) -> CorpusSettings:
     if source in BUILT_IN:
         return BUILT_IN[source]()
     if source and given(source).exists():
-        return TextSettings(path=source, lines=True)
+        return TextSettings(path=given(source), lines=True)
     at_hub = ON_THE_HUB.fullmatch(source)
     if at_hub is None or source[0] in "./" or source.endswith((*PLAIN, *RECORDS)):
         raise InputError(

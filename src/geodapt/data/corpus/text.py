@@ -31,7 +31,7 @@ def load_text(settings: TextSettings) -> Corpus:
     plain = [file for file in found if file.name.endswith(PLAIN) and not settings.lines]
     plain.sort(key=lambda file: uniform(file.relative_to(path).as_posix(), settings.seed))
     stated = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in found]
-    depends = [settings.model_dump(), str(path.resolve()), stated]
+    depends = [settings.model_dump(mode="json"), str(path.resolve()), stated]
 
     def read() -> Iterator[tuple[str, str]]:
         yield from _plain(plain)

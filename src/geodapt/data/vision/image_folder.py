@@ -1,9 +1,10 @@
 """Labelled pictures of one's own: a folder per class, a table, or a split file like CoOp's."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from geodapt.data.table_files import cell, table
+from geodapt.data.table_files import cell, require_columns, table
 from geodapt.data.text_files import existing, not_found
 from geodapt.data.vision.labelled_files import labelled_files, split_by_chance, within
 from geodapt.data.vision.pictures import SPLITS, Pictures
@@ -69,12 +70,13 @@ def load_picture_table(settings: PictureTableSettings) -> Pictures:
     file = existing(settings.path)
     folder = file.parent if settings.images is None else existing(settings.images)
     found: list[tuple[str, Path, str]] = []
-    for place, row in table(file, "pictures and their classes"):
-        path = within(folder, str(cell(row, settings.image, place, "data.image")), file)
-        name = str(cell(row, settings.label, place, "data.label")).strip()
+    columns = [("data.image", settings.image), ("data.label", settings.label)]
+    for place, row in table(file, "pictures and their classes", partial(require_columns, columns)):
+        path = within(folder, str(cell(row, settings.image, place)), file)
+        name = str(cell(row, settings.label, place)).strip()
         split = "all"
         if settings.split in row:
-            word = str(cell(row, settings.split, place, "data.split")).strip().lower()
+            word = str(cell(row, settings.split, place)).strip().lower()
             if word not in SPLIT_NAMES:
                 raise InputError(f"{place}: '{word}' is no split; expected train, val or test")
             split = SPLIT_NAMES[word]
