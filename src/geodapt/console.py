@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from rich import console
+from rich import box, console
 from rich.segment import Segment
 from rich.table import Table
 
@@ -19,10 +19,13 @@ class Console(console.Console):
 
 
 def plain_table(
-    *headings: str, numbers: Collection[str] = (), whole: Collection[str] = ()
+    *headings: str, numbers: Collection[str] = (), whole: Collection[str] = (), gap: int = 3
 ) -> Table:
-    """A table without lines; ``numbers`` stand at the right, and ``whole`` columns never wrap."""
-    table = Table(box=None, padding=(0, 3, 0, 0))
+    """A table with a line below its headings, ``gap`` blanks between columns.
+
+    ``numbers`` stand at the right, and ``whole`` columns never wrap.
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, gap - 1, 0, 0))
     for heading in headings:
         table.add_column(
             heading,

@@ -73,13 +73,13 @@ def test_ls_lists_names_systems_titles_and_needs(geodapt, catalogue, monkeypatch
     monkeypatch.setenv("COLUMNS", "120")
     lines = geodapt("ls").out.splitlines()
     assert lines[0].split() == ["name", "system", "what", "it", "does", "needs"]
-    assert lines[1].split() == ["small", "tiny", "A", "tiny", "recipe", "[nothing]", "at", "all"]
+    assert lines[2].split() == ["small", "tiny", "A", "tiny", "recipe", "[nothing]", "at", "all"]
 
 
 def test_ls_of_a_narrow_terminal_has_two_lines_a_recipe(geodapt, catalogue, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     lines = [line.strip() for line in geodapt("ls").out.splitlines()]
-    assert lines[1:] == ["small   A tiny recipe", "(tiny) needs [nothing] at all"]
+    assert lines[2:] == ["small   A tiny recipe", "(tiny) needs [nothing] at all"]
 
 
 def test_ls_lists_the_packaged_recipes(geodapt):

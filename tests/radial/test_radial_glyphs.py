@@ -20,12 +20,14 @@ from geodapt.radial.recipe import RadialRecipe
 from geodapt.recipes.execution import execute
 from geodapt.recipes.loading import load_recipe
 from geodapt.report import write_report
-from geodapt.tinyclip import TinyClipSettings, base, cache
+from geodapt.tinyclip import TinyClipSettings, cache
+from geodapt.tinyclip.base import trained_base
 from geodapt.tinyclip.fitting import save_clip, train_clip
 from geodapt.vision import load_clip
 from tests.radial.small import save_bert
 from tests.tinyclip.small import SMALL
 
+RANK = {"rank": 2}
 FIGURES = {
     *("tau_d", "precision", "recall", "zero_shot_known", "zero_shot_new"),
     *(f"{what}recall_at_{k}" for what in ("", "text_", "class_") for k in (1, 5)),
@@ -197,32 +199,36 @@ def bare(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("GEODAPT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "glyphs").symlink_to(place / "glyphs")
-    for module in (cache, base):
-        monkeypatch.setattr(module, "TinyClipSettings", lambda: settings)
     return tmp_path
 
 
 def test_the_small_clip_is_trained_first_with_its_stage_in_the_run(bare, settings, clip):
-    asked = recipe(settings, "clip-glyphs", methods=["radial"], tune="lora", lora={"rank": 2})
+    own = {"glyph_base": settings.model_dump()}
+    asked = recipe(settings, "clip-glyphs", **own, methods=["radial"], tune="lora", lora=RANK)
     results = execute(asked, bare / "run")
     lines = [json.loads(line) for line in (bare / "run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["stage"] == "clip-glyphs"] == [4, 8, 12]
     assert json.loads((bare / "run/stages/clip-glyphs.json").read_text())["seconds"] > 0
 
     # Another run finds it, and measures what a folder with the same CLIP gives.
-    again = execute(recipe(settings, "clip-glyphs", methods=[]), bare / "again")
+    again = execute(recipe(settings, "clip-glyphs", **own, methods=[]), bare / "again")
     assert not (bare / "again/stages/clip-glyphs.json").exists()
     there = execute(recipe(settings, clip, methods=[]), bare / "there")
     assert results["before"] == again["before"] == there["before"]
 
-    # The adapter names its base as the recipe did, whatever the cache.
+    # The adapter names the CLIP of these settings, which is not the recipe's.
     saved = json.loads((bare / "run/model/radial.json").read_text())
-    assert saved["base"] == "clip-glyphs"
+    assert saved["base"] == str(cache.checkpoint(settings))
     model = RadialModel.load(str(bare / "run" / "model"))
     assert model.bank is not None
     assert embed_images(model.encoder, ChainPictures([Pillow.new("L", (16, 16))], ["a"])).names == [
         "a"
     ]
+
+
+def test_the_name_stands_for_the_small_clip_of_its_recipe():
+    assert trained_base("clip-glyphs", TinyClipSettings()) == "clip-glyphs"
+    assert trained_base("minilm", TinyClipSettings(seed=5)) == "minilm"
 
 
 @pytest.mark.parametrize(
@@ -233,8 +239,9 @@ def test_the_small_clip_is_trained_first_with_its_stage_in_the_run(bare, setting
     ],
 )
 def test_a_misfit_is_refused_before_anything_is_trained(bare, settings, changes, said):
+    wrong = recipe(settings, "clip-glyphs", glyph_base=settings.model_dump(), **changes)
     with pytest.raises(InputError, match=said):
-        execute(recipe(settings, "clip-glyphs", **changes), bare / "run")
+        execute(wrong, bare / "run")
     assert not (bare / "run").exists()
     assert not (bare / "cache" / "clip").exists()
 

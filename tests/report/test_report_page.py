@@ -13,7 +13,7 @@ from invented_run import CONFIG, classification_results, log_lines, ranking_resu
 from geodapt.errors import InputError
 from geodapt.pages.section import RunRecord
 from geodapt.report import write_report
-from geodapt.report.page import render
+from geodapt.report.page import details_section, render
 
 ALL = [
     "Comparison",
@@ -152,6 +152,8 @@ def test_details_show_config_and_versions(page):
         )
     )
     assert facts["Data"] == "340 training, 60 validation, 92 test, 30 candidates a case"
+    queries = RunRecord({"data": {"candidates": 1680}}, [], "")  # the same candidates for all
+    assert ("Data", "1,680 candidates") in details_section(queries).context["facts"]
     assert facts["Time"] == "5 min 18 s"
     assert facts["Peak memory"] == "1,577 MB"
     assert facts["Packages"] == "geodapt 0.1.0, torch 2.13.0, transformers 5.23.0"

@@ -99,6 +99,17 @@ class TestComparison:
         )
         assert comparison_sentence(rows, PAGE.metrics[0], "xcross").replace("\xa0", " ") == said
 
+    def test_equal_sizes_are_not_compared(self):
+        rows = read_rows(
+            {
+                "rows": [
+                    {"method": name, "label": name, "hit_at_1": 0.5, "trainable_parameters": 7}
+                    for name in ("lora", "xcross")
+                ]
+            }
+        )
+        assert "parameters" not in comparison_sentence(rows, PAGE.metrics[0], "xcross")
+
     def test_sentence_compares_sizes_and_says_how_coarse_the_test_is(self):
         assert built(with_page(comparison_section)).all("p")[0].text == (
             "Highest Hit@1: LoRA trained on scikit-learn, 55.4 %; X-Cross has 52.2 %, "

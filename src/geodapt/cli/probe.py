@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from geodapt.cli.importing import importing
-from geodapt.console import Console
+from geodapt.console import Console, plain_table
 
 
 class SourceKind(StrEnum):
@@ -94,9 +93,11 @@ def probe(
         typer.echo(probed.json)
         return
     results = Console()
-    shown = Table("", "source", "Euclidean control", title=read.name)
+    heads = ("source", "Euclidean control")
+    shown = plain_table("", *heads, numbers=heads)
     for row in probed.table:
         shown.add_row(*row)
+    results.print(read.name, style="italic", highlight=False, markup=False)
     results.print(shown)
     results.print(probed.measured_on, style="dim", highlight=False, markup=False)
     results.print(f"{probed.verdict.headline}.", style="bold", highlight=False)

@@ -9,6 +9,7 @@ from torch import nn
 from geodapt.models import TextEncoder, load_base
 from geodapt.models.text_encoder import declared_pooling
 from geodapt.tinyclip.base import TINYCLIP, resolve_base, untrained_base
+from geodapt.tinyclip.settings import TinyClipSettings
 from geodapt.vision.text import ClipTextEncoder
 
 
@@ -26,9 +27,9 @@ def load_encoder(base: str) -> TextEncoder:
     return TextEncoder(model, tokenizer, base, declared_pooling(base, location))
 
 
-def untrained_encoder() -> TextEncoder:
+def untrained_encoder(settings: TinyClipSettings) -> TextEncoder:
     """The small CLIP ``clip-glyphs`` before its training: enough to check what would fit it."""
-    return ClipTextEncoder(*untrained_base(), TINYCLIP)
+    return ClipTextEncoder(*untrained_base(settings), TINYCLIP)
 
 
 def is_dual(encoder: TextEncoder) -> bool:

@@ -27,7 +27,7 @@ from geodapt.radial.recipe import METHODS, RadialRecipe
 from geodapt.radial.settings import RootSettings
 from geodapt.radial.tuning import Tuner
 from geodapt.runs import RunFolder
-from geodapt.tinyclip.base import TINYCLIP, must_be_trained
+from geodapt.tinyclip.base import TINYCLIP, must_be_trained, trained_base
 from geodapt.tinyclip.cache import train_in_stage
 from geodapt.training import fit, trainable_parameters
 from geodapt.vision import EmbeddedImages
@@ -49,8 +49,8 @@ class RadialExperiment:
         self.root = settings.root.text
         self.images: EmbeddedImages | None = None
         # Refuse what does not fit before anything is measured or trained.
-        base = settings.base
-        encoder = untrained_encoder() if must_be_trained(base) else self._encoder()
+        untrained = must_be_trained(settings.base, settings.glyph_base)
+        encoder = untrained_encoder(settings.glyph_base) if untrained else self._encoder()
         RadialModel(encoder, RootSettings(text=self.root)).train_text_side(self._lora())
         self.pictures = self._pictures(is_dual(encoder))
 
@@ -92,16 +92,17 @@ class RadialExperiment:
 
     def schedule(self) -> None:
         """Announce the stages; measuring costs about a fifth of a training."""
-        first = {TINYCLIP: 5.0} if must_be_trained(self.settings.base) else {}
-        tuned = {f"method-{name}": 1.0 for name in self.settings.methods}
-        if self.settings.curvature == "auto":
+        settings = self.settings
+        first = {TINYCLIP: 5.0} if must_be_trained(settings.base, settings.glyph_base) else {}
+        tuned = {f"method-{name}": 1.0 for name in settings.methods}
+        if settings.curvature == "auto":
             first["curvature"] = 0.1
         schedule({**first, UNTUNED: 0.2, **tuned})
 
     def before(self) -> dict[str, Any]:
         """The row of the encoder as it is; the small CLIP is trained first, where it is missing."""
-        if must_be_trained(self.settings.base):
-            train_in_stage(self.folder)
+        if must_be_trained(self.settings.base, self.settings.glyph_base):
+            train_in_stage(self.folder, self.settings.glyph_base)
         self.choose_curvature()
         found = self.folder.timed_stage(UNTUNED, lambda work: self._before())
         return {"method": UNTUNED, "label": "Untuned", **found}
@@ -191,7 +192,8 @@ class RadialExperiment:
     # What methods share
 
     def _encoder(self) -> TextEncoder:
-        return load_encoder(self.settings.base).to(self.device)
+        base = trained_base(self.settings.base, self.settings.glyph_base)
+        return load_encoder(base).to(self.device)
 
     def _lora(self) -> LoraSettings | None:
         return self.settings.lora if self.settings.tune == "lora" else None

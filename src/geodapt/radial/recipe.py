@@ -5,13 +5,12 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from geodapt.adapters.settings import LoraSettings
-from geodapt.data.glyph_settings import require_drawing
 from geodapt.data.hierarchy_settings import HierarchySettings
 from geodapt.radial.query import RadialQueryRecipe
 from geodapt.radial.settings import LossSettings, RootSettings
 from geodapt.runs import Recipe
 from geodapt.settings import GivenPath, repeated
-from geodapt.tinyclip.settings import TINYCLIP
+from geodapt.tinyclip.settings import TINYCLIP, TinyClipSettings
 from geodapt.training.settings import TrainingSettings
 
 METHODS = {
@@ -30,6 +29,8 @@ class RadialRecipe(Recipe):
     base: str = "minilm"
     """A text encoder, a CLIP or a SigLIP: a folder or a hub name; minilm and clip-glyphs need no
     network."""
+    glyph_base: TinyClipSettings = TinyClipSettings()
+    """What clip-glyphs is trained on here."""
     data: HierarchySettings
     """Chains, a tree or characters; `kind` chooses the loader."""
     images: GivenPath | None = None
@@ -53,10 +54,8 @@ class RadialRecipe(Recipe):
     several_roots: int = Field(default=4, ge=2)
     """Roots of the method `roots`."""
 
-    def require_inputs(self) -> None:
-        if self.base == TINYCLIP:
-            require_drawing()
-        super().require_inputs()
+    def _idle(self) -> set[str]:
+        return set() if self.base == TINYCLIP else {"glyph_base"}
 
     @model_validator(mode="after")
     def _consistent(self) -> "RadialRecipe":

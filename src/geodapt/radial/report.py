@@ -179,9 +179,10 @@ def _chain_table(retrieved: RetrievedChain) -> Table:
         box=None,
         show_header=False,
         padding=(0, 2),
+        expand=True,  # a title wraps where its table ends
     )
     table.add_column(justify="right", no_wrap=True)
-    table.add_column(overflow="fold")
+    table.add_column(overflow="fold", ratio=1)
     for step in retrieved.steps:
         table.add_row(f"{step.radius:.3f}", Text(step.text))
     return table

@@ -80,7 +80,7 @@ def comparison_sentence(rows: list[MethodRow], metric: Column, system: str) -> s
             f"; {row.name} has {metric.text(value)}, {metric.difference(value, other_value)} {less}"
         )
     mine, theirs = row.figure(TRAINABLE), other.figure(TRAINABLE)
-    if mine and theirs:
+    if mine and theirs and mine != theirs:
         said += (
             f". {row.name} has {TRAINABLE.show(mine)} trainable parameters, "
             f"{percent(mine / theirs)} of the {TRAINABLE.show(theirs)} of {other.name}"

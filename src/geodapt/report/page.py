@@ -132,7 +132,8 @@ def _facts(results: dict[str, Any]):
     if results.get("sources"):
         yield "Source domains", listed([str(source) for source in results["sources"]])
     data = results.get("data") or {}
-    sizes = [f"{data[key]:,} {name}" for key, name in DATA.items() if data.get(key) is not None]
+    names = DATA if "test" in data else {**DATA, "candidates": "candidates"}  # one set for all
+    sizes = [f"{data[key]:,} {name}" for key, name in names.items() if data.get(key) is not None]
     if sizes:
         yield "Data", ", ".join(sizes)
     for note in results.get("notes") or ():

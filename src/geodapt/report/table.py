@@ -4,11 +4,10 @@ import math
 from itertools import pairwise
 from typing import Any
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from geodapt.console import Console
+from geodapt.console import Console, plain_table
 from geodapt.pages.columns import Column
 from geodapt.pages.results import MethodRow, read_rows
 from geodapt.pages.section import SystemPage
@@ -46,11 +45,8 @@ def print_table(results: dict[str, Any], page: SystemPage | None = None) -> None
 
 
 def _table(rows: list[MethodRow], columns: list[Column]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("Method", overflow="fold")
-    for column in columns:
-        head = "\n".join(filter(None, (column.short or column.label, column.unit)))
-        table.add_column(head, justify="right", no_wrap=True)
+    heads = ["\n".join(filter(None, (each.short or each.label, each.unit))) for each in columns]
+    table = plain_table("Method", *heads, numbers=heads, whole=heads, gap=1)
     for row in rows:
         cells = [Text(row.name)]
         for column in columns:

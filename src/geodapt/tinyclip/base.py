@@ -29,21 +29,32 @@ def resolve_base(base: str) -> str:
     return str(checkpoint())
 
 
-def must_be_trained(base: str) -> bool:
-    """Whether a base is the small CLIP and the cache does not have it yet."""
+def trained_base(base: str, settings: TinyClipSettings) -> str:
+    """What loads a base: its name, or the folder of a small CLIP of other settings than the
+    recipe's, for which the name stands."""
+    if base != TINYCLIP or settings == TinyClipSettings():
+        return base
+    from geodapt.tinyclip.cache import checkpoint
+
+    return str(checkpoint(settings))
+
+
+def must_be_trained(base: str, settings: TinyClipSettings) -> bool:
+    """Whether a base is the small CLIP and the cache does not have that of the settings yet."""
     if base != TINYCLIP:
         return False
     from geodapt.tinyclip.cache import is_cached
 
-    return not is_cached()
+    return not is_cached(settings)
 
 
-def untrained_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def untrained_base(
+    settings: TinyClipSettings,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The small CLIP before its training, with its tokenizer: enough to check what would fit it."""
     from geodapt.data.glyphs import load_glyphs
     from geodapt.tinyclip.fitting import untrained_clip
 
-    settings = TinyClipSettings()
     model, processor = untrained_clip(settings, load_glyphs(settings.data))
     return model, processor.tokenizer
 
