@@ -33,7 +33,6 @@ from geodapt.hyperclip.page_experiment import PageExperiment
 from geodapt.hyperclip.projections import projections
 from geodapt.hyperclip.recipe import HyperClipRecipe
 from geodapt.hyperclip.scaling import BlockScaling, mobius_scaled
-from geodapt.hyperclip.tuning import SegmentationTuner
 from geodapt.runs import RunFolder
 
 CURVATURE = {"text": 1.0, "image": 0.01}
@@ -56,9 +55,7 @@ def scaled_weight(form: str, weight: Tensor, block: BlockScaling, c: float) -> T
 def train(experiment: PageExperiment, form: str, seed: int, given: argparse.Namespace):
     """A trained row: D on the way, the gradient of the first step, and the mean IoU."""
     torch.manual_seed(seed)
-    tuner = SegmentationTuner(
-        experiment.segmenter(), TuningMethod.parse("frozen"), experiment.settings
-    )
+    tuner = experiment.tuner(experiment.model(), TuningMethod.parse("frozen"))
     blocks, generator = [], torch.Generator().manual_seed(seed)
     for projection in projections(tuner.segmenter.clip.model):
         block = BlockScaling(projection.module.in_features, given.block)
@@ -111,7 +108,7 @@ def train(experiment: PageExperiment, form: str, seed: int, given: argparse.Name
 @torch.no_grad()
 def clamped(experiment: PageExperiment) -> dict[str, dict[str, float]]:
     """Rows of weights whose norm is beyond the released clamp, and the longest of them."""
-    model = experiment.segmenter().clip.model
+    model = experiment.model().clip.model
     found: dict[str, list[Tensor]] = {"text": [], "image": []}
     for projection in projections(model):
         found[projection.tower].append(projection.module.weight.norm(dim=1))

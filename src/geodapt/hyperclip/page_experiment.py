@@ -36,7 +36,6 @@ class PageExperiment(TuningExperiment):
         from geodapt.data.glyphs import load_glyphs, load_pages  # draws, which needs more packages
 
         super().__init__(settings, folder)
-        self.settings = settings
         self.glyphs = load_glyphs(settings.data)
         self.pages = load_pages(self.glyphs, settings.pages)
         # The level that trains, and the more general ones.
@@ -45,7 +44,7 @@ class PageExperiment(TuningExperiment):
         self.main = self.levels[-1]
         self.check()
 
-    def check_segmenter(self, segmenter: OpenSegmenter) -> None:
+    def check_model(self, segmenter: OpenSegmenter) -> None:
         if segmenter.window > self.settings.pages.size:
             raise InputError(
                 f"a window of {segmenter.window} pixels does not fit on pages of "
@@ -92,20 +91,14 @@ class PageExperiment(TuningExperiment):
             "pictures": page_pictures(segmenter, test, self.main),
         }
 
-    def run(self) -> dict[str, Any]:
-        """Tune and measure by each method; returns what goes into ``results.json``."""
-        rows, details = self.rows()
-        objects = sum(len(page["category"]) for page in self.pages["test"]["objects"])
+    def about(self) -> dict[str, Any]:
+        test = self.pages["test"]
         return {
-            "task": "segmentation",
-            "base": self.settings.base,
-            "rows": rows,
-            "segmentation": {"kept": self.settings.kept, "methods": details},
             "data": {
                 "train": len(self.pages["train"]),
-                "test": len(self.pages["test"]),
-                "objects": objects,
+                "test": len(test),
+                "objects": sum(len(page["category"]) for page in test["objects"]),
                 "classes": len(self.main.names),
                 "new_classes": len(self.main.new),
-            },
+            }
         }

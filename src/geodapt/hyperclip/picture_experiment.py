@@ -33,7 +33,6 @@ class PictureExperiment(TuningExperiment):
 
     def __init__(self, settings: PictureTuningRecipe, folder: RunFolder) -> None:
         super().__init__(settings, folder)
-        self.settings = settings
         chosen = settings.data
         self.train_data = open_segmentation(chosen.path, "train", chosen.edition)
         self.tests = {
@@ -42,9 +41,6 @@ class PictureExperiment(TuningExperiment):
         }
         self.skipped: dict[str, str] = {}
         self.check()
-
-    def check_segmenter(self, segmenter: OpenSegmenter) -> None:
-        """Any size of pictures fits: they pass in windows."""
 
     def words(self) -> Sequence[str]:
         return [synonyms(name)[0] for name in self.train_data.asked]
@@ -100,25 +96,19 @@ class PictureExperiment(TuningExperiment):
         radius = radius_table(vectors, ["Texts, classes of the training"] * len(vectors))
         return {**found, "radius": radius, "pictures": []}
 
-    def run(self) -> dict[str, Any]:
-        """Tune and measure by each method; returns what goes into ``results.json``."""
-        rows, details = self.rows()
+    def about(self) -> dict[str, Any]:
         sets = {"train": self.train_data, **self.tests}
         notes = [note for data in sets.values() for note in data.notes]
         if self.skipped:
             first = next(iter(self.skipped.values()))
             notes.append(f"{len(self.skipped)} pictures skipped: {first}")
         return {
-            "task": "segmentation",
-            "base": self.settings.base,
-            "rows": rows,
-            "segmentation": {"kept": self.settings.kept, "methods": details},
             "data": {
                 "sets": {name: data.edition for name, data in sets.items()},
                 "pictures": {name: len(data) for name, data in sets.items()},
                 "classes": {name: len(data.names) for name, data in sets.items()},
                 "notes": notes,
-            },
+            }
         }
 
     def _counted(

@@ -24,9 +24,9 @@ from geodapt.prompts.protocols import (
     plan_task,
 )
 from geodapt.runs import RunFolder
-from geodapt.tinyclip.base import TINYCLIP, resolve_base
-from geodapt.tinyclip.cache import checkpoint, is_cached, train_in_stage
-from geodapt.vision.clip import Clip, load_clip
+from geodapt.tinyclip.base import TINYCLIP, load_base_clip, must_be_trained
+from geodapt.tinyclip.cache import train_in_stage
+from geodapt.vision.clip import Clip
 from geodapt.vision.templates import fill_templates
 
 MAIN_FIGURE = {"base-to-new": "harmonic_mean", "few-shot": "all", "domain": "average"}
@@ -48,15 +48,12 @@ class AblationExperiment:
 
     @cached_property
     def clip(self) -> Clip:
-        if self.settings.base == TINYCLIP:
-            return load_clip(checkpoint(self.settings.glyph_base))
-        return load_clip(resolve_base(self.settings.base))
+        return load_base_clip(self.settings.base, self.settings.glyph_base)
 
     def run(self) -> dict[str, Any]:
         """Train and ask every variant; returns what goes into ``results.json``."""
         names = [PLAIN, *self.settings.variants]
-        own = self.settings.base == TINYCLIP
-        trains_base = own and not is_cached(self.settings.glyph_base)
+        trains_base = must_be_trained(self.settings.base, self.settings.glyph_base)
         first = {TINYCLIP: 30.0} if trains_base else {}
         schedule({**first, **{f"variant-{name}": 1.0 for name in names}})
         if trains_base:

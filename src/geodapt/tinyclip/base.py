@@ -59,8 +59,17 @@ def untrained_base(
     return model, processor.tokenizer
 
 
-def load_tinyclip() -> "Clip":
-    """The small CLIP of the recipe ``clip-glyphs``, trained now if the cache does not have it."""
+def load_base_clip(base: str, small: TinyClipSettings | None = None) -> "Clip":
+    """A CLIP by folder or hub name; ``clip-glyphs`` is that of the settings, trained if needed."""
     from geodapt.vision.clip import load_clip
 
-    return load_clip(resolve_base(TINYCLIP))
+    if base != TINYCLIP:
+        return load_clip(base)
+    from geodapt.tinyclip.cache import checkpoint
+
+    return load_clip(checkpoint(small))
+
+
+def load_tinyclip() -> "Clip":
+    """The small CLIP of the recipe ``clip-glyphs``, trained now if the cache does not have it."""
+    return load_base_clip(TINYCLIP)
