@@ -67,8 +67,8 @@ class PanopticMetrics:
         # Pixels by found (rows) and true segment; the last of each is none.
         pair = np.where(places < 0, found, places) * (true + 1)
         pair = pair + np.where(true_places < 0, true, true_places)
-        both = np.bincount(pair.ravel(), minlength=(found + 1) * (true + 1))
-        both = both.reshape(found + 1, true + 1).astype(float)
+        pixels = np.bincount(pair.ravel(), minlength=(found + 1) * (true + 1))
+        both = pixels.reshape(found + 1, true + 1).astype(float)
         area, true_area, void = both.sum(1)[:found], both.sum(0)[:true], both[:found, true]
         overlap = both[:found, :true]
         union = area[:, None] + true_area - overlap - void[:, None]
