@@ -13,8 +13,8 @@ from geodapt.data.table_files import cell, table
 from geodapt.data.vision.image_folder import read_split_file
 from geodapt.errors import Diverged, InputError, InputWarning
 from geodapt.helm.released_weights import convert_released
-from geodapt.hyperclip.text_adapter import read_text_adapter
 from geodapt.probe import tables
+from geodapt.prompts.adapter import read_feature_adapter
 from geodapt.prompts.saving import read_learner
 from geodapt.radial.model import RadialModel
 from geodapt.recipes.loading import load_recipe
@@ -48,7 +48,7 @@ READERS = {
     "compressed weights": lambda here: CompressionConfig("float32", {EVIL: {EVIL: 1}}).parsed(),
     "a compressed type": lambda here: CompressionConfig(EVIL, {"w": {"forms": EVIL}}).parsed(),
     "a released HELM": lambda here: convert_released({EVIL: torch.ones(2)}),
-    "a text adapter": lambda here: read_text_adapter(
+    "a text adapter": lambda here: read_feature_adapter(
         written(here / "adapter.json", {"kind": EVIL, "configuration": {}}).parent
     ),
     "a prompt learner": lambda here: read_learner(

@@ -16,6 +16,7 @@ from geodapt.lathadapter.fitting import epoch_rate, fit_on_features
 from geodapt.lathadapter.recipe import FeatureTraining, LatHAdapterRecipe
 from geodapt.lathadapter.report import PAGE
 from geodapt.pages.section import RunRecord
+from geodapt.prompts.adapter import read_feature_adapter
 from geodapt.runs import RunFolder
 from tests.vision.duals import dual
 
@@ -97,9 +98,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_figures(ran, clip_folder, tm
     shutil.copy(place / "stages" / "variant-plain.json", tmp_path / "stages")
     assert figures(recipe(clip_folder).run(RunFolder(tmp_path))) == figures(found)
     for folder in (place, tmp_path):
-        saved = json.loads((folder / "model/adapter.json").read_text())
-        copy = LatHAdapter.from_configuration(saved)
-        copy.load_state_dict(load_file(folder / "model/adapter.safetensors"))
+        copy = read_feature_adapter(folder / "model")
         assert copy.number == found["lathadapter"]["attributes"]["full"][0]["last"]
     same = [load_file(folder / "model/adapter.safetensors") for folder in (place, tmp_path)]
     assert all(torch.equal(same[0][name], same[1][name]) for name in same[0])

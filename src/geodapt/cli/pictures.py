@@ -162,8 +162,8 @@ def _model_of(run: str) -> str:
 
 def _show(out: Path, image: "Image", lines: Iterable[str]) -> None:
     from geodapt.files import write_bytes
-    from geodapt.hyperclip.overlay import png_bytes
     from geodapt.paths import given
+    from geodapt.vision.images import png_bytes
 
     write_bytes(given(out), png_bytes(image))
     for line in [*lines, f"Picture: {out}"]:

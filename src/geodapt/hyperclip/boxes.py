@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from geodapt.hyperclip.detection import true_boxes
 from geodapt.hyperclip.detector import Detections, OpenDetector
-from geodapt.hyperclip.overlay import COLOURS, png_text
+from geodapt.hyperclip.overlay import COLOURS, colour_of
 from geodapt.hyperclip.scenes import PictureRows, SceneClasses
+from geodapt.vision.images import png_text, shrunk
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,13 +52,10 @@ def box_pictures(detector: OpenDetector, rows: Any, classes: SceneClasses) -> li
         image = opened.image(row)
         true = true_boxes(row, classes)
         (found,) = detector.detect_all([image], texts, most=max(1, len(true)))
-        small = image.copy()
-        small.thumbnail((SIDE, SIDE))
-        shown = dict.fromkeys([*(label for _, label, _ in true), *found.labels.tolist()])
-        colour = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(shown)}
+        colour = colour_of([*(label for _, label, _ in true), *found.labels.tolist()])
         pictures.append(
             {
-                "png": png_text(small),
+                "png": png_text(shrunk(image, SIDE)),
                 "width": image.width,
                 "height": image.height,
                 "true": [

@@ -14,7 +14,7 @@ from geodapt.files import read_tensors, write_tensors
 from geodapt.hyperclip.heads import CosineHead, CostAggregation, resized
 from geodapt.hyperclip.open_model import OpenModel
 from geodapt.hyperclip.settings import SegmenterSettings
-from geodapt.hyperclip.text_adapter import read_text_adapter, write_text_adapter
+from geodapt.prompts.adapter import ADAPTER, read_feature_adapter, write_feature_adapter
 from geodapt.vision import Clip, load_clip, slide
 from geodapt.vision.dense import DenseFeatures
 from geodapt.vision.images import as_rgb
@@ -185,7 +185,7 @@ class OpenSegmenter(OpenModel):
         self.clip.processor.save_pretrained(folder / CLIP)
         write_tensors(folder / HEAD, self.head.state_dict())
         if self.text_adapter is not None:
-            write_text_adapter(folder, self.text_adapter)
+            write_feature_adapter(self.text_adapter, folder)
 
     @classmethod
     def read_parts(cls, folder: Path, settings: SegmenterSettings) -> Self:
@@ -194,7 +194,8 @@ class OpenSegmenter(OpenModel):
             segmenter.head.load_state_dict(read_tensors(folder / HEAD))
         except RuntimeError as error:
             raise InputError(f"{folder / HEAD} does not fit the head in {cls.config}") from error
-        segmenter.text_adapter = read_text_adapter(folder)
+        if (folder / ADAPTER).is_file():
+            segmenter.text_adapter = read_feature_adapter(folder)
         return segmenter
 
     def card(self) -> dict[str, Any]:

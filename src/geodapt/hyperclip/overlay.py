@@ -1,9 +1,7 @@
 """Segmented pictures to look at: colours or outlines over the image, with a list of words."""
 
-from base64 import b64encode
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from io import BytesIO
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +9,7 @@ from jaxtyping import Int
 
 from geodapt.hyperclip.model import NO_WORD, OpenSegmenter
 from geodapt.hyperclip.page_classes import VOID, PageClasses
+from geodapt.vision.images import png_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -79,7 +78,7 @@ def overlay(
     from PIL import ImageDraw
 
     shown = shown_words(labels, words)
-    colours = {number: COLOURS[place % len(COLOURS)] for place, number in enumerate(shown)}
+    colours = colour_of(shown)
     tinted = tint(image, labels, colours)
     total = labels.size
     lines = [
@@ -97,6 +96,13 @@ def overlay(
     page.paste(tinted, (0, 0))
     page.paste(legend, (0, tinted.height))
     return page
+
+
+def colour_of(numbers: Iterable[int]) -> dict[int, str]:
+    """A colour for each of some numbers, in the order in which they come first."""
+    return {
+        number: COLOURS[place % len(COLOURS)] for place, number in enumerate(dict.fromkeys(numbers))
+    }
 
 
 def shown_words(labels: Int[np.ndarray, "height width"], words: Sequence[str]) -> list[int]:
@@ -136,7 +142,7 @@ def page_pictures(
         predicted = np.where(truth == NO_WORD, NO_WORD, predicted)
         shown = shown_words(truth, classes.names)
         shown += [n for n in shown_words(predicted, classes.names) if n not in shown]
-        colours = {number: COLOURS[place % len(COLOURS)] for place, number in enumerate(shown)}
+        colours = colour_of(shown)
         listed = shown[: len(shown_words(truth, classes.names)) + MISTAKEN]
 
         def regions(labels: np.ndarray, colours: dict[int, str] = colours) -> list[dict[str, Any]]:
@@ -183,15 +189,3 @@ def _mistakes(
         )
         for pair, path in region_paths(pairs).items()
     ]
-
-
-def png_bytes(image: "Image") -> bytes:
-    """The picture as a PNG file."""
-    buffer = BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-def png_text(image: "Image") -> str:
-    """A PNG in base 64."""
-    return b64encode(png_bytes(image)).decode()

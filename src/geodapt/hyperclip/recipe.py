@@ -8,7 +8,7 @@ from geodapt.data.glyph_settings import GlyphSettings, PageSettings
 from geodapt.data.vision.coco_settings import CocoBoxSettings, CocoPanopticSettings, YoloSettings
 from geodapt.data.vision.settings import PictureSetSettings
 from geodapt.hyperclip.methods import TuningMethod
-from geodapt.hyperclip.settings import MaskSettings, ScalingSettings, SegmenterSettings
+from geodapt.hyperclip.settings import MaskSettings, ScalingSettings, SegmenterSettings, WordShares
 from geodapt.hyperclip.tuning_settings import SceneSettings, TuningSettings
 from geodapt.runs import Recipe
 from geodapt.settings import Name
@@ -57,6 +57,18 @@ class PictureTuningRecipe(TuningSettings, Recipe):
         return {**super()._smallest(), "pictures": min(2, self.pictures or 2)}
 
 
+def _paired(settings: Any) -> Any:
+    """Refuse settings whose data that train do not go with those that are measured."""
+    data, test = settings.data, settings.test
+    if data.kind == "glyphs" and test is not None:
+        raise ValueError("test: glyphs have test pages of their own; leave it out")
+    if data.kind != "glyphs" and test is None:
+        raise ValueError("test: give the set that is measured, as data gives the one that trains")
+    if settings.split and not data.kind.startswith("coco"):
+        raise ValueError(f"split: '{settings.split}' is of COCO's categories; data is {data.kind}")
+    return settings
+
+
 Boxes = Annotated[GlyphSettings | CocoBoxSettings | YoloSettings, Field(discriminator="kind")]
 
 
@@ -72,15 +84,13 @@ class DetectionRecipe(SceneSettings, Recipe):
     side: int = Field(default=128, ge=8)
     """Pixels that pictures are stretched to, each way."""
 
-    @model_validator(mode="after")
-    def _has_a_test(self) -> "DetectionRecipe":
-        return _paired(self, self.data, self.test)
+    _has_a_test = model_validator(mode="after")(_paired)
 
 
 PanopticData = Annotated[GlyphSettings | CocoPanopticSettings, Field(discriminator="kind")]
 
 
-class PanopticRecipe(SceneSettings, Recipe):
+class PanopticRecipe(WordShares, SceneSettings, Recipe):
     """Teach a CLIP to find segments by words, and measure words that it was never shown."""
 
     recipe: Literal["hyperclip-panoptic"] = "hyperclip-panoptic"
@@ -92,33 +102,13 @@ class PanopticRecipe(SceneSettings, Recipe):
     pages."""
     side: int = Field(default=128, ge=32, le=4096)
     """Pixels that pictures are stretched to, each way."""
-    window: int | None = Field(default=None, ge=1)
-    """Side of the CLIP's windows in pixels; its own size where none."""
-    residual: Literal["class", "patch", "none"] | None = None
-    """Of the CLIP's dense features."""
     scaling: ScalingSettings = ScalingSettings(dense=True)
     """Of the methods hyperclip-N, but for what their names say."""
     masks: MaskSettings = MaskSettings()
     region_weight: float = Field(default=1.0, ge=0)
     """Of the loss that tells the words of true masks by the CLIP's features alone."""
-    alpha: float = Field(default=0.4, ge=0, le=1)
-    """Share of the CLIP's score in that of seen classes."""
-    beta: float = Field(default=0.8, ge=0, le=1)
-    """Share of the CLIP's score in that of new classes."""
 
-    @model_validator(mode="after")
-    def _has_a_test(self) -> "PanopticRecipe":
-        return _paired(self, self.data, self.test)
-
-
-def _paired(settings: Any, data: Any, test: Any) -> Any:
-    if data.kind == "glyphs" and test is not None:
-        raise ValueError("test: glyphs have test pages of their own; leave it out")
-    if data.kind != "glyphs" and test is None:
-        raise ValueError("test: give the set that is measured, as data gives the one that trains")
-    if settings.split and not data.kind.startswith("coco"):
-        raise ValueError(f"split: '{settings.split}' is of COCO's categories; data is {data.kind}")
-    return settings
+    _has_a_test = model_validator(mode="after")(_paired)
 
 
 RECIPES = (HyperClipRecipe, PictureTuningRecipe, DetectionRecipe, PanopticRecipe)

@@ -21,7 +21,7 @@ from geodapt.hyperclip.panoptic import (
 from geodapt.hyperclip.panoptic_model import OpenPanoptic
 from geodapt.hyperclip.scenes import Scenes, glyph_scenes, path_scenes
 from geodapt.hyperclip.segment_pictures import segment_pictures
-from geodapt.hyperclip.settings import DetectorSettings, PanopticModelSettings
+from geodapt.hyperclip.settings import DetectorSettings, PanopticModelSettings, WordShares
 from geodapt.runs import RunFolder
 from geodapt.vision import Clip
 
@@ -104,12 +104,7 @@ class PanopticExperiment(SceneExperiment):
     def model_of(self, clip: Clip) -> OpenPanoptic:
         given, classes = self.settings, self.scenes.classes
         settings = PanopticModelSettings(
-            templates=given.templates,
-            side=given.side,
-            window=given.window,
-            residual=given.residual,
-            alpha=given.alpha,
-            beta=given.beta,
+            **given.model_dump(include={"templates", "side", *WordShares.model_fields}),
             seen=[classes.names[number] for number in classes.seen],
             stuff=[classes.names[number] for number in sorted(classes.stuff)],
         )

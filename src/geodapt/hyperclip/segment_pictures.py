@@ -7,11 +7,12 @@ import numpy as np
 
 from geodapt.data.vision import PictureClasses
 from geodapt.hyperclip.boxes import PAGES, SIDE
-from geodapt.hyperclip.overlay import COLOURS, overlay, png_text, region_paths, shown_region
+from geodapt.hyperclip.overlay import colour_of, overlay, region_paths, shown_region
 from geodapt.hyperclip.panoptic import panoptic_rows, picture_segments, true_segments
 from geodapt.hyperclip.panoptic_model import OpenPanoptic
 from geodapt.hyperclip.scenes import SceneClasses
 from geodapt.hyperclip.segment_scores import FoundSegments
+from geodapt.vision.images import png_text, shrunk
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,10 +40,7 @@ def segment_pictures(
         true, true_labels, crowd = true_segments(segments, classes)
         found = model.segment_texts(image, texts, stuff, seen)
         labels = found.labels.tolist()
-        small = image.copy()
-        small.thumbnail((SIDE, SIDE))
-        shown = dict.fromkeys([*true_labels.tolist(), *labels])
-        colour = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(shown)}
+        small, colour = shrunk(image, SIDE), colour_of([*true_labels.tolist(), *labels])
 
         def region(
             path: str, label: int, more: str = "", colour: dict[int, str] = colour

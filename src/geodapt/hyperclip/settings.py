@@ -120,13 +120,9 @@ class MaskSettings(Settings):
         return self
 
 
-class PanopticModelSettings(Settings):
-    """How pictures and words pass a panoptic model, and what its training showed."""
+class WordShares(Settings):
+    """How a CLIP tells the words of masks, and its share in their scores."""
 
-    templates: list[str] = Field(default=["a photo of a {}"], min_length=1)
-    """Sentences around a word, each with one {}; their vectors are averaged."""
-    side: int = Field(default=512, ge=32, le=4096)
-    """Pixels that pictures are stretched to, each way; a multiple of the CLIP's patches."""
     window: int | None = Field(default=None, ge=1)
     """Side of the CLIP's windows in pixels, a multiple of its patches; its own size where none."""
     residual: Literal["class", "patch", "none"] | None = None
@@ -135,6 +131,13 @@ class PanopticModelSettings(Settings):
     """Share of the CLIP's score in that of words that training showed."""
     beta: float = Field(default=0.8, ge=0, le=1)
     """Share of the CLIP's score in that of all other words."""
+
+
+class PanopticModelSettings(WordShares, DetectorSettings):
+    """How pictures and words pass a panoptic model, and what its training showed."""
+
+    side: int = Field(default=512, ge=32, le=4096)
+    """Pixels that pictures are stretched to, each way; a multiple of the CLIP's patches."""
     threshold: float = Field(default=0.0, ge=0, le=1)
     """Masks below this score are left out."""
     overlap: float = Field(default=0.8, ge=0, le=1)

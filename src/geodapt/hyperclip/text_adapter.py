@@ -4,18 +4,14 @@ It is one of :mod:`geodapt.prompts.adapter`, made for pictures of one class each
 a picture's features stand in for pictures, each with the class of its pixels.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from geodapt.errors import InputError
-from geodapt.files import read_json, read_tensors, write_json, write_tensors
 from geodapt.prompts.adapter import FeatureAdapter, adapter_of
 
-ADAPTER, ADAPTER_TENSORS = "adapter.json", "adapter.safetensors"
 KIND = "lathadapter"
 PLACES = 64
 """The most places of a batch that pass the adapter's losses: triplets grow with their square."""
@@ -71,26 +67,3 @@ def text_adapter_loss(
 def _middles(pixels: int, places: int, device: torch.device) -> Int[Tensor, " places"]:
     numbers = torch.arange(places, device=device)
     return (2 * numbers + 1) * pixels // (2 * places)
-
-
-def write_text_adapter(folder: Path, adapter: Any) -> None:
-    """Write an adapter beside its segmenter."""
-    content = {"kind": adapter.kind, "configuration": adapter.configuration()}
-    write_json(folder / ADAPTER, content)
-    write_tensors(folder / ADAPTER_TENSORS, adapter.state_dict())
-
-
-def read_text_adapter(folder: Path) -> nn.Module | None:
-    """What :func:`write_text_adapter` wrote; None where there is none.
-
-    Raises :class:`InputError` for a file that is none, and for tensors that do not fit.
-    """
-    if not (folder / ADAPTER).is_file():
-        return None
-    content = read_json(folder / ADAPTER)
-    try:
-        made: nn.Module = adapter_of(content["kind"]).from_configuration(content["configuration"])
-        made.load_state_dict(read_tensors(folder / ADAPTER_TENSORS))
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"{folder / ADAPTER} does not fit its tensors: {error}") from error
-    return made

@@ -1,7 +1,5 @@
 """What a run's page shows of an adapter: places on the disk, and each attribute's neighbours."""
 
-import base64
-from io import BytesIO
 from typing import Any
 
 import torch
@@ -18,7 +16,7 @@ from geodapt.lathadapter.meaning import (
     radius_order,
     tree_agreement,
 )
-from geodapt.vision.images import as_rgb
+from geodapt.vision.images import as_rgb, png_text, shrunk
 
 PICTURES, CLASSES = 60, 40
 """The most of each on the disk, evenly spaced over the rows."""
@@ -50,7 +48,10 @@ def attribute_page(
         {
             "number": number + 1,
             "words": [pictures.names[place] for place in words[number].tolist()],
-            "pictures": [thumbnail(rows[place]["image"]) for place in near[number].tolist()],
+            "pictures": [
+                png_text(shrunk(as_rgb(rows[place]["image"]), THUMBNAIL))
+                for place in near[number].tolist()
+            ],
             "share": float(shares[:, number].mean()),
         }
         for number in range(len(attributes))
@@ -106,12 +107,3 @@ def _tree(pictures: Pictures, shares: Tensor) -> list[dict[str, Any]]:
         if len(set(groups)) > 1:
             found.append({"level": level + 1, **vars(tree_agreement(shares, groups))})
     return found
-
-
-def thumbnail(image: Any) -> str:
-    """A small picture as a PNG in base 64."""
-    small = as_rgb(image).copy()
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = BytesIO()
-    small.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()

@@ -5,23 +5,25 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from geodapt.data.loading import load_labelled_pictures
 from geodapt.data.vision.pictures import label_column
-from geodapt.files import write_json, write_tensors
 from geodapt.lathadapter.adapter import LatHAdapter
 from geodapt.lathadapter.attribute_page import attribute_page
 from geodapt.lathadapter.fitting import fit_on_features
 from geodapt.lathadapter.recipe import LatHAdapterRecipe
 from geodapt.progress import schedule
+from geodapt.prompts.adapter import write_feature_adapter
 from geodapt.prompts.protocols import (
+    MAIN_FIGURE,
+    answers_as_text,
     average_of_sets,
     paired_difference,
     plan_task,
+    read_answers,
 )
 from geodapt.runs import RunFolder
 from geodapt.tinyclip.base import TINYCLIP, load_base_clip, must_be_trained
@@ -29,7 +31,6 @@ from geodapt.tinyclip.cache import train_in_stage
 from geodapt.vision.clip import Clip
 from geodapt.vision.templates import fill_templates
 
-MAIN_FIGURE = {"base-to-new": "harmonic_mean", "few-shot": "all", "domain": "average"}
 PLAIN = "plain"
 
 
@@ -110,8 +111,7 @@ class AblationExperiment:
             logits = unit(images, dim=-1) @ unit(texts, dim=-1).T
         else:
             logits = adapter.logits(images, adapter.refine(texts), self.clip.scale.detach().cpu())
-        right = logits.argmax(-1).numpy() == label_column(asked.splits["test"])
-        return "".join("01"[int(one)] for one in right)
+        return answers_as_text(logits.argmax(-1).numpy() == label_column(asked.splits["test"]))
 
     def _images(self, rows: Any) -> Tensor:
         """Features of a data set's pictures, each data set's computed once in a run."""
@@ -120,22 +120,17 @@ class AblationExperiment:
         return self._features[id(rows)]
 
     def _keep(self, adapter: LatHAdapter) -> None:
-        """An adapter, reloadable by ``from_configuration`` and its state."""
+        """An adapter, reloadable by :func:`~geodapt.prompts.adapter.read_feature_adapter`."""
         folder = self.folder / "model"
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "adapter.json", adapter.configuration())
-        write_tensors(folder / "adapter.safetensors", adapter.state_dict())
+        write_feature_adapter(adapter, folder)
 
     def _results(self, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
         settings = self.settings
         main = MAIN_FIGURE[settings.protocol]
-        answers = {name: one["answers"] for name, one in found.items()}
         right = {
-            name: [
-                {part: np.array([sign == "1" for sign in row]) for part, row in of_seed.items()}
-                for of_seed in of_seeds.values()
-            ]
-            for name, of_seeds in answers.items()
+            name: [read_answers(of_seed) for of_seed in one["answers"].values()]
+            for name, one in found.items()
         }
         rows, differences = [], []
         for name, one in found.items():

@@ -6,12 +6,14 @@ learner's own regularisers stay, on the texts as they were before :meth:`Feature
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from geodapt.errors import InputError
+from geodapt.files import read_json, read_tensors, write_json, write_tensors
 from geodapt.registration import named_object
 
 FEATURE_ADAPTERS = {"lathadapter": "geodapt.lathadapter.adapter:LatHAdapter"}
@@ -97,3 +99,27 @@ def adapter_of(kind: str) -> Any:
     if kind not in FEATURE_ADAPTERS:
         raise InputError(f"adapter '{kind}' is unknown; known are {', '.join(FEATURE_ADAPTERS)}")
     return named_object(FEATURE_ADAPTERS[kind])
+
+
+ADAPTER, ADAPTER_TENSORS = "adapter.json", "adapter.safetensors"
+
+
+def write_feature_adapter(adapter: Any, folder: Path) -> None:
+    """Write an adapter into a folder that may hold other things, too."""
+    content = {"kind": adapter.kind, "configuration": adapter.configuration()}
+    write_json(folder / ADAPTER, content)
+    write_tensors(folder / ADAPTER_TENSORS, adapter.state_dict())
+
+
+def read_feature_adapter(folder: Path) -> Any:
+    """What :func:`write_feature_adapter` wrote.
+
+    Raises :class:`InputError` for a file that is none, and for tensors that do not fit.
+    """
+    content = read_json(folder / ADAPTER)
+    try:
+        made = adapter_of(content["kind"]).from_configuration(content["configuration"])
+        made.load_state_dict(read_tensors(folder / ADAPTER_TENSORS))
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"{folder / ADAPTER} does not fit its tensors: {error}") from error
+    return made

@@ -14,13 +14,12 @@ from geodapt.prompts.adapter import adapter_of
 from geodapt.prompts.base import load_host_base
 from geodapt.prompts.learner import PromptLearner
 from geodapt.prompts.prompted import PromptedClip
-from geodapt.prompts.protocols import ProtocolTask, plan_task
+from geodapt.prompts.protocols import ProtocolTask, answers_as_text, plan_task
 from geodapt.prompts.recipe import ADAPTER, NONE, TUNED, PromptsRecipe
 from geodapt.prompts.saving import SETTINGS
 from geodapt.prompts.settings import PlainClip, PromptKD
 from geodapt.prompts.study_results import (
     adapter_differences,
-    answers_as_text,
     learner_rows,
     right_answers,
 )

@@ -30,6 +30,15 @@ class ProtocolTask:
     tests: Mapping[str, Pictures] = field(default_factory=dict)
 
 
+MAIN_FIGURE: dict[Protocol, str] = {
+    "base-to-new": "harmonic_mean",
+    "few-shot": "all",
+    "cross": "average",
+    "domain": "average",
+}
+"""The figure that a protocol compares learners by."""
+
+
 def plan_task(
     protocol: Protocol,
     pictures: Pictures,
@@ -124,6 +133,16 @@ def average_of_sets(protocol: Protocol, sets: Sequence[Mapping[str, float]]) -> 
 
 Answers = Mapping[str, Bool[np.ndarray, " pictures"]]
 """Of each part of a trial, whether each picture was answered right."""
+
+
+def answers_as_text(right: Bool[np.ndarray, " pictures"]) -> str:
+    """Answers as text, a 1 for each right one, for a stage's JSON."""
+    return "".join("01"[int(one)] for one in right)
+
+
+def read_answers(parts: Mapping[str, str]) -> dict[str, Bool[np.ndarray, " pictures"]]:
+    """What :func:`answers_as_text` wrote of each part."""
+    return {part: np.array(list(text)) == "1" for part, text in parts.items()}
 
 
 @dataclass(frozen=True)

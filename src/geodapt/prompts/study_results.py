@@ -8,7 +8,13 @@ from jaxtyping import Bool
 
 from geodapt.data.vision.pictures import Pictures, label_column
 from geodapt.prompts.learner import PromptLearner
-from geodapt.prompts.protocols import Protocol, average_of_sets, paired_difference
+from geodapt.prompts.protocols import (
+    MAIN_FIGURE,
+    Protocol,
+    average_of_sets,
+    paired_difference,
+    read_answers,
+)
 from geodapt.prompts.recipe import NONE
 
 LABELS = {
@@ -19,13 +25,6 @@ LABELS = {
     "promptkd": "PromptKD",
     "lathadapter": "LatHAdapter",
 }
-MAIN: dict[Protocol, str] = {
-    "base-to-new": "harmonic_mean",
-    "few-shot": "all",
-    "cross": "average",
-    "domain": "average",
-}
-"""The figure that a protocol compares learners by."""
 
 TIMES_ERROR = 2.8
 """A true difference of so many standard errors is found in four of five comparisons."""
@@ -36,11 +35,6 @@ def right_answers(learner: PromptLearner, pictures: Pictures) -> Bool[np.ndarray
     rows = pictures.splits["test"]
     found = learner.logits(rows["image"], pictures.names).argmax(-1).numpy()
     return found == label_column(rows)
-
-
-def answers_as_text(right: Bool[np.ndarray, " pictures"]) -> str:
-    """Answers as text, a 1 for each right one, for a stage's JSON."""
-    return "".join("01"[int(one)] for one in right)
 
 
 def adapter_differences(
@@ -75,17 +69,14 @@ def _difference(
     shots: int,
     runs: Sequence[tuple[Mapping, Mapping]],
 ) -> dict[str, Any]:
-    def read(run: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        return {part: np.array(list(text)) == "1" for part, text in run["right"].items()}
-
-    pairs = [(read(one), read(other)) for one, other in runs]
-    found = paired_difference(protocol, pairs, MAIN[protocol])
+    pairs = [(read_answers(one["right"]), read_answers(other["right"])) for one, other in runs]
+    found = paired_difference(protocol, pairs, MAIN_FIGURE[protocol])
     error = (found.high - found.low) / (2 * 1.96)
     return {
         "host": host,
         "adapter": LABELS.get(adapter, adapter),
         "shots": shots,
-        "figure": MAIN[protocol],
+        "figure": MAIN_FIGURE[protocol],
         "difference": found.difference,
         "low": found.low,
         "high": found.high,
@@ -120,7 +111,7 @@ def _row(
     shown_new = " (shown the new classes)" if host == "promptkd" and transductive else ""
     named = [LABELS.get(name, name) for name in (host, adapter) if name != NONE]
     figures = average_of_sets(protocol, [run["parts"] for run in group])
-    main = MAIN[protocol]
+    main = MAIN_FIGURE[protocol]
     shown: dict[str, float] = {
         name: figures[name] for name in ("base", "new", "harmonic_mean") if name in figures
     }

@@ -6,6 +6,7 @@ frames (but of MPO, the first of which is the photo), floating-point values, who
 knows, and more pixels than :data:`MOST_PIXELS`.
 """
 
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -115,6 +116,25 @@ def as_rgb(image: "Image", name: str = "") -> "Image":
         raise
     except Exception as error:  # whatever a strange mode or broken metadata lead to
         raise InputError(f"picture '{name}' cannot be turned into RGB: {error}") from error
+
+
+def shrunk(image: "Image", side: int) -> "Image":
+    """A copy whose longer side has at most so many pixels."""
+    small = image.copy()
+    small.thumbnail((side, side))
+    return small
+
+
+def png_bytes(image: "Image") -> bytes:
+    """The picture as a PNG file."""
+    buffer = BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def png_text(image: "Image") -> str:
+    """A PNG in base 64, for a page."""
+    return b64encode(png_bytes(image)).decode()
 
 
 class PictureFiles(Sequence):
