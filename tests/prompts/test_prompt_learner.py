@@ -271,10 +271,10 @@ def test_another_base_and_broken_folders_are_refused(folder, tmp_path):
     path = tmp_path / "tuned" / "prompts.json"
     content = json.loads(path.read_text())
     for change, match in (
-        ({"host": {"kind": "nobody"}}, "was not written by a learner"),
+        ({"host": {"kind": "nobody"}}, "prompts.json: host: .*another version of geodapt"),
         ({"host": {**content["host"], "length": 3}}, "do not belong together"),
         ({"adapter": {"kind": "nobody", "configuration": {}}}, "'nobody' is unknown"),
-        ({"format": 99}, "format 99"),
+        ({"format": 99}, "prompts.json: format: "),
         ({"base": {**content["base"], "dtype": "manual_seed"}}, "is no type"),
     ):
         path.write_text(json.dumps({**content, **change}))

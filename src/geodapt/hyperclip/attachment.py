@@ -20,6 +20,7 @@ from geodapt.hyperclip.projections import (
 )
 from geodapt.hyperclip.scaling import BlockScaling, mobius_scaled
 from geodapt.hyperclip.settings import ScalingSettings
+from geodapt.models.saved_tensors import require_shapes
 from geodapt.paths import given as given_path
 from geodapt.settings import Settings
 
@@ -135,12 +136,8 @@ class Scaling(nn.Module):
         taken with an :class:`~geodapt.errors.InputWarning`.
         """
         folder = given_path(folder)
-        saved, tensors = _read_saved(folder)
-        expected = _expected_shapes(model, saved.settings)
-        if expected != (given := {name: tuple(tensor.shape) for name, tensor in tensors.items()}):
-            raise InputError(
-                f"{folder / WEIGHTS} does not fit: {_first_difference(expected, given)}"
-            )
+        saved, tensors = SavedScaling.read(folder / CONFIG), read_tensors(folder / WEIGHTS)
+        require_shapes(folder / WEIGHTS, tensors, _expected_shapes(model, saved.settings))
         own = base_hash(projections(model))
         if own != saved.base_sha256:
             base = f" ('{saved.base}')" if saved.base else ""
@@ -238,29 +235,12 @@ def _is_scaled(module: nn.Module) -> bool:
     return hasattr(getattr(attachment, "run", None), "scaling")
 
 
-def _read_saved(folder: Path) -> tuple[SavedScaling, dict[str, Tensor]]:
-    return SavedScaling.read(folder / CONFIG), read_tensors(folder / WEIGHTS)
-
-
 def _expected_shapes(model: nn.Module, settings: ScalingSettings) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for projection in _chosen_projections(projections(model), settings):
         count = 1 if settings.shared else projection.module.in_features // settings.block
         shapes[f"{projection.place}.delta"] = (count, settings.block, settings.block)
     return shapes
-
-
-def _first_difference(
-    expected: dict[str, tuple[int, ...]], given: dict[str, tuple[int, ...]]
-) -> str:
-    for name in [*expected, *given]:
-        if name not in given:
-            return f"it lacks {name}, which the model and the settings ask for"
-        if name not in expected:
-            return f"it has {name}, for which the model and the settings have no place"
-        if expected[name] != given[name]:
-            return f"{name} has shape {given[name]}, the model needs {expected[name]}"
-    raise AssertionError("the shapes are equal")
 
 
 def _warn_not_compared(folder: Path, base: str) -> None:

@@ -10,10 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from geodapt.errors import InputError
-from geodapt.files import read_tensors, write_tensors
+from geodapt.files import write_tensors
 from geodapt.hyperclip.heads import CosineHead, CostAggregation, resized
 from geodapt.hyperclip.open_model import OpenModel
 from geodapt.hyperclip.settings import SegmenterSettings
+from geodapt.models.saved_tensors import load_saved_tensors
 from geodapt.prompts.adapter import ADAPTER, read_feature_adapter, write_feature_adapter
 from geodapt.vision import Clip, load_clip, slide
 from geodapt.vision.dense import DenseFeatures
@@ -190,10 +191,7 @@ class OpenSegmenter(OpenModel):
     @classmethod
     def read_parts(cls, folder: Path, settings: SegmenterSettings) -> Self:
         segmenter = cls(load_clip(str(folder / CLIP)), settings)
-        try:
-            segmenter.head.load_state_dict(read_tensors(folder / HEAD))
-        except RuntimeError as error:
-            raise InputError(f"{folder / HEAD} does not fit the head in {cls.config}") from error
+        load_saved_tensors(segmenter.head, folder / HEAD)
         if (folder / ADAPTER).is_file():
             segmenter.text_adapter = read_feature_adapter(folder)
         return segmenter

@@ -37,11 +37,10 @@ def embed_words(
         raise InputError("there are no words to look for; give at least one")
     names = [[word] if isinstance(word, str) else list(word) for word in words]
     filled = fill_templates([name for synonyms in names for name in synonyms], templates)
-    texts = [text for row in filled for text in row]
-    most, tokens = clip.texts.max_tokens, clip.processor.tokenizer(texts)["input_ids"]
-    for text, own in zip(texts, tokens, strict=True):
-        if len(own) > most:
-            said = f"'{text[:60]}...' has {len(own)} tokens; the model reads the first {most}"
+    most = clip.texts.max_tokens
+    for text in (text for row in filled for text in row):
+        if (length := len(clip.processor.tokenizer(text)["input_ids"])) > most:
+            said = f"'{text[:60]}...' has {length} tokens; the model reads the first {most}"
             warn(InputWarning(said), stacklevel=4)
             break
     return embed_synonyms(clip, names, templates).to(clip.model.device)

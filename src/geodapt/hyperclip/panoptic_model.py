@@ -23,6 +23,7 @@ from geodapt.hyperclip.open_model import OpenModel
 from geodapt.hyperclip.segment_scores import FoundSegments, compose_segments, ensemble_scores
 from geodapt.hyperclip.settings import MaskSettings, PanopticModelSettings
 from geodapt.models import load_weights
+from geodapt.models.saved_tensors import load_saved_tensors
 from geodapt.vision import Clip, load_clip, slide
 from geodapt.vision.images import as_rgb
 from geodapt.vision.towers import image_tower
@@ -254,16 +255,9 @@ class OpenPanoptic(OpenModel):
         )
         words = None
         if (folder / WORDS).is_file():
-            state, config = read_tensors(folder / WORDS), masker.config
-            try:
-                words = MaskWords(
-                    config.hidden_dim, config.mask_feature_size, len(state.get("void", ()))
-                )
-                words.load_state_dict(state)
-            except RuntimeError as error:
-                raise InputError(
-                    f"{folder / WORDS} does not fit the masks in {folder / MASKS}"
-                ) from error
+            config, void = masker.config, read_tensors(folder / WORDS).get("void", ())
+            words = MaskWords(config.hidden_dim, config.mask_feature_size, len(void))
+            load_saved_tensors(words, folder / WORDS)
         return cls(load_clip(str(folder / CLIP)), masker, settings, words).requires_grad_(False)
 
     def card(self) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from geodapt.errors import InputError
-from geodapt.files import read_json, read_tensors, write_json, write_tensors
+from geodapt.files import write_json, write_tensors
+from geodapt.models.saved_tensors import load_saved_tensors
 from geodapt.registration import named_object
+from geodapt.settings import Settings
 
 FEATURE_ADAPTERS = {"lathadapter": "geodapt.lathadapter.adapter:LatHAdapter"}
 """Kind, as a saved learner names it -> module and class. One line registers one.
@@ -104,10 +106,25 @@ def adapter_of(kind: str) -> Any:
 ADAPTER, ADAPTER_TENSORS = "adapter.json", "adapter.safetensors"
 
 
+class SavedAdapter(Settings):
+    """An adapter as JSON: its kind, and what its class makes it from."""
+
+    kind: str
+    configuration: dict[str, Any]
+
+    @classmethod
+    def of(cls, adapter: Any) -> Self:
+        """Of an adapter in the state that it is in now."""
+        return cls(kind=adapter.kind, configuration=adapter.configuration())
+
+    def make(self) -> Any:
+        """The adapter before its tensors; raises :class:`InputError` for an unknown kind."""
+        return adapter_of(self.kind).from_configuration(self.configuration)
+
+
 def write_feature_adapter(adapter: Any, folder: Path) -> None:
     """Write an adapter into a folder that may hold other things, too."""
-    content = {"kind": adapter.kind, "configuration": adapter.configuration()}
-    write_json(folder / ADAPTER, content)
+    write_json(folder / ADAPTER, SavedAdapter.of(adapter).model_dump())
     write_tensors(folder / ADAPTER_TENSORS, adapter.state_dict())
 
 
@@ -116,10 +133,6 @@ def read_feature_adapter(folder: Path) -> Any:
 
     Raises :class:`InputError` for a file that is none, and for tensors that do not fit.
     """
-    content = read_json(folder / ADAPTER)
-    try:
-        made = adapter_of(content["kind"]).from_configuration(content["configuration"])
-        made.load_state_dict(read_tensors(folder / ADAPTER_TENSORS))
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"{folder / ADAPTER} does not fit its tensors: {error}") from error
+    made = SavedAdapter.read(folder / ADAPTER).make()
+    load_saved_tensors(made, folder / ADAPTER_TENSORS)
     return made

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from geodapt.errors import InputError
 from geodapt.files import read_tensors, write_tensors
 from geodapt.headers import read_header
-from geodapt.prompts.adapter import adapter_of
-from geodapt.prompts.base import load_host_base
+from geodapt.models.saved_tensors import load_saved_tensors
 from geodapt.prompts.objective import Objective
 from geodapt.prompts.prompted import PromptedClip
 from geodapt.prompts.rows import LabelledRows, TrainingRows, training_split
-from geodapt.prompts.saving import load_state, read_learner, write_learner
+from geodapt.prompts.saving import TENSORS, read_learner, write_learner
 from geodapt.prompts.settings import PlainClip
 from geodapt.training import Fit, TrainingSettings, fit
 from geodapt.vision.clip import Clip
@@ -209,16 +208,13 @@ class PromptLearner(PromptedClip):
         Raises :class:`InputError` for a folder that is none, for tensors that do not fit, and for
         a base with other weights than it was learned on.
         """
-        read = read_learner(folder)
-        clip = clip or load_host_base(read.base["name"], read.dtype)
-        read.check_base(clip)
-        teacher = cls.load(Path(folder) / "teacher") if read.teacher else None
-        adapter = None
-        if read.adapter is not None:
-            kind = adapter_of(read.adapter["kind"])
-            adapter = kind.from_configuration(read.adapter["configuration"])
+        read, folder = read_learner(folder), Path(folder)
+        clip = clip or read.base.load()
+        read.base.check(clip, folder)
+        teacher = cls.load(folder / "teacher") if read.teacher else None
+        adapter = None if read.adapter is None else read.adapter.make()
         made = cls(clip, read.host, adapter, teacher=teacher, saved=read.saved)
         made.adapter_started = adapter is not None
         made.classes = tuple(read.classes)
-        load_state(made, folder)
+        load_saved_tensors(made, folder / TENSORS)
         return made.eval()

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from geodapt.errors import InputError
-from geodapt.files import read_tensors, write_tensors
+from geodapt.files import write_tensors
+from geodapt.models.saved_tensors import load_saved_tensors
 
 FILE = "head.safetensors"
 
@@ -33,19 +33,8 @@ class Head(nn.Module):
 
     def load(self, folder: Path) -> "Head":
         """Read it back; raises :class:`InputError` when its shape is another."""
-        self.load_tensors(read_tensors(folder / FILE), str(folder / FILE))
+        load_saved_tensors(self, folder / FILE)
         return self
-
-    def load_tensors(self, tensors: dict[str, Tensor], where: str) -> None:
-        try:
-            self.load_state_dict(tensors)
-        except RuntimeError as error:
-            given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-            wanted = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-            raise InputError(
-                f"{where} holds a head of {given}, but {wanted} is needed; "
-                "was it trained with another base, head width or task?"
-            ) from error
 
     def average(self, heads: list["Head"]) -> "Head":
         """Set this head to the mean of other heads, which must have started from the same

@@ -23,6 +23,7 @@ from geodapt.errors import InputError
 from geodapt.files import PICKLES, read_tensors, write_json, write_tensors
 from geodapt.models import fingerprint, load_base
 from geodapt.models.hub import find_folder
+from geodapt.models.saved_tensors import require_shapes
 from geodapt.paths import child
 from geodapt.settings import Settings
 from geodapt.xcross.encoders import XCrossEncoder
@@ -208,19 +209,10 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt"):
         return model.eval()
 
     def _load_trained(self, tensors: dict[str, torch.Tensor], folder: Path) -> None:
-        held, wanted = (
-            {n: tuple(t.shape) for n, t in ts.items()} for ts in (tensors, self.trained())
-        )
-        if held != wanted:
-            name = min(held.items() ^ wanted.items())[0]
-            raise InputError(
-                f"{folder / WEIGHTS} does not fit its config.json: tensor '{name}' is "
-                f"{held.get(name, 'absent')}, but {wanted.get(name, 'absent')} by the "
-                "configuration; save the model again"
-            )
-        self.head.load_tensors(
-            {n.removeprefix("head."): t for n, t in tensors.items() if n.startswith("head.")},
-            str(folder),
+        expected = {name: tuple(tensor.shape) for name, tensor in self.trained().items()}
+        require_shapes(folder / WEIGHTS, tensors, expected)
+        self.head.load_state_dict(
+            {n.removeprefix("head."): t for n, t in tensors.items() if n.startswith("head.")}
         )
         with torch.no_grad():
             self.encoder.weights.copy_(tensors["weights"])
