@@ -68,3 +68,22 @@ def test_an_option_that_nothing_reads_is_refused(model, tmp_path):
     for source in (tmp_path, "owner/name"):
         with pytest.raises(InputError, match=r"unknown option 'tau' .* there are revision, token"):
             model.from_pretrained(source, tau=1)
+
+
+CLIENTS = {
+    "adapter": "geodapt.models.hub.snapshot_download",
+    "text": "geodapt.data.corpus.hub.load_dataset",
+    "labels": "geodapt.data.classification.load_dataset",
+    "sequences": "geodapt.data.amazon.hf_hub_download",
+}
+
+
+@pytest.mark.parametrize("lookup", CLIENTS)
+def test_an_error_without_words_is_called_by_its_type(lookup, monkeypatch):
+    def fail(*arguments, **options):
+        raise TimeoutError
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(CLIENTS[lookup], fail)
+    with pytest.raises(InputError, match="TimeoutError"):
+        LOOKUPS[lookup]()

@@ -33,6 +33,11 @@ class InputWarning(UserWarning):
         return one_line(super().__str__())
 
 
+def reason_of(error: BaseException) -> str:
+    """What another library's error says in its first line; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
 def one_line(text: str) -> str:
     """The text in one line that a terminal shows as it is: line ends and tabs become a space."""
     return text if text.isprintable() else visible(BREAKS.sub(" ", text).strip())

@@ -5,7 +5,7 @@ from functools import cache
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.utils import get_session
 
-from geodapt.errors import InputError
+from geodapt.errors import InputError, reason_of
 
 SECONDS = 5.0
 """Seconds to wait for the hub's answer; its own client would retry for half a minute."""
@@ -22,11 +22,10 @@ def require_hub(name: str, *cached: str, repo_type: str = "model") -> None:
     try:
         _reach(constants.ENDPOINT)
     except Exception as error:  # whatever the HTTP library of the hub's client raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"'{name}' is not a folder here, and the hub at {constants.ENDPOINT} cannot be reached "
-            f"({reason}); give a folder, or look at the network. HF_HUB_OFFLINE=1 takes what was "
-            "downloaded before"
+            f"({reason_of(error)}); give a folder, or look at the network. HF_HUB_OFFLINE=1 takes "
+            "what was downloaded before"
         ) from error
 
 

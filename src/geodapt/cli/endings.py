@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from geodapt.errors import InputError, one_line, visible
+from geodapt.errors import InputError, one_line, reason_of, visible
 from geodapt.processes import is_main_process
 
 
@@ -56,7 +56,7 @@ def ending() -> Iterator[None]:
 def _refusal(error: OSError | RuntimeError) -> str | None:
     """What the operating system refused, in one line; None for a fault of the program."""
     if isinstance(error, OSError):
-        reason = error.strerror or str(error).strip().split("\n")[0] or type(error).__name__
+        reason = error.strerror or reason_of(error)
         return f"{os.fsdecode(error.filename)}: {reason}" if error.filename else reason
     if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
         return "a file could not be written to its end; is the disk full?"

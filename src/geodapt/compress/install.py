@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from geodapt.compress.compressed_tensor import Compressed, Experts
 from geodapt.compress.layers import Expert, Layer, shape_of
 from geodapt.compress.standin import READS
-from geodapt.errors import InputError
+from geodapt.errors import InputError, reason_of
 
 Undo = list[tuple[Any, str, Any]]
 """Dictionaries, keys, and the values that stood there."""
@@ -82,7 +82,7 @@ def runs(model: nn.Module, inputs: Mapping[str, Any]) -> str | None:
     try:
         output = model(**inputs)
     except Exception as error:  # whatever it is, the model does not run
-        return f"{type(error).__name__}: {str(error).strip().split(chr(10))[0][:200]}"
+        return f"{type(error).__name__}: {reason_of(error)[:200]}"
     finally:
         for module, training in modes.items():
             module.training = training

@@ -28,7 +28,7 @@ from geodapt.compress.compressed_tensor import (
 from geodapt.compress.install import as_linear
 from geodapt.compress.layer_format import LayerFormat
 from geodapt.compress.quantization import narrow, require_torchao
-from geodapt.errors import InputError
+from geodapt.errors import InputError, reason_of
 from geodapt.settings import Settings
 
 METHOD = "geodapt"
@@ -120,7 +120,7 @@ class CompressionConfig(QuantizationConfigMixin):
         except (ValidationError, InputError, AttributeError, TypeError) as error:
             raise InputError(
                 "quantization_config in config.json is not one that this version writes "
-                f"({str(error).splitlines()[0]}); compress the model again"
+                f"({reason_of(error)}); compress the model again"
             ) from error
 
 

@@ -14,7 +14,7 @@ from geodapt.data.domain import Domain
 from geodapt.data.interactions import Interactions, moment
 from geodapt.data.settings import AmazonSettings
 from geodapt.data.text_files import existing, find, json_object, not_found, records
-from geodapt.errors import InputError
+from geodapt.errors import InputError, reason_of
 from geodapt.hub import require_hub
 
 
@@ -70,6 +70,6 @@ def _file(settings: AmazonSettings, category: str, prefix: str = "") -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
             f"data path '{path}' is no folder here, and {inside} could not be fetched from the hub "
-            f"({str(error).strip().splitlines()[0]}); check the names and the network, or download "
+            f"({reason_of(error)}); check the names and the network, or download "
             "the files and give their folder"
         ) from error

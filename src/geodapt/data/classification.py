@@ -11,7 +11,7 @@ from geodapt.data.domain import SPLITS, LabelledDomain, split_of
 from geodapt.data.sequences import at_most
 from geodapt.data.settings import ClassificationSettings
 from geodapt.data.table_files import cell, named_among, require_columns, table
-from geodapt.errors import InputError
+from geodapt.errors import InputError, reason_of
 from geodapt.hub import require_hub
 
 Columns = list[tuple[str, str]]
@@ -85,7 +85,7 @@ def _read_hub(name: str, columns: Columns) -> Iterator[tuple[str, str, str]]:
     except Exception as error:  # whatever the hub, the network or the builder raises
         raise InputError(
             f"data path '{name}' is no file here, and could not be loaded from the hub "
-            f"({str(error).strip().splitlines()[0]}); check the name and the network, or give a "
+            f"({reason_of(error)}); check the name and the network, or give a "
             ".csv, .jsonl or .parquet file"
         ) from error
     for split, dataset in splits.items():

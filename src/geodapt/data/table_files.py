@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from geodapt.data.text_files import existing, json_object, records, rows
-from geodapt.errors import InputError
+from geodapt.errors import InputError, reason_of
 from geodapt.paths import regular
 from geodapt.progress import bar
 
@@ -82,9 +82,9 @@ def parquet_rows(
                     yield f"{file}, row {number}", row
                 progress.advance(batch.num_rows)
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"{file}, after row {number}: cannot be read as Parquet ({reason}); write it again"
+            f"{file}, after row {number}: cannot be read as Parquet ({reason_of(error)}); "
+            "write it again"
         ) from error
 
 

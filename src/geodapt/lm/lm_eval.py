@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from geodapt.errors import InputError
+from geodapt.errors import InputError, reason_of
 from geodapt.extras import missing
 from geodapt.paths import given
 from geodapt.progress import bar
@@ -76,7 +76,7 @@ def answers(
             )
         except (OSError, ValueError) as error:  # what datasets and the hub raise
             raise InputError(
-                f"task '{task}' could not be asked: {str(error).strip().splitlines()[0]}. Its data "
+                f"task '{task}' could not be asked: {reason_of(error)}. Its data "
                 "comes from the hub, or from copies=FOLDER with FOLDER/OWNER/NAME in it"
             ) from error
     return task_figures(found, task)

@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from geodapt.errors import InputError
+from geodapt.errors import InputError, reason_of
 from geodapt.hub import require_hub
 
 DOWNLOAD = (
@@ -47,5 +47,5 @@ def find_folder(source: str | Path, what: str, expected: str, **download: Any) -
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         raise InputError(
             f"{what} '{source}' is neither a folder nor a hub name that is reachable: "
-            f"{str(error).splitlines()[0]}"
+            f"{reason_of(error)}"
         ) from error

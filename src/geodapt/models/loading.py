@@ -21,7 +21,7 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from geodapt.errors import InputError
+from geodapt.errors import InputError, reason_of
 from geodapt.extras import missing
 from geodapt.files import PICKLES, hash_tensors
 from geodapt.hub import require_hub
@@ -116,7 +116,7 @@ def as_input_errors(base: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # whatever a configuration or a file of somebody else leads to
-        reason = (str(error).strip().split("\n")[0] or type(error).__name__).rstrip(".")
+        reason = reason_of(error).rstrip(".")
         raise InputError(
             f"base '{base}' could not be loaded: {reason}. Give a folder saved by "
             "save_pretrained (safetensors), a hub name that is reachable, or "

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from geodapt.errors import InputError
+from geodapt.errors import InputError, reason_of
 from geodapt.files import read_tensors
 
 
@@ -13,8 +13,9 @@ def read_npy(path: Path) -> np.ndarray:
     try:
         numbers = np.load(path, mmap_mode="r", allow_pickle=False)  # rows are read as sampled
     except Exception as error:  # whatever numpy raises over a broken header
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path} is not a readable .npy file of numbers: {reason}") from error
+        raise InputError(
+            f"{path} is not a readable .npy file of numbers: {reason_of(error)}"
+        ) from error
     if not isinstance(numbers, np.ndarray):
         raise InputError(f"{path} holds several arrays (.npz); save the one to probe as .npy")
     if not np.issubdtype(numbers.dtype, np.number) or np.iscomplexobj(numbers):

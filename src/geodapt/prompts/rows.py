@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from geodapt.errors import InputError
+from geodapt.errors import InputError, reason_of
 from geodapt.prompts.settings import HostSettings
 from geodapt.vision.clip import Clip
 from geodapt.vision.images import as_rgb
@@ -136,8 +136,7 @@ def picture_at(images: Any, row: int) -> "Image":
     except InputError:
         raise
     except Exception as error:  # whatever a data set's decoder raises over a broken picture
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise InputError(f"the picture of row {row} cannot be read: {reason}") from error
+        raise InputError(f"the picture of row {row} cannot be read: {reason_of(error)}") from error
 
 
 def random_box(

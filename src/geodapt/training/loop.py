@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from geodapt.errors import InputError
+from geodapt.errors import InputError, reason_of
 from geodapt.processes import is_main_process
 from geodapt.training.checkpoints import last_checkpoint
 from geodapt.training.settings import TrainingSettings
@@ -186,11 +186,10 @@ def _fitting_memory(label: str, settings: TrainingSettings) -> Iterator[None]:
         # The CPU's allocator has no error of its own.
         if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
             raise
-        reason = str(error).strip().split("\n")[0]
         raise InputError(
-            f"{label}: a batch of {settings.batch_size} rows does not fit into memory ({reason}); "
-            "lower training.batch_size, and raise training.gradient_accumulation by as much to "
-            "train alike"
+            f"{label}: a batch of {settings.batch_size} rows does not fit into memory "
+            f"({reason_of(error)}); lower training.batch_size, and raise "
+            "training.gradient_accumulation by as much to train alike"
         ) from error
 
 

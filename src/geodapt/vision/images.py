@@ -17,7 +17,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 from jaxtyping import Int
 
-from geodapt.errors import InputError
+from geodapt.errors import InputError, reason_of
 from geodapt.extras import require
 from geodapt.paths import given
 
@@ -171,8 +171,7 @@ def _opened(source: Any, name: str) -> "Iterator[tuple[Image, str]]":
     except Pillow.UnidentifiedImageError as error:
         raise InputError(f"picture '{called}' is no image that Pillow can read") from error
     except Exception as error:  # whatever Pillow's readers raise over a broken file
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise InputError(f"picture '{called}' cannot be read: {reason}") from error
+        raise InputError(f"picture '{called}' cannot be read: {reason_of(error)}") from error
     with image:
         yield image, called
 
@@ -203,6 +202,5 @@ def _loaded(image: "Image", name: str) -> "Image":
     try:
         image.load()
     except Exception as error:  # cut short, or broken inside
-        reason = str(error).split("\n")[0] or type(error).__name__
-        raise InputError(f"picture '{name}' cannot be read: {reason}") from error
+        raise InputError(f"picture '{name}' cannot be read: {reason_of(error)}") from error
     return image

@@ -8,7 +8,7 @@ from datasets import load_dataset
 
 from geodapt.data.corpus.corpus import Corpus, document_split
 from geodapt.data.corpus.settings import NAME_COLUMN, HubSettings
-from geodapt.errors import InputError
+from geodapt.errors import InputError, reason_of
 from geodapt.files import short_hash
 from geodapt.hub import require_hub
 from geodapt.progress import bar
@@ -46,10 +46,9 @@ def _open(settings: HubSettings) -> Any:
     try:
         return load_dataset(settings.name, settings.config, split=settings.split, streaming=True)
     except Exception as error:  # whatever the hub, the network or the builder raises
-        reason = str(error).strip().splitlines()
         raise InputError(
             f"data set '{settings.name}' could not be opened on the hub "
-            f"({reason[0] if reason else type(error).__name__}); check its name, "
+            f"({reason_of(error)}); check its name, "
             "config and split and the network, or give the path of a file or folder that is here "
             "(kind: text)"
         ) from error

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from geodapt.data.byte_pairs import byte_pairs
 from geodapt.data.corpus.corpus import Corpus
 from geodapt.data.corpus.settings import TokenizerSettings
-from geodapt.errors import InputError
+from geodapt.errors import InputError, reason_of
 from geodapt.files import build_once, cache_folder, short_hash
 from geodapt.models import pretrained
 from geodapt.paths import given
@@ -44,7 +44,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = pretrained(AutoTokenizer, str(given(name)))
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
+        reason = reason_of(error).rstrip(".")
         raise InputError(
             f"tokenizer '{name}' could not be loaded: {reason}. Give a folder with a "
             "tokenizer.json or a hub name that is reachable, or train one here by "
