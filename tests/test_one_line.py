@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from geodapt.adapters import Adapter
 from geodapt.compress.quantizer import CompressionConfig
 from geodapt.data.edge_files import read_edges
-from geodapt.data.table_files import cell, table
+from geodapt.data.table_files import require_columns, table
 from geodapt.data.vision.image_folder import read_split_file
 from geodapt.errors import Diverged, InputError, InputWarning
 from geodapt.helm.released_weights import convert_released
@@ -66,7 +66,7 @@ READERS = {
         str(written(here / "my.yaml", f"recipe: {json.dumps(EVIL)}\n"))
     ),
     "a table's column": lambda here: [
-        cell(row, "text", place, EVIL)
+        require_columns([("text", EVIL + "?")], row, place)
         for place, row in table(written(here / "t.csv", f'a,"{EVIL}"\n1,2\n'), "x")
     ],
     "a table's name": lambda here: read_edges(here / EVIL),
