@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from geodapt.data.glyphs import GlyphSettings, load_glyphs
-from geodapt.prompts import PromptLearner
+from geodapt.prompts import CoOp, MaPLe, PromptKD, PromptLearner
 from geodapt.prompts.protocols import harmonic_mean
 from geodapt.prompts.recipe import PromptsRecipe
 from geodapt.tinyclip import TinyClipSettings
@@ -182,11 +182,31 @@ def test_characters_that_the_base_was_shown_are_not_called_new():
             PromptsRecipe.model_validate({**RECIPE, **change})
 
 
-def test_values_for_every_host_fit_whichever_hosts_run():
+def test_values_of_every_host_stand_below_those_of_a_host():
     for name in ("clip", "coop", "promptsrc"):  # the first two have no depth
         settings = PromptsRecipe.model_validate({**RECIPE, "learner": name})
         assert settings.host(name).training.epochs == 2
         assert getattr(settings.host(name), "depth", 1) == 1
+    own = {"depth": 3, "training": {"epochs": 7}}
+    for given in (own, PromptKD.model_validate(own)):
+        host = PromptsRecipe.model_validate({**RECIPE, "promptkd": given}).host("promptkd")
+        assert (host.depth, host.flip) == (3, False)
+        assert host.training.epochs == 7
+        assert host.training.optimizer == "sgd"  # the authors'
+    settings = PromptsRecipe.model_validate(
+        {**RECIPE, "every_host": {"training": {"epochs": 9}}, "maple": own}
+    )
+    assert PromptsRecipe.model_validate(settings.model_dump()) == settings
+    small = settings.small()
+    assert {small.host(name).training.epochs for name in ("maple", "coop")} == {2}
+
+
+def test_a_host_trains_as_its_authors_but_for_what_is_given():
+    for host, changed in ((MaPLe, {"epochs": 3}), (CoOp, {"learning_rate": 0.1})):
+        expected = {**host().training.model_dump(), **changed}
+        assert host(training=changed).training.model_dump() == expected
+    with pytest.raises(ValueError, match="trains by epochs"):
+        MaPLe(training={"steps": 10})
 
 
 def test_values_for_every_host_are_checked():

@@ -33,6 +33,7 @@ COMMANDS = {
         f"data={json.dumps(DATA)}",
         *("further=[]", "shots=[1]", "seeds=[1]", "learner=[promptsrc,promptkd]"),
         *("lathadapter={attributes: auto}", f"every_host={json.dumps(EVERY)}"),
+        "promptsrc.image_depth=1",
     ],
     "lathadapter-glyphs": [
         f"glyph_base={json.dumps(SMALL)}",

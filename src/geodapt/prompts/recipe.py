@@ -18,7 +18,6 @@ from geodapt.prompts.settings import (
 from geodapt.runs import Recipe
 from geodapt.settings import GivenPath, Name, repeated
 from geodapt.tinyclip.settings import TINYCLIP, TinyClipSettings
-from geodapt.training.settings import TrainingSettings
 
 HostName = Literal["clip", "coop", "maple", "promptsrc", "promptkd"]
 NONE, ADAPTER, TUNED = "none", "lathadapter", "tuned"
@@ -76,8 +75,26 @@ class PromptsRecipe(Recipe):
     promptsrc: PromptSRC = PromptSRC()
     promptkd: PromptKD = PromptKD()
     every_host: dict[str, Any] = {}
-    """Values that replace those of each host that has the key, such as depth or flip; of training:
-    `training: {batch_size: 32}`."""
+    """Values of each host that has the key, such as depth or flip, and does not say otherwise; of
+    training: `training: {batch_size: 32}`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _every_host(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(every := given.get("every_host"), dict):
+            return given
+        hosts = {}
+        for name, kind in HOSTS.items():
+            below = {key: value for key, value in every.items() if key in kind.model_fields}
+            own = given.get(name, {})
+            if isinstance(own, HostSettings):
+                own = own.model_dump(exclude_unset=True)
+            if isinstance(own, dict):  # anything else is refused as it is
+                hosts[name] = {**below, **own}
+                of_all, of_one = below.get("training"), own.get("training")
+                if isinstance(of_all, dict) and isinstance(of_one, dict):
+                    hosts[name]["training"] = {**of_all, **of_one}
+        return {**given, **hosts}
 
     @model_validator(mode="after")
     def _consistent(self) -> "PromptsRecipe":
@@ -111,19 +128,12 @@ class PromptsRecipe(Recipe):
         known = {key for host in HOSTS.values() for key in host.model_fields}
         if unknown := [key for key in self.every_host if key not in known]:
             raise ValueError(f"every_host: no host has the key '{unknown[0]}'")
-        for name in self.learner:
-            self.host(name)
         return self
 
     def host(self, name: str) -> HostSettings:
-        """A host's settings with the values of `every_host`."""
+        """A host's settings by its name in `learner`."""
         own: HostSettings = getattr(self, name)
-        fields = type(own).model_fields
-        values = {key: value for key, value in self.every_host.items() if key in fields}
-        if isinstance(training := values.get("training"), dict):
-            merged = {**own.training.model_dump(), **training}
-            values["training"] = TrainingSettings.model_validate(merged).model_dump()
-        return type(own).model_validate({**own.model_dump(), **values})
+        return own
 
     def adapter_settings(self, name: str) -> dict[str, Any]:
         """The settings of an adapter by its name in `adapter`."""
@@ -136,15 +146,11 @@ class PromptsRecipe(Recipe):
         return {"glyph_base", "teacher_glyphs"} - drawn
 
     def _smallest(self) -> dict[str, Any]:
-        few = {"epochs": 2}
-        training = self.every_host.get("training") or {}
-        every = {**self.every_host, "training": {**training, **few}}
         return {
             "seeds": self.seeds[:1],
             "shots": self.shots[:1],
             "adapter": self.adapter[:2],
             "further": [source.small() for source in self.further[:1]],
-            "every_host": every,
         }
 
 

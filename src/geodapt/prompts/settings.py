@@ -4,9 +4,9 @@ The defaults are those of the authors' code on ViT-B/16. All freeze the CLIP, tr
 momentum and keep the last epoch.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from geodapt.settings import Settings
 from geodapt.training.settings import TrainingSettings
@@ -44,6 +44,16 @@ class HostSettings(Settings):
     """How it trains."""
     adapter_rate: float = Field(default=1.0, gt=0)
     """Step size of an adapter, as a multiple of training.learning_rate."""
+
+    @field_validator("training", mode="before")
+    @classmethod
+    def _over_the_authors(cls, given: Any) -> Any:
+        """What is not given stays the host's, and does not become AdamW, say."""
+        if not isinstance(given, dict):
+            return given
+        if "steps" in given and "epochs" not in given:
+            raise ValueError("a prompt learner trains by epochs; give training.epochs, not steps")
+        return {**cls.model_fields["training"].default.model_dump(), **given}
 
     @property
     def whole_template(self) -> str:
