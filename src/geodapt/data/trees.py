@@ -4,7 +4,7 @@ A tree trains by its edges, each a chain of two with a contradicting text from b
 measured on the whole paths to leaves that were held out.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -138,7 +138,6 @@ def from_forest(
     forest: Forest,
     settings: TreeSettings,
     described: Mapping[str, str] | None = None,
-    notes: Sequence[str] = (),
 ) -> Hierarchy:
     """Edges to train on, and whole paths to held-out leaves to measure.
 
@@ -178,7 +177,7 @@ def from_forest(
         for leaf in tested
         for way in (forest.ways(leaf) if forest.several else [forest.paths[leaf]])
     ]
-    told = list(notes)
+    told = []
     if forest.several:
         shared = sum(len(parents) > 1 for parents in forest.parents.values())
         told.append(f"{shared:,} texts are below more than one")

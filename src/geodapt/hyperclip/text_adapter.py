@@ -28,12 +28,11 @@ def start_text_adapter(
     adapter: FeatureAdapter,
     features: Float[Tensor, "images d h w"],
     texts: Float[Tensor, "classes d"],
-    seed: int = 0,
 ) -> None:
     """Put its attributes where the places and words of one batch say."""
     places = features.movedim(1, -1).flatten(0, -2)
     step = max(1, len(places) // STARTS)
-    adapter.start(places[::step], texts, seed)
+    adapter.start(places[::step], texts, seed=0)
 
 
 def text_adapter_loss(

@@ -22,16 +22,15 @@ def nearest_to_attributes(
     attributes: Float[Tensor, "n d"],
     candidates: Float[Tensor, "m d"],
     count: int,
-    centre: bool = True,
 ) -> Int[Tensor, "n count"]:
     """The candidates of the largest cosine with each attribute, the best first.
 
-    ``centre`` takes the candidates' mean away from both sides. Fewer candidates give fewer columns.
+    The candidates' mean is taken away from both sides. Fewer candidates give fewer columns.
     """
     if not len(candidates):
         raise InputError("there is nothing to compare attributes with")
     unit = nn.functional.normalize(candidates, dim=-1)
-    mean = unit.mean(0) if centre else torch.zeros_like(unit[0])
+    mean = unit.mean(0)
     ours = nn.functional.normalize(attributes, dim=-1) - mean
     theirs = nn.functional.normalize(unit - mean, dim=-1)
     cosines = nn.functional.normalize(ours, dim=-1) @ theirs.T

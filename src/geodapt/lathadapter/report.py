@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from geodapt.pages.columns import Column, as_percent
 from geodapt.pages.plotly_style import LINES, RULE, plotly_text, style
 from geodapt.pages.section import RunRecord, Section, SystemPage, table_section
+from geodapt.prompts.report import HALVES
 
 MARKERS = {
     "class": ("Classes", "square", LINES[0], 9),
@@ -95,9 +96,7 @@ def _disk(places: dict[str, Any], reach: float) -> dict[str, Any]:
 
 PAGE = SystemPage(
     metrics=(
-        Column("harmonic_mean", "Harmonic mean", as_percent, "%", short="HM"),
-        Column("base", "Base classes", as_percent, "%", short="Base"),
-        Column("new", "New classes", as_percent, "%", short="New"),
+        *HALVES,
         Column("all", "All classes", as_percent, "%", short="All"),
         Column("average", "Average of domains", as_percent, "%", short="Average"),
     ),

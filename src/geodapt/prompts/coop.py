@@ -11,13 +11,13 @@ from torch import Generator, nn
 
 from geodapt.errors import InputError
 from geodapt.prompts.classes import ClassTexts
-from geodapt.prompts.host import Host, start_tokens
+from geodapt.prompts.host import TextHost
 from geodapt.prompts.settings import CoOp
 from geodapt.vision.clip import Clip
 from geodapt.vision.deep_prompts import Prompts
 
 
-class CoOpTokens(Host):
+class CoOpTokens(TextHost):
     """``length`` tokens for all classes, or for each of those that training shows."""
 
     settings: CoOp
@@ -26,8 +26,7 @@ class CoOpTokens(Host):
         self, settings: CoOp, clip: Clip, random: Generator, saved: Mapping[str, Any]
     ) -> None:
         super().__init__(settings)
-        self.count, self.place = settings.length, settings.place
-        self.start = start_tokens(clip, settings.length, settings.words, random)
+        self.start = self.first_tokens(clip, random)
         self.random = random
         self.classes: tuple[str, ...] | None = None
         self.text = nn.Parameter(self.start.clone())

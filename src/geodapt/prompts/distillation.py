@@ -4,11 +4,10 @@ The class vectors are the teacher's. Source: Li et al. 2024, "PromptKD: unsuperv
 distillation for vision-language models", section 3; the projector is that of the authors' code.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from geodapt.prompts.host import Host, check_depth, drawn_tokens
+from geodapt.prompts.host import Host, check_depth, drawn_linear, drawn_tokens
 from geodapt.prompts.settings import PromptKD
 from geodapt.vision.clip import Clip
 from geodapt.vision.deep_prompts import Prompts
@@ -29,16 +28,11 @@ class DistilledTokens(Host):
             settings.depth, settings.length, image_tower(clip.model).width, random
         )
         self.projector = nn.Sequential(
-            nn.Linear(width, teacher_width),
+            drawn_linear(width, teacher_width, random),
             nn.BatchNorm1d(teacher_width),
             nn.ReLU(),
-            nn.Linear(teacher_width, teacher_width),
+            drawn_linear(teacher_width, teacher_width, random),
         )
-        with torch.no_grad():  # torch's own start, by the generator
-            for number, inputs in ((0, width), (3, teacher_width)):
-                for parameter in self.projector[number].parameters():
-                    bound = inputs**-0.5
-                    parameter.copy_(bound * (2 * torch.rand(parameter.shape, generator=random) - 1))
 
     def prompts(self) -> Prompts:
         return Prompts(image=list(self.image))

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from geodapt.errors import InputError
 from geodapt.prompts.classes import ClassTexts, Place, embedded_words
-from geodapt.prompts.settings import HostSettings
+from geodapt.prompts.settings import HostSettings, TextTokenSettings
 from geodapt.vision.clip import Clip
 from geodapt.vision.deep_prompts import Prompts
 from geodapt.vision.towers import image_tower, text_tower
@@ -49,23 +49,47 @@ class Host(nn.Module):
         return {}
 
 
-def start_tokens(
-    clip: Clip, length: int, words: str | None, random: Generator
-) -> Float[Tensor, "length width"]:
-    """The first layer's text tokens: the embeddings of words as far as they go, then random."""
-    width = text_tower(clip.model).width
-    drawn = STD * torch.randn(length, width, generator=random)
-    if words is not None:
-        own = embedded_words(clip, words)[:length].cpu()
-        drawn[: len(own)] = own
-    return drawn
-
-
 def drawn_tokens(layers: int, length: int, width: int, random: Generator) -> nn.ParameterList:
     """Tokens of some layers, each from N(0, 0.02)."""
     return nn.ParameterList(
         nn.Parameter(STD * torch.randn(length, width, generator=random)) for _ in range(layers)
     )
+
+
+class TextHost(Host):
+    """A host with learned tokens in the text."""
+
+    settings: TextTokenSettings
+
+    def __init__(self, settings: TextTokenSettings) -> None:
+        super().__init__(settings)
+        self.count, self.place = settings.length, settings.place
+
+    def first_tokens(self, clip: Clip, random: Generator) -> Float[Tensor, "length width"]:
+        """Those of the first layer: the embeddings of words as far as they go, then random."""
+        width = text_tower(clip.model).width
+        drawn = STD * torch.randn(self.settings.length, width, generator=random)
+        if self.settings.words is not None:
+            own = embedded_words(clip, self.settings.words)[: len(drawn)].cpu()
+            drawn[: len(own)] = own
+        return drawn
+
+    def deep_tokens(self, clip: Clip, depth: int, random: Generator) -> nn.ParameterList:
+        """Those of ``depth`` layers, the first as :meth:`first_tokens`."""
+        first = nn.Parameter(self.first_tokens(clip, random))
+        width = text_tower(clip.model).width
+        return nn.ParameterList(
+            [first, *drawn_tokens(depth - 1, self.settings.length, width, random)]
+        )
+
+
+@torch.no_grad()
+def drawn_linear(width: int, out: int, random: Generator) -> nn.Linear:
+    """torch's own start of a linear map, drawn from a generator: uniform within 1/sqrt(width)."""
+    made = nn.Linear(width, out)
+    for parameter in made.parameters():
+        parameter.copy_((2 * torch.rand(parameter.shape, generator=random) - 1) / width**0.5)
+    return made
 
 
 def check_depth(clip: Clip, text: int, image: int) -> None:

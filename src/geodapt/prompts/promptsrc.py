@@ -12,14 +12,14 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from geodapt.prompts.classes import ClassTexts
-from geodapt.prompts.host import Host, check_depth, drawn_tokens, start_tokens
+from geodapt.prompts.host import TextHost, check_depth, drawn_tokens
 from geodapt.prompts.settings import PromptSRC
 from geodapt.vision.clip import Clip
 from geodapt.vision.deep_prompts import Prompts
-from geodapt.vision.towers import image_tower, text_tower
+from geodapt.vision.towers import image_tower
 
 
-class IndependentTokens(Host):
+class IndependentTokens(TextHost):
     """Tokens of ``depth`` text layers and of ``image_depth`` image layers."""
 
     settings: PromptSRC
@@ -28,11 +28,7 @@ class IndependentTokens(Host):
         super().__init__(settings)
         image_depth = settings.image_depth or settings.depth
         check_depth(clip, settings.depth, image_depth)
-        self.count, self.place = settings.length, settings.place
-        width = text_tower(clip.model).width
-        first = nn.Parameter(start_tokens(clip, settings.length, settings.words, random))
-        deeper = drawn_tokens(settings.depth - 1, settings.length, width, random)
-        self.text = nn.ParameterList([first, *deeper])
+        self.text = self.deep_tokens(clip, settings.depth, random)
         self.image = drawn_tokens(
             image_depth, settings.length, image_tower(clip.model).width, random
         )

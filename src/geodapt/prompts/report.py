@@ -110,11 +110,15 @@ def _name(one: dict[str, Any]) -> str:
     return one["host"] if one["adapter"] == "none" else f"{one['host']} + {one['adapter']}"
 
 
+HALVES = (
+    Column("harmonic_mean", "Harmonic mean", as_percent, "%", short="HM"),
+    Column("base", "Base classes", as_percent, "%", short="Base"),
+    Column("new", "New classes", as_percent, "%", short="New"),
+)
+"""Of the protocol base-to-new."""
 PAGE = SystemPage(
     metrics=(
-        Column("harmonic_mean", "Harmonic mean", as_percent, "%", short="HM"),
-        Column("base", "Base classes", as_percent, "%", short="Base"),
-        Column("new", "New classes", as_percent, "%", short="New"),
+        *HALVES,
         ACCURACY,
         Column("others", "Other sets", as_percent, "%", short="Others"),
     ),

@@ -58,8 +58,7 @@ class HostSettings(Settings):
     @property
     def whole_template(self) -> str:
         """The class's text with the words that learned tokens start as."""
-        words = getattr(self, "words", None)
-        return f"{words} {self.template}" if words else self.template
+        return self.template
 
     @model_validator(mode="after")
     def _usable(self) -> "HostSettings":
@@ -76,23 +75,34 @@ class PlainClip(HostSettings):
     kind: Literal["clip"] = "clip"
 
 
-class CoOp(HostSettings):
+class TextTokenSettings(HostSettings):
+    """What hosts with learned tokens in the text share."""
+
+    length: int = Field(default=4, ge=1)
+    """Learned tokens of a layer."""
+    words: str | None = None
+    """What the first layer's tokens start as; drawn from N(0, 0.02) where it is not given."""
+    place: Literal["end", "middle", "front"] = "end"
+    """Where the class's name stands among the learned tokens."""
+
+    @property
+    def whole_template(self) -> str:
+        return f"{self.words} {self.template}" if self.words else self.template
+
+
+class CoOp(TextTokenSettings):
     """Tokens before, around or after the name, at the first layer (Zhou et al. 2022)."""
 
     kind: Literal["coop"] = "coop"
     template: str = "{}."
     length: int = Field(default=16, ge=1)
     """Learned tokens."""
-    words: str | None = None
-    """Their start; drawn from N(0, 0.02) where it is not given."""
     per_class: bool = False
     """Tokens of its own for each class of training; then no other names can be asked."""
-    place: Literal["end", "middle", "front"] = "end"
-    """Where the class's name stands among the learned tokens."""
     training: TrainingSettings = published(50, 32, 0.002)
 
 
-class MaPLe(HostSettings):
+class MaPLe(TextTokenSettings):
     """Tokens in both towers, the pictures' by a linear map of the texts' (Khattak et al. 2023a)."""
 
     kind: Literal["maple"] = "maple"
@@ -103,26 +113,20 @@ class MaPLe(HostSettings):
     """Layers that have them, of both towers."""
     words: str | None = "a photo"
     """What the first layer's tokens start as."""
-    place: Literal["end", "middle", "front"] = "end"
-    """Where the class's name stands among the text's tokens."""
     training: TrainingSettings = published(5, 4, 0.0035)
 
 
-class PromptSRC(HostSettings):
+class PromptSRC(TextTokenSettings):
     """Tokens in both towers, held near the frozen CLIP (Khattak et al. 2023b)."""
 
     kind: Literal["promptsrc"] = "promptsrc"
     template: str = "{}."
-    length: int = Field(default=4, ge=1)
-    """Learned tokens of a layer."""
     depth: int = Field(default=9, ge=1)
     """Layers that have them, of the text tower."""
     image_depth: int | None = Field(default=None, ge=1)
     """Layers that have them, of the image tower; none: as many as depth."""
     words: str | None = "a photo of a"
     """What the first text layer's tokens start as."""
-    place: Literal["end", "middle", "front"] = "end"
-    """Where the class's name stands among the text's tokens."""
     text_weight: float = Field(default=25.0, ge=0)
     """Of the mean absolute difference from the frozen text vectors."""
     image_weight: float = Field(default=10.0, ge=0)

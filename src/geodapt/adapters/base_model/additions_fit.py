@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from geodapt.adapters.adapter import Adapter
+from geodapt.adapters.base_model.absent_parts import fit_paths
 from geodapt.adapters.base_model.biases import adds_bias
 from geodapt.adapters.base_model.lowering import check_lowering
-from geodapt.adapters.base_model.naming import Naming, fit_paths
+from geodapt.adapters.base_model.naming import Naming
 from geodapt.adapters.peft_files.additions import Addition
 from geodapt.adapters.peft_files.saved_modules import holder_of
 from geodapt.errors import InputError, InputWarning

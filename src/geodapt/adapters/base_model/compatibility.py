@@ -14,18 +14,17 @@ from torch._dynamo import OptimizedModule
 from transformers import PreTrainedModel
 
 from geodapt.adapters.adapter import Adapter
+from geodapt.adapters.base_model.absent_parts import absent_parts, warn_left_out
 from geodapt.adapters.base_model.additions_fit import fit_additions
 from geodapt.adapters.base_model.conversion import current
 from geodapt.adapters.base_model.head_compatibility import fit_heads
 from geodapt.adapters.base_model.lowering import check_lowering
 from geodapt.adapters.base_model.naming import (
     Naming,
-    absent_parts,
     find_naming,
     same_place,
     tower,
     under_model_names,
-    warn_left_out,
 )
 from geodapt.adapters.base_model.sites import Site, check_one_place, matrices, sites
 from geodapt.adapters.base_model.targets import fingerprint_layers

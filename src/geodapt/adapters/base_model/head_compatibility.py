@@ -3,7 +3,8 @@
 from torch import Tensor, nn
 
 from geodapt.adapters.adapter import Adapter
-from geodapt.adapters.base_model.naming import Naming, fit_paths, tower
+from geodapt.adapters.base_model.absent_parts import fit_paths
+from geodapt.adapters.base_model.naming import Naming, tower
 from geodapt.adapters.base_model.sites import check_one_place
 from geodapt.adapters.peft_files import model_class
 from geodapt.adapters.peft_files.saved_modules import Head, find_modules, holder_of

@@ -87,14 +87,14 @@ def mapped(values: Int[np.ndarray, "h w"], table: dict[int, int], where: str) ->
     return found
 
 
-def paired(pictures: Path, masks: Path, suffix: str, picture: str = ".jpg") -> list[Path]:
+def paired(pictures: Path, masks: Path, suffix: str) -> list[Path]:
     """The pictures of a folder whose masks of the same name are in another, sorted.
 
     Raises :class:`InputError` where no mask has a picture, and for a mask without one.
     """
     found = []
     for mask in sorted(masks.glob(f"*{suffix}")):
-        path = pictures / f"{mask.name.removesuffix(suffix)}{picture}"
+        path = pictures / f"{mask.name.removesuffix(suffix)}.jpg"
         if not path.is_file():
             raise InputError(f"mask '{mask}' has no picture: there is no '{path}'")
         found.append(path)
