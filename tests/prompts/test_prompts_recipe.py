@@ -67,6 +67,7 @@ def test_a_run_asks_for_base_and_new_classes(world):
     assert row["trainable_parameters"] > 0 == rows["clip-none-0"]["trainable_parameters"]
     page = (world / "halves" / "report.html").read_text()
     assert "Base against new" in page
+    assert '"name": "MaPLe"' in page
     # The model of the run: the last learner of the first seed, as it was measured.
     learner = PromptLearner.load(world / "halves" / "model")
     assert len(learner.classes) == 4  # the first half of seven

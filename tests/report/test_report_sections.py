@@ -99,6 +99,11 @@ class TestComparison:
         )
         assert comparison_sentence(rows, PAGE.metrics[0], "xcross").replace("\xa0", " ") == said
 
+    def test_many_equals_are_not_listed(self):
+        rows = read_rows({"rows": [{"method": n, "label": n, "hit_at_1": 0.5} for n in "abc"]})
+        said = comparison_sentence(rows, PAGE.metrics[0], "xcross").replace("\xa0", " ")
+        assert said == "All have the same Hit@1, 50.0 %."
+
     def test_equal_sizes_are_not_compared(self):
         rows = read_rows(
             {

@@ -27,6 +27,17 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
+LABELS = {
+    "clip": "CLIP",
+    "coop": "CoOp",
+    "maple": "MaPLe",
+    "promptsrc": "PromptSRC",
+    "promptkd": "PromptKD",
+    "lathadapter": "LatHAdapter",
+}
+"""Hosts and adapters, as tables and pages call them."""
+
+
 class PromptsRecipe(Recipe):
     """Tune a CLIP on a few pictures of each class, and ask it for others."""
 

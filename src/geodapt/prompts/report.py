@@ -1,13 +1,18 @@
 """What a run of prompt learners adds to its page: base against new, accuracy against shots."""
 
+from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
 import plotly.graph_objects as go
 
 from geodapt.pages.columns import ACCURACY, Column, as_percent
-from geodapt.pages.plotly_style import plotly_text, style
+from geodapt.pages.plotly_style import LINES, plotly_text, style
 from geodapt.pages.section import RunRecord, Section, SystemPage, table_section
+from geodapt.prompts.recipe import LABELS, NONE
+
+MARKS = {"": "circle", "□": "square-open", "▲": "triangle-up", "✚": "cross", "★": "star"}
+"""What tells adapters apart: a mark in the legend -> a marker in the figure."""
 
 
 def halves_section(run: RunRecord) -> Section | None:
@@ -16,8 +21,9 @@ def halves_section(run: RunRecord) -> Section | None:
     points = [one for one in found.get("runs", []) if "base" in one["parts"]]
     if not points:
         return None
+    looks = _looks(points)
     figure = go.Figure()
-    for name in dict.fromkeys(map(_name, points)):
+    for name in looks:
         own = [one for one in points if _name(one) == name]
         figure.add_scatter(
             x=[100 * one["parts"]["base"] for one in own],
@@ -29,11 +35,12 @@ def halves_section(run: RunRecord) -> Section | None:
                 for one in own
             ],
             hovertemplate="%{text}<br>base %{x:.1f} %, new %{y:.1f} %",
-            marker={"size": 9},
+            marker={"size": 9, **_marker(looks[name])},
         )
     figure.update_xaxes(title="Base classes, %")
     figure.update_yaxes(title="New classes, %")
-    context = {"figure": style(figure, height=380), "notes": found.get("notes", [])}
+    drawn = style(figure, height=380, showlegend=False)
+    context = {"figure": drawn, "learners": looks.values(), "notes": found.get("notes", [])}
     return Section("Base against new", "geodapt.prompts/halves.html", context)
 
 
@@ -48,6 +55,7 @@ def shots_section(run: RunRecord) -> Section | None:
     shots = sorted({number for own in means.values() for number in own if number})
     if not shots:
         return None
+    looks = _looks(run.part("prompts")["runs"])
     figure = go.Figure()
     for name, own in means.items():
         level = list(own) == [0]  # it sees no shots
@@ -56,13 +64,14 @@ def shots_section(run: RunRecord) -> Section | None:
             x=x,
             y=[mean(own[0 if level else each]) for each in x],
             mode="lines" if level else "lines+markers",
-            line={"dash": "dot"} if level else {},
+            line={"dash": "dot" if level else "solid", "color": looks[name]["colour"]},
+            marker=_marker(looks[name]),
             name=plotly_text(name),
             hovertemplate="%{x} shots: %{y:.1f} %",
         )
     figure.update_xaxes(title="Pictures of each class", type="log", tickvals=shots)
     figure.update_yaxes(title="Accuracy, %")
-    context = {"figure": style(figure, height=360)}
+    context = {"figure": style(figure, height=360, showlegend=False), "learners": looks.values()}
     return Section("Accuracy against shots", "geodapt.prompts/shots.html", context)
 
 
@@ -107,7 +116,25 @@ def adapter_section(run: RunRecord) -> Section | None:
 
 def _name(one: dict[str, Any]) -> str:
     """What a learner is called."""
-    return one["host"] if one["adapter"] == "none" else f"{one['host']} + {one['adapter']}"
+    named = [one["host"], *([] if one["adapter"] == NONE else [one["adapter"]])]
+    return " + ".join(LABELS.get(name, name) for name in named)
+
+
+def _looks(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Each learner by name: its host's colour, its adapter's mark."""
+    hosts, adapters = (list(dict.fromkeys(one[key] for one in runs)) for key in ("host", "adapter"))
+    return {
+        _name(one): {
+            "name": _name(one),
+            "colour": LINES[hosts.index(one["host"]) % len(LINES)],
+            "mark": [*MARKS][adapters.index(one["adapter"]) % len(MARKS)],
+        }
+        for one in runs
+    }
+
+
+def _marker(look: dict[str, str]) -> dict[str, Any]:
+    return {"color": look["colour"], "symbol": MARKS[look["mark"]]}
 
 
 HALVES = (

@@ -15,16 +15,7 @@ from geodapt.prompts.protocols import (
     paired_difference,
     read_answers,
 )
-from geodapt.prompts.recipe import NONE
-
-LABELS = {
-    "clip": "CLIP",
-    "coop": "CoOp",
-    "maple": "MaPLe",
-    "promptsrc": "PromptSRC",
-    "promptkd": "PromptKD",
-    "lathadapter": "LatHAdapter",
-}
+from geodapt.prompts.recipe import LABELS, NONE
 
 TIMES_ERROR = 2.8
 """A true difference of so many standard errors is found in four of five comparisons."""

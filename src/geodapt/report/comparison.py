@@ -67,6 +67,8 @@ def comparison_sentence(rows: list[MethodRow], metric: Column, system: str) -> s
     )
     best = scored[0][0]
     leaders = [row.name for value, row in scored if metric.show(value) == metric.show(best)]
+    if len(leaders) == len(scored) > 2:
+        return f"All have the same {metric.label}, {metric.text(best)}."
     said = f"{highest} {metric.label}: {listed(leaders)}, {metric.text(best)}"
     own = next(((value, row) for value, row in scored if row.method == system), None)
     rival = next(((value, row) for value, row in scored if row.method != system), None)
