@@ -5,6 +5,7 @@ import torch
 import transformers as T
 from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
 from torch import nn
+from torch.nn.utils import prune
 
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Off, Route
 from geodapt.adapters.base_model.uncalled import never_called
@@ -84,6 +85,33 @@ def test_a_weight_that_is_also_read_is_refused():
     bank = filled(Twice(), ["layer"])
     with bank.use("toys"), pytest.raises(InputError, match="layer is read without calling"):
         bank(torch.randn(2, 4))
+
+
+BEFORE_CALLS = {
+    "pruned": lambda layer: prune.random_unstructured(layer, "weight", 0.5),
+    "spectral norm": nn.utils.spectral_norm,
+    "weight norm": nn.utils.weight_norm,
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+@pytest.mark.parametrize("family", ["llama", "bert"])
+@pytest.mark.parametrize("way", BEFORE_CALLS)
+@torch.no_grad()
+def test_a_weight_that_is_made_anew_before_each_call_is_no_reading(family, way):
+    """The layer is called: an adapter acts there, beside the weight as it is then."""
+    model, batch = seeded(family), inputs(family, 2)
+    path = next(path for path, m in model.named_modules() if isinstance(m, nn.Linear))
+    made = BEFORE_CALLS[way](model.get_submodule(path)).eval()
+    model(**batch)  # makes it
+    bank = filled(model, [path])
+    expected = seeded(family)
+    expected.get_submodule(path).weight.copy_(made.weight)
+    other = AdapterBank(expected)
+    other.add("toys", bank["toys"])
+    for gate in (Mix({"toys": 1.0}), Route(["toys", None]), Off()):
+        with bank.use(gate), other.use(gate):
+            torch.testing.assert_close(output(model, batch), output(expected, batch))
 
 
 @pytest.mark.slow

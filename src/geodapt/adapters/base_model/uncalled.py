@@ -33,6 +33,9 @@ CASTS = {
     *("_has_compatible_shallow_copy_type", "__set__", "requires_grad_"),  # of Module.to
 }
 """Functions that convert a weight to another tensor, before it is used or to replace it."""
+DERIVED_FROM = {"weight_orig", "bias_orig", "weight_g", "weight_v"}
+"""Of what torch's pruning, spectral and weight norms make a layer's weight, in a hook before each
+call."""
 _called: ContextVar[frozenset[str]] = ContextVar("called", default=frozenset())
 
 
@@ -172,7 +175,8 @@ class WeightReads(TorchFunctionMode):
 
 def _weights(module: nn.Module) -> list[Tensor]:
     """What is watched of a module: its parameters, and a quantized layer's weight."""
-    found = [*module.parameters(), *(getattr(module, name, None) for name in ("weight", "bias"))]
+    found = [p for name, p in module.named_parameters() if name.split(".")[-1] not in DERIVED_FROM]
+    found += [getattr(module, name, None) for name in ("weight", "bias")]
     return list({id(each): each for each in found if isinstance(each, Tensor)}.values())
 
 
