@@ -71,7 +71,7 @@ def test_an_option_that_nothing_reads_is_refused(model, tmp_path):
 
 
 CLIENTS = {
-    "adapter": "geodapt.models.hub.snapshot_download",
+    "adapter": "huggingface_hub.snapshot_download",
     "text": "geodapt.data.corpus.hub.load_dataset",
     "labels": "geodapt.data.classification.load_dataset",
     "sequences": "geodapt.data.amazon.hf_hub_download",

@@ -28,6 +28,7 @@ ASKED = {
     "compress minilm --method int8 --out small": "quant",
     "compress minilm --method svd --rank 4 --out small": "demo",
     "probe classes": "probe",
+    "segment run photo.png --words dog": "vision",
     "merge a b --search texts.jsonl --out merged": "search",
     "serve --embed minilm --ray --port 0": "serve",
     "score README.md --embed minilm --out scores --ray": "ray",

@@ -43,7 +43,7 @@ class Training(Settings):
 
 class Folder(Settings):
     kind: Literal["folder"]
-    path: Path
+    path: str
     """Folder with one file a domain."""
 
 

@@ -35,6 +35,11 @@ def require_transport() -> None:
     require("ot", "Ollivier-Ricci curvature needs optimal transport", "probe")
 
 
+def require_pillow() -> None:
+    """Raise :func:`missing` where what reads pictures is not installed."""
+    require("PIL", "pictures are read with Pillow, which is not installed", "vision")
+
+
 def require_optuna() -> None:
     """Raise :func:`missing` where what searches over merges is not installed."""
     require("optuna", "the search needs optuna", "search")

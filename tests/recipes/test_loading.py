@@ -1,6 +1,8 @@
 """From a name to a validated recipe, and what is said when that fails."""
 
 import importlib.util
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +34,7 @@ def test_a_file_becomes_its_systems_recipe(tiny):
     assert loaded.name == "tiny"
     assert isinstance(loaded.recipe, TinyRecipe)
     assert loaded.recipe.training.learning_rate == 0.01
-    assert loaded.recipe.data.path == Path("ratings")
+    assert loaded.recipe.data.path == "ratings"
 
 
 def test_overrides_win_and_are_validated(tiny):
@@ -150,6 +152,62 @@ def test_ready_made_trainings_draw_validation_curves():
             found = load_recipe(name).recipe
             for training in (found.lora_training, found.training):
                 assert training.steps / 5 <= training.evaluate_every <= training.steps / 2, name
+
+
+MISTAKES = {
+    "segment run none.png --words a": "picture 'none.png' does not exist",
+    "detect run here.png --words a,,b": "holds an empty word",
+    "panoptic run here.png --words a --out x.jpg": "ends with .png",
+    "merge ./a ./b --out new": "adapter './a' is not a folder",
+    "merge ./a ./b --out full": "holds other files",
+    "adapters info ./a": "adapter './a' is not a folder",
+    "compress minilm --method none --out new": "no method 'none'",
+    "compress minilm --out new": "needs to know how small",
+    "compress ./a --method int8 --out new": "base './a' does not exist",
+    "compress minilm --method int8 --out full": "full is not empty",
+    "run demo --out full": "full is not empty",
+    "run demo base=./a": "base './a' does not exist",
+    "run radial-text base=./a": "base './a' does not exist",
+    "run evaluate-lm model=./a text=here.png tasks=[]": "base './a' does not exist",
+    "run prompts base=./a data={kind: folders, path: full}": "base './a' does not exist",
+    "score none.jsonl --embed minilm --out new": "none.jsonl does not exist",
+    "score here.png --generate ./a --out new": "base './a' does not exist",
+    "serve ./a": "base './a' does not exist",
+}
+
+
+def test_mistakes_are_told_before_anything_heavy_is_imported(tmp_path):
+    """At once, not after the seconds that torch and transformers take."""
+    (tmp_path / "here.png").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    check = """
+import contextlib, io, json, sys
+for name in ("torch", "transformers", "datasets", "peft"):
+    sys.modules[name] = None  # an import of it raises
+from geodapt.cli.app import app
+told = []
+for words in json.loads(sys.argv[1]):
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            app(words, prog_name="geodapt")
+    except SystemExit as end:
+        told.append([end.code, said.getvalue()])
+print(json.dumps(told))
+"""
+    commands = [re.findall(r"\S+=\{[^}]*\}|\S+", command) for command in MISTAKES]
+    done = subprocess.run(
+        [sys.executable, "-c", check, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for (command, said), (code, told) in zip(MISTAKES.items(), found, strict=True):
+        assert (code, said in told) == (2, True), (command, told)
 
 
 def test_recipes_are_checked_before_anything_heavy_is_imported():

@@ -34,16 +34,20 @@ def info(
       geodapt adapters info toys/
       geodapt adapters info toys/ tools/ books/ --picture overlap.html
     """
-    with importing():
-        from geodapt.adapters import Adapter
     from geodapt.console import Console
     from geodapt.errors import InputError
+    from geodapt.models.hub import adapter_folder
     from geodapt.paths import page_to_write
 
     target = page_to_write(picture) if picture is not None else None
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice is not None:
         raise InputError(f"{twice} is given twice; give each adapter once")
+    for path in paths:
+        adapter_folder(path)  # a wrong name is told before torch is imported
+    with importing():
+        from geodapt.adapters import Adapter
+
     loaded = {_label(path, paths): Adapter.from_pretrained(path) for path in paths}
     console = Console(markup=False)
     for name, adapter in loaded.items():

@@ -9,6 +9,7 @@ from geodapt.cli.importing import importing
 from geodapt.cli.quiet import quiet
 from geodapt.cli.run import Debug
 from geodapt.errors import InputError
+from geodapt.paths import given
 
 
 def compress(
@@ -74,11 +75,15 @@ def compress(
         raise InputError("give a model and a folder: geodapt compress minilm --out small/")
     with quiet(debug):
         from geodapt.cli.run import resumable, show
+        from geodapt.recipes.place import check_place
 
+        asked = _recipe(context.params)
+        if not resume:
+            asked.require_inputs()
+        check_place(asked, given(out), resume)
         with importing():
             from geodapt.recipes.execution import execute
 
-        asked = _recipe(context.params)
         with resumable(out):
             execute(asked, out, resume)
         show(out)
@@ -88,12 +93,13 @@ def _recipe(options: dict[str, Any]) -> Any:
     """The recipe for the options that are its keys; pydantic's errors name the options."""
     from pydantic import ValidationError
 
-    from geodapt.compress.recipe import CompressRecipe
+    from geodapt.systems import recipe_class
 
-    keys = CompressRecipe.model_fields
-    given = {key: value for key, value in options.items() if key in keys and value is not None}
+    recipe = recipe_class("compress")
+    keys = recipe.model_fields
+    values = {key: value for key, value in options.items() if key in keys and value is not None}
     try:
-        return CompressRecipe.model_validate(given)
+        return recipe.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         option = "--" + "-".join(str(first["loc"][0]).split("_"))

@@ -99,14 +99,18 @@ def merge_command(
     refuse_idle({"--base": base}, texts, "for texts; name them (--search, --calibration)")
     if search is not None:
         require_optuna()
+    if heads not in (None, "first", "none"):
+        raise InputError(f"--heads {heads}: give first or none")
     folder = _checked(out, force, going_on=search is not None)
+    from geodapt.models.hub import adapter_folder
+
+    for source in sources:
+        adapter_folder(source)  # a wrong name is told before torch is imported
 
     with importing():
         from geodapt.adapters import Adapter
         from geodapt.adapters import merge as merge_adapters
 
-    if heads not in (None, "first", "none"):
-        raise InputError(f"--heads {heads}: give first or none")
     loaded = [Adapter.from_pretrained(source) for source in sources]
     if heads is not None:
         kept = 1 if heads == "first" else 0
@@ -146,7 +150,7 @@ def _checked(out: str, force: bool, going_on: bool) -> Path:
     import os
     import tempfile
 
-    from geodapt.adapters.peft_files.peft_format import CONFIG
+    from geodapt.models.hub import ADAPTER_CONFIG as CONFIG
     from geodapt.paths import LONGEST, given
 
     folder = given(out).resolve()

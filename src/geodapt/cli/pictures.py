@@ -9,6 +9,7 @@ import typer
 from geodapt.cli.importing import importing
 from geodapt.console import Console
 from geodapt.errors import InputError
+from geodapt.extras import require_pillow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,12 +41,12 @@ def segment(
     Example:
       geodapt segment runs/hyperclip-glyphs photo.png --words "dog/puppy,grass,sky"
     """
-    with importing():  # late: --help should be quick
+    names, titles = _asked(picture, words, out)
+    with importing():  # late: --help and mistakes should be told quickly
         from geodapt.hyperclip import OpenSegmenter
     from geodapt.hyperclip.overlay import overlay, shown_words
     from geodapt.vision import open_picture
 
-    names, titles = _asked(words, out)
     segmenter = OpenSegmenter.from_pretrained(_model_of(run))
     image = open_picture(picture)
     labels = segmenter.segment(image, names, threshold).numpy()
@@ -76,12 +77,12 @@ def detect(
     Example:
       geodapt detect runs/hyperclip-glyphs-detection photo.png --words "dog/puppy,ball"
     """
-    with importing():  # late: --help should be quick
+    names, titles = _asked(picture, words, out)
+    with importing():  # late: --help and mistakes should be told quickly
         from geodapt.hyperclip import OpenDetector
     from geodapt.hyperclip.boxes import draw_boxes
     from geodapt.vision import open_picture
 
-    names, titles = _asked(words, out)
     detector = OpenDetector.from_pretrained(_model_of(run))
     image = open_picture(picture)
     found = detector.detect(image, names, threshold)
@@ -118,13 +119,13 @@ def panoptic(
     Example:
       geodapt panoptic runs/hyperclip-glyphs-panoptic photo.png --words "dog/puppy,grass"
     """
-    with importing():  # late: --help should be quick
+    names, titles = _asked(picture, words, out)
+    kinds = None if stuff is None else [name for (name, *_) in _words(stuff)] if stuff else []
+    with importing():  # late: --help and mistakes should be told quickly
         from geodapt.hyperclip import OpenPanoptic
     from geodapt.hyperclip.segment_pictures import draw_segments
     from geodapt.vision import open_picture
 
-    names, titles = _asked(words, out)
-    kinds = None if stuff is None else [name for (name, *_) in _words(stuff)] if stuff else []
     model = OpenPanoptic.from_pretrained(_model_of(run))
     image = open_picture(picture)
     found = model.segments(image, names, kinds)
@@ -138,8 +139,13 @@ def panoptic(
     _show(out, draw_segments(image, found, titles), lines)
 
 
-def _asked(words: str, out: Path) -> tuple[list[list[str]], list[str]]:
+def _asked(picture: str, words: str, out: Path) -> tuple[list[list[str]], list[str]]:
     """The words with their synonyms, and the first of each, which stands for it."""
+    from geodapt.paths import names_file
+
+    require_pillow()
+    if not names_file(picture):
+        raise InputError(f"picture '{picture}' does not exist or is no file")
     if out.suffix.lower() != ".png":
         raise InputError(f"--out is '{out}'; give a name that ends with .png")
     names = _words(words)

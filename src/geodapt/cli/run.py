@@ -55,13 +55,15 @@ def run(
       accelerate launch -m geodapt run my.yaml  (on several devices)
     """
     with quiet(debug):
+        from geodapt.recipes.place import check_place
         from geodapt.recipes.running import prepare_recipe
 
         loaded = prepare_recipe(recipe, overrides or [], smoke, resume)
+        out = given(out) if out else child(Path("runs"), loaded.name)
+        check_place(loaded.recipe, out, resume)
         with bar("starting"), importing():  # torch and transformers take their seconds
             from geodapt.recipes.execution import execute
 
-        out = given(out) if out else child(Path("runs"), loaded.name)
         join_processes()
         with resumable(out):
             execute(loaded.recipe, out, resume)

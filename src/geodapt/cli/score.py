@@ -11,6 +11,7 @@ from geodapt.cli.quiet import quiet
 from geodapt.cli.replicas import COUNT, Address, Cores, Count, refuse_without_ray
 from geodapt.cli.run import Debug
 from geodapt.errors import InputError
+from geodapt.paths import given
 
 
 def score(
@@ -80,6 +81,12 @@ def score(
     )
     refuse_idle({"--capacity": capacity}, adapters, "for adapters; name their folder (--adapters)")
     refuse_without_ray(ray, replicas, replica_cores, ray_address)
+    if not given(source).is_file():
+        raise InputError(f"{source} does not exist or is no file; give one with a request a line")
+    if generate is not None:
+        from geodapt.models import locate_base
+
+        locate_base(generate)  # a wrong name is told before torch is imported
     (task, model) = named[0]
     with quiet(debug):
         from geodapt.serve.bulk import score_file

@@ -119,6 +119,10 @@ def serve(
             "for catalogues and indexes; name what uses them (--rank, --embed)",
         )
     refuse_without_ray(ray, replicas, replica_cores, ray_address)
+    if base is not None:
+        from geodapt.models import locate_base
+
+        locate_base(base)  # a wrong name is told before torch is imported
     with quiet(debug):
         import geodapt.serve.http  # noqa: F401  # says which extra is missing
         from geodapt.errors import InputError

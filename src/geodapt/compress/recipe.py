@@ -8,6 +8,7 @@ from geodapt.compress.layer_format import CompressionMethod
 from geodapt.compress.target import Target
 from geodapt.data.corpus.sources import TextSource
 from geodapt.errors import InputError
+from geodapt.models import locate_base
 from geodapt.runs import Recipe, RunFolder
 
 
@@ -47,6 +48,11 @@ class CompressRecipe(Recipe):
     """Type in which the model is loaded, and saved where it is not compressed."""
     analyse: bool = False
     """Compare the errors of SVD and of integers at this size, layer by layer."""
+
+    def require_inputs(self) -> None:
+        super().require_inputs()
+        self.target.check(CompressionMethod.named(self.method))
+        locate_base(self.model)
 
     @field_validator("method")
     @classmethod

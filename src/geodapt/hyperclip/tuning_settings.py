@@ -8,6 +8,7 @@ from geodapt.data.glyph_settings import PageSettings
 from geodapt.data.vision.coco_settings import CocoSplit
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.settings import Ignored, ScalingSettings, SegmenterSettings
+from geodapt.models import locate_base
 from geodapt.settings import Seed, Settings, repeated
 from geodapt.tinyclip.settings import TINYCLIP, TinyClipSettings
 from geodapt.training.settings import TrainingSettings
@@ -65,6 +66,11 @@ class MethodSettings(Settings):
 
     def _smallest(self) -> dict[str, Any]:
         return self._at_most(classes=4)
+
+    def require_inputs(self) -> None:
+        super().require_inputs()
+        if self.base != TINYCLIP:
+            locate_base(self.base)
 
     def _idle(self) -> set[str]:
         return set() if self.base == TINYCLIP else {"glyph_base"}

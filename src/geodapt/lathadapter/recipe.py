@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from geodapt.data.picture_settings import PictureSource
 from geodapt.lathadapter.settings import LOSSES, LatHAdapterSettings
+from geodapt.models import locate_base
 from geodapt.prompts.glyph_base import check_new_characters, glyph_base, new_characters
 from geodapt.runs import Recipe
 from geodapt.settings import Name, Seed, Settings, repeated
@@ -77,6 +78,11 @@ class LatHAdapterRecipe(Recipe):
     def _smallest(self) -> dict[str, Any]:
         first = dict([*self.variants.items()][:2])
         return {"seeds": self.seeds[:2], "variants": first, **self._at_most(shots=2)}
+
+    def require_inputs(self) -> None:
+        super().require_inputs()
+        if self.base != TINYCLIP:
+            locate_base(self.base)
 
     def _idle(self) -> set[str]:
         return set() if self.base == TINYCLIP else {"glyph_base"}

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from geodapt.models import locate_base
 from geodapt.registration import named_object
 from geodapt.runs import Recipe, RunFolder
 from geodapt.settings import GivenPath, Name, repeated
@@ -36,6 +37,10 @@ class EvaluateLMRecipe(Recipe):
     """Rows per forward pass."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the weights; auto: bfloat16 where the device multiplies it natively."""
+
+    def require_inputs(self) -> None:
+        super().require_inputs()
+        locate_base(self.model)
 
     def _smallest(self) -> dict[str, Any]:
         return self._at_most(limit=4)

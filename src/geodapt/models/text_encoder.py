@@ -23,7 +23,8 @@ from geodapt.extras import require
 from geodapt.files import read_json
 from geodapt.models.batches import text_batches
 from geodapt.models.blocks import is_decoder
-from geodapt.models.loading import load_base, locate_base
+from geodapt.models.hub import locate_base
+from geodapt.models.loading import load_base
 from geodapt.progress import bar
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from geodapt.data.picture_settings import PictureSource
+from geodapt.models import locate_base
 from geodapt.prompts.glyph_base import check_new_characters, glyph_base, larger_glyph_base
 from geodapt.prompts.settings import (
     HOSTS,
@@ -149,6 +150,11 @@ class PromptsRecipe(Recipe):
     def adapter_settings(self, name: str) -> dict[str, Any]:
         """The settings of an adapter by its name in `adapter`."""
         return {**self.lathadapter, **self.variants.get(name, {})}
+
+    def require_inputs(self) -> None:
+        super().require_inputs()
+        for base in {self.base, self.teacher_base} - {TINYCLIP, None}:
+            locate_base(str(base))
 
     def _idle(self) -> set[str]:
         drawn = {"glyph_base"} if self.base == TINYCLIP else set()

@@ -7,7 +7,7 @@ from transformers import AutoProcessor
 
 from geodapt.data.chains import ChainPictures
 from geodapt.errors import InputError
-from geodapt.extras import require
+from geodapt.extras import require_pillow
 from geodapt.models import TextEncoder, as_input_errors, pretrained
 from geodapt.paths import given
 from geodapt.radial.encoders import is_dual
@@ -30,7 +30,7 @@ def embed_images(encoder: TextEncoder, pictures: ChainPictures) -> EmbeddedImage
     Pictures that are missing or unreadable are skipped and listed in the result. Raises
     :class:`InputError` where the encoder has no image tower, or no picture can be read.
     """
-    require("PIL", "pictures are read with Pillow, which is not installed", "glyphs")
+    require_pillow()
     if not is_dual(encoder):
         raise InputError(
             f"encoder '{encoder.name}' embeds texts only; images need a CLIP or a SigLIP"

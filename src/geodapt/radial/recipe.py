@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from geodapt.adapters.settings import LoraSettings
 from geodapt.data.hierarchy_settings import HierarchySettings
+from geodapt.models import locate_base
 from geodapt.radial.query import RadialQueryRecipe
 from geodapt.radial.settings import LossSettings, RootSettings
 from geodapt.runs import Recipe
@@ -53,6 +54,11 @@ class RadialRecipe(Recipe):
     """Rows of the table beside the untuned model: radial, cone, and roots (several of them)."""
     several_roots: int = Field(default=4, ge=2)
     """Roots of the method `roots`."""
+
+    def require_inputs(self) -> None:
+        super().require_inputs()
+        if self.base != TINYCLIP:
+            locate_base(self.base)
 
     def _idle(self) -> set[str]:
         return set() if self.base == TINYCLIP else {"glyph_base"}

@@ -9,7 +9,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
 from geodapt.files import read_json
-from geodapt.models.loading import locate_base
+from geodapt.models import locate_base
 from geodapt.paths import given
 from geodapt.serve.adapter_files import ALIASES, FILES, read_aliases
 from geodapt.serve.loading import Served, model_folder

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoProcessor
 
 from geodapt.errors import InputError
-from geodapt.extras import require
+from geodapt.extras import require_pillow
 from geodapt.models import as_input_errors, load_weights, locate_base, pretrained
 from geodapt.models.text_encoder import refuse_one_text
 from geodapt.progress import track
@@ -180,7 +180,7 @@ def load_clip(name: str | Path, dtype: torch.dtype = torch.float32) -> Clip:
     or not those of the configuration, or when the model has no two towers.
     """
     name = str(name)
-    require("PIL", "pictures are read with Pillow, which is not installed", "glyphs")
+    require_pillow()
     if name == "clip-glyphs":  # a base of recipes, which a floor above trains
         raise InputError(
             "'clip-glyphs' is trained on this machine; load it by "

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int
 
 from geodapt.errors import InputError, reason_of
-from geodapt.extras import require
+from geodapt.extras import require_pillow
 from geodapt.paths import given
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class PictureFiles(Sequence):
 @contextmanager
 def _opened(source: Any, name: str) -> "Iterator[tuple[Image, str]]":
     """The image of a source, not yet decoded, and what errors call it."""
-    require("PIL", "pictures are read with Pillow, which is not installed", "glyphs")
+    require_pillow()
     from PIL import Image as Pillow
 
     if isinstance(source, Pillow.Image):

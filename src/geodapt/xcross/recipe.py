@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from geodapt.adapters.settings import LoraSettings
 from geodapt.data.settings import DataSettings
+from geodapt.models import locate_base
 from geodapt.runs import Recipe
 from geodapt.settings import Name, repeated
 from geodapt.training.settings import TrainingSettings
@@ -69,6 +70,7 @@ class XCrossRecipe(Recipe):
     def require_inputs(self) -> None:
         data = self.data.model_copy(update={"domains": [*self.sources, self.target]})
         super(XCrossRecipe, self.model_copy(update={"data": data})).require_inputs()
+        locate_base(self.base)
 
     def _smallest(self) -> dict[str, Any]:
         return {"rate_factors": self.rate_factors[:2]}

@@ -175,7 +175,9 @@ class WeightReads(TorchFunctionMode):
 
 def _weights(module: nn.Module) -> list[Tensor]:
     """What is watched of a module: its parameters, and a quantized layer's weight."""
-    found = [p for name, p in module.named_parameters() if name.split(".")[-1] not in DERIVED_FROM]
+    found: list[Any] = [
+        p for name, p in module.named_parameters() if name.split(".")[-1] not in DERIVED_FROM
+    ]
     found += [getattr(module, name, None) for name in ("weight", "bias")]
     return list({id(each): each for each in found if isinstance(each, Tensor)}.values())
 

@@ -28,13 +28,15 @@ from geodapt.cards import plain, short, write_card
 from geodapt.errors import InputError
 from geodapt.files import atomic_folder, read_json, read_tensors, write_json, write_tensors
 from geodapt.headers import read_header
-from geodapt.models.hub import find_folder
+from geodapt.models.hub import ADAPTER_CONFIG as CONFIG
+from geodapt.models.hub import ADAPTER_PICKLE as PICKLE
+from geodapt.models.hub import ADAPTER_WEIGHTS as WEIGHTS
+from geodapt.models.hub import adapter_folder
 from geodapt.paths import given
 
 AnyAdapter = TypeVar("AnyAdapter", bound=AdapterContents)
 LARGEST_CONFIG = 16_000_000
 KEPT = READ | {"fan_in_fan_out", "inference_mode", "ensure_weight_tying"}
-CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 
 USAGE = """
 from peft import PeftModel
@@ -48,12 +50,7 @@ def read_adapter(source: str | Path, kind: type[AnyAdapter]) -> AnyAdapter:
 
     ``kind`` is the class of the result.
     """
-    folder = find_folder(
-        source,
-        "adapter",
-        f"a folder with {CONFIG} and {WEIGHTS}",
-        allow_patterns=[CONFIG, WEIGHTS, PICKLE],
-    )
+    folder = adapter_folder(source)
     config = _config(folder / CONFIG)
     weights = folder / WEIGHTS
     if not weights.is_file():
