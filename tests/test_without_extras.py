@@ -39,13 +39,15 @@ ASKED = {
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What fails to import, and what the commands say."""
+    folder = tmp_path_factory.mktemp("empty")
+    (folder / "README.md").touch()
     commands = [split(command) for command in (*ASKED, "compress --list")]
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("without.py")), json.dumps(commands)],
         env={**os.environ, "PYTHONPATH": str(Path(geodapt.__file__).parents[1])},
         capture_output=True,
         text=True,
-        cwd=tmp_path_factory.mktemp("empty"),
+        cwd=folder,
         check=True,
     )
     errors, told = json.loads(done.stdout.splitlines()[-1])

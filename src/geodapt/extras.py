@@ -40,6 +40,18 @@ def require_pillow() -> None:
     require("PIL", "pictures are read with Pillow, which is not installed", "vision")
 
 
+def require_lm_eval() -> None:
+    """Raise :func:`missing` where lm-eval is not installed."""
+    what = "tasks are asked through lm-eval, which is not installed; leave tasks out (tasks=[]) and"
+    require("lm_eval", f"{what} measure perplexity on a text, or install it", "eval")
+
+
+def require_torchao() -> None:
+    """Raise :func:`missing` where what multiplies integers is not installed."""
+    what = "integers need torchao, which is not installed (the method svd does not)"
+    require("torchao", what, "quant")
+
+
 def require_optuna() -> None:
     """Raise :func:`missing` where what searches over merges is not installed."""
     require("optuna", "the search needs optuna", "search")

@@ -21,13 +21,13 @@ from geodapt.compress.compressed_tensor import Compressed, build_compressed
 from geodapt.compress.install import install_weights
 from geodapt.compress.layer_format import WIDTHS, CompressionMethod, LayerFormat, groups_of
 from geodapt.compress.layers import Expert, Layer, shape_of, survey, weight_of
-from geodapt.compress.quantization import require_torchao
 from geodapt.compress.rate_distortion import curve
 from geodapt.compress.results import LayerReport
 from geodapt.compress.storage import describe_quantization
 from geodapt.compress.svd import Whitening
 from geodapt.compress.target import Target
 from geodapt.errors import InputError
+from geodapt.extras import require_torchao
 from geodapt.progress import track
 
 DEFAULT_GROUP = 64

@@ -35,13 +35,13 @@ from geodapt.compress.findings import error_findings
 from geodapt.compress.install import install_weights
 from geodapt.compress.layer_format import CompressionMethod, LayerFormat
 from geodapt.compress.layers import survey, weight_of
-from geodapt.compress.quantization import require_torchao
 from geodapt.compress.recipe import CompressRecipe
 from geodapt.compress.results import AnalysedLayer, CompressionSummary, ErrorAnalysis, LayerReport
 from geodapt.compress.source_model import load_original
 from geodapt.compress.storage import load, save
 from geodapt.compress.svd import Whitening
 from geodapt.compress.texts import calibration_texts, described, held_out_phrase, measured_texts
+from geodapt.extras import require_torchao
 from geodapt.files import read_tensors, write_tensors
 from geodapt.models import text_batches
 from geodapt.models.layer_inputs import second_moments

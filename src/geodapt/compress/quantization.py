@@ -8,17 +8,14 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from geodapt.compress.layer_format import LayerFormat
-from geodapt.extras import missing
+from geodapt.extras import require_torchao
 
 
-def require_torchao() -> Any:
-    """torchao's quantization; raises ``InputError`` where it is not installed."""
-    try:
-        import torchao.quantization
-    except ImportError:
-        raise missing(
-            "integers need torchao, which is not installed (the method svd does not)", "quant"
-        ) from None
+def torchao_quantization() -> Any:
+    """torchao's quantization; raises :class:`InputError` where it is not installed."""
+    require_torchao()
+    import torchao.quantization
+
     return torchao.quantization
 
 
@@ -36,7 +33,7 @@ def quantise(W: Float[Tensor, "out in"], form: LayerFormat) -> Tensor:
     out_features, in_features = W.shape
     assert form.width is not None
     assert form.group is not None
-    ao = require_torchao()
+    ao = torchao_quantization()
     if form.is_int8_by_rows(in_features):
         config = ao.Int8WeightOnlyConfig(set_inductor_config=False)
     else:
@@ -67,7 +64,7 @@ def unpack(
     """The tensor that :func:`pack` took apart."""
     assert form.width is not None
     assert form.group is not None
-    ao = require_torchao()
+    ao = torchao_quantization()
     count = shape[0] * shape[1]
     codes = unpack_bits(tensors["codes"], form.width, count).to(torch.int16)
     scale = tensors["scale"]

@@ -27,8 +27,9 @@ from geodapt.compress.compressed_tensor import (
 )
 from geodapt.compress.install import as_linear
 from geodapt.compress.layer_format import LayerFormat
-from geodapt.compress.quantization import narrow, require_torchao
+from geodapt.compress.quantization import narrow
 from geodapt.errors import InputError, reason_of
+from geodapt.extras import require_torchao
 from geodapt.settings import Settings
 
 METHOD = "geodapt"

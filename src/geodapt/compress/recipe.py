@@ -8,6 +8,7 @@ from geodapt.compress.layer_format import CompressionMethod
 from geodapt.compress.target import Target
 from geodapt.data.corpus.sources import TextSource
 from geodapt.errors import InputError
+from geodapt.extras import require_torchao
 from geodapt.models import locate_base
 from geodapt.runs import Recipe, RunFolder
 
@@ -51,7 +52,10 @@ class CompressRecipe(Recipe):
 
     def require_inputs(self) -> None:
         super().require_inputs()
-        self.target.check(CompressionMethod.named(self.method))
+        method = CompressionMethod.named(self.method)
+        self.target.check(method)
+        if method.integers:
+            require_torchao()
         locate_base(self.model)
 
     @field_validator("method")

@@ -12,7 +12,7 @@ from transformers.quantizers.quantizer_torchao import TorchAoHfQuantizer
 
 from geodapt.compress.compressed_tensor import Compressed, is_compressed
 from geodapt.compress.install import only_multiplied
-from geodapt.compress.quantization import require_torchao
+from geodapt.compress.quantization import torchao_quantization
 
 
 class Quantizer(TorchAoHfQuantizer):
@@ -73,7 +73,7 @@ def fits_torchao(model: nn.Module) -> bool:
 
 def attach_torchao(model: Any) -> None:
     """Let ``save_pretrained`` write a model that :func:`fits_torchao`."""
-    config = TorchAoConfig(require_torchao().Int8WeightOnlyConfig())
+    config = TorchAoConfig(torchao_quantization().Int8WeightOnlyConfig())
     model.config.quantization_config = config
     model.hf_quantizer = Quantizer(config)
 

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from geodapt.data.corpus.text import documents
 from geodapt.data.corpus.tokens import load_tokenizer
 from geodapt.errors import InputError
-from geodapt.lm.lm_eval import answers, require_lm_eval
+from geodapt.extras import require_lm_eval
+from geodapt.lm.lm_eval import answers
 from geodapt.lm.recipe import EvaluateLMRecipe
 from geodapt.models import as_input_errors, dtype_of, load_weights, locate_base
 from geodapt.models.perplexity import IGNORED, LanguageMetrics

@@ -1,7 +1,6 @@
 """Questions with known answers, asked through EleutherAI's lm-evaluation-harness."""
 
 import contextlib
-import importlib.util
 import io
 from pathlib import Path
 from typing import Any
@@ -9,22 +8,12 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from geodapt.errors import InputError, reason_of
-from geodapt.extras import missing
+from geodapt.extras import require_lm_eval
 from geodapt.paths import given
 from geodapt.progress import bar
 
 FIGURES = {"acc": "accuracy", "acc_norm": "accuracy_norm"}
 """lm-eval's names and ours."""
-
-
-def require_lm_eval() -> None:
-    """Raise :class:`InputError` where lm-eval is not installed."""
-    if importlib.util.find_spec("lm_eval") is None:
-        raise missing(
-            "tasks are asked through lm-eval, which is not installed; leave tasks out (tasks=[]) "
-            "and measure perplexity on a text, or install it",
-            "eval",
-        )
 
 
 def answers(

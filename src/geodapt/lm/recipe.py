@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from geodapt.extras import require_lm_eval
 from geodapt.models import locate_base
 from geodapt.registration import named_object
 from geodapt.runs import Recipe, RunFolder
@@ -40,6 +41,8 @@ class EvaluateLMRecipe(Recipe):
 
     def require_inputs(self) -> None:
         super().require_inputs()
+        if self.tasks:
+            require_lm_eval()
         locate_base(self.model)
 
     def _smallest(self) -> dict[str, Any]:
