@@ -94,7 +94,13 @@ def test_missing_and_unreadable_pictures_are_said(coco):
         ({"image_id": 77}, "is of picture 77, which the file lacks"),
         ({"bbox": [15, 5, 18, 9]}, "lies outside its picture of 20 x 10"),
         ({"bbox": [25, 2, 3, 3]}, "lies outside its picture"),
-        ({"bbox": [float("nan"), 2, 3, 3]}, "not valid JSON: NaN is not a finite number"),
+        ({"bbox": None}, r"no file of COCO's: annotations\.0\.bbox: "),
+        ({"bbox": [25, 2, "x", 3]}, r"annotations\.0\.bbox\.2: "),
+        ({"image_id": None}, r"annotations\.0\.image_id"),
+        (
+            {"bbox": [float("nan"), 2, 3, 3]},
+            r"annotations\.0\.bbox\.0: Input should be a finite number",
+        ),
     ],
 )
 def test_boxes_that_are_wrong_are_refused(coco, row, said):
@@ -113,11 +119,23 @@ def test_files_that_are_not_cocos(coco):
     with pytest.raises(InputError, match="has no categories"):
         boxes(coco)
     write(coco, images=[])
-    with pytest.raises(InputError, match="no file of COCO's: it has no 'annotations'"):
+    with pytest.raises(InputError, match="no file of COCO's: annotations: Field required"):
         boxes(coco)
     (coco / "boxes.json").write_text("[1]")
     with pytest.raises(InputError, match="no file of COCO's"):
         boxes(coco)
+
+
+@pytest.mark.parametrize("name", ["../boxes.json", "/etc/hostname"])
+def test_pictures_lie_in_their_folder(coco, name):
+    change(coco, images=[{"id": 1, "file_name": name, "width": 10, "height": 20}], annotations=[])
+    with pytest.raises(InputError, match="expected a path within"):
+        boxes(coco)
+
+
+def test_annotations_may_be_larger_than_other_json(coco, monkeypatch):
+    monkeypatch.setattr("geodapt.files.LARGEST_JSON", 10)
+    assert len(boxes(coco).rows) == 3
 
 
 def test_cocos_split():
@@ -242,6 +260,9 @@ def test_panoptic_files_that_do_not_explain_their_pngs(panoptic):
         segments(panoptic)
     write_segments(panoptic, [(70000, 184), (9, 5)])
     with pytest.raises(InputError, match="has the category 5, which the file lacks"):
+        segments(panoptic)
+    write_segments(panoptic, [(70000, 184), (9, None)])
+    with pytest.raises(InputError, match=r"annotations\.0\.segments_info\.1\.category_id: "):
         segments(panoptic)
     write_segments(panoptic, [(70000, 184), (9, 17)])
     Image.new("RGB", (4, 6)).save(panoptic / "images" / "000000000009.jpg")

@@ -174,7 +174,7 @@ def test_context_59_decodes_run_lengths(context):
     with pytest.raises(InputError, match="has no masks"):
         open_segmentation(context.parent, "train")[0]
     (context / "trainval_merged.json").write_text("{}")
-    with pytest.raises(InputError, match="not as published"):
+    with pytest.raises(InputError, match="no file of Pascal Context: images: Field required"):
         open_segmentation(context.parent)
 
 

@@ -7,21 +7,49 @@
 
 import re
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from geodapt.data.text_files import existing, lines
+from geodapt.data.vision.annotation_files import read_annotations
 from geodapt.data.vision.features import IGNORED
+from geodapt.data.vision.labelled_files import within
 from geodapt.data.vision.published.names import CONTEXT_59
 from geodapt.data.vision.segmentation import SegmentationData, Split
 from geodapt.errors import InputError
 from geodapt.extras import require
-from geodapt.files import read_json
 
 MERGED = "trainval_merged.json"
 PHASES = {"train": "train", "validation": "val"}
+
+
+@dataclass(frozen=True, slots=True)
+class ContextPicture:
+    """A picture and what it is for, train or val."""
+
+    image_id: int | str
+    file_name: str
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContextMask:
+    """The pixels of a class in a picture, as run lengths."""
+
+    image_id: int | str
+    category_id: int
+    mask: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ContextFile:
+    """``trainval_merged.json``."""
+
+    images: list[ContextPicture]
+    annos_segmentation: list[ContextMask]
 
 
 def is_context_59(root: Path) -> bool:
@@ -37,20 +65,15 @@ def open_context_59(root: Path, split: Split) -> SegmentationData:
         "vision",
     )
     home = _home(root)
-    found = read_json(home / MERGED)
-    try:
-        images = [
-            (image["image_id"], home / "JPEGImages" / image["file_name"])
-            for image in found["images"]
-            if image["phase"] == PHASES[split]
-        ]
-        masks: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-        for row in found["annos_segmentation"]:
-            masks[row["image_id"]].append({"id": int(row["category_id"]), "rle": row["mask"]})
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{home / MERGED} is not as published: images and annos_segmentation ({error})"
-        ) from error
+    found = read_annotations(home / MERGED, ContextFile, "Pascal Context")
+    images = [
+        (image.image_id, within(home / "JPEGImages", image.file_name, home / MERGED))
+        for image in found.images
+        if image.phase == PHASES[split]
+    ]
+    masks: dict[int | str, list[ContextMask]] = defaultdict(list)
+    for row in found.annos_segmentation:
+        masks[row.image_id].append(row)
     place = {number: k for k, number in enumerate(CONTEXT_59)}
 
     def read(row: int) -> np.ndarray:
@@ -101,14 +124,14 @@ def open_context_459(root: Path, split: Split) -> SegmentationData:
     )
 
 
-def _decoded(rows: list[dict[str, Any]], place: dict[int, int], name: str) -> np.ndarray:
+def _decoded(rows: list[ContextMask], place: dict[int, int], name: str) -> np.ndarray:
     from faster_coco_eval.core import mask as coder
 
     if not rows:
         raise InputError(f"picture '{name}' has no masks")
     labels: np.ndarray | None = None
     for row in rows:
-        rle = row["rle"]
+        rle = row.mask
         if isinstance(rle["counts"], list):
             rle = coder.frPyObjects(rle, *rle["size"])
         part = coder.decode(rle).astype(bool)
@@ -116,7 +139,7 @@ def _decoded(rows: list[dict[str, Any]], place: dict[int, int], name: str) -> np
             labels = np.full(part.shape, IGNORED, dtype=np.int64)
         if part.shape != labels.shape:
             raise InputError(f"the masks of picture '{name}' have several sizes")
-        labels[part] = place.get(row["id"], IGNORED)
+        labels[part] = place.get(row.category_id, IGNORED)
     assert labels is not None
     return labels
 
