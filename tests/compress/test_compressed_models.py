@@ -284,6 +284,10 @@ def test_other_folders_are_refused(tmp_path):
     seeded("bert").save_pretrained(tmp_path / "dense")
     with pytest.raises(InputError, match="is no compressed model"):
         load(tmp_path / "dense")
+    for content in ("[]", '{"quantization_config": [1]}'):
+        (tmp_path / "dense" / "config.json").write_text(content)
+        with pytest.raises(InputError, match="is no compressed model"):
+            load(tmp_path / "dense")
     with pytest.raises(InputError, match="no compressed layer"):
         save(seeded("bert"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

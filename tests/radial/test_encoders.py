@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from tokenizers import processors
 from torch.nn.functional import normalize
@@ -266,3 +267,30 @@ def test_a_saved_model_that_was_edited(shelf, tmp_path):
     (folder / "radial.json").write_text(json.dumps({"base": "x"}))
     with pytest.raises(InputError, match=r"radial.json: tune: Field required"):
         RadialModel.load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        (None, "roots.safetensors"),
+        ({"others": torch.ones(2, 32)}, "does not hold the roots"),
+        ({"points": torch.ones(3, 32)}, "does not hold the roots"),
+        ({"points": torch.ones(2, 31)}, "as wide as another encoder's"),
+    ],
+)
+def test_roots_that_are_not_the_models_own(shelf, tmp_path, tensors, said):
+    model = RadialModel(load_encoder(shelf["bert"]), RootSettings(kind="fixed", count=2))
+    model.save(tmp_path)
+    (tmp_path / "roots.safetensors").unlink()
+    if tensors is not None:
+        save_file(tensors, tmp_path / "roots.safetensors")
+    with pytest.raises(InputError, match=said):
+        RadialModel.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("modules", [{}, [{"type": "x"}], [{"type": "x", "path": "../up"}], [3]])
+def test_modules_that_are_none(tmp_path, modules):
+    folder = save_sentence_transformer(tmp_path / "st")
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(InputError, match=r"modules.json lists no modules"):
+        load_encoder(str(folder))

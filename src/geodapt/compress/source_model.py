@@ -49,10 +49,17 @@ def _keys(file: Path) -> list[str]:
         return list(tensors.keys())
 
 
+def quantization_of(config: Path) -> dict[str, Any]:
+    """What a model's ``config.json`` says of its quantization; nothing where it says nothing."""
+    content = read_json(config, finite=False)
+    found = content.get("quantization_config") if isinstance(content, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def _require_dense(name: str) -> None:
     folder = Path(locate_base(name))
     config = folder / "config.json"
-    if config.is_file() and read_json(config, finite=False).get("quantization_config"):
+    if config.is_file() and quantization_of(config):
         raise InputError(
             f"{name} is compressed or quantized already, as its config.json says; compress the "
             "model that it was made from"

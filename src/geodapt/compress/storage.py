@@ -20,8 +20,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 from geodapt.cards import short, write_card
 from geodapt.compress import torchao_format
 from geodapt.compress.quantizer import METHOD, CompressionQuantizer, attach_geodapt
+from geodapt.compress.source_model import quantization_of
 from geodapt.errors import InputError
-from geodapt.files import atomic_folder, read_json
+from geodapt.files import atomic_folder
 from geodapt.models import as_input_errors, model_class, pretrained
 
 FORMATS = (CompressionQuantizer, torchao_format.Quantizer)
@@ -77,7 +78,7 @@ def load(folder: Path | str) -> PreTrainedModel:
         raise InputError(
             f"{given} is no compressed model: it has neither a config.json nor model/config.json"
         )
-    described = read_json(folder / "config.json").get("quantization_config") or {}
+    described = quantization_of(folder / "config.json")
     if described.get("quant_method") not in (METHOD, "torchao"):
         raise InputError(
             f"{folder / 'config.json'} describes no compressed weights: it is no compressed model; "

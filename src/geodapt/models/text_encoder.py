@@ -7,13 +7,15 @@ repository.
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from jaxtyping import Float
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -26,6 +28,7 @@ from geodapt.models.blocks import is_decoder
 from geodapt.models.hub import locate_base
 from geodapt.models.loading import load_base
 from geodapt.progress import bar
+from geodapt.settings import first_error
 
 if TYPE_CHECKING:
     from sentence_transformers.sentence_transformer.modules import Pooling
@@ -172,6 +175,24 @@ class TextEncoder(nn.Module):
         return self.pooling(features)["sentence_embedding"]
 
 
+@dataclass(frozen=True)
+class SentenceModule:
+    """A module of a sentence-transformers folder: its class, and its folder in it."""
+
+    type: str
+    path: Annotated[str, Field(pattern=r"^[\w-]*$")]
+
+
+def read_modules(path: Path) -> list[SentenceModule]:
+    """What a ``modules.json`` says; raises :class:`InputError` where it is none."""
+    try:
+        return TypeAdapter(list[SentenceModule]).validate_python(read_json(path))
+    except ValidationError as error:
+        raise InputError(
+            f"{path} lists no modules of sentence-transformers: {first_error(error)}"
+        ) from error
+
+
 def declared_pooling(base: str, location: str) -> "Pooling | None":
     """The pooling that a sentence-transformers folder declares; None where it is no such folder.
 
@@ -182,10 +203,10 @@ def declared_pooling(base: str, location: str) -> "Pooling | None":
     if modules is None:
         return None
     found: Pooling | None = None
-    for module in read_json(modules):
-        kind = module["type"].rpartition(".")[2]
+    for module in read_modules(modules):
+        kind = module.type.rpartition(".")[2]
         if kind == "Pooling":
-            found = _read_pooling(base, location, module["path"])
+            found = _read_pooling(base, location, module.path)
         elif kind not in ("Transformer", "Normalize"):
             raise InputError(
                 f"encoder '{base}' has the sentence-transformers module {kind}; geodapt reads "

@@ -15,10 +15,11 @@ from geodapt.adapters.base_model.targets import choose_layers
 from geodapt.adapters.settings import LoraSettings
 from geodapt.cards import write_card
 from geodapt.errors import InputError
-from geodapt.files import read_json, read_tensors, write_json, write_tensors
+from geodapt.files import read_tensors, write_json, write_tensors
 from geodapt.metrics import retrieve_chains
 from geodapt.metrics.hierarchy import STEPS
 from geodapt.models import TextEncoder
+from geodapt.models.text_encoder import read_modules
 from geodapt.paths import given
 from geodapt.radial.encoders import load_encoder, text_modules, text_parameters
 from geodapt.radial.results import RetrievalStep
@@ -214,14 +215,18 @@ class RadialModel(nn.Module):
         folder = config.parent
         encoder = load_encoder(saved.base if saved.tune == "lora" else str(folder))
         points = None
-        if (folder / ROOTS).is_file():
-            points = read_tensors(folder / ROOTS)["points"]
+        if saved.root.kind != "encoder":
+            points = read_tensors(folder / ROOTS).get("points")
+            if points is None or points.dim() != 2 or not 0 < len(points) <= saved.root.count:
+                raise InputError(f"{folder / ROOTS} does not hold the roots of {config}")
         bank = None
         if saved.tune == "lora":
             bank = AdapterBank(encoder.model)
             bank.load(NAME, folder / ADAPTER)
             bank.set(Mix({NAME: 1.0}))
         model = cls(encoder, saved.root, points)
+        if points is not None and points.shape[1] != len(model.empty):
+            raise InputError(f"{folder / ROOTS} has roots as wide as another encoder's vectors")
         model.bank = bank
         return model
 
@@ -231,7 +236,6 @@ def _copy_beside(base: Path, folder: Path) -> None:
         if (base / name).is_file() and not (folder / name).exists():
             shutil.copyfile(base / name, folder / name)
     if (base / "modules.json").is_file():
-        for module in read_json(base / "modules.json"):
-            path = module["path"]
-            if path and (base / path).is_dir():
-                shutil.copytree(base / path, folder / path, dirs_exist_ok=True)
+        for module in read_modules(base / "modules.json"):
+            if module.path and (base / module.path).is_dir():
+                shutil.copytree(base / module.path, folder / module.path, dirs_exist_ok=True)
