@@ -32,11 +32,13 @@ def started(*arguments: str) -> tuple[subprocess.Popen, str]:
 
 
 @contextmanager
-def process(shelf: Shelf, begin: Callable = started) -> Iterator[tuple[Any, int, float]]:
+def process(
+    shelf: Shelf, begin: Callable = started, *options: str
+) -> Iterator[tuple[Any, int, float]]:
     """``geodapt serve`` in a process of its own, its port, and the seconds until it was ready."""
     begun = time.monotonic()
     command = ("serve", str(shelf.base), "--port", "0", "--adapters", str(shelf.adapters))
-    run, said = begin(*command, "--dtype", "float32")
+    run, said = begin(*command, "--dtype", "float32", *options)
     try:
         if not said.startswith("serving on "):
             raise RuntimeError(said + run.communicate()[1])

@@ -1,17 +1,20 @@
-"""Asks a server for so many completions a second, whether or not it answers.
+"""Asks a server for completions: so many a second, whether or not it answers, or one by one.
 
-``python _pressing.py PORT RATE SECONDS TOKENS`` prints JSON: how many answers came whole in that
-time, and how long the refusals (429) took.
+``python _pressing.py PORT SECONDS TOKENS RATE`` asks ``RATE`` times a second; a negative rate
+stands for so many clients that ask again as soon as they are answered. Every request has a
+connection of its own. Prints JSON: how many answers came whole in that time, how long the refusals
+(429) took, and the processor time of asking.
 """
 
 import asyncio
 import json
 import sys
 import time
+from typing import Any
 
 
-async def ask(port: int, content: bytes) -> tuple[int, float]:
-    """The status, and the seconds until the answer was whole."""
+async def ask(port: int, content: bytes) -> tuple[int, float, float]:
+    """The status, and when it was asked and answered."""
     begun = time.perf_counter()
     reading, writing = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -21,29 +24,42 @@ async def ask(port: int, content: bytes) -> tuple[int, float]:
         answer = await reading.read()
     finally:
         writing.close()
-    return int(answer.split(None, 2)[1]), time.perf_counter() - begun
+    return int(answer.split(None, 2)[1]), begun, time.perf_counter()
 
 
-async def press(port: int, rate: float, seconds: float, tokens: int) -> dict:
+async def press(port: int, seconds: float, tokens: int, rate: float) -> dict[str, Any]:
     body = {"prompt": "w1 w2 w3", "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
-    content, asked = json.dumps(body).encode(), []
+    content = json.dumps(body).encode()
+    asked: list[asyncio.Task[tuple[int, float, float]]] = []
     begun = time.perf_counter()
+
+    def another() -> asyncio.Task:
+        asked.append(asyncio.create_task(ask(port, content)))
+        return asked[-1]
+
+    async def client() -> None:
+        while time.perf_counter() < begun + seconds:
+            await another()
+
+    clients = [asyncio.create_task(client()) for _ in range(int(-rate))]
     while (now := time.perf_counter() - begun) < seconds:
-        asked += [
-            asyncio.create_task(ask(port, content)) for _ in range(int(now * rate) - len(asked))
-        ]
+        for _ in range(int(now * rate) - len(asked)):
+            another()
         await asyncio.sleep(0.002)
-    done = [task.result() for task in asked if task.done()]
-    late = await asyncio.gather(*(task for task in asked if not task.done()))
+    spent = time.process_time()
+    await asyncio.gather(*clients)
+    done = await asyncio.gather(*asked)
+    refused = [ended - at for status, at, ended in done if status == 429]
     return {
         "asked": len(asked),
-        "whole": sum(status == 200 for status, _ in done),
-        "refused": sorted(took for status, took in [*done, *late] if status == 429),
-        "other": sum(status not in (200, 429) for status, _ in [*done, *late]),
+        "whole": sum(status == 200 and ended < begun + seconds for status, _, ended in done),
+        "refused": refused,
+        "other": sum(status not in (200, 429) for status, *_ in done),
+        "cpu_seconds": spent,
     }
 
 
 if __name__ == "__main__":
-    port, tokens = int(sys.argv[1]), int(sys.argv[4])
-    rate, seconds = map(float, sys.argv[2:4])
-    json.dump(asyncio.run(press(port, rate, seconds, tokens)), sys.stdout)
+    port, tokens = int(sys.argv[1]), int(sys.argv[3])
+    seconds, rate = float(sys.argv[2]), float(sys.argv[4])
+    json.dump(asyncio.run(press(port, seconds, tokens, rate)), sys.stdout)

@@ -1,6 +1,5 @@
 """A small base with adapters whose answers are known, a server of them, and those who ask it."""
 
-import asyncio
 import http.client
 import json
 import socket
@@ -92,7 +91,7 @@ def answering(service: Service, buffer: int | None = None) -> Iterator[int]:
     if buffer is not None:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
     server = make_server(service)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
+    thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
         while not server.started:

@@ -7,6 +7,7 @@ request at a time. transformers' continuous batching knows no adapters: there th
 without any, which is less work, and so does the row loop once more. Prints JSON.
 
     python benchmarks/serve.py [--turns 3] [--width 512]
+    python benchmarks/serve.py --load SECONDS [--only overload]
 """
 
 import argparse
@@ -136,37 +137,39 @@ def over_http(bank: AdapterBank, asked: list[Generation]) -> Answers:
     return [[int(word[1:]) for word in text.split()] for text in texts]
 
 
-def under_load(seconds: float, times: int, adapters: int = 1000) -> dict[str, Any]:
-    """Each way of asking, for so long, and so many kills with a start after each."""
+ADAPTERS = {"soak": 1000, "disconnects": 1000}
+"""Adapters of the shelf, 64 for the other ways of asking."""
+
+
+def under_load(seconds: float, times: int, only: str | None) -> dict[str, Any]:
+    """Each way of asking, or one of them, for so long; so many kills with a start after each."""
+    ways: dict[str, Callable[[Shelf], Any]] = {
+        "soak": lambda shelf: soak(shelf, seconds),
+        "disconnects": lambda shelf: disconnects(shelf, 1000),
+        "fairness": lambda shelf: fairness(shelf, seconds),
+        "overload": lambda shelf: overload(shelf, seconds),
+        "slow readers": lambda shelf: slow_readers(shelf, seconds / 2),
+        "kills": lambda shelf: kills(shelf, times),
+    }
+    chosen = [only] if only else list(ways)
     with TemporaryDirectory() as folder:
-        shelf = make_shelf(Path(folder), adapters)
-        found = {
-            "soak and churn": soak(shelf, seconds),
-            "disconnects": disconnects(shelf, 1000),
-        }
+        shelf = make_shelf(Path(folder), max(ADAPTERS.get(name, 64) for name in chosen))
         few = Shelf(shelf.base, shelf.adapters, dict(list(shelf.answers.items())[:65]))
-        found["fairness"] = fairness(few, seconds)
-        found["overload"] = overload(few, seconds)
-        found["slow readers"] = slow_readers(few, seconds / 2)
-        found["kills"] = kills(few, times)
-    return found
+        return {name: ways[name](shelf if name in ADAPTERS else few) for name in chosen}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--load", type=float, metavar="SECONDS")
+    parser.add_argument("--only", help="one way of --load: soak, overload, kills, ...")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--width", type=int, default=512)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.load is not None:
-        print(
-            json.dumps(
-                {"device": device_name(), "rows": under_load(arguments.load, arguments.kills)},
-                indent=1,
-            )
-        )
+        rows: Any = under_load(arguments.load, arguments.kills, arguments.only)
+        print(json.dumps({"device": device_name(), "rows": rows}, indent=1))
         return
     model = peers.build(arguments.width, 6, 8, "cpu")
     model.generation_config.eos_token_id = None

@@ -1,6 +1,5 @@
 """A server of the test's own, in a thread, and plain HTTP to it."""
 
-import asyncio
 import http.client
 import json
 import socket
@@ -117,7 +116,7 @@ def running(service, app=None):
     """The server of a service, until the block ends."""
     listening = listen("127.0.0.1", 0)
     server = make_server(service, app)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
+    thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
         eventually(lambda: server.started)

@@ -15,7 +15,7 @@ from geodapt.serve.generation import EngineSettings
 from geodapt.serve.http.event_stream import EventStream
 from geodapt.serve.http.limits import TokenBuckets
 from geodapt.serve.http.serve_settings import ServeSettings
-from tests.serve.asking import eventually, read_all
+from tests.serve.asking import KEY, eventually, read_all
 
 HEAD = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
@@ -125,6 +125,61 @@ def test_overload_is_refused_at_once_and_what_runs_goes_on(serve, engine):
         assert served.ask("POST", "/v1/chat/completions", b"{").status == 400
         assert served.complete(max_tokens=1).status == 200
     assert not engine.rows
+
+
+def test_in_overload_keys_and_sizes_are_asked_for_first_and_the_rest_is_answered(serve, engine):
+    engine.most = 0
+    with serve(api_keys=[KEY], body_bytes=1000) as served:
+        key = {"Authorization": f"Bearer {KEY}"}
+        for headers in ({}, {"Authorization": "Bearer a-wrong-one"}):
+            told = served.ask("POST", "/v1/completions", b"{}", headers)
+            assert (told.status, "retry-after" in told.headers) == (401, False)
+        assert served.ask("POST", "/v1/completions", b" " * 1001, key).status == 413
+        told = served.ask("POST", "/v1/completions", b"not read", key)
+        assert (told.status, told.json["error"]["code"]) == (429, "queue_full")
+        assert told.headers["retry-after"] == "3"
+        assert served.ask("GET", "/health").status == 200
+        assert served.ask("GET", "/ready", headers=key).status == 200
+        assert served.ask("POST", "/tokenize", {"prompt": "a"}, key).status == 200
+
+
+PARTS = {
+    "at once": [HEAD + "Content-Length: 15\r\n\r\n" + '{"prompt": "a"}'],
+    "in parts": [HEAD + "Content-", "Length: 15\r\n\r\n", '{"prompt"', ': "a"}'],
+    "in chunks": [HEAD + "Transfer-Encoding: chunked\r\n\r\n", 'f\r\n{"prompt": "a"}\r\n0\r\n\r\n'],
+    "in words of its own": [HEAD.replace("HTTP/1.1", "HTTP/1.0") + "Content-Length:  2\r\n\r\n{}"],
+}
+
+
+@pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
+def test_overload_refuses_what_comes_in_any_form(serve, engine, parts):
+    engine.most = 0
+    with serve() as served, served.connect() as connection:
+        for part in parts:
+            connection.sendall(part.encode())
+            time.sleep(0.01)
+        raw = read_all(connection)
+        assert b" 429 " in raw.split(b"\r\n")[0]
+        assert body_of(raw)["error"]["code"] == "queue_full"
+
+
+def test_a_connection_from_an_overload_is_answered_when_there_is_room(serve, engine, monkeypatch):
+    monkeypatch.setattr("geodapt.serve.http.refusing.PATIENCE", 0.05)
+    engine.most = 0
+    with serve() as served, served.connect() as silent, served.connect() as broken:
+        eventually(lambda: len(served.connections) == 2)  # they are watched
+        engine.most = 4
+        for connection, body in ((silent, b'{"prompt": "a", "max_tokens": 1}'), (broken, b"{")):
+            connection.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        assert silent.recv(15) == b"HTTP/1.1 200 OK"
+        assert broken.recv(12) == b"HTTP/1.1 400"
+
+
+def test_what_is_no_http_is_refused_in_the_shape_of_all_errors(serve):
+    with serve() as served:
+        raw = served.raw(b"GET /health HTTP/1.1\r\n" + b"no field\r\n\r\n")
+    assert raw.startswith(b"HTTP/1.1 400 ")
+    assert body_of(raw)["error"]["type"] == "invalid_request_error"
 
 
 def test_no_part_of_a_request_runs_on_when_the_rest_is_refused(serve, engine, adapters):

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -70,15 +71,26 @@ class ApiError(Exception):
     def response(self) -> JSONResponse:
         return JSONResponse(self.body(), self.status, self.headers)
 
-    async def send(self, send: Send) -> None:
-        """Answer a request whose body was not read to its end, after which its connection ends."""
+    def _whole(self) -> tuple[dict[str, str], bytes]:
         content = json.dumps(self.body()).encode()
         headers = {
             "content-type": "application/json",
             "content-length": str(len(content)),
             "connection": "close",
         }
-        pairs = [(k.lower().encode(), v.encode()) for k, v in (headers | self.headers).items()]
+        return headers | self.headers, content
+
+    def raw(self) -> bytes:
+        """The whole answer of a connection that ends with it."""
+        headers, content = self._whole()
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode() + content
+
+    async def send(self, send: Send) -> None:
+        """Answer a request whose body was not read to its end, after which its connection ends."""
+        headers, content = self._whole()
+        pairs = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
         await send({"type": "http.response.start", "status": self.status, "headers": pairs})
         await send({"type": "http.response.body", "body": content})
 

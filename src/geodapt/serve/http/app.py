@@ -18,7 +18,7 @@ from geodapt.serve.http.tracing import Traced
 from geodapt.serve.http.traffic import Traffic
 
 
-def build_routes(service: Service) -> App:
+def build_routes(service: Service) -> FastAPI:
     """The routes alone, without keys and limits around them."""
     app = FastAPI(
         title="geodapt",
@@ -29,16 +29,23 @@ def build_routes(service: Service) -> App:
         separate_input_output_schemas=False,
     )
     app.state.service = service
-    app.add_middleware(QueueLimit, service=service)
     for routes in (text_routes, scoring_routes, adapter_routes, token_routes, status_routes):
         app.include_router(routes.router)
     register_errors(app)
-    return app if service.tracing is None else Traced(app, service.tracing)
+    return app
+
+
+def build_inner(service: Service) -> App:
+    """The routes with what stands before them in every replica: room in the queue, and spans."""
+    routes = build_routes(service)
+    return QueueLimit(
+        routes if service.tracing is None else Traced(routes, service.tracing), service
+    )
 
 
 def build_app(service: Service) -> App:
     """The whole application: counted, then asked for a key, then limited, then answered."""
-    return around(build_routes(service), service)
+    return around(build_inner(service), service)
 
 
 def around(routes: App, service: Service) -> App:

@@ -27,8 +27,8 @@ def is_admin(method: str, path: str) -> bool:
     return method not in ("GET", "HEAD") and path.startswith(shared)
 
 
-class KeyCheck:
-    """Asks every request but ``/health`` for a key, before its body is read.
+class Keys:
+    """Who may ask for what.
 
     A key comes as ``Authorization: Bearer KEY``, or as the password of ``Basic``, which is what a
     browser asks for when it opens the page. Without keys, which only an address of this machine
@@ -36,25 +36,14 @@ class KeyCheck:
     its own name here (DNS rebinding). A page of another site cannot ask in either case.
     """
 
-    def __init__(self, app: App, settings: ServeSettings) -> None:
-        self.app = app
+    def __init__(self, settings: ServeSettings) -> None:
         self.keys = [
             *((_digest(key), "user") for key in _plain(settings.api_keys)),
             *((_digest(key), "admin") for key in _plain(settings.admin_keys)),
         ]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        try:
-            self._check(scope)
-        except ApiError as error:
-            await error.send(send)
-            return
-        await self.app(scope, receive, send)
-
-    def _check(self, scope: Scope) -> None:
+    def check(self, scope: Scope) -> None:
+        """Note who asks. Raises :class:`ApiError` for who may not."""
         headers = {name.lower(): value for name, value in scope["headers"]}
         host, origin = headers.get(b"host", b""), headers.get(b"origin")
         scope["client_key"] = (scope.get("client") or ("",))[0]
@@ -83,6 +72,24 @@ class KeyCheck:
         if role != "admin" and is_admin(scope["method"], scope["path"]):
             raise ApiError(403, "this needs an admin key (--admin-key-file)", "admin_key_needed")
         scope["client_key"] = mark.hex()
+
+
+class KeyCheck:
+    """Asks every request but ``/health`` for a key, before its body is read."""
+
+    def __init__(self, app: App, settings: ServeSettings) -> None:
+        self.app, self.keys = app, Keys(settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            self.keys.check(scope)
+        except ApiError as error:
+            await error.send(send)
+            return
+        await self.app(scope, receive, send)
 
 
 def _given(authorization: bytes) -> bytes:

@@ -81,7 +81,7 @@ class QueueLimit:
                 self.service.engine.check_room()
             except Full as error:
                 scope["route"] = SimpleNamespace(path=scope["path"])  # for what counts requests
-                await api_error(error).response()(scope, receive, send)
+                await api_error(error).send(send)  # closed: the next costs less
                 return
         await self.app(scope, receive, send)
 

@@ -2,17 +2,22 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from geodapt.serve.http.api_errors import App, Receive, Scope, Send, logger
+from geodapt.serve.generation import Full
+from geodapt.serve.http.api_errors import ApiError, App, Receive, Scope, Send, logger
 from geodapt.serve.http.app import build_app
+from geodapt.serve.http.keys import Keys
+from geodapt.serve.http.refusing import Refusing
 from geodapt.serve.http.service import Service
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -45,6 +50,11 @@ class Connection(H11Protocol):
         elif self._idle is not None:
             self._idle.cancel()
             self._idle = None
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is refused in the shape of all errors."""
+        self.transport.write(ApiError(400, msg).raw())
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._idle is not None:
@@ -89,9 +99,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 def make_server(service: Service, app: App | None = None) -> Server:
     """A server of a service, not yet running."""
+    keys = Keys(service.settings)
+
+    def protocol(**named: Any) -> asyncio.Protocol:
+        try:
+            service.engine.check_room()
+        except Full:
+            return Refusing(partial(Connection, **named), service, keys)
+        return Connection(**named)
+
     config = uvicorn.Config(
         app or build_app(service),
-        http=Connection,
+        http=protocol,  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         log_config=None,
@@ -117,16 +136,16 @@ def serve_until_told(
     the waiting. When the engine has died the status is 1, at once. ``app`` is what answers, where
     it is not the service's own.
     """
-    return asyncio.run(_serve(service, listening, tell, app))
+    gc.freeze()  # models and modules stay: looking through them would stop everything for 0.3 s
+    server = make_server(service, app)
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        return runner.run(_serve(server, service, listening, tell))
 
 
 async def _serve(
-    service: Service,
-    listening: socket.socket,
-    tell: Callable[[str], None],
-    app: App | None,
+    server: Server, service: Service, listening: socket.socket, tell: Callable[[str], None]
 ) -> int:
-    server, loop = make_server(service, app), asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
     told, again = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:

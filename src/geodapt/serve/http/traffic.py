@@ -38,13 +38,14 @@ class Traffic:
                 await self.app(scope, receive, watched)
         finally:
             self.service.running -= 1
-            self._count(scope, status, time.perf_counter() - start)
+            # By the route's own path: a client cannot make new series.
+            route = getattr(scope.get("route"), "path", "other")
+            method = scope["method"] if route != "other" else "other"
+            count(self.service, route, method, status, time.perf_counter() - start)
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        """By the route's own path: a client cannot make new series."""
-        route = getattr(scope.get("route"), "path", "other")
-        method = scope["method"] if route != "other" else "other"
-        metrics = self.service.metrics
-        metrics.requests.labels(route, method, str(status or 499)).inc()
-        metrics.seconds.labels(route).observe(seconds)
-        logger.info("%s %s %s %.3f s", method, route, status or "gone", seconds)
+
+def count(service: Service, route: str, method: str, status: int, seconds: float) -> None:
+    """Note a request that has ended; status 0 for who left before an answer."""
+    service.metrics.requests.labels(route, method, str(status or 499)).inc()
+    service.metrics.seconds.labels(route).observe(seconds)
+    logger.info("%s %s %s %.3f s", method, route, status or "gone", seconds)

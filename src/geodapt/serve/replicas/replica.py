@@ -1,6 +1,7 @@
 """One replica: the routes, the engine and the models of a server, in an actor of Ray Serve."""
 
 import asyncio
+import gc
 import logging
 import os
 import platform
@@ -13,7 +14,7 @@ import torch
 from geodapt.errors import InputError
 from geodapt.serve.generation import Statistics
 from geodapt.serve.http.api_errors import Message, Scope
-from geodapt.serve.http.app import build_routes
+from geodapt.serve.http.app import build_inner
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.starting import start
 from geodapt.serve.loading import Served
@@ -45,7 +46,8 @@ class Replica:
         except InputError as error:  # told by the front, once; another try would end the same
             self._refused = str(error)
             return
-        self._routes = build_routes(self._service)
+        self._routes = build_inner(self._service)
+        gc.freeze()  # as a server of one process does
 
     def __del__(self) -> None:
         """Called by Ray at the end: what is kept for a collector of spans is sent."""
