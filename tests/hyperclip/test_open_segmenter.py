@@ -6,6 +6,7 @@ from torch.nn.functional import interpolate
 
 from geodapt.errors import InputError, InputWarning
 from geodapt.hyperclip import CostSettings, OpenSegmenter, ScalingSettings, SegmenterSettings, scale
+from geodapt.hyperclip.text_adapter import new_text_adapter
 from tests.vision.duals import dual, pictures
 
 WORDS = ["cat", "dog", "bird", "car"]
@@ -131,6 +132,22 @@ def test_saved_and_loaded_says_the_same(head, tmp_path):
         (tmp_path / "model" / "config.json").write_text(broken)
         with pytest.raises(InputError, match=r"config\.json"):
             OpenSegmenter.from_pretrained(tmp_path / "model")
+
+
+def test_an_adapter_is_kept_or_missed(tmp_path):
+    made = segmenter()
+    made.text_adapter = new_text_adapter(len(made.word_vectors(["word"])[0]), {"attributes": 2})
+    made.save_pretrained(tmp_path)
+    loaded = OpenSegmenter.from_pretrained(tmp_path)
+    assert torch.equal(loaded.word_vectors(WORDS), made.word_vectors(WORDS))
+    (tmp_path / "adapter.json").unlink()
+    with pytest.raises(InputError, match=r"has no adapter\.json"):
+        OpenSegmenter.from_pretrained(tmp_path)
+    (tmp_path / "extra.json").write_text("3")
+    with pytest.raises(InputError, match=r"extra\.json lists no files"):
+        OpenSegmenter.from_pretrained(tmp_path)
+    segmenter().save_pretrained(tmp_path)  # over the other one
+    assert OpenSegmenter.from_pretrained(tmp_path).text_adapter is None
 
 
 def test_segmenting_leaves_a_training_head_in_training():

@@ -116,6 +116,9 @@ def test_a_model_is_read_as_it_was_written(model, clip, tmp_path):
     for part in ("places", "labels", "scores"):
         other = getattr(again.segments(image, WORDS, stuff=["red car"], seen=["cat"]), part)
         assert torch.equal(getattr(found, part), other)
+    (tmp_path / "own" / "words.safetensors").unlink()  # without it the CLIP alone would say words
+    with pytest.raises(InputError, match=r"has no words\.safetensors"):
+        OpenPanoptic.from_pretrained(tmp_path / "own")
     # A Mask2Former of transformers alone, in its own colours: words are the CLIP's.
     model.masker.save_pretrained(tmp_path / "masks")
     Mask2FormerImageProcessorPil(image_mean=[0.1, 0.2, 0.3]).save_pretrained(tmp_path / "masks")

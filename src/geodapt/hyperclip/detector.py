@@ -1,6 +1,6 @@
 """An open-vocabulary detector: a picture and words in, boxes with words out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -139,12 +139,13 @@ class OpenDetector(OpenModel):
 
     # Saving
 
-    def write_parts(self, folder: Path) -> None:
+    def write_parts(self, folder: Path) -> list[str]:
         self.model.save_pretrained(folder / OWL)
         self.clip.processor.save_pretrained(folder / OWL)
+        return []
 
     @classmethod
-    def read_parts(cls, folder: Path, settings: DetectorSettings) -> Self:
+    def read_parts(cls, folder: Path, settings: DetectorSettings, extra: Collection[str]) -> Self:
         return cls.load(str(folder / OWL), settings)
 
     def card(self) -> dict[str, Any]:

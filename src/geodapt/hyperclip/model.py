@@ -1,6 +1,6 @@
 """An open-vocabulary segmenter: a picture and words in, a word for each pixel out."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -181,18 +181,20 @@ class OpenSegmenter(OpenModel):
 
     # Saving
 
-    def write_parts(self, folder: Path) -> None:
+    def write_parts(self, folder: Path) -> list[str]:
         self.clip.model.save_pretrained(folder / CLIP)
         self.clip.processor.save_pretrained(folder / CLIP)
         write_tensors(folder / HEAD, self.head.state_dict())
-        if self.text_adapter is not None:
-            write_feature_adapter(self.text_adapter, folder)
+        if self.text_adapter is None:
+            return []
+        write_feature_adapter(self.text_adapter, folder)
+        return [ADAPTER]
 
     @classmethod
-    def read_parts(cls, folder: Path, settings: SegmenterSettings) -> Self:
+    def read_parts(cls, folder: Path, settings: SegmenterSettings, extra: Collection[str]) -> Self:
         segmenter = cls(load_clip(str(folder / CLIP)), settings)
         load_saved_tensors(segmenter.head, folder / HEAD)
-        if (folder / ADAPTER).is_file():
+        if ADAPTER in extra:
             segmenter.text_adapter = read_feature_adapter(folder)
         return segmenter
 

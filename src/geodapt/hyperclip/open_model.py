@@ -5,7 +5,7 @@ kind of model is known, the model's parts, and a card.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from warnings import warn
@@ -16,11 +16,14 @@ from torch import Tensor, nn
 
 from geodapt.cards import write_card
 from geodapt.errors import InputError, InputWarning
-from geodapt.files import write_json
+from geodapt.files import read_json, write_json
 from geodapt.models.hub import find_folder
 from geodapt.settings import Settings
 from geodapt.vision import Clip
 from geodapt.vision.templates import embed_synonyms, fill_templates
+
+EXTRA = "extra.json"
+"""Lists the files of a folder without which the model would be another one, but would load."""
 
 
 def embed_words(
@@ -77,13 +80,13 @@ class OpenModel(nn.Module, ModelHubMixin, ABC, library_name="geodapt"):
     # What a subclass says
 
     @abstractmethod
-    def write_parts(self, folder: Path) -> None:
-        """Write all but the settings."""
+    def write_parts(self, folder: Path) -> list[str]:
+        """Write all but the settings; returns the files that not every model of the kind has."""
 
     @classmethod
     @abstractmethod
-    def read_parts(cls, folder: Path, settings: Any) -> Self:
-        """The model of a folder that :meth:`write_parts` wrote into."""
+    def read_parts(cls, folder: Path, settings: Any, extra: Collection[str]) -> Self:
+        """The model of a folder that :meth:`write_parts` wrote into; ``extra`` it returned."""
 
     @abstractmethod
     def card(self) -> dict[str, Any]:
@@ -92,7 +95,7 @@ class OpenModel(nn.Module, ModelHubMixin, ABC, library_name="geodapt"):
     # Saving
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        self.write_parts(save_directory)
+        write_json(save_directory / EXTRA, self.write_parts(save_directory))
         write_json(save_directory / self.config, self.settings.model_dump(mode="json"))
         write_card(save_directory, base=self.clip.name or None, relation="finetune", **self.card())
 
@@ -107,10 +110,15 @@ class OpenModel(nn.Module, ModelHubMixin, ABC, library_name="geodapt"):
         """
         expected = f"a folder that {cls.__name__}.save_pretrained wrote"
         folder = find_folder(source, cls.called, expected, **hub)
-        missing = [name for name in (cls.config, *cls.needed) if not (folder / name).is_file()]
+        needed = [cls.config, EXTRA, *cls.needed]
+        extra = read_json(folder / EXTRA) if (folder / EXTRA).is_file() else []
+        if not isinstance(extra, list) or not all(isinstance(name, str) for name in extra):
+            raise InputError(f"{folder / EXTRA} lists no files; save the model again")
+        needed += extra
+        missing = [name for name in needed if not (folder / name).is_file()]
         if missing:
             raise InputError(
                 f"{folder} holds no {cls.called}: it has no {missing[-1]}; give {expected}, such "
                 f"as a run's model/{cls.other_readers}"
             )
-        return cls.read_parts(folder, cls.kind.read(folder / cls.config)).eval()
+        return cls.read_parts(folder, cls.kind.read(folder / cls.config), extra).eval()

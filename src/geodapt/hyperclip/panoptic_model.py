@@ -1,6 +1,6 @@
 """An open-vocabulary panoptic model: a picture and words in, segments with words out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -241,20 +241,24 @@ class OpenPanoptic(OpenModel):
 
     # Saving
 
-    def write_parts(self, folder: Path) -> None:
+    def write_parts(self, folder: Path) -> list[str]:
         self.clip.model.save_pretrained(folder / CLIP)
         self.clip.processor.save_pretrained(folder / CLIP)
         self.masker.save_pretrained(folder / MASKS)
-        if self.words is not None:
-            write_tensors(folder / WORDS, self.words.state_dict())
+        if self.words is None:
+            return []
+        write_tensors(folder / WORDS, self.words.state_dict())
+        return [WORDS]
 
     @classmethod
-    def read_parts(cls, folder: Path, settings: PanopticModelSettings) -> Self:
+    def read_parts(
+        cls, folder: Path, settings: PanopticModelSettings, extra: Collection[str]
+    ) -> Self:
         masker: Any = load_weights(
             str(folder / MASKS), str(folder / MASKS), kind=Mask2FormerForUniversalSegmentation
         )
         words = None
-        if (folder / WORDS).is_file():
+        if WORDS in extra:
             config, void = masker.config, read_tensors(folder / WORDS).get("void", ())
             words = MaskWords(config.hidden_dim, config.mask_feature_size, len(void))
             load_saved_tensors(words, folder / WORDS)
