@@ -163,6 +163,36 @@ def test_a_model_or_an_adapter_that_is_another_now_is_noticed(shelf, tmp_path):
         job()
 
 
+def test_the_type_that_auto_stood_for_is_the_jobs(shelf, tmp_path, geodapt, monkeypatch):
+    write_lines(tmp_path / "in.jsonl", [{"prompt": "a", "max_tokens": 1}])
+    command = ("score", tmp_path / "in.jsonl", "--generate", shelf / "base", "--out")
+
+    def on_a_machine_with(dtype, out):
+        monkeypatch.setattr("geodapt.models.loading.default_dtype", lambda: dtype)
+        return geodapt(*command, tmp_path / out)
+
+    assert on_a_machine_with(torch.bfloat16, "a").code == 0
+    assert on_a_machine_with(torch.bfloat16, "a").code == 0
+    other = on_a_machine_with(torch.float32, "a")
+    assert (other.code, "another job, whose model differs" in other.err) == (2, True), other.err
+    assert on_a_machine_with(torch.float32, "b").code == 0
+    assert geodapt(*command, tmp_path / "b", "--dtype", "float32").code == 0
+
+
+@pytest.mark.parametrize("unknown", [["contents"], ["shard", "contents"]])
+def test_a_folder_of_an_earlier_version_is_called_that(model, tmp_path, unknown):
+    write_lines(tmp_path / "in.jsonl", [{"prompt": "a", "max_tokens": 1}])
+    arguments = (tmp_path / "in.jsonl", tmp_path / "out", model, "generate", "m")
+    score_file(*arguments)
+    job = json.loads((tmp_path / "out/job.json").read_text())
+    for name in unknown:
+        del job[name]
+    (tmp_path / "out/job.json").write_text(json.dumps(job))
+    said = f"another version of geodapt, .* {', '.join(unknown)} "
+    with pytest.raises(InputError, match=said):
+        score_file(*arguments)
+
+
 def test_of_a_large_file_pieces_are_compared(tmp_path, monkeypatch):
     monkeypatch.setattr("geodapt.serve.contents.WHOLE", 10)
     (tmp_path / "config.json").write_text("{}")

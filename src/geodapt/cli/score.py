@@ -89,10 +89,13 @@ def score(
         locate_base(generate)  # a wrong name is told before torch is imported
     (task, model) = named[0]
     with quiet(debug):
+        from geodapt.models import dtype_of
         from geodapt.serve.bulk import score_file
         from geodapt.serve.contents import contents_of
         from geodapt.serve.loading import Served, load_for_bulk
 
+        # one type in all processes, and on whatever machine the rest is answered
+        numbers: Any = str(dtype_of(dtype)).removeprefix("torch.")
         served = Served(
             base=generate,
             adapters=adapters,
@@ -101,9 +104,9 @@ def score(
             rank=rank,
             capacity=capacity,
             slots=slots or Served.slots,
-            dtype=dtype,
+            dtype=numbers,
         )
-        name = f"{model}, {dtype}" if generate else model
+        name = f"{model}, {numbers}" if generate else model
         name += f" with {adapters}" if adapters is not None else ""
         if ray:
             from geodapt.serve.replicas.bulk import score_file_by_ray

@@ -218,16 +218,24 @@ def _checked(
 def _claim(out: Path, job: dict[str, Any]) -> None:
     if (out / JOB).exists():
         found = read_json(out / JOB)
-        now, then = job["contents"], found.get("contents") if isinstance(found, dict) else None
-        if isinstance(then, dict) and found == job | {"contents": then} and then != now:
+        found = found if isinstance(found, dict) else {}
+        if unknown := [name for name in job if name not in found]:
+            raise InputError(
+                f"{out} was begun by another version of geodapt, which did not write down its "
+                f"{', '.join(unknown)} ({out / JOB}); give another folder"
+            )
+        differing = [name for name in job if found[name] != job[name]]
+        now, then = job["contents"], found["contents"]
+        if differing == ["contents"] and isinstance(then, dict):
             changed = next(name for name in {**now, **then} if now.get(name) != then.get(name))
             raise InputError(
                 f"{changed} is not what {out} was begun with, and the answers would be of two "
                 "versions; give another folder, or bring the old files back"
             )
-        if found != job:
+        if differing:
             raise InputError(
-                f"{out} holds the answers of another job (see {out / JOB}); give another folder"
+                f"{out} holds the answers of another job, whose {', '.join(differing)} differs "
+                f"(see {out / JOB}); give another folder"
             )
         return
     if any(out.glob("part-*.jsonl")):
