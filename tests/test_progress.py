@@ -101,6 +101,14 @@ def test_a_log_gets_a_line_at_most_every_ten_seconds(log):
     assert len(lines) == 10
 
 
+def test_a_log_names_no_time_left_before_anything_is_done(log):
+    file, clock = log
+    with progress.bar("search", total=300) as bar:
+        clock.now += 30
+        bar.advance(0)
+    assert file.getvalue() == "search: 0/300\n"
+
+
 def test_a_log_says_nothing_of_what_takes_a_moment(log):
     file, clock = log
     for _ in range(3):

@@ -148,8 +148,10 @@ class _Lines(Bar):
         parts, spent, share = [], time.monotonic() - self._began, 0.0
         if self._total:
             share = min(self._done / self._total, 1.0)
-            left = spent * (self._total - self._done) / self._done if self._done else 0.0
-            parts = [f"{self._done:,.0f}/{self._total:,.0f}", f"{_clock(left)} left"]
+            parts = [f"{self._done:,.0f}/{self._total:,.0f}"]
+            if self._done:  # before, nobody knows
+                left = spent * (self._total - self._done) / self._done
+                parts.append(f"{_clock(left)} left")
         else:
             parts = [f"{self._done:,.0f} done", f"{_clock(spent)} so far"]
         line = f"{self._label}: {', '.join([*parts, *filter(None, [self._note])])}"

@@ -92,6 +92,50 @@ def test_a_run_that_is_stopped_says_how_to_go_on(tiny, start, stop):
     assert not Path("out/work/.holder.json").exists()
 
 
+def stops_after(kept):
+    """Work that is stopped once it has kept something, and before."""
+
+    def work(*_, **__):
+        if kept is not None:
+            Path(kept).mkdir()
+        raise KeyboardInterrupt
+
+    return work
+
+
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize(
+    ("command", "kept", "places"),
+    [
+        (
+            "merge ./a ./b --search texts.jsonl --out best",
+            "best.search",
+            ["geodapt.adapters.search_on_texts", "geodapt.adapters.Adapter.from_pretrained"],
+        ),
+        (
+            "score texts.jsonl --embed minilm --out vectors",
+            "vectors",
+            ["geodapt.serve.bulk.score_file", "geodapt.serve.loading.load_for_bulk"],
+        ),
+    ],
+)
+def test_work_that_the_same_command_continues_says_so(
+    geodapt, monkeypatch, tmp_path, command, kept, places, begun
+):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "texts.jsonl").write_text('{"text": "a train"}\n')
+    monkeypatch.setattr(places[0], stops_after(kept if begun else None))
+    monkeypatch.setattr(places[1], lambda *_: None)
+    done = geodapt(*command.split())
+    said = f"{kept} is kept; the same command continues" if begun else "nothing was written"
+    assert done.code == 130
+    told = done.err.splitlines()[-1]
+    assert told.startswith("stopped; ")
+    assert told.endswith(said)
+
+
 def test_a_full_disk_is_one_line(tiny, geodapt, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "out/metrics.jsonl")

@@ -4,8 +4,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -13,6 +14,8 @@ from typer.core import TyperGroup
 
 from geodapt.errors import InputError, one_line, reason_of, visible
 from geodapt.processes import is_main_process
+
+NOTHING = "nothing was written"
 
 
 class Terminated(KeyboardInterrupt):
@@ -25,6 +28,23 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         with ending():
             return super().invoke(ctx)
+
+
+@contextmanager
+def noting(how_to_go_on: Callable[[], str]) -> Iterator[None]:
+    """When the block ends early, adds to the error what is there, and how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, Exception) as error:
+        error.add_note(how_to_go_on())
+        raise
+
+
+def by_the_same_command(kept: Path) -> AbstractContextManager[None]:
+    """:func:`noting`, for work that keeps its state in a folder or file and finds it again."""
+    return noting(
+        lambda: f"{kept} is kept; the same command continues" if kept.exists() else NOTHING
+    )
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from geodapt.cli.endings import by_the_same_command
 from geodapt.cli.idle import refuse_idle
 from geodapt.cli.importing import importing
 from geodapt.errors import InputError
@@ -254,7 +255,8 @@ def _search(
     from geodapt.console import Console, plain_table
 
     folder = out.with_name(out.name + ".search")
-    best, trials = search_on_texts(loaded, _rows(data), folder, metric, **options)
+    with by_the_same_command(folder):
+        best, trials = search_on_texts(loaded, _rows(data), folder, metric, **options)
     table = plain_table(metric, "method", "weights", "rank", "density")
     for trial in trials[:10]:
         table.add_row(

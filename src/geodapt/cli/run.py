@@ -1,13 +1,13 @@
 """``geodapt run`` and ``geodapt report``: from a recipe to its results and their page."""
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from geodapt.cli.endings import NOTHING, noting
 from geodapt.cli.importing import importing
 from geodapt.cli.quiet import quiet
 from geodapt.paths import child, given
@@ -71,21 +71,16 @@ def run(
             show(out)
 
 
-@contextmanager
-def resumable(out: Path) -> Iterator[None]:
+def resumable(out: Path) -> AbstractContextManager[None]:
     """When the block ends early, adds to the error how its run can be continued."""
-    try:
-        yield
-    except (KeyboardInterrupt, Exception) as error:
-        error.add_note(_go_on(out))
-        raise
+    return noting(lambda: _go_on(out))
 
 
 def _go_on(out: Path) -> str:
     """What an unfinished run left, and how to continue it."""
     config = out / "config.yaml"
     if not config.is_file():
-        return "nothing was written"
+        return NOTHING
     command = shlex.join(["geodapt", "run", str(config), "--out", str(out), "--resume"])
     return f"{out} is usable; continue with: {command}"
 

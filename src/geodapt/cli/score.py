@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from geodapt.cli.endings import by_the_same_command
 from geodapt.cli.idle import refuse_idle
 from geodapt.cli.quiet import quiet
 from geodapt.cli.replicas import COUNT, Address, Cores, Count, refuse_without_ray
@@ -113,10 +114,12 @@ def score(
             from geodapt.serve.replicas.cluster import Replicas
 
             wanted = Replicas(replicas or COUNT, ray_address, replica_cores)
-            count, failed = score_file_by_ray(source, out, served, task, name, shard, wanted)
+            with by_the_same_command(out):
+                count, failed = score_file_by_ray(source, out, served, task, name, shard, wanted)
         else:
             model, contents = load_for_bulk(served), partial(contents_of, served)
-            count, failed = score_file(source, out, model, task, name, shard, contents)
+            with by_the_same_command(out):
+                count, failed = score_file(source, out, model, task, name, shard, contents)
         typer.echo(f"{count:,} lines answered in {out}")
         if failed:
             typer.echo(f"{failed:,} of these answers hold an 'error' instead", err=True)
