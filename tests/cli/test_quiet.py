@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from geodapt.cli.quiet import leave_foreign_backend
+
 
 def said(code: str, debug: bool) -> str:
     """Standard error of a block under `quiet` in a fresh process."""
@@ -45,3 +47,17 @@ def test_what_was_left_out_of_the_users_own_is_said():
 def test_loading_a_base_and_the_heaviest_libraries_says_nothing():
     assert said("import torchao, datasets\nfrom geodapt.models import load_base\n"
                 "load_base('minilm')", debug=False) == ""  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("backend", "kept"),
+    [
+        ("module://not_installed_here.backend_inline", False),
+        ("module://json.decoder", True),
+        ("agg", True),
+    ],
+)
+def test_a_notebooks_backend_that_is_not_installed_is_left_out(monkeypatch, backend, kept):
+    monkeypatch.setenv("MPLBACKEND", backend)
+    leave_foreign_backend()
+    assert os.environ.get("MPLBACKEND") == (backend if kept else None)

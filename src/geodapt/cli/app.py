@@ -19,7 +19,7 @@ from geodapt.cli.endings import Commands
 from geodapt.cli.merge import merge_command
 from geodapt.cli.pictures import detect, panoptic, segment
 from geodapt.cli.probe import probe
-from geodapt.cli.quiet import silence
+from geodapt.cli.quiet import leave_foreign_backend, silence
 from geodapt.cli.run import report, run
 from geodapt.cli.score import score
 from geodapt.cli.serve import serve
@@ -84,6 +84,7 @@ app.add_typer(adapters.app, name="adapters")
 
 def main() -> None:
     """Run the command line. Errors that the user can fix end with status 2 and no traceback."""
+    leave_foreign_backend()
     if "--debug" not in sys.argv:
         silence()
     app(prog_name="geodapt")

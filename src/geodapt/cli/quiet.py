@@ -1,5 +1,6 @@
 """How much a command prints: its own messages, or with ``--debug`` those of all libraries."""
 
+import importlib.util
 import logging
 import os
 import sys
@@ -24,6 +25,18 @@ _VARIABLES = {
 _LOGGERS = ("torchao", "torch.utils._pytree")
 
 _show: Any = warnings.showwarning
+
+
+def leave_foreign_backend() -> None:
+    """Forget a backend of matplotlib that this environment lacks.
+
+    A notebook names its own in the environment of the commands that it starts, of which libraries
+    that import matplotlib would raise; nothing here draws with it.
+    """
+    backend = os.environ.get("MPLBACKEND", "")
+    module = backend.removeprefix("module://")
+    if module != backend and importlib.util.find_spec(module.split(".")[0]) is None:
+        del os.environ["MPLBACKEND"]
 
 
 def silence() -> None:
