@@ -8,7 +8,6 @@ from typing import Any
 
 from geodapt.errors import InputError
 from geodapt.locks import LOCK, holds_only_lock
-from geodapt.processes import is_main_process
 from geodapt.recipes.document import Document
 from geodapt.recipes.loading import validate
 from geodapt.runs import Recipe
@@ -18,9 +17,10 @@ WORDS = {"title", "needs"}
 
 
 def check_place(recipe: Recipe, out: Path, resume: bool) -> None:
-    """Raise as :func:`is_there` does, in the main process: the others follow what it begins."""
-    if not is_main_process():
-        return
+    """Raise as :func:`is_there` does, and where the folder cannot be looked into.
+
+    Of several processes each asks before they join, while none has begun.
+    """
     try:
         is_there(recipe, out, resume)
     except OSError as error:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from geodapt.paths import child, given
 from geodapt.recipes.loading import Loaded, load_recipe
-from geodapt.recipes.place import check_place
 
 if TYPE_CHECKING:
     import pandas
@@ -61,7 +60,6 @@ def run(
     """
     loaded = prepare_recipe(recipe, overrides, smoke, resume)
     folder = given(Path(out)) if out is not None else child(Path("runs"), loaded.name)
-    check_place(loaded.recipe, folder, resume)
     from geodapt.recipes.execution import execute
     from geodapt.report import write_report
 
