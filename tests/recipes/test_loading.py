@@ -343,3 +343,22 @@ def test_recipes_that_draw_ask_for_what_draws(text, without_fonts, own_files):
 def test_recipes_on_a_clip_and_pictures_of_ones_own_draw_nothing(text, without_fonts, own_files):
     (own_files / "own.yaml").write_text(text)
     assert prepare_recipe("own.yaml", [], smoke=False)
+
+
+def test_a_part_that_is_given_in_some_keys_keeps_the_recipe_s_defaults_of_the_others(tmp_path):
+    whole = load_recipe("prompts-glyphs").recipe.model_dump()
+    given = load_recipe(
+        "prompts-glyphs", ["glyph_base.training.steps=7", "teacher_glyphs.training.batch_size=9"]
+    ).recipe.model_dump()
+    assert given["glyph_base"]["training"].pop("steps") == 7
+    assert whole["glyph_base"]["training"].pop("steps") == 1200
+    assert given["teacher_glyphs"]["training"].pop("batch_size") == 9
+    assert whole["teacher_glyphs"]["training"].pop("batch_size") == 64
+    assert given == whole
+
+    own = tmp_path / "own.yaml"  # a file of the user's, and data of another kind
+    own.write_text("recipe: helm\ntraining: {steps: 3}\ndata: {kind: text, path: .}\n")
+    recipe = load_recipe(str(own)).recipe
+    assert (recipe.training.steps, recipe.training.warmup) == (3, 0.05)
+    assert recipe.training.schedule == "cosine"
+    assert recipe.data.kind == "text"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -11,6 +11,7 @@ from geodapt.recipes.catalog import FOLDER, find_recipe, suggestion
 from geodapt.recipes.document import Document
 from geodapt.recipes.explanation import explain_errors
 from geodapt.runs import Recipe
+from geodapt.settings import Settings
 from geodapt.systems import SYSTEMS, recipe_class
 
 
@@ -33,6 +34,7 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Loaded:
         document.override(assignment)
     model = _model(document)
     _leave_old_kinds(document, model)
+    _keep_defaults(document, model)
     return Loaded(path.stem, validate(document, model))
 
 
@@ -53,6 +55,31 @@ def _leave_old_kinds(document: Document, model: type[Recipe]) -> None:
                 for old in [*part]:
                     if old not in member.model_fields and not document.overridden((name, old)):
                         del part[old]
+
+
+def _keep_defaults(document: Document, model: type[Recipe]) -> None:
+    """A part that is given in some keys keeps what the recipe's own default says of the others.
+
+    Without it ``glyph_base.training.steps=600`` would also undo the batch size that the recipe
+    has for its base.
+    """
+    for name, field in model.model_fields.items():
+        part, default = document.values.get(name), field.get_default(call_default_factory=True)
+        if not isinstance(part, dict) or not isinstance(default, Settings):
+            continue
+        key = str(field.discriminator)
+        if part.get(key, own := getattr(default, key, None)) == own:
+            document.values[name] = _over(default.model_dump(mode="json", exclude_unset=True), part)
+
+
+def _over(default: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        name: _over(default[name], value)
+        if isinstance(value, dict) and isinstance(default.get(name), dict)
+        else value
+        for name, value in part.items()
+    }
+    return default | both
 
 
 def validate(document: Document, model: type[Recipe]) -> Recipe:
