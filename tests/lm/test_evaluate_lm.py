@@ -1,6 +1,7 @@
 """Perplexity of a text against a loop over tokens, questions, and what is refused."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -111,7 +112,7 @@ def test_nothing_asked():
 
 
 def test_without_lm_eval_the_extra_is_named(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("geodapt.lm.lm_eval.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
     recipe = EvaluateLMRecipe(model=str(folder), tasks=["hellaswag"])
     with pytest.raises(
         InputError, match=r"lm-eval, which is not installed; leave .* pip install .*\["
