@@ -8,7 +8,7 @@ from hypothesis import given as samples
 from hypothesis import strategies as st
 from invented_run import METHODS, SOURCES, log_lines, ranking_results
 
-from geodapt.pages.columns import TRAINABLE
+from geodapt.pages.columns import PERPLEXITY, SECONDS, TRAINABLE
 from geodapt.pages.formatting import decimals, duration, listed, percent
 from geodapt.pages.rendering import templates
 from geodapt.pages.results import read_rows
@@ -297,7 +297,7 @@ class TestCurves:
         page = built(with_page(curves_section), metrics=log_lines())
         heads = [head.text for head in page.all("h3")]
         assert heads[0] == "loss"
-        assert sorted(heads) == sorted(["loss", "learning rate", "Hit@1", "MRR"])
+        assert sorted(heads) == sorted(["loss", "learning rate", "Hit@1 (%)", "MRR"])
         stages = ["source-sympy", "source-pandas", "source-numpy", "lora", "xcross"]
         losses = page.figures[0]["data"]
         assert [trace["name"] for trace in losses] == stages
@@ -305,6 +305,12 @@ class TestCurves:
         assert losses[4]["x"] == [line["step"] for line in lines]
         assert losses[4]["y"] == pytest.approx([line["loss"] for line in lines])
         assert len({trace["line"]["color"] for trace in losses}) == len(stages)
+
+    def test_shares_are_percentages_as_in_the_table(self):
+        lines = [{"stage": "a", "step": 1, "validation_hit_at_5": 0.25, "validation_mrr": 0.5}]
+        page = built(with_page(curves_section), metrics=lines)
+        assert [head.text for head in page.all("h3")] == ["Hit@5 (%)", "MRR"]
+        assert [figure["data"][0]["y"] for figure in page.figures] == [[25], [0.5]]
 
     def test_validation_is_dashed_on_its_trainings_chart(self):
         lines = [
@@ -367,6 +373,15 @@ def test_words():
         *("4.22 s", "41 s", "1 min", "7 min 5 s", "2 h 10 min")
     ]
     assert [decimals(value) for value in (0, 0.0324, 0.5, 3.2, 1200)] == [0, 4, 3, 2, 0]
+
+
+def test_small_quantities_keep_two_digits_and_perplexities_a_decimal():
+    assert [SECONDS.show(value) for value in (0, 0.0098, 0.42, 1.04, 99.9, 1234)] == [
+        *("0.0", "0.0098", "0.42", "1.0", "99.9", "1,234")
+    ]
+    assert [PERPLEXITY.show(value) for value in (8.25, 282.2, 281.58, 20345.6)] == [
+        *("8.2", "282.2", "281.6", "20,346")
+    ]
 
 
 def test_a_model_of_many_layers_fits(tmp_path):

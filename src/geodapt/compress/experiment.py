@@ -46,6 +46,7 @@ from geodapt.files import read_tensors, write_tensors
 from geodapt.models import text_batches
 from geodapt.models.layer_inputs import second_moments
 from geodapt.models.perplexity import language_loss, perplexity
+from geodapt.pages.columns import PERPLEXITY
 from geodapt.progress import track
 from geodapt.runs import RunFolder
 
@@ -227,9 +228,10 @@ class CompressExperiment:
         """What compression did to the figures, in a sentence."""
         if "perplexity" in after:
             change = after["perplexity"] / before["perplexity"] - 1
+            full, small = (PERPLEXITY.show(each["perplexity"]) for each in (before, after))
             said = (
-                f"Perplexity is {before['perplexity']:.2f} for the full model and "
-                f"{after['perplexity']:.2f} compressed ({change:+.1%}; lower is better)"
+                f"Perplexity is {full} for the full model and {small} compressed "
+                f"({change:+.1%}; lower is better)"
             )
         else:
             said = (

@@ -1,5 +1,6 @@
 """Sections: what compression made of every layer, and what its errors look like."""
 
+import math
 import statistics
 from collections.abc import Iterator
 from typing import Any
@@ -12,11 +13,20 @@ from rich.text import Text
 from geodapt.compress.results import AnalysedLayer, CompressionSummary, ErrorAnalysis
 from geodapt.console import plain_table
 from geodapt.pages.columns import HIT_AT_1, MRR, PERPLEXITY, Column, as_amount, as_score
-from geodapt.pages.plotly_style import ACCENT, LINES, QUIET, SURFACE, plotly_text, style
+from geodapt.pages.plotly_style import (
+    ACCENT,
+    LINES,
+    QUIET,
+    SURFACE,
+    plotly_text,
+    style,
+    wrapped,
+)
 from geodapt.pages.results import parse_part
 from geodapt.pages.section import RunRecord, Section, SystemPage
 
 LEFT = "Embeddings, norms, biases and the output embedding stay as they were."
+SIZE = Column("size_mb", "Size", as_amount, "MB", cost=True)
 NAMES = {"svd": "SVD", "int": "Integers", "lowrank_plus_int": "Integers and low rank"}
 
 
@@ -31,7 +41,7 @@ def layers_section(run: RunRecord) -> Section | None:
         {
             "sentence": (
                 f"{len(found.layers)} linear layers with {found.weights:,} weights took "
-                f"{found.bytes_before / 2**20:.1f} MB and take {found.bytes / 2**20:.1f} MB, "
+                f"{_megabytes(found.bytes_before)} and take {_megabytes(found.bytes)}, "
                 f"{found.bits_per_weight:.2f} bits per weight. {found.sentence or LEFT}"
             ),
             "calibrated": found.calibrated,
@@ -48,6 +58,10 @@ def layers_section(run: RunRecord) -> Section | None:
             ],
         },
     )
+
+
+def _megabytes(size: int) -> str:
+    return SIZE.text(size / 2**20)
 
 
 def _lost(share: float | None) -> str:
@@ -142,59 +156,47 @@ def _table(layers: list[AnalysedLayer]) -> list[list[str]]:
 
 def _corners(layer: AnalysedLayer) -> dict[str, Any]:
     """A corner of each error matrix, in units of its own spread."""
-    figure = make_subplots(
-        cols=len(NAMES), subplot_titles=[*NAMES.values()], horizontal_spacing=0.03
-    )
+    titles = [wrapped(name, 12) for name in NAMES.values()]
+    figure = make_subplots(cols=len(NAMES), subplot_titles=titles, horizontal_spacing=0.03)
+    figure.update_annotations(font_size=12)
     scale = [[0.0, LINES[1]], [0.5, SURFACE], [1.0, LINES[0]]]
     for column, kind in enumerate(NAMES, 1):
         corner = layer.kinds[kind]["picture"]["corner"]
         heat = go.Heatmap(z=corner, zmin=-3, zmax=3, colorscale=scale, showscale=column == 3)
         heat.update(hovertemplate="row %{y}, column %{x}: %{z:.2f}<extra></extra>")
-        heat.update(colorbar={"title": {"text": "spreads"}, "thickness": 10})
+        bar = {"orientation": "h", "thickness": 10, "len": 0.6, "y": -0.02, "yanchor": "top"}
+        heat.update(colorbar={**bar, "title": {"text": "spreads", "side": "bottom"}})
         figure.add_trace(heat, row=1, col=column)
     figure.update_yaxes(autorange="reversed")
-    made = style(figure, height=330, margin={"l": 8, "r": 8, "t": 30, "b": 8})
+    made = style(figure, height=360, margin={"l": 8, "r": 8, "t": 56, "b": 8})
     for axis in [key for key in made["layout"] if key.startswith(("xaxis", "yaxis"))]:
         made["layout"][axis] |= {"showticklabels": False, "showgrid": False}
     return made
 
 
-def _curves(layer: AnalysedLayer) -> dict[str, Any]:
-    """Histograms and spectra of the errors."""
-    figure = make_subplots(
-        cols=2,
-        subplot_titles=("Distribution of the entries", "Singular values"),
-        horizontal_spacing=0.1,
-    )
+def _curves(layer: AnalysedLayer) -> list[dict[str, Any]]:
+    """Histograms and spectra of the errors: a heading and a figure each."""
+    entries, values = go.Figure(), go.Figure()
     for number, (kind, name) in enumerate(NAMES.items()):
         picture = layer.kinds[kind]["picture"]
         line = {"color": LINES[number], "width": 2, "dash": ("solid", "dash", "dot")[number]}
-        histogram, spectrum = picture["histogram"], picture["spectrum"]
-        figure.add_trace(
-            go.Scatter(x=histogram["at"], y=histogram["density"], name=name, line=line),
-            row=1,
-            col=1,
-        )
-        figure.add_trace(
-            go.Scatter(x=spectrum["at"], y=spectrum["d"], name=name, line=line, showlegend=False),
-            row=1,
-            col=2,
-        )
-    normal = [2.718281828 ** (-(x**2) / 2) / 2.5066282746 for x in histogram["at"]]
-    figure.add_trace(
-        go.Scatter(x=histogram["at"], y=normal, name="normal", line={"color": QUIET, "width": 3}),
-        row=1,
-        col=1,
-    )
-    figure.update_xaxes(title="entry, in spreads of its matrix", row=1, col=1)
-    figure.update_xaxes(title="place", row=1, col=2)
-    figure.update_yaxes(rangemode="tozero")
-    return style(
-        figure,
-        height=330,
-        margin={"l": 8, "r": 8, "t": 60, "b": 8},
-        legend={"orientation": "h", "x": 0, "y": 1.12, "yanchor": "bottom"},
-    )
+        at, density = picture["histogram"]["at"], picture["histogram"]["density"]
+        entries.add_scatter(x=at, y=density, name=name, line=line)
+        spectrum = picture["spectrum"]
+        values.add_scatter(x=spectrum["at"], y=spectrum["d"], name=name, line=line)
+    normal = [math.exp(-(x**2) / 2) / math.sqrt(2 * math.pi) for x in at]
+    entries.add_scatter(x=at, y=normal, name="normal", line={"color": QUIET, "width": 3})
+    made = []
+    for figure, title, axis, pointed in (
+        (entries, "Distribution of the entries", "entry, in spreads of its matrix", "entry"),
+        (values, "Singular values", "place", "place"),
+    ):
+        figure.update_traces(hovertemplate=f"{pointed} %{{x:.3~g}}: %{{y:.3~g}}")
+        figure.update_xaxes(title=axis)
+        figure.update_yaxes(rangemode="tozero")
+        legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+        made.append({"title": title, "json": style(figure, height=300, legend=legend)})
+    return made
 
 
 def compression_tables(results: dict[str, Any]) -> Iterator[RenderableType]:
@@ -214,7 +216,7 @@ def compression_tables(results: dict[str, Any]) -> Iterator[RenderableType]:
     yield table
     yield Text(
         f"\n{len(found.layers)} layers, {found.weights:,} weights: "
-        f"{found.bytes_before / 2**20:.1f} MB before, {found.bytes / 2**20:.1f} MB after, "
+        f"{_megabytes(found.bytes_before)} before, {_megabytes(found.bytes)} after, "
         f"{found.bits_per_weight:.2f} bits per weight"
     )
     yield Text(found.sentence)
@@ -233,7 +235,7 @@ PAGE = SystemPage(
     ),
     costs=(
         PERPLEXITY,
-        Column("size_mb", "Size", as_amount, "MB", cost=True),
+        SIZE,
         Column("forward_ms", "Forward", as_amount, "ms", cost=True),
     ),
     sections=(layers_section, errors_section),

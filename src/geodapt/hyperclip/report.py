@@ -65,10 +65,8 @@ def interval_section(run: RunRecord) -> Section | None:
         cells = [_interval(row, key) for key in ("miou", "miou_seen", "miou_new")]
         if any(cells):
             rows.append([row.get("label", ""), *(cell or "–" for cell in cells)])
-    said = (
-        "95 % of the means over resampled sets of the test pictures lie between these, in percent."
-    )
-    heads = ["Method", "mIoU", "mIoU, seen", "mIoU, new"]
+    said = "95 % of the means over resampled sets of the test pictures lie between these."
+    heads = ["Method", *((name, "%") for name in ("mIoU", "mIoU, seen", "mIoU, new"))]
     return table_section("Intervals", heads, rows, said, "Intervals by method")
 
 

@@ -36,7 +36,7 @@ def differences_section(run: RunRecord) -> Section | None:
         f"{found[0]['pictures']:,} answers over {found[0]['pairs']} seeds. The interval holds 95 % "
         "of the bootstrap resamples of seeds and pictures; one that holds 0 shows no difference."
     )
-    heads = ["Variant", ("Difference", "points"), "Interval"]
+    heads = ["Variant", ("Difference", "points"), ("Interval", "points")]
     return table_section("Against the CLIP as it is", heads, rows, said, "Differences")
 
 

@@ -21,8 +21,15 @@ def as_count(value: float) -> str:
 
 
 def as_amount(value: float) -> str:
-    """A quantity with one decimal below 100, and none above."""
+    """A quantity with one decimal below 100 and none above; below one, with two digits."""
+    if 0 < value < 1:
+        return f"{value:.2g}"
     return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def as_perplexity(value: float) -> str:
+    """A perplexity with one decimal, from 1000 on without."""
+    return f"{value:.1f}" if value < 1000 else f"{value:,.0f}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ RANKING = (
 )
 """The figures of :func:`geodapt.metrics.ranking_metrics`."""
 ACCURACY = Column("accuracy", "Accuracy", as_percent, "%", proportion=True)
-PERPLEXITY = Column("perplexity", "Perplexity", as_amount, cost=True)
+PERPLEXITY = Column("perplexity", "Perplexity", as_perplexity, cost=True)
 
 # Columns that every run has.
 TRAINABLE = Column(

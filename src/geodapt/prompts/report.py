@@ -105,12 +105,15 @@ def adapter_section(run: RunRecord) -> Section | None:
         for one in run.part("prompts").get("differences", [])
     ]
     said = (
-        "Points of accuracy (of the harmonic mean under base-to-new), paired by set and seed: the "
-        "same shots, start and batches. The interval holds 95 % of the bootstrap resamples over "
+        "Accuracy (the harmonic mean under base-to-new), paired by set and seed: the same "
+        "shots, start and batches. The interval holds 95 % of the bootstrap resamples over "
         "pairs and pictures. A true difference of the size in the last column would be found in "
         "four of five such comparisons."
     )
-    heads = ["Learner", "Shots", "Difference", "Interval", "Pairs", "Could be found"]
+    heads = [
+        *("Learner", "Shots", ("Difference", "points"), ("Interval", "points"), "Pairs"),
+        ("Could be found", "points"),
+    ]
     return table_section("What the adapter adds", heads, rows, said)
 
 

@@ -80,7 +80,7 @@ class Compared:
             curves_section(merged, self.system_page),
         ]
         sections = [section for section in built if section is not None]
-        lede = ", ".join(f"{name}: {run.results.get('title')}" for name, run in self.runs.items())
+        lede = "; ".join(f"{name}: {run.results.get('title')}" for name, run in self.runs.items())
         return render_sections(merged.results["title"], lede, sections)
 
     def write_page(self, path: Path) -> Path:

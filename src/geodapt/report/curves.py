@@ -8,6 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from geodapt.pages.columns import Column
 from geodapt.pages.plotly_style import LINES, plotly_text, style
 from geodapt.pages.section import RunRecord, Section, SystemPage
 
@@ -51,8 +52,7 @@ def looks_of(stages: Sequence[str]) -> dict[str, Look]:
 
 def curves_section(run: RunRecord, page: SystemPage) -> Section | None:
     """The training curves, where the run logged any."""
-    labels = {column.key: column.label for column in page.metrics}
-    return charts(stages_of(run.metrics), labels)
+    return charts(stages_of(run.metrics), {column.key: column for column in page.metrics})
 
 
 def stages_of(metrics: Sequence[Any]) -> dict[str, list[dict[str, Any]]]:
@@ -64,7 +64,7 @@ def stages_of(metrics: Sequence[Any]) -> dict[str, list[dict[str, Any]]]:
     return {name: sorted(lines, key=lambda line: line["step"]) for name, lines in stages.items()}
 
 
-def charts(stages: Mapping[str, Lines], labels: Mapping[str, str]) -> Section | None:
+def charts(stages: Mapping[str, Lines], columns: Mapping[str, Column]) -> Section | None:
     """A chart for each quantity that some stage logged; None where there is none."""
     quantities = quantities_of(stages)
     if not quantities:
@@ -87,8 +87,8 @@ def charts(stages: Mapping[str, Lines], labels: Mapping[str, str]) -> Section | 
             ),
             "charts": [
                 {
-                    "title": label(quantity, labels),
-                    "figure": _figure(quantity, curves, stages, looks, labels),
+                    "title": label(quantity, columns),
+                    "figure": _figure(quantity, curves, stages, looks, columns),
                 }
                 for quantity, curves in quantities.items()
             ],
@@ -112,9 +112,12 @@ def quantities_of(stages: Mapping[str, Lines]) -> dict[str, dict[str, list[str]]
     return dict(sorted(found.items(), key=lambda item: item[0] != "loss"))
 
 
-def label(key: str, labels: Mapping[str, str]) -> str:
-    """``hit_at_1`` as people read it: ``Hit@1``."""
-    return labels.get(key, key.replace("_", " "))
+def label(key: str, columns: Mapping[str, Column]) -> str:
+    """``hit_at_1`` as people read it, with the unit of its column: ``Hit@1 (%)``."""
+    column = columns.get(key)
+    if column is None:
+        return key.replace("_", " ")
+    return f"{column.label} ({column.unit})" if column.unit else column.label
 
 
 def series(lines: Lines, key: str) -> tuple[list[float], list[float]]:
@@ -132,20 +135,21 @@ def _figure(
     curves: Mapping[str, Sequence[str]],
     stages: Mapping[str, Lines],
     looks: Mapping[str, Look],
-    labels: Mapping[str, str],
+    columns: Mapping[str, Column],
 ) -> dict[str, Any]:
     traces, judged = [], quantity in ("loss", "perplexity", *ALIKE)
+    scale = 100 if quantity in columns and columns[quantity].unit == "%" else 1
     for name, keys in curves.items():
         for key in keys:
             steps, values = series(stages[name], key)
             look = looks[name]
             validation = key.startswith(VALIDATION)
             judged |= validation
-            said = name if key == quantity else f"{name}, {label(key, labels)}"
+            said = name if key == quantity else f"{name}, {label(key, columns)}"
             traces.append(
                 go.Scatter(
                     x=steps,
-                    y=values,
+                    y=[scale * value for value in values],
                     name=plotly_text(said.replace("validation ", "validation: ")),
                     mode="lines" if len(steps) > MANY and not look.mark else "lines+markers",
                     line={
