@@ -30,12 +30,18 @@ async def ask(port: int, content: bytes) -> tuple[int, float, float]:
 async def press(port: int, seconds: float, tokens: int, rate: float) -> dict[str, Any]:
     body = {"prompt": "w1 w2 w3", "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
     content = json.dumps(body).encode()
-    asked: list[asyncio.Task[tuple[int, float, float]]] = []
-    begun = time.perf_counter()
+    waiting: set[asyncio.Task] = set()
+    done: list[tuple[int, float, float]] = []  # of tasks, Python's collector would look through all
+    count, begun = 0, time.perf_counter()
 
     def another() -> asyncio.Task:
-        asked.append(asyncio.create_task(ask(port, content)))
-        return asked[-1]
+        nonlocal count
+        count += 1
+        task = asyncio.create_task(ask(port, content))
+        waiting.add(task)
+        task.add_done_callback(waiting.discard)
+        task.add_done_callback(lambda ended: done.append(ended.result()))
+        return task
 
     async def client() -> None:
         while time.perf_counter() < begun + seconds:
@@ -43,15 +49,14 @@ async def press(port: int, seconds: float, tokens: int, rate: float) -> dict[str
 
     clients = [asyncio.create_task(client()) for _ in range(int(-rate))]
     while (now := time.perf_counter() - begun) < seconds:
-        for _ in range(int(now * rate) - len(asked)):
+        for _ in range(int(now * rate) - count):
             another()
         await asyncio.sleep(0.002)
     spent = time.process_time()
-    await asyncio.gather(*clients)
-    done = await asyncio.gather(*asked)
+    await asyncio.gather(*clients, *waiting)
     refused = [ended - at for status, at, ended in done if status == 429]
     return {
-        "asked": len(asked),
+        "asked": count,
         "whole": sum(status == 200 and ended < begun + seconds for status, _, ended in done),
         "refused": refused,
         "other": sum(status not in (200, 429) for status, *_ in done),
