@@ -117,3 +117,33 @@ def test_rows_of_unlike_lengths_get_their_own_adapters(family, training):
         if family == "bart":
             batch["input_ids"][:, -1] = bank.model.config.eos_token_id
         check(bank, batch)
+
+
+class Demands(Sorts):
+    """Takes rows in the order of their lengths only, and refuses a second input now and then."""
+
+    def forward(self, input_ids, lengths=None, hints=None) -> Tensor:
+        if lengths is not None and (lengths.diff() > 0).any():
+            raise ValueError("rows come longest first")
+        x = self.embed(input_ids)
+        if hints is not None:
+            if hints.shape[0] > 1 and not (hints[0] == 0).all():
+                raise ValueError("the first row has no hints")
+            x = x + hints
+        return self.before(x)
+
+
+@torch.no_grad()
+def test_where_no_trial_runs_rows_are_refused_whatever_other_calls_have_shown():
+    bank = filled(Demands(descending=True).eval(), ["before"])
+    longest_first = {"input_ids": ids((5, 4, 3)), "lengths": torch.tensor((5, 4, 3))}
+    with bank.use(Route(ROWS)), pytest.raises(InputError, match="rows come longest first"):
+        bank.model(**longest_first)
+    check(bank, {"input_ids": ids((5, 4, 3))})
+    hinted = {"input_ids": ids((5, 5, 5)), "hints": torch.zeros(3, 5, 8)}
+    for _ in range(2):
+        with bank.use(Route(ROWS)), pytest.raises(InputError, match="has no hints"):
+            bank.model(**hinted)
+    check(bank, {"input_ids": ids((5, 4, 3))})  # goes on as before
+    with bank.use(Route(["toys"] * 3)):
+        bank.model(**longest_first)  # nothing has to be known where all rows have one adapter

@@ -48,7 +48,7 @@ class RowTracker:
         self._call: ContextVar[Call | None] = ContextVar("call", default=None)
         self._layouts: dict[tuple[nn.Module, str, int], RowLayout | str] = {}
         self._proven: set[tuple] = set()
-        self._failed: dict[nn.Module, str] = {}
+        self._failed: dict[tuple, str] = {}
         self.placements = Placements(store.model)
         self._watch: ContextVar[WeightReads | None] = ContextVar("watch", default=None)
 
@@ -115,10 +115,11 @@ class RowTracker:
         if call.rows is None:
             raise InputError(f"no input of {call.name} holds the batch's rows; {INSTEAD}")
         found = self._layouts.get((call.module, path, x.ndim))
-        if isinstance(found, RowLayout) and found.fits(x, call.rows, call.lengths):
+        failed = self._failed.get((call.module, call.kind, call.single))
+        if failed is not None:
+            found = f"could not be seen, as other inputs do not run ({failed})"
+        elif isinstance(found, RowLayout) and found.fits(x, call.rows, call.lengths):
             return found, call.rows
-        if found is None and call.module in self._failed:
-            found = f"could not be seen, as other inputs do not run ({self._failed[call.module]})"
         elif not isinstance(found, str):
             self._proven.discard((call.module, call.kind, call.single))
             found = "has a shape that was not seen when the rows were traced"
@@ -143,6 +144,7 @@ class RowTracker:
             if buffer.numel() <= LARGE and buffer.device.type != "meta"
         ]
         trials, module = RowTrials(call, args, kwargs, self._store, self.look), call.module
+        kind = module, call.kind, call.single
         try:
             for key, layout in trials.layouts().items():
                 at = (module, *key)
@@ -157,13 +159,14 @@ class RowTracker:
             for key in trials.first(same, self._layouts_of(module)):
                 self._layouts[module, *key] = RowLayout(0)
         except Exception as error:  # which the call itself raises again if it is at fault
-            self._failed[call.module] = f"{type(error).__name__}: {error}"
+            self._failed[kind] = f"{type(error).__name__}: {error}"
             return
         finally:
             for buffer, before in buffers:
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
-        self._proven.add((call.module, call.kind, call.single))
+        self._failed.pop(kind, None)
+        self._proven.add(kind)
 
     def _layouts_of(self, module: nn.Module) -> dict[Key, RowLayout]:
         """The layouts that are known of the layers in calls of a module."""

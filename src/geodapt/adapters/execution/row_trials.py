@@ -63,7 +63,10 @@ class RowTrials:
         }
 
     def out_of_order(self, known: Mapping[Key, RowLayout]) -> list[Key]:
-        """The layers of known layout that hold the rows in an order which their lengths decide."""
+        """The layers of known layout that hold the rows in an order which their lengths decide.
+
+        Raises what the model raises on its own inputs' rows in the other order.
+        """
         others = self._copies(self._inputs[0], range(self._rows), len(self._chosen) + 1)
         for uneven in (True, False):
             one = growing(self._call, others, self._store.model) if uneven else others
@@ -71,8 +74,10 @@ class RowTrials:
             try:
                 with _in_evaluation(self._call.module):
                     seen, turned = (self._look(self._call, *self._copies(o)) for o in orders)
-            except Exception:  # it takes no rows of such lengths, or not in this order
-                continue
+            except Exception:
+                if uneven:  # it takes no rows of such lengths
+                    continue
+                raise
             self._inputs += orders
             return [
                 key
