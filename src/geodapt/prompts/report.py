@@ -31,7 +31,7 @@ def halves_section(run: RunRecord) -> Section | None:
             mode="markers",
             name=plotly_text(name),
             text=[
-                plotly_text(f"{one['set']}, {one['shots']} shots, seed {one['run_seed']}")
+                plotly_text(f"{one['set']}, shots: {one['shots']}, seed {one['run_seed']}")
                 for one in own
             ],
             hovertemplate="%{text}<br>base %{x:.1f} %, new %{y:.1f} %",

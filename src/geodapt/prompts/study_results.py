@@ -101,6 +101,7 @@ def _row(
     host, adapter, shots = key
     shown_new = " (shown the new classes)" if host == "promptkd" and transductive else ""
     named = [LABELS.get(name, name) for name in (host, adapter) if name != NONE]
+    of = f", {shots} {'shot' if shots == 1 else 'shots'}" if several and shots else ""
     figures = average_of_sets(protocol, [run["parts"] for run in group])
     main = MAIN_FIGURE[protocol]
     shown: dict[str, float] = {
@@ -112,7 +113,7 @@ def _row(
         shown["others"] = figures["average"]
     return {
         "method": f"{host}-{adapter}-{shots}",
-        "label": " + ".join(named) + shown_new + (f", {shots} shots" if several and shots else ""),
+        "label": " + ".join(named) + shown_new + of,
         "trainable_parameters": group[0]["trainable_parameters"],
         "seconds": round(sum(run["seconds"] for run in group), 2),
         "peak_memory_mb": max(run["peak_memory_mb"] for run in group),
