@@ -96,7 +96,7 @@ def test_every_level_has_a_mark_of_its_own():
 def test_the_page_says_what_was_measured():
     read = page(RESULTS)
     assert "What minilm knows of a hierarchy" in read.text
-    assert "Trained on 100 chains and tested on 20" in read.text
+    assert "100 chains to train on, 20 to test on." in read.text
     assert read.section("Comparison").table[1][1] == "0.720"
     assert "3 images skipped" in read.section("Run details").text
 

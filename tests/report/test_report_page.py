@@ -13,7 +13,7 @@ from invented_run import CONFIG, classification_results, log_lines, ranking_resu
 from geodapt.errors import InputError
 from geodapt.pages.section import RunRecord
 from geodapt.report import write_report
-from geodapt.report.page import details_section, render
+from geodapt.report.page import details_section, lede, render
 
 ALL = [
     "Comparison",
@@ -45,9 +45,15 @@ def test_every_section_in_order(page):
 def test_says_what_was_run(page):
     assert page.all("p", class_="lede")[0].text == (
         "The adapters of sympy, pandas and numpy, on the frozen base model minilm, serve the "
-        "domain scikit-learn. Trained on 340 sequences and tested on 92, with 30 candidates to "
+        "domain scikit-learn. 340 sequences to train on, 92 to test on, with 30 candidates to "
         "rank for each."
     )
+
+
+def test_a_base_keeps_its_name():
+    """Also where no sources stand before it."""
+    results = {"target": "Toys", "base": "Qwen/Qwen3-0.6B"}
+    assert lede(results) == "The frozen base model Qwen/Qwen3-0.6B serves the domain Toys."
 
 
 def test_loads_nothing_from_anywhere(page):
@@ -132,7 +138,7 @@ def test_classification_has_its_own_metrics():
         ["LoRA", "81.0", "80.0"],
         ["X-Cross", "84.0", "79.0"],
     ]
-    assert "Trained on 800 texts and tested on 200." in page.all("p", class_="lede")[0].text
+    assert "800 texts to train on, 200 to test on." in page.all("p", class_="lede")[0].text
     (case,) = page.section("Predictions explained").all("article")
     assert case.all("blockquote")[0].text == "Arrived broken, and twice the price of the last one."
     assert [name.text for name in case.all("span", class_="name")] == [

@@ -74,12 +74,12 @@ def lede(results: dict[str, Any]) -> str:
     said = []
     sources = [str(source) for source in results.get("sources") or ()]
     if results.get("target"):
-        base = f"the frozen base model {results['base']}" if results.get("base") else ""
+        base = f"frozen base model {results['base']}" if results.get("base") else ""
         if sources:
-            server = f"The adapters of {listed(sources)}" + (f", on {base}," if base else "")
+            server = f"The adapters of {listed(sources)}" + (f", on the {base}," if base else "")
             said.append(f"{server} serve the domain {results['target']}.")
         elif base:
-            said.append(f"{base.capitalize()} serves the domain {results['target']}.")
+            said.append(f"The {base} serves the domain {results['target']}.")
     if results.get("task") == "hierarchy" and results.get("base"):
         said.append(f"What {results['base']} knows of a hierarchy, untuned and tuned.")
     data = results.get("data") or {}
@@ -92,7 +92,7 @@ def lede(results: dict[str, Any]) -> str:
             "panoptic": "pictures",
         }
         case = cases.get(str(results.get("task")), "sequences")
-        sentence = f"Trained on {data['train']:,} {case} and tested on {data['test']:,}"
+        sentence = f"{data['train']:,} {case} to train on, {data['test']:,} to test on"
         if data.get("candidates"):
             sentence += f", with {data['candidates']:,} candidates to rank for each"
         said.append(sentence + ".")
