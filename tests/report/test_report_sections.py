@@ -312,6 +312,14 @@ class TestCurves:
         assert [head.text for head in page.all("h3")] == ["Hit@5 (%)", "MRR"]
         assert [figure["data"][0]["y"] for figure in page.figures] == [[25], [0.5]]
 
+    def test_no_tick_stands_between_two_steps(self):
+        ticks = []
+        for last in (2, 4000):
+            lines = [{"stage": "a", "step": step, "loss": 1.0} for step in (1, last)]
+            (figure,) = built(with_page(curves_section), metrics=lines).figures
+            ticks.append(figure["layout"]["xaxis"].get("dtick"))
+        assert ticks == [1, None]
+
     def test_validation_is_dashed_on_its_trainings_chart(self):
         lines = [
             {"stage": "a", "step": 1, "loss": 2.0, "validation_loss": 1.0, "validation_mrr": 0.5}

@@ -16,6 +16,7 @@ from geodapt.pages.plotly_style import (
     SURFACE,
     plotly_text,
     style,
+    whole_ticks,
     wrapped,
 )
 from geodapt.pages.rendering import render_sections
@@ -150,7 +151,8 @@ def _spectra(adapters: Mapping[str, Adapter]) -> dict[str, Any]:
             for i in range(longest)
         ]
         figure.add_trace(_curve(list(range(1, longest + 1)), means, name, colours[name]))
-    figure.update_xaxes(title="term")
+    terms = [term for trace in figure.data for term in trace.x]
+    figure.update_xaxes(title="term", **whole_ticks(terms))
     figure.update_yaxes(title="singular value", rangemode="tozero", nticks=5)
     return {
         "note": "Singular values of the updates, the mean over each adapter's layers.",

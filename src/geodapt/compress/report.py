@@ -20,6 +20,7 @@ from geodapt.pages.plotly_style import (
     SURFACE,
     plotly_text,
     style,
+    whole_ticks,
     wrapped,
 )
 from geodapt.pages.results import parse_part
@@ -114,7 +115,8 @@ def _by_layer(found: CompressionSummary) -> dict[str, Any]:
             hovertemplate="%{text}: %{y:.3~g} %<extra></extra>",
         )
     )
-    figure.update_xaxes(title="layer, in the model's order", showgrid=False)
+    numbers = range(len(found.layers))
+    figure.update_xaxes(title="layer, in the model's order", showgrid=False, **whole_ticks(numbers))
     figure.update_yaxes(title=f"lost of the {name} (%)", rangemode="tozero")
     return style(figure, height=280, showlegend=False)
 
@@ -195,6 +197,8 @@ def _curves(layer: AnalysedLayer) -> list[dict[str, Any]]:
         figure.update_xaxes(title=axis)
         figure.update_yaxes(rangemode="tozero")
         legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+        if figure is values:
+            figure.update_xaxes(whole_ticks(spectrum["at"]))
         made.append({"title": title, "json": style(figure, height=300, legend=legend)})
     return made
 

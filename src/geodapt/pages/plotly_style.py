@@ -7,6 +7,7 @@ in their values when it draws, and draws again when the reader's colour scheme c
 import html
 import json
 import textwrap
+from collections.abc import Iterable
 from typing import Any
 
 import plotly.graph_objects as go
@@ -47,6 +48,12 @@ def style(figure: go.Figure, height: int, **layout: Any) -> dict[str, Any]:
     figure.update_yaxes(**axis)
     figure.update_layout(**layout)
     return json.loads(figure.to_json())
+
+
+def whole_ticks(numbers: Iterable[float]) -> dict[str, Any]:
+    """Ticks for an axis of whole numbers: where they are few, plotly would put halves between."""
+    ends = [*numbers] or [0]
+    return {"dtick": 1} if max(ends) - min(ends) < 10 else {}
 
 
 def plotly_text(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from geodapt.pages.columns import Column
-from geodapt.pages.plotly_style import LINES, plotly_text, style
+from geodapt.pages.plotly_style import LINES, plotly_text, style, whole_ticks
 from geodapt.pages.section import RunRecord, Section, SystemPage
 
 Lines = Sequence[Mapping[str, Any]]
@@ -168,7 +168,7 @@ def _figure(
     figure = go.Figure(traces)
     # A loss or a metric is read by its small differences, a learning rate from zero.
     figure.update_yaxes(nticks=5, tickformat="~g", rangemode="normal" if judged else "tozero")
-    figure.update_xaxes(title="step")
+    figure.update_xaxes(title="step", **whole_ticks(step for trace in traces for step in trace.x))
     return style(figure, height=230, showlegend=False)
 
 
