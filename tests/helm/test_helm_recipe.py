@@ -48,7 +48,7 @@ def test_a_run_leaves_what_it_should(ran):
     assert found["data"]["test"] == 12
     assert found["training"]["tokens"] == 12 * 4 * 32
     page = (ran / "report.html").read_text()
-    assert "Lowest Perplexity: " in page
+    assert "Lowest perplexity: " in page
     assert "curvature" in page
 
 

@@ -8,7 +8,15 @@ from hypothesis import given as samples
 from hypothesis import strategies as st
 from invented_run import METHODS, SOURCES, log_lines, ranking_results
 
-from geodapt.pages.columns import PERPLEXITY, SECONDS, TRAINABLE
+from geodapt.pages.columns import (
+    ACCURACY,
+    MRR,
+    PERPLEXITY,
+    SECONDS,
+    TRAINABLE,
+    Column,
+    as_percent,
+)
 from geodapt.pages.formatting import decimals, duration, listed, percent
 from geodapt.pages.rendering import templates
 from geodapt.pages.results import read_rows
@@ -103,6 +111,13 @@ class TestComparison:
         rows = read_rows({"rows": [{"method": n, "label": n, "hit_at_1": 0.5} for n in "abc"]})
         said = comparison_sentence(rows, PAGE.metrics[0], "xcross").replace("\xa0", " ")
         assert said == "All have the same Hit@1, 50.0 %."
+
+    def test_words_are_small_inside_of_a_sentence_and_names_are_not(self):
+        columns = [PERPLEXITY, ACCURACY, MRR, Column("a", "mIoU, seen", as_percent)]
+        columns += [Column("b", label, as_percent) for label in ("Zero-shot, new", "Class R@1")]
+        assert [column.noun for column in columns] == [
+            *("perplexity", "accuracy", "MRR", "mIoU, seen", "zero-shot, new", "class R@1")
+        ]
 
     def test_equal_sizes_are_not_compared(self):
         rows = read_rows(

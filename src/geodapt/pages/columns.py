@@ -49,6 +49,18 @@ class Column:
     proportion: bool = False
     """A share of independent test cases, whose standard error follows from their number."""
 
+    @property
+    def axis(self) -> str:
+        """The label and the unit, for an axis or a chart: ``Hit@1 (%)``."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def noun(self) -> str:
+        """The label inside of a sentence: ``perplexity``, but ``Hit@1`` and ``MRR``."""
+        first, *rest = self.label.split(" ", 1)
+        plain = first[1:].replace("-", "").replace(",", "")
+        return " ".join([first.lower() if plain.isalpha() and plain.islower() else first, *rest])
+
     def text(self, value: float) -> str:
         """Digits and unit, for a sentence."""
         return f"{self.show(value)}\N{NO-BREAK SPACE}{self.unit}".strip()

@@ -68,8 +68,8 @@ def comparison_sentence(rows: list[MethodRow], metric: Column, system: str) -> s
     best = scored[0][0]
     leaders = [row.name for value, row in scored if metric.show(value) == metric.show(best)]
     if len(leaders) == len(scored) > 2:
-        return f"All have the same {metric.label}, {metric.text(best)}."
-    said = f"{highest} {metric.label}: {listed(leaders)}, {metric.text(best)}"
+        return f"All have the same {metric.noun}, {metric.text(best)}."
+    said = f"{highest} {metric.noun}: {listed(leaders)}, {metric.text(best)}"
     own = next(((value, row) for value, row in scored if row.method == system), None)
     rival = next(((value, row) for value, row in scored if row.method != system), None)
     if own is None or rival is None:
@@ -127,8 +127,7 @@ def _bars(rows: list[MethodRow], metric: Column, system: str, tested: int | None
         showgrid=False,
         ticks="",
     )
-    title = f"{metric.label} ({metric.unit})" if metric.unit else metric.label
-    figure.update_xaxes(title=title, rangemode="tozero")
+    figure.update_xaxes(title=metric.axis, rangemode="tozero")
     for position, value in enumerate(values):
         figure.add_annotation(
             text=metric.show(value),

@@ -114,10 +114,7 @@ def quantities_of(stages: Mapping[str, Lines]) -> dict[str, dict[str, list[str]]
 
 def label(key: str, columns: Mapping[str, Column]) -> str:
     """``hit_at_1`` as people read it, with the unit of its column: ``Hit@1 (%)``."""
-    column = columns.get(key)
-    if column is None:
-        return key.replace("_", " ")
-    return f"{column.label} ({column.unit})" if column.unit else column.label
+    return columns[key].axis if key in columns else key.replace("_", " ")
 
 
 def series(lines: Lines, key: str) -> tuple[list[float], list[float]]:

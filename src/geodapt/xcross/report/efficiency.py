@@ -153,8 +153,7 @@ def _lines(
     )
     fractions = sorted({100 * fraction for curve in curves.values() for fraction, _ in curve})
     figure.update_xaxes(title="Target training data (%)", tickvals=fractions)
-    title = f"{metric.label} ({metric.unit})" if metric.unit else metric.label
-    figure.update_yaxes(title=title)
+    figure.update_yaxes(title=metric.axis)
     return style(
         figure,
         height=360,
