@@ -97,7 +97,7 @@ def disk(figures: Figures) -> go.Figure:
             marker={
                 "size": 7,
                 "color": radii.tolist(),
-                "colorscale": "Viridis",
+                "colorscale": [[0.0, LINES[0]], [1.0, LINES[1]]],
                 "line": {"width": 0.5, "color": SURFACE},
                 "colorbar": {
                     "title": {"text": "distance from the centre", "side": "bottom"},

@@ -112,7 +112,7 @@ def adapter_section(run: RunRecord) -> Section | None:
     )
     heads = [
         *("Learner", "Shots", ("Difference", "points"), ("Interval", "points"), "Pairs"),
-        ("Could be found", "points"),
+        ("Detectable", "points"),
     ]
     return table_section("What the adapter adds", heads, rows, said)
 
