@@ -16,11 +16,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from geodapt.adapters import AdapterBank, Route
-from geodapt.serve.http.serve_settings import ServeSettings
-from geodapt.serve.http.server import listen, make_server
+from geodapt.serve.http.serve_settings import ServeSettings, listen
+from geodapt.serve.http.server import make_server
 from geodapt.serve.http.service import Service
 from geodapt.serve.http.starting import start
-from geodapt.serve.loading import Served
+from geodapt.serve.served import Served
 
 WORDS, TOKENS, PROMPT = 120, 12, "w1 w2 w3"
 JSON = {"Content-Type": "application/json"}

@@ -156,11 +156,23 @@ def test_ready_made_trainings_draw_validation_curves():
 
 MISTAKES = {
     "segment run none.png --words a": "picture 'none.png' does not exist",
+    "segment ./a here.png --words a": "model './a' is not a folder",
+    "detect here.png here.png --words a": "model 'here.png' is not a folder",
     "detect run here.png --words a,,b": "holds an empty word",
     "panoptic run here.png --words a --out x.jpg": "ends with .png",
     "merge ./a ./b --out new": "adapter './a' is not a folder",
     "merge ./a ./b --out full": "holds other files",
+    "merge full full --search none.jsonl --out new": "none.jsonl does not exist",
+    "merge full full --search words.csv --out new": "words.csv, line 1",
+    "merge full full --method atoms --calibration none.txt --out new": "none.txt does not exist",
+    "merge full full --method atoms --calibration docs --base ./a --out new": "base './a' does",
     "adapters info ./a": "adapter './a' is not a folder",
+    "convert-helm none.pt --out new": "none.pt does not exist",
+    "probe none.csv": "none.csv does not exist",
+    "probe ./a": "base './a' does not exist",
+    "probe full": "base 'full' is a folder without config.json",
+    "probe words.csv --columns 3": "words.csv has no column '3'",
+    "probe here.png": "here.png is of no known kind",
     "compress minilm --method none --out new": "no method 'none'",
     "compress minilm --out new": "needs to know how small",
     "compress ./a --method int8 --out new": "base './a' does not exist",
@@ -172,7 +184,19 @@ MISTAKES = {
     "run prompts base=./a data={kind: folders, path: full}": "base './a' does not exist",
     "score none.jsonl --embed minilm --out new": "none.jsonl does not exist",
     "score here.png --generate ./a --out new": "base './a' does not exist",
+    "score here.png --generate minilm --adapters ./a --out new": "folder a is no folder",
+    "score here.png --embed full --out new": "base 'full' is a folder without config.json",
+    "score here.png --rank ./a --out new": "model './a' is not a folder",
+    "score here.png --classify here.png --out new": "model 'here.png' is not a folder",
+    "serve": "name what to serve",
     "serve ./a": "base './a' does not exist",
+    "serve minilm --adapters here.png": "folder here.png is no folder",
+    "serve --embed ./a": "base './a' does not exist",
+    "serve --rank ./a": "model './a' is not a folder",
+    "serve --classify ./a --embed minilm": "model './a' is not a folder",
+    "serve --embed minilm --api-key-file none": "none does not exist",
+    "serve --embed minilm --host 0.0.0.0": "can be reached from other machines",
+    "serve --embed minilm --host 192.0.2.1 --api-key 12345678": "cannot be listened on",
 }
 
 
@@ -181,6 +205,7 @@ def test_mistakes_are_told_before_anything_heavy_is_imported(tmp_path):
     (tmp_path / "here.png").touch()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
+    (tmp_path / "words.csv").write_text("a,b\nc,d\n")
     check = """
 import contextlib, io, json, sys
 for name in ("torch", "transformers", "datasets", "peft"):

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from geodapt.serve.adapter_folder import AdapterFolder
 from geodapt.serve.http.metrics import ServerMetrics
-from geodapt.serve.http.serve_settings import ServeSettings
-from geodapt.serve.http.server import Server, listen, make_server
+from geodapt.serve.http.serve_settings import ServeSettings, listen
+from geodapt.serve.http.server import Server, make_server
 from geodapt.serve.http.service import Service
 from geodapt.serve.text_tokens import TextTokens
 

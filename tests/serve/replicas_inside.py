@@ -15,7 +15,7 @@ from pathlib import Path
 
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.starting import start as start_one
-from geodapt.serve.loading import Served as Named
+from geodapt.serve.served import Served as Named
 from tests.commands import start
 from tests.serve.asking import Served, eventually, running, streamed
 from tests.serve.shelf import small_base, small_tokenizer, write_adapter_folders

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from geodapt.adapters import AdapterBank
-from geodapt.serve.http.server import listen, serve_until_told
+from geodapt.serve.http.serve_settings import listen
+from geodapt.serve.http.server import serve_until_told
 from tests.serve.asking import make_service
 from tests.serve.shelf import small_base, small_tokenizer
 from tests.serve.steady import SteadyEngine

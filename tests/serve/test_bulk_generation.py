@@ -21,7 +21,8 @@ from geodapt.serve.bulk import claimed, score_file
 from geodapt.serve.contents import contents_of
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.starting import start as start_server
-from geodapt.serve.loading import Served, load_for_bulk
+from geodapt.serve.loading import load_for_bulk
+from geodapt.serve.served import Served
 from tests.commands import SOURCE, call
 from tests.forked import fork
 from tests.held import held, wait_until_held

@@ -14,7 +14,7 @@ from geodapt.serve.http.metrics import ServerMetrics
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.service import ASKED_AGAIN, Service
 from geodapt.serve.http.starting import NoShelf, start
-from geodapt.serve.loading import Served
+from geodapt.serve.served import Served
 from tests.serve.asking import eventually, running, streamed
 from tests.serve.shelf import small_base, small_tokenizer, write_base_and_adapters
 

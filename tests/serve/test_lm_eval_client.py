@@ -10,7 +10,7 @@ from geodapt.adapters import AdapterBank, Mix
 from geodapt.models import load_base
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.starting import start
-from geodapt.serve.loading import Served
+from geodapt.serve.served import Served
 from tests.serve.asking import running
 from tests.serve.shelf import write_base_and_adapters
 

@@ -6,7 +6,7 @@ import pytest
 
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.starting import start
-from geodapt.serve.loading import Served
+from geodapt.serve.served import Served
 from tests.serve.asking import running
 from tests.serve.browser import browser, chromium
 from tests.serve.shelf import small_base, small_tokenizer, write_adapter_folders

@@ -17,8 +17,8 @@ from geodapt.serve.http.metrics import ServerMetrics
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.service import Service
 from geodapt.serve.http.starting import start
-from geodapt.serve.loading import Served
 from geodapt.serve.scoring import Scoring, own_thread
+from geodapt.serve.served import Served
 from geodapt.serve.text_shelf import TextShelf
 from tests.radial.small import CORPUS, save_bert
 from tests.serve.asking import running

@@ -11,7 +11,7 @@ from geodapt.errors import InputError
 from geodapt.models import load_base
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.starting import start
-from geodapt.serve.loading import Served
+from geodapt.serve.served import Served
 from tests.radial.small import save_bert
 from tests.serve.asking import eventually, running
 from tests.serve.shelf import write_base_and_adapters

@@ -8,7 +8,7 @@ import pytest
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.starting import start
 from geodapt.serve.http.tracing import Tracing
-from geodapt.serve.loading import Served
+from geodapt.serve.served import Served
 from tests.serve.asking import eventually, running
 from tests.serve.shelf import small_base, small_tokenizer, write_adapter_folders
 

@@ -29,17 +29,20 @@ def convert_helm(
       geodapt convert-helm Step1000.pt --out helm/ --tokenizer meta-llama/Llama-3.1-8B
     """
     with quiet(debug):
+        from geodapt.paths import given, regular
+
+        source = regular(given(checkpoint))  # a wrong name is told before torch is imported
         from geodapt.data.corpus.tokens import load_tokenizer
         from geodapt.files import atomic_folder  # imported late: --help should be quick
         from geodapt.helm.released_state import read_released
         from geodapt.helm.released_weights import convert_released
-        from geodapt.paths import given
 
-        helm = convert_released(read_released(given(checkpoint)))
+        words = load_tokenizer(tokenizer) if tokenizer is not None else None
+        helm = convert_released(read_released(source))
         with atomic_folder(given(out)) as temporary:
             helm.save_pretrained(temporary)
-            if tokenizer is not None:
-                load_tokenizer(tokenizer).save_pretrained(temporary)
+            if words is not None:
+                words.save_pretrained(temporary)
         millions = sum(parameter.numel() for parameter in helm.parameters()) / 1e6
     Console(markup=False, highlight=False).print(
         f"{out}: {millions:,.1f} million parameters; load it by "

@@ -103,10 +103,15 @@ def merge_command(
     if heads not in (None, "first", "none"):
         raise InputError(f"--heads {heads}: give first or none")
     folder = _checked(out, force, going_on=search is not None)
-    from geodapt.models.hub import adapter_folder
+    from geodapt.data.corpus.sources import named
+    from geodapt.models.hub import adapter_folder, locate_base
 
     for source in sources:
         adapter_folder(source)  # a wrong name is told before torch is imported
+    rows = _rows(search) if search is not None else []
+    corpus = named(calibration) if calibration is not None else None
+    if base is not None:
+        locate_base(base)
 
     with importing():
         from geodapt.adapters import Adapter
@@ -119,13 +124,13 @@ def merge_command(
     if search is not None:
         options = {"budget": 50 if budget is None else budget, "base": base, "seed": seed or 0}
         merged, method = _search(
-            loaded, search, folder, metric or "loss", same_base=same_base, **options
+            loaded, rows, folder, metric or "loss", same_base=same_base, **options
         )
     else:
         method = method or "svd"
         inputs = None
-        if calibration is not None:
-            inputs = _calibrate(loaded, calibration, base)
+        if corpus is not None:
+            inputs = _calibrate(loaded, corpus, base)
         merged = merge_adapters(
             loaded,
             method,
@@ -248,7 +253,7 @@ def _report(merged: Any, method: str, out: str, layers: bool) -> None:
 
 
 def _search(
-    loaded: list[Any], data: Path, out: Path, metric: str, **options: Any
+    loaded: list[Any], rows: list[dict[str, Any]], out: Path, metric: str, **options: Any
 ) -> tuple[Any, str]:
     """The best merge, and its method."""
     from geodapt.adapters import search_on_texts
@@ -256,7 +261,7 @@ def _search(
 
     folder = out.with_name(out.name + ".search")
     with by_the_same_command(folder):
-        best, trials = search_on_texts(loaded, _rows(data), folder, metric, **options)
+        best, trials = search_on_texts(loaded, rows, folder, metric, **options)
     table = plain_table(metric, "method", "weights", "rank", "density")
     for trial in trials[:10]:
         table.add_row(
@@ -272,13 +277,12 @@ def _search(
     return best, trials[0].method
 
 
-def _calibrate(loaded: list[Any], source: str, base: str | None) -> dict[str, Any]:
+def _calibrate(loaded: list[Any], corpus: Any, base: str | None) -> dict[str, Any]:
     from geodapt.adapters import calibrate_on_texts
     from geodapt.adapters.on_texts import MAX_TOKENS
     from geodapt.data.corpus.sample import draw
-    from geodapt.data.corpus.sources import named
 
-    return calibrate_on_texts(loaded, draw(named(source), CALIBRATED_ON, MAX_TOKENS), base)
+    return calibrate_on_texts(loaded, draw(corpus, CALIBRATED_ON, MAX_TOKENS), base)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

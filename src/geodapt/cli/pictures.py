@@ -41,13 +41,13 @@ def segment(
     Example:
       geodapt segment runs/hyperclip-glyphs photo.png --words "dog/puppy,grass,sky"
     """
-    names, titles = _asked(picture, words, out)
+    names, titles, folder = _asked(run, picture, words, out)
     with importing():  # late: --help and mistakes should be told quickly
         from geodapt.hyperclip import OpenSegmenter
     from geodapt.hyperclip.overlay import overlay, shown_words
     from geodapt.vision import open_picture
 
-    segmenter = OpenSegmenter.from_pretrained(_model_of(run))
+    segmenter = OpenSegmenter.from_pretrained(folder)
     image = open_picture(picture)
     labels = segmenter.segment(image, names, threshold).numpy()
     lines = (
@@ -77,13 +77,13 @@ def detect(
     Example:
       geodapt detect runs/hyperclip-glyphs-detection photo.png --words "dog/puppy,ball"
     """
-    names, titles = _asked(picture, words, out)
+    names, titles, folder = _asked(run, picture, words, out)
     with importing():  # late: --help and mistakes should be told quickly
         from geodapt.hyperclip import OpenDetector
     from geodapt.hyperclip.boxes import draw_boxes
     from geodapt.vision import open_picture
 
-    detector = OpenDetector.from_pretrained(_model_of(run))
+    detector = OpenDetector.from_pretrained(folder)
     image = open_picture(picture)
     found = detector.detect(image, names, threshold)
     lines = (
@@ -119,14 +119,14 @@ def panoptic(
     Example:
       geodapt panoptic runs/hyperclip-glyphs-panoptic photo.png --words "dog/puppy,grass"
     """
-    names, titles = _asked(picture, words, out)
+    names, titles, folder = _asked(run, picture, words, out)
     kinds = None if stuff is None else [name for (name, *_) in _words(stuff)] if stuff else []
     with importing():  # late: --help and mistakes should be told quickly
         from geodapt.hyperclip import OpenPanoptic
     from geodapt.hyperclip.segment_pictures import draw_segments
     from geodapt.vision import open_picture
 
-    model = OpenPanoptic.from_pretrained(_model_of(run))
+    model = OpenPanoptic.from_pretrained(folder)
     image = open_picture(picture)
     found = model.segments(image, names, kinds)
     shares = [100 * (found.places == number).double().mean() for number in range(len(found.labels))]
@@ -139,9 +139,12 @@ def panoptic(
     _show(out, draw_segments(image, found, titles), lines)
 
 
-def _asked(picture: str, words: str, out: Path) -> tuple[list[list[str]], list[str]]:
-    """The words with their synonyms, and the first of each, which stands for it."""
-    from geodapt.paths import names_file
+def _asked(
+    run: str, picture: str, words: str, out: Path
+) -> tuple[list[list[str]], list[str], Path]:
+    """The words with their synonyms, the first of each, which stands for it, and the model."""
+    from geodapt.models.hub import find_folder
+    from geodapt.paths import given, names_file
 
     require_pillow()
     if not names_file(picture):
@@ -149,7 +152,9 @@ def _asked(picture: str, words: str, out: Path) -> tuple[list[list[str]], list[s
     if out.suffix.lower() != ".png":
         raise InputError(f"--out is '{out}'; give a name that ends with .png")
     names = _words(words)
-    return names, [synonyms[0] for synonyms in names]
+    inside = given(run) / "model"
+    folder = find_folder(inside if inside.is_dir() else run, "model", "a run's folder or its model")
+    return names, [synonyms[0] for synonyms in names], folder
 
 
 def _words(text: str) -> list[list[str]]:
@@ -157,13 +162,6 @@ def _words(text: str) -> list[list[str]]:
     if not all(all(synonyms) for synonyms in names):
         raise InputError(f"--words is '{text}', which holds an empty word between its commas")
     return names
-
-
-def _model_of(run: str) -> str:
-    from geodapt.paths import given
-
-    inside = given(run) / "model"
-    return str(inside) if inside.is_dir() else run
 
 
 def _show(out: Path, image: "Image", lines: Iterable[str]) -> None:

@@ -68,22 +68,23 @@ def probe(
     from geodapt.paths import page_to_write
 
     require_transport()
-    with importing():
-        from geodapt.probe import Probed, load_source, measure, verdict
+    target = page_to_write(out)
+    from geodapt.probe import load_source
     from geodapt.progress import console
 
-    target = page_to_write(out)
-    read = load_source(
-        source,
-        kind.value if kind else None,
-        tensor,
-        sample,
-        seed,
-        columns=columns.split(",") if columns is not None else None,
-        drop=drop.split(",") if drop is not None else (),
-        labels=labels,
-        header=header,
-    )
+    with importing():  # of torch, once the source is read: what is wrong with it is told quickly
+        read = load_source(
+            source,
+            kind.value if kind else None,
+            tensor,
+            sample,
+            seed,
+            columns=columns.split(",") if columns is not None else None,
+            drop=drop.split(",") if drop is not None else (),
+            labels=labels,
+            header=header,
+        )
+        from geodapt.probe import Probed, measure, verdict
     for note in read.notes:  # before the minutes that measuring takes
         console.print(f"{read.name}: {note}", highlight=False, markup=False)
     figures = measure(read, seed)

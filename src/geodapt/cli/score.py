@@ -1,5 +1,6 @@
 """``geodapt score``: a file of requests, answered without a server."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from geodapt.cli.idle import refuse_idle
 from geodapt.cli.quiet import quiet
 from geodapt.cli.replicas import COUNT, Address, Cores, Count, refuse_without_ray
 from geodapt.cli.run import Debug
+from geodapt.cli.serve import Capacity
 from geodapt.errors import InputError
 from geodapt.paths import given
 
@@ -34,9 +36,7 @@ def score(
     adapters: Annotated[
         Path | None, typer.Option(help="With --generate, a folder of PEFT folders.")
     ] = None,
-    capacity: Annotated[
-        int | None, typer.Option(min=1, help="Adapters on the device at once [all].")
-    ] = None,
+    capacity: Capacity = None,
     slots: Annotated[
         int | None, typer.Option(min=1, help="Texts that are made at once [16].")
     ] = None,
@@ -84,19 +84,10 @@ def score(
     refuse_without_ray(ray, replicas, replica_cores, ray_address)
     if not given(source).is_file():
         raise InputError(f"{source} does not exist or is no file; give one with a request a line")
-    if generate is not None:
-        from geodapt.models import locate_base
-
-        locate_base(generate)  # a wrong name is told before torch is imported
     (task, model) = named[0]
     with quiet(debug):
-        from geodapt.models import dtype_of
-        from geodapt.serve.bulk import score_file
-        from geodapt.serve.contents import contents_of
-        from geodapt.serve.loading import Served, load_for_bulk
+        from geodapt.serve.served import Served
 
-        # one type in all processes, and on whatever machine the rest is answered
-        numbers: Any = str(dtype_of(dtype)).removeprefix("torch.")
         served = Served(
             base=generate,
             adapters=adapters,
@@ -105,8 +96,16 @@ def score(
             rank=rank,
             capacity=capacity,
             slots=slots or Served.slots,
-            dtype=numbers,
         )
+        served.check()  # a wrong name is told before torch is imported
+        from geodapt.models import dtype_of
+        from geodapt.serve.bulk import score_file
+        from geodapt.serve.contents import contents_of
+        from geodapt.serve.loading import load_for_bulk
+
+        # one type in all processes, and on whatever machine the rest is answered
+        numbers: Any = str(dtype_of(dtype)).removeprefix("torch.")
+        served = replace(served, dtype=numbers)
         name = f"{model}, {numbers}" if generate else model
         name += f" with {adapters}" if adapters is not None else ""
         if ray:

@@ -10,6 +10,10 @@ from geodapt.cli.quiet import quiet
 from geodapt.cli.replicas import COUNT, Address, Cores, Count, refuse_without_ray
 from geodapt.cli.run import Debug
 
+Capacity = Annotated[
+    int | None, typer.Option("--capacity", min=1, help="Adapters on the device at once [all].")
+]
+
 
 def serve(
     base: Annotated[
@@ -49,9 +53,7 @@ def serve(
     admin_key_file: Annotated[
         Path | None, typer.Option(help="Keys that may also put and delete adapters.")
     ] = None,
-    capacity: Annotated[
-        int | None, typer.Option(min=1, help="Adapters on the device at once [all].")
-    ] = None,
+    capacity: Capacity = None,
     adapters_in_memory: Annotated[
         int | None, typer.Option(min=1, help="Adapters in memory at once [all].")
     ] = None,
@@ -119,22 +121,16 @@ def serve(
             "for catalogues and indexes; name what uses them (--rank, --embed)",
         )
     refuse_without_ray(ray, replicas, replica_cores, ray_address)
-    if base is not None:
-        from geodapt.models import locate_base
-
-        locate_base(base)  # a wrong name is told before torch is imported
     with quiet(debug):
         import geodapt.serve.http  # noqa: F401  # says which extra is missing
-        from geodapt.errors import InputError
-        from geodapt.serve.http.server import listen, serve_until_told
-        from geodapt.serve.http.starting import (
+        from geodapt.serve.http.serve_settings import (
             ADMIN_KEY,
             API_KEY,
             checked_settings,
+            listen,
             read_keys,
-            start,
         )
-        from geodapt.serve.loading import Served
+        from geodapt.serve.served import Served
 
         settings = checked_settings(
             host=host,
@@ -147,27 +143,24 @@ def serve(
             drain_seconds=drain_seconds,
             trace_to=trace_to,
         )
-        try:
-            listening = listen(settings.host, settings.port)
-        except OSError as error:
-            raise InputError(
-                f"{host}:{port} cannot be listened on: {error.strerror}; give another --port"
-            ) from error
-        with listening:
-            served = Served(
-                base=base,
-                adapters=adapters,
-                rank=rank,
-                classify=classify,
-                embed=embed,
-                store=store,
-                capacity=capacity,
-                most_loaded=adapters_in_memory,
-                slots=slots or Served.slots,
-                queue=queue or Served.queue,
-                kv_tokens=kv_tokens or Served.kv_tokens,
-                dtype=dtype,
-            )
+        served = Served(
+            base=base,
+            adapters=adapters,
+            rank=rank,
+            classify=classify,
+            embed=embed,
+            store=store,
+            capacity=capacity,
+            most_loaded=adapters_in_memory,
+            slots=slots or Served.slots,
+            queue=queue or Served.queue,
+            kv_tokens=kv_tokens or Served.kv_tokens,
+            dtype=dtype,
+        )
+        served.check()  # a wrong name is told before torch is imported
+        with listen(settings.host, settings.port) as listening:
+            from geodapt.serve.http.server import serve_until_told
+
             shown = f"[{host}]" if ":" in host else host
             address = f"http://{shown}:{listening.getsockname()[1]}/"
 
@@ -183,6 +176,8 @@ def serve(
                     served, settings, wanted, listening, tell, lambda: tell(f"serving on {address}")
                 )
             else:
+                from geodapt.serve.http.starting import start
+
                 service = start(served, settings)
                 tell(f"serving on {address}")
                 status = serve_until_told(service, listening, tell)

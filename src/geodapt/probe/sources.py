@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from geodapt.errors import InputError
+from geodapt.models.hub import locate_base
 from geodapt.paths import given
 from geodapt.probe import tables
-from geodapt.probe.embeddings import model_embeddings
-from geodapt.probe.graphs import from_edges
-from geodapt.probe.matrices import from_distances, from_vectors
-from geodapt.probe.source import Kind, Source
 from geodapt.probe.table_columns import Choice
+
+if TYPE_CHECKING:
+    from geodapt.probe.source import Kind, Source
 
 
 def loaded_class_edges() -> list[tuple[str, str]]:
@@ -58,7 +59,7 @@ BUILT_IN: dict[str, Callable[[], list[tuple[str, str]]]] = {
 
 def load_source(
     source: str,
-    kind: Kind | None = None,
+    kind: "Kind | None" = None,
     tensor: str | None = None,
     sample: int = 1000,
     seed: int = 0,
@@ -67,7 +68,7 @@ def load_source(
     drop: Sequence[str] = (),
     labels: str | None = None,
     header: bool | None = None,
-) -> Source:
+) -> "Source":
     """Read a source and sample it down to ``sample`` points.
 
     ``source`` is ``classes`` (Python's class hierarchy), ``api-calls`` (the built-in data's items
@@ -86,17 +87,26 @@ def load_source(
         raise InputError(
             f"{source} is no text table; --columns, --drop, --labels and --header are for one"
         )
+    content = None
+    if path.exists() and not path.is_dir() and source not in BUILT_IN:
+        content = tables.read_table(path, kind, tensor, choice)
+    elif path.suffix in tables.SUFFIXES:
+        raise InputError(f"{source} does not exist")
+    elif source not in BUILT_IN:
+        locate_base(source)
+    # late: what is wrong with a source is told before torch is imported
+    from geodapt.probe.embeddings import model_embeddings
+    from geodapt.probe.graphs import from_edges
+    from geodapt.probe.matrices import from_distances, from_vectors
+
     if source in BUILT_IN:
         return from_edges(source, BUILT_IN[source](), sample, generator)
-    if path.exists() and not path.is_dir():
-        content = tables.read_table(path, kind, tensor, choice)
-        if content.edges is not None:
-            return from_edges(path.name, content.edges, sample, generator)
-        assert content.numbers is not None  # a table holds edges or numbers
-        take = from_distances if content.kind == "distances" else from_vectors
-        found = take(path.name, content.numbers, content.labels, sample, generator)
-        return replace(found, notes=[*content.notes, *found.notes])
-    if path.suffix in tables.SUFFIXES:
-        raise InputError(f"{source} does not exist")
-    vectors, tokens = model_embeddings(source, tensor)
-    return from_vectors(source, vectors, tokens, sample, generator)
+    if content is None:
+        vectors, tokens = model_embeddings(source, tensor)
+        return from_vectors(source, vectors, tokens, sample, generator)
+    if content.edges is not None:
+        return from_edges(path.name, content.edges, sample, generator)
+    assert content.numbers is not None  # a table holds edges or numbers
+    take = from_distances if content.kind == "distances" else from_vectors
+    found = take(path.name, content.numbers, content.labels, sample, generator)
+    return replace(found, notes=[*content.notes, *found.notes])

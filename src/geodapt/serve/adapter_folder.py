@@ -39,6 +39,7 @@ from geodapt.serve.adapter_files import (
     version_name,
 )
 from geodapt.serve.requested_gate import ADAPTER_NAME, UnknownModel
+from geodapt.serve.served import require_folder
 
 
 class Shelf(Protocol):
@@ -86,8 +87,8 @@ class AdapterFolder:
         Without a ``folder`` there are no adapters. Raises :class:`InputError` where the folder is
         none, or its ``aliases.json`` is broken.
         """
-        if folder is not None and not folder.is_dir():
-            raise InputError(f"the adapters' folder {folder} is no folder; give one, or make it")
+        if folder is not None:
+            require_folder(folder)
         self.root = folder.resolve() if folder is not None else None
         self.lock = threading.RLock()
         self._loading = threading.Lock()

@@ -12,8 +12,8 @@ from geodapt.files import read_json
 from geodapt.models import locate_base
 from geodapt.paths import given
 from geodapt.serve.adapter_files import ALIASES, FILES, read_aliases
-from geodapt.serve.loading import Served, model_folder
 from geodapt.serve.requested_gate import ADAPTER_NAME
+from geodapt.serve.served import RADIAL, Served, model_folder
 
 WHOLE = 256_000_000
 """Bytes of a file above which pieces of it are read, so that no model is read twice."""
@@ -44,8 +44,8 @@ def _of_model(source: str) -> str | None:
             return _commit(source)
         folder = Path(located)
     digest = _of_files(folder, _files(folder))
-    if (folder / "radial.json").is_file():  # whose encoder may lie elsewhere
-        base = read_json(folder / "radial.json").get("base")
+    if (folder / RADIAL).is_file():  # whose encoder may lie elsewhere
+        base = read_json(folder / RADIAL).get("base")
         if isinstance(base, str) and given(base).is_dir():
             digest += _of_files(given(base), _files(given(base)))
     return hashlib.sha256(digest.encode()).hexdigest()

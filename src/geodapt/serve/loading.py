@@ -1,8 +1,7 @@
 """What an operator names, loaded."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,37 +15,9 @@ from geodapt.serve.engine import Engine
 from geodapt.serve.generating import Generating
 from geodapt.serve.generation import EngineSettings
 from geodapt.serve.scoring import Run, Scoring, own_thread
+from geodapt.serve.served import Served, model_folder
 from geodapt.serve.text_shelf import TextShelf
 from geodapt.serve.text_tokens import TextTokens
-
-
-@dataclass(frozen=True)
-class Served:
-    """What an operator wants served."""
-
-    base: str | None = None
-    """A causal language model: a folder or a hub name."""
-    adapters: Path | None = None
-    rank: str | None = None
-    """A saved X-Cross that ranks."""
-    classify: str | None = None
-    """A saved X-Cross that classifies."""
-    embed: str | None = None
-    """A radial model's folder, or any encoder."""
-    store: Path | None = None
-    """Where catalogues and indexes are kept."""
-    capacity: int | None = None
-    most_loaded: int | None = None
-    slots: int = 16
-    queue: int = 256
-    kv_tokens: int = 65_536
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the language model; ``auto`` is bfloat16 where the device multiplies it natively."""
-
-    @property
-    def scores(self) -> bool:
-        """Whether a system that scores is named."""
-        return bool(self.rank or self.classify or self.embed)
 
 
 def load_scoring(served: Served, run: Run | None = None) -> Scoring:
@@ -109,12 +80,6 @@ def _xcross(source: str, task: str) -> Any:
     if model.settings.task != task:
         raise InputError(f"'{source}' is an X-Cross for {model.settings.task}, not for {task}")
     return model
-
-
-def model_folder(source: str) -> str:
-    """A run's folder stands for the model in it."""
-    folder = given(source)
-    return str(folder / "model") if (folder / "results.json").is_file() else source
 
 
 def _folder(store: Path, name: str) -> Path:

@@ -1,11 +1,20 @@
-"""What an operator can set of the HTTP side."""
+"""What an operator can set of the HTTP side: keys, limits, and the address."""
 
 import ipaddress
-from typing import Self
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 
+from geodapt.errors import InputError
+from geodapt.paths import given, regular
 from geodapt.settings import Settings
+
+API_KEY, ADMIN_KEY = "GEODAPT_API_KEY", "GEODAPT_ADMIN_KEY"
+"""Environment variables that give a key."""
 
 
 class ServeSettings(Settings):
@@ -64,3 +73,52 @@ class ServeSettings(Settings):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def read_keys(variable: str, given_keys: Sequence[str], file: Path | None) -> list[SecretStr]:
+    """The keys of an option, of a file with one a line, and of an environment variable.
+
+    Raises :class:`InputError` for a file that others may read, or that holds none.
+    """
+    keys = list(given_keys)
+    if file is not None:
+        path = regular(given(file))
+        if os.name == "posix" and path.stat().st_mode & 0o077:
+            raise InputError(f"{path} may be read by others; run: chmod 600 {path}")
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        found = [line for line in lines if line and not line.startswith("#")]
+        if not found:
+            raise InputError(f"{path} holds no key; write one into each line")
+        keys += found
+    if os.environ.get(variable):
+        keys.append(os.environ[variable])
+    return [SecretStr(key) for key in dict.fromkeys(keys)]
+
+
+def checked_settings(**values: Any) -> ServeSettings:
+    """Settings. Raises :class:`InputError`, which does not show a key."""
+    try:
+        return ServeSettings(**values)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        said = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{where}: {said}" if where else said) from None
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections; port 0 takes any free one.
+
+    Raises :class:`InputError` where it is taken, or the address is none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((host, port))
+    except OSError as error:
+        opened.close()
+        raise InputError(
+            f"{host}:{port} cannot be listened on: {error.strerror}; give another --port"
+        ) from error
+    return opened

@@ -84,19 +84,6 @@ class Server(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections; port 0 takes any free one. Raises :class:`OSError`."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind((host, port))
-    except BaseException:
-        opened.close()
-        raise
-    return opened
-
-
 def make_server(service: Service, app: App | None = None) -> Server:
     """A server of a service, not yet running."""
     keys = Keys(service.settings)

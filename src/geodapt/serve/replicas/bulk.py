@@ -11,8 +11,9 @@ from geodapt.errors import InputError
 from geodapt.progress import bar
 from geodapt.serve.bulk import ScoringJob, Shard, Task, answerer, claimed
 from geodapt.serve.contents import contents_of
-from geodapt.serve.loading import Served, load_for_bulk
+from geodapt.serve.loading import load_for_bulk
 from geodapt.serve.replicas.cluster import Replicas, absolute, joined, shared_out
+from geodapt.serve.served import Served
 
 MOST_BLOCKS = 1000
 """Pieces that Ray Data hands out; each holds the numbers of some shards, nothing else."""

@@ -13,8 +13,8 @@ import torch
 
 from geodapt.errors import InputError
 from geodapt.serve.http.serve_settings import ServeSettings
-from geodapt.serve.loading import Served
 from geodapt.serve.replicas.replica import Replica, ReplicaReport
+from geodapt.serve.served import Served
 
 OBJECTS = 128 * 2**20
 """Bytes of Ray's store of large objects, which answers never need."""

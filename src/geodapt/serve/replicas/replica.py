@@ -17,7 +17,7 @@ from geodapt.serve.http.api_errors import Message, Scope
 from geodapt.serve.http.app import build_inner
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.starting import start
-from geodapt.serve.loading import Served
+from geodapt.serve.served import Served
 
 logger = logging.getLogger("geodapt.serve")
 

@@ -10,11 +10,11 @@ from geodapt.serve.http.metrics import ServerMetrics
 from geodapt.serve.http.serve_settings import ServeSettings
 from geodapt.serve.http.server import serve_until_told
 from geodapt.serve.http.service import Service
-from geodapt.serve.http.starting import NoShelf, check_named
-from geodapt.serve.loading import Served
+from geodapt.serve.http.starting import NoShelf
 from geodapt.serve.replicas.cluster import Replicas, absolute, reported, running
 from geodapt.serve.replicas.front import build_front
 from geodapt.serve.replicas.reports import Reports
+from geodapt.serve.served import Served
 
 
 def serve_replicas(
@@ -30,7 +30,7 @@ def serve_replicas(
     ``started`` is called when requests are taken. Raises :class:`InputError` for what cannot be
     served, and for stored lists that replicas would not share.
     """
-    check_named(served)
+    served.check()
     if served.scores and served.store is None:
         raise InputError(
             "replicas share catalogues and indexes by a folder; name one that all of them reach "
