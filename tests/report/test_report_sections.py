@@ -118,6 +118,15 @@ class TestComparison:
             *("perplexity", "accuracy", "MRR", "mIoU, seen", "zero-shot, new", "class R@1")
         ]
 
+    @pytest.mark.parametrize(
+        ("tested", "points"), [(8, "12.5"), (92, "1.1"), (200, "0.5"), (4000, "0.025")]
+    )
+    def test_one_case_more_or_less(self, tested, points):
+        results = ranking_results()
+        results["data"]["test"] = tested
+        text = built(with_page(comparison_section), results).all("p")[0].text
+        assert text.endswith(f"one more or less is {points} points.")
+
     def test_equal_sizes_are_not_compared(self):
         rows = read_rows(
             {
@@ -194,6 +203,13 @@ class TestEfficiency:
         assert xcross["error_y"]["array"][0] == pytest.approx(
             100 * math.sqrt(0.4022 * 0.5978 / 92), rel=1e-3
         )
+
+    def test_shares_of_nothing_have_no_axis_below_zero(self):
+        results = ranking_results()
+        for point in results["curve"]:
+            point["hit_at_1"] = 0.0
+        (figure,) = built(efficiency_section, results).figures
+        assert figure["layout"]["yaxis"]["rangemode"] == "nonnegative"
 
     def test_order_of_points_does_not_matter(self):
         results = ranking_results()

@@ -94,7 +94,8 @@ def _resolution(metric: Column, tested: int | None) -> str:
     """The resolution of the metric: how much one test case changes it."""
     if not tested or not metric.proportion:
         return ""
-    return f"Of the {tested:,} test cases, one more or less is {100 / tested:.2g} points."
+    points = f"{100 / tested:.1f}" if tested < 100 else f"{100 / tested:.2g}"
+    return f"Of the {tested:,} test cases, one more or less is {points} points."
 
 
 def _bars(rows: list[MethodRow], metric: Column, system: str, tested: int | None) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def _bars(rows: list[MethodRow], metric: Column, system: str, tested: int | None
         )
     return style(
         figure,
-        height=70 + 30 * len(scored),
+        height=70 + 34 * len(scored),
         margin={"l": 8, "r": 44, "t": 8, "b": 8},
         showlegend=False,
     )

@@ -153,7 +153,7 @@ def _lines(
     )
     fractions = sorted({100 * fraction for curve in curves.values() for fraction, _ in curve})
     figure.update_xaxes(title="Target training data (%)", tickvals=fractions)
-    figure.update_yaxes(title=metric.axis)
+    figure.update_yaxes(title=metric.axis, rangemode="nonnegative")
     return style(
         figure,
         height=360,
