@@ -21,12 +21,13 @@ def said(code: str, debug: bool) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("logger", ["torchao", "lm_eval.models.huggingface"])
 @pytest.mark.parametrize("debug", [False, True])
-def test_warnings_and_other_libraries_logs_show_only_with_debug(debug):
+def test_warnings_and_other_libraries_logs_show_only_with_debug(debug, logger):
     heard = said(
         "import logging, warnings\n"
         "warnings.warn('a warning')\n"
-        "logging.getLogger('torchao').warning('a log line')",
+        f"logging.getLogger('{logger}').warning('a log line')",
         debug,
     )
     assert ("a warning" in heard, "a log line" in heard) == (debug, debug)

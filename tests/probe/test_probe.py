@@ -223,6 +223,15 @@ def test_figures_on_the_page_are_those_measured():
     assert numbers["data"]["relative_delta"] == measured.data.delta.relative
 
 
+def test_flat_data_are_off_by_little_not_by_nothing(tmp_path):
+    flat = np.random.default_rng(3).normal(size=(30, 8))
+    measured = probe.measure(probe.load_source(save(tmp_path / "flat.npy", flat)))
+    cells = [cell for name, *cells in summary_table(measured) for cell in cells if "dimen" in name]
+    shares = [float(share.rstrip("%")) for cell in cells for share in cell.split(" / ")]
+    assert len(shares) == 8
+    assert min(shares) > 0
+
+
 def save(path, array):
     np.save(path, array)
     return str(path)

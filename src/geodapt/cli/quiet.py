@@ -21,8 +21,9 @@ _VARIABLES = {
     "DATASETS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
 }
-# torchao looks for kernels of other devices, and registers enums that torch now knows itself.
-_LOGGERS = ("torchao", "torch.utils._pytree")
+# torchao looks for kernels of other devices, and registers enums that torch now knows itself;
+# lm-eval warns of a model that is passed to it already made.
+_LOGGERS = ("torchao", "torch.utils._pytree", "lm_eval")
 
 _show: Any = warnings.showwarning
 

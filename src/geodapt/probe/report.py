@@ -116,6 +116,7 @@ def disk(figures: Figures) -> go.Figure:
     figure.add_annotation(
         x=at[center, 0].item(), y=at[center, 1].item(), text=_label(labels[center]), showarrow=True
     )
+    figure.update_annotations(arrowcolor=SOFT)
     shown = min(1.04, 1.25 * at.norm(dim=1).max().item())  # flat data lies about the centre
     axis = {"visible": False, "range": [-shown, shown]}
     figure.update_layout(xaxis=axis, yaxis={**axis, "scaleanchor": "x"})

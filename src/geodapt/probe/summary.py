@@ -13,13 +13,13 @@ def summary_table(figures: Figures) -> list[tuple[str, str, str]]:
         delta, c = shape.delta, shape.hyperbolic.c
         least = "at least " if shape.endless else ""
         return [
-            f"{100 * shape.average_delta:.3g}%",
+            _percent(shape.average_delta),
             _range(delta.relative, min(1, 2 * delta.upper / delta.diameter), "{:.3f}"),
             _range(delta.delta, delta.upper, "{:.4g}"),
             f"{delta.diameter:.4g}",
             f"{shape.curvatures.mean().item():+.3f} ± {shape.curvatures.std().item():.3f}",
-            f"{shape.hyperbolic.distortion:.1%} / {shape.euclidean.distortion:.1%}",
-            f"{shape.disk.distortion:.1%} / {shape.plane.distortion:.1%}",
+            " / ".join(_percent(each.distortion) for each in (shape.hyperbolic, shape.euclidean)),
+            " / ".join(_percent(each.distortion) for each in (shape.disk, shape.plane)),
             f"{least}{c:.3g} ({c * delta.diameter**2:.4g} / diameter²)",
         ]
 
@@ -34,6 +34,10 @@ def summary_table(figures: Figures) -> list[tuple[str, str, str]]:
         "curvature that fits best, c of -c",
     ]
     return list(zip(names, column(figures.data), column(figures.control), strict=True))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
 
 
 def _range(low: float, high: float, form: str) -> str:
