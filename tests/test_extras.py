@@ -1,12 +1,15 @@
 """The command that an error names must work for the geodapt at hand."""
 
 import importlib.metadata
+import importlib.util
 import json
 import shlex
 
 import pytest
 
 from geodapt import extras
+from geodapt.errors import InputError
+from geodapt.recipes.loading import load_recipe
 
 
 class Distribution:
@@ -59,3 +62,15 @@ def test_the_error_says_what_and_how(come_from):
     assert str(extras.missing("the search needs optuna", "search")) == (
         "the search needs optuna: pip install 'geodapt[search]'"
     )
+
+
+def test_what_measures_boxes_is_asked_for_before_anything_trains(monkeypatch):
+    pytest.importorskip("faster_coco_eval")
+    here = importlib.util.find_spec
+    recipe = load_recipe("hyperclip-glyphs-detection").recipe
+    recipe.require_inputs()
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if "coco" in name else here(name)
+    )
+    with pytest.raises(InputError, match=r"faster-coco-eval: .*\[vision\]"):
+        recipe.require_inputs()

@@ -40,6 +40,11 @@ def require_pillow() -> None:
     require("PIL", "pictures are read with Pillow, which is not installed", "vision")
 
 
+def require_box_metrics() -> None:
+    """Raise :func:`missing` where what measures boxes is not installed."""
+    require("faster_coco_eval", "boxes are measured with faster-coco-eval", "vision")
+
+
 def require_lm_eval() -> None:
     """Raise :func:`missing` where lm-eval is not installed."""
     what = "tasks are asked through lm-eval, which is not installed; leave tasks out (tasks=[]) and"

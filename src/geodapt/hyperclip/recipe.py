@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from geodapt.data.glyph_settings import GlyphSettings, PageSettings
 from geodapt.data.vision.coco_settings import CocoBoxSettings, CocoPanopticSettings, YoloSettings
 from geodapt.data.vision.settings import PictureSetSettings
+from geodapt.extras import require_box_metrics
 from geodapt.hyperclip.methods import TuningMethod
 from geodapt.hyperclip.settings import MaskSettings, ScalingSettings, SegmenterSettings, WordShares
 from geodapt.hyperclip.tuning_settings import SceneSettings, TuningSettings
@@ -85,6 +86,10 @@ class DetectionRecipe(SceneSettings, Recipe):
     """Pixels that pictures are stretched to, each way."""
 
     _has_a_test = model_validator(mode="after")(_paired)
+
+    def require_inputs(self) -> None:
+        super().require_inputs()
+        require_box_metrics()
 
 
 PanopticData = Annotated[GlyphSettings | CocoPanopticSettings, Field(discriminator="kind")]

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from geodapt.errors import InputError
-from geodapt.extras import require
+from geodapt.extras import require_box_metrics
 
 MOST = 100
 """Boxes of a class and a picture that count, those with the largest scores; COCO's number."""
@@ -30,7 +30,7 @@ class DetectionMetrics:
 
     def __init__(self, classes: Sequence[str]) -> None:
         """Raises :class:`InputError` for no classes, and where faster-coco-eval is missing."""
-        require("faster_coco_eval", "boxes are measured with faster-coco-eval", "vision")
+        require_box_metrics()
         if not classes:
             raise InputError("there are no classes to measure; give at least one")
         self.classes = list(classes)
