@@ -1,15 +1,18 @@
 """Scores over HTTP are those of the same call in Python."""
 
 import base64
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
 from openai import OpenAI
+from PIL import Image
 
 from geodapt.errors import InputError
 from geodapt.radial import RadialModel
+from geodapt.radial.images import image_tower
 from geodapt.serve.adapter_folder import AdapterFolder
 from geodapt.serve.bulk import score_file
 from geodapt.serve.http.answers import NoText
@@ -20,7 +23,7 @@ from geodapt.serve.http.starting import start
 from geodapt.serve.scoring import Scoring, own_thread
 from geodapt.serve.served import Served
 from geodapt.serve.text_shelf import TextShelf
-from tests.radial.small import CORPUS, save_bert
+from tests.radial.small import CORPUS, save_bert, save_dual
 from tests.serve.asking import running
 from tests.xcross.conftest import Shelf
 
@@ -149,6 +152,59 @@ def test_retrieval_goes_from_general_to_specific(scored, service):
         assert [step["text"] for step in found["steps"]] == [step.text for step in expected]
         radii = [step["radius"] for step in found["steps"]]
         assert radii == sorted(radii) == pytest.approx([step.radius for step in expected])
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory):
+    """A server of a CLIP."""
+    folder = tmp_path_factory.mktemp("clip")
+    service = start(Served(embed=str(save_dual(folder / "clip", "clip"))), ServeSettings())
+    with running(service) as served:
+        yield served
+
+
+def coded(kind="PNG", size=(24, 20), colour=(200, 30, 90), frames=1):
+    pictures = [Image.new("RGB", size, colour)] + [Image.new("RGB", size)] * (frames - 1)
+    written = io.BytesIO()
+    more = {"save_all": True, "append_images": pictures[1:]} if frames > 1 else {}
+    pictures[0].save(written, kind, **more)
+    return base64.b64encode(written.getvalue()).decode()
+
+
+def test_pictures_are_queries_where_the_encoder_sees(seeing):
+    encoder = seeing.service.scoring.encoder
+    picture = Image.new("RGB", (24, 20), (200, 30, 90))
+    index = encoder.index(CORPUS)
+    vectors = image_tower(encoder.encoder).embed_images([picture])
+    (expected,) = encoder.retrieve(vectors, index, 10)
+    other = f"data:image/webp;base64,{coded('WEBP', colour=(0, 255, 0))}"
+    body = {"images": [coded(), other], "texts": CORPUS, "steps": 10}
+    first, second = seeing.ask("POST", "/v1/retrieve", body).json["data"]
+    assert [step["text"] for step in first["steps"]] == [step.text for step in expected]
+    near = [step["similarity"] for step in first["steps"]]
+    assert near == pytest.approx([step.similarity for step in expected], abs=1e-5)
+    assert first["query"] is second["query"] is None
+    assert second["steps"][0]["similarity"] != pytest.approx(near[0], abs=1e-4)
+
+
+def test_what_is_no_picture_is_refused(seeing, scored):
+    texts = {"texts": CORPUS}
+    for images, says in (
+        (["%"], "images.0 is not base64"),
+        (["aGVsbG8="], "images.0 is none of PNG, JPEG, WEBP"),
+        ([coded(), coded("TIFF")], "images.1 is none of"),
+        ([coded()[:60] + "=" * (-len(coded()[:60]) % 4)], "cannot be read"),
+        ([coded(size=(5000, 5000))], "16,000,000 together"),
+        ([coded(size=(2900, 2900))] * 2, "16,000,000 together"),
+        ([coded("WEBP", frames=3)], "frames"),
+    ):
+        answer = seeing.ask("POST", "/v1/retrieve", texts | {"images": images})
+        assert (answer.status, says in answer.json["error"]["message"]) == (400, True), answer.json
+    both = {"images": [coded()], "queries": "a bird"}
+    for body in (both, {}, {"images": []}):
+        assert seeing.ask("POST", "/v1/retrieve", texts | body).status == 400
+    blind = scored.ask("POST", "/v1/retrieve", texts | {"images": [coded()]})
+    assert (blind.status, "texts only" in blind.json["error"]["message"]) == (400, True)
 
 
 def test_classes_by_a_classifier_and_zero_shot(scored, service):

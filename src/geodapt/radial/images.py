@@ -24,11 +24,10 @@ def image_files(names: Sequence[str], folder: Path | str | None = None) -> Chain
     return ChainPictures(PictureFiles([place / Path(name).name for name in different]), different)
 
 
-def embed_images(encoder: TextEncoder, pictures: ChainPictures) -> EmbeddedImages:
-    """Unit vectors of pictures: of :func:`image_files`, or those that a data set brings.
+def image_tower(encoder: TextEncoder) -> Clip:
+    """An encoder with its image processor.
 
-    Pictures that are missing or unreadable are skipped and listed in the result. Raises
-    :class:`InputError` where the encoder has no image tower, or no picture can be read.
+    Raises :class:`InputError` where it embeds texts only.
     """
     require_pillow()
     if not is_dual(encoder):
@@ -37,5 +36,13 @@ def embed_images(encoder: TextEncoder, pictures: ChainPictures) -> EmbeddedImage
         )
     with as_input_errors(encoder.name):
         processor = pretrained(AutoProcessor, resolve_base(encoder.name))
-    clip = Clip(encoder.model, processor, encoder.name)
-    return embed_readable(clip, pictures.images, pictures.names)
+    return Clip(encoder.model, processor, encoder.name)
+
+
+def embed_images(encoder: TextEncoder, pictures: ChainPictures) -> EmbeddedImages:
+    """Unit vectors of pictures: of :func:`image_files`, or those that a data set brings.
+
+    Pictures that are missing or unreadable are skipped and listed in the result. Raises
+    :class:`InputError` where the encoder has no image tower, or no picture can be read.
+    """
+    return embed_readable(image_tower(encoder), pictures.images, pictures.names)

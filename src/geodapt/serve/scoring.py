@@ -11,8 +11,11 @@ from geodapt.errors import InputError
 from geodapt.serve.text_shelf import TextShelf
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from geodapt.radial import Index, RadialModel
     from geodapt.radial.results import RetrievalStep
+    from geodapt.vision import Clip
     from geodapt.xcross.model import XCross
 
 T = TypeVar("T")
@@ -72,6 +75,7 @@ class Scoring:
     catalogues: TextShelf = field(default_factory=lambda: TextShelf(None))
     indexes: TextShelf = field(default_factory=lambda: TextShelf(None))
     _embedded: dict[tuple[str, ...], "Index"] = field(default_factory=dict)
+    _tower: "Clip | None" = None
 
     def ranked(self, history: Sequence[str], candidates: Sequence[str]) -> "Future[list[float]]":
         """X-Cross' score of each candidate after a history, oldest first; higher is better."""
@@ -99,9 +103,9 @@ class Scoring:
         return self.run(work)
 
     def retrieved(
-        self, queries: Sequence[str], texts: Sequence[str], steps: int
+        self, queries: "Sequence[str] | Sequence[Image]", texts: Sequence[str], steps: int
     ) -> "Future[list[list[RetrievalStep]]]":
-        """For each query its chain of texts from general to specific."""
+        """For each query, a text or a picture, its chain of texts from general to specific."""
         encoder, key = self._encoder(), tuple(texts)
 
         def work() -> "list[list[RetrievalStep]]":
@@ -110,7 +114,10 @@ class Scoring:
                 while len(self._embedded) >= MOST_INDEXES:
                     del self._embedded[next(iter(self._embedded))]
                 self._embedded[key] = made
-            return encoder.retrieve(list(queries), self._embedded[key], steps)
+            asked: Any = list(queries)
+            if not isinstance(asked[0], str):
+                asked = self._image_tower().embed_images(asked)
+            return encoder.retrieve(asked, self._embedded[key], steps)
 
         return self.run(work)
 
@@ -140,6 +147,12 @@ class Scoring:
             return [dict(zip(names, row, strict=True)) for row in rows]
 
         return self.run(work)
+
+    def _image_tower(self) -> "Clip":
+        from geodapt.radial.images import image_tower
+
+        self._tower = self._tower or image_tower(self._encoder().encoder)
+        return self._tower
 
     def _encoder(self) -> "RadialModel":
         if self.encoder is None:

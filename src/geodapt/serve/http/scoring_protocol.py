@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from geodapt.serve.protocol import Body
 
 Text = Annotated[str, Field(min_length=1, max_length=100_000)]
+Picture = Annotated[str, Field(min_length=1)]
+"""A file in base64 (PNG, JPEG or WebP), alone or as a ``data:`` address."""
 Texts = Annotated[list[Text], Field(min_length=1, max_length=2048)]
 
 
@@ -71,7 +73,9 @@ class RetrieveBody(Body):
     """``POST /v1/retrieve``."""
 
     model: str | None = None
-    queries: Text | Texts
+    queries: Text | Texts | None = None
+    images: Annotated[list[Picture], Field(min_length=1, max_length=64)] | None = None
+    """Pictures in base64, in place of ``queries``, where the encoder is a CLIP or a SigLIP."""
     index: str | None = None
     """A stored index."""
     texts: Texts | None = None
@@ -83,6 +87,8 @@ class RetrieveBody(Body):
     def _one(self) -> "RetrieveBody":
         if (self.index is None) == (self.texts is None):
             raise ValueError("give either 'index' or 'texts'")
+        if (self.queries is None) == (self.images is None):
+            raise ValueError("give either 'queries' or 'images'")
         return self
 
 

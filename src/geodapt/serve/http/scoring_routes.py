@@ -22,6 +22,7 @@ from geodapt.serve.http.scoring_protocol import (
     ShelfBody,
     as_list,
 )
+from geodapt.serve.http.sent_pictures import pictures_in
 from geodapt.serve.http.service import may_be_done, service_of
 from geodapt.serve.scoring import Scoring
 from geodapt.serve.text_shelf import TextShelf
@@ -85,20 +86,21 @@ async def rank(body: RankBody, request: Request) -> list[dict[str, Any]]:
 
 @router.post("/v1/retrieve")
 async def retrieve(body: RetrieveBody, request: Request) -> dict[str, Any]:
-    """For each query a chain of texts, from general to specific."""
+    """For each text or picture a chain of texts, from general to specific."""
     texts = body.texts or []
     if body.index is not None:
         texts = _stored(_scoring(request).indexes, body.index, "index")
-    queries = as_list(body.queries)
-    chains = await _scored(request, lambda scoring: scoring.retrieved(queries, texts, body.steps))
+    queries = as_list(body.queries or [])
+    asked = queries or await asyncio.to_thread(pictures_in, body.images or [])
+    chains = await _scored(request, lambda scoring: scoring.retrieved(asked, texts, body.steps))
     data = [
         {
-            "query": query,
+            "query": queries[number] if queries else None,
             "steps": [
                 {"text": s.text, "radius": s.radius, "similarity": s.similarity} for s in chain
             ],
         }
-        for query, chain in zip(queries, chains, strict=True)
+        for number, chain in enumerate(chains)
     ]
     return {"object": "list", "data": data, "model": _name(request, body.model)}
 
