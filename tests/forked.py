@@ -54,6 +54,11 @@ class Forked:
         codes = [process.exitcode for process in self._processes]
         return None if None in codes else next(filter(None, codes), 0)
 
+    @property
+    def pid(self) -> int | None:
+        """Of the first one."""
+        return self._processes[0].pid
+
     def said(self) -> str:
         """What they have printed so far."""
         return Path(self._written.name, "out").read_text()

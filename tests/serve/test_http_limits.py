@@ -240,6 +240,13 @@ def test_a_reader_that_takes_nothing_is_dropped_and_others_go_on(serve, engine):
             eventually(lambda: engine.counts["cancelled"] + engine.counts["ended"] > 0)
             assert served.complete(max_tokens=2).status == 200
             eventually(lambda: served.service.running == 0)
+            eventually(lambda: not served.connections)
+            taken = b""
+            with suppress(ConnectionError):  # cut off, rather than ended
+                while part := connection.recv(2**20):
+                    taken += part
+            assert b"[DONE]" not in taken
+            assert len(taken) < 250 * 200_000 / 2
 
 
 @pytest.mark.parametrize("stream", [True, False])

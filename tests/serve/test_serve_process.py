@@ -1,10 +1,12 @@
 """A server's process: how it begins, and how it ends."""
 
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
+import psutil
 import pytest
 
 from tests.commands import start
@@ -48,6 +50,34 @@ def test_after_sigterm_streams_end_and_new_requests_are_turned_away(tmp_path):
         assert process.wait(120) == 0
     assert all(b"data: [DONE]" in content for content in whole)
     assert all(content.count(b'"text"') == 40 for content in whole)
+
+
+def test_bodies_that_are_refused_leave_no_memory(tmp_path):
+    """Ten times what a body may have, announced and in chunks, from many at once."""
+    with steady_server(tmp_path) as (process, served), ThreadPoolExecutor(8) as pool:
+
+        def send(number):
+            head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+            chunk = b"10000\r\n" + b" " * 2**16 + b"\r\n"
+            with served.connect() as connection, suppress(ConnectionError):
+                if number % 2:
+                    head += b"Content-Length: %d\r\n\r\n" % (10 * 2**20)
+                    connection.sendall(head + b" " * 10 * 2**20)
+                else:
+                    connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 160)
+            return served.complete(max_tokens=0).status
+
+        def memory():
+            return psutil.Process(process.pid).memory_info().rss / 2**20
+
+        assert set(pool.map(send, range(8))) == {200}
+        most = before = memory()
+        sent = [pool.submit(send, number) for number in range(64)]
+        while not all(each.done() for each in sent):
+            most = max(most, memory())
+            time.sleep(0.005)
+        assert {each.result() for each in sent} == {200}
+        assert most - before < 24  # where eight bodies at once would be 80
 
 
 def test_what_does_not_end_in_time_is_ended_and_told(tmp_path):
