@@ -20,8 +20,18 @@ from typing import Any
 
 import psutil
 from _killed_server import process, started
-from _serving import Client, Shelf, in_threads, long_stream, serving, wait_until
+from _serving import (
+    PROMPT,
+    TOKENS,
+    Client,
+    Shelf,
+    in_threads,
+    long_stream,
+    serving,
+    wait_until,
+)
 
+from geodapt.serve.generation import Generation, Sampling
 from geodapt.serve.http.service import Service
 
 
@@ -167,6 +177,33 @@ def on_core(number: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def latency(shelf: Shelf, seconds: float) -> dict[str, Any]:
+    """One answer after the other, of the engine and over HTTP in turn: what HTTP adds to each.
+
+    Who asks is in the server's process, so its own time is counted, too.
+    """
+    times: dict[str, list[float]] = {"engine": [], "http": []}
+    with serving(shelf) as (service, port):
+        client, prompt = Client(port), service.text_tokens.prompt(PROMPT)
+        sampling = Sampling(TOKENS, temperature=0.0, ignore_eos=True)
+
+        def engine() -> str:
+            ticket = service.engine.submit(Generation(prompt, sampling))
+            return "".join(event.text for event in ticket)
+
+        sides = {"engine": engine, "http": lambda: client.complete()[1]}
+        end = time.monotonic() + seconds
+        while not times["http"] or time.monotonic() < end:
+            for name, side in sides.items():
+                begun = time.perf_counter()
+                text = side()
+                times[name].append(time.perf_counter() - begun)
+                assert text.strip() == shelf.answers["base"].strip()
+        client.close()
+    added = [b - a for a, b in zip(*times.values(), strict=True)]
+    return {name: quantiles(each) for name, each in times.items()} | {"added": quantiles(added)}
 
 
 def fairness(

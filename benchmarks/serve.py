@@ -27,7 +27,7 @@ import adapters as peers
 import torch
 from _continuous_batching import continuous_batches
 from _killed_server import kills
-from _serve_load import disconnects, fairness, overload, slow_readers, soak
+from _serve_load import disconnects, fairness, latency, overload, slow_readers, soak
 from _serving import Shelf, answering, make_shelf
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
@@ -148,6 +148,7 @@ def under_load(seconds: float, times: int, only: str | None) -> dict[str, Any]:
         "disconnects": lambda shelf: disconnects(shelf, 1000),
         "fairness": lambda shelf: fairness(shelf, seconds),
         "overload": lambda shelf: overload(shelf, seconds),
+        "latency": lambda shelf: latency(shelf, seconds),
         "slow readers": lambda shelf: slow_readers(shelf, seconds / 2),
         "kills": lambda shelf: kills(shelf, times),
     }

@@ -1,11 +1,16 @@
 """What routes answer: OpenAI's shapes, and the gate that a request asked for."""
 
+import asyncio
 import json
+import threading
 from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 
 from geodapt.adapters import Mix, TopAtoms
+from geodapt.serve.generation import Event
+from geodapt.serve.http.answers import Answers
 
 GATES = [
     ({}, None),
@@ -83,6 +88,42 @@ def test_echoed_logprobs_are_as_lm_eval_reads_them(serve, tokenizer):
     assert "".join(found["tokens"][: len(prompt)]) == "A hose of tools"
     pieces = zip(found["tokens"], found["text_offset"], strict=True)
     assert all(first["text"][at : at + len(t)] == t for t, at in pieces if "token_id" not in t)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_no_event_is_lost_and_a_whole_answer_wakes_the_loop_for_its_ends_alone(whole):
+    """Events of three answers from another thread, which goes on while some are taken."""
+    last, wakes, released = 400, [], []
+
+    class Engine:
+        def submit(self, generation, on_event):
+            self.tell = [*getattr(self, "tell", []), on_event]
+
+    async def listen():
+        loop = asyncio.get_running_loop()
+        wake = loop.call_soon_threadsafe
+        loop.call_soon_threadsafe = lambda *given: (wakes.append(1), wake(*given))
+        lease = SimpleNamespace(release=lambda: released.append(1))
+        answers, engine = Answers([None] * 3, lease, whole=whole), Engine()
+        answers.submit(engine)
+
+        def run():
+            for number in range(last):
+                for tell in engine.tell:
+                    tell(Event(token=number, finish="length" if number == last - 1 else None))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        found = [[], [], []]
+        async for events in answers.each():
+            for number, event in events:
+                found[number].append(event.token)
+        thread.join()
+        return found
+
+    assert asyncio.run(listen()) == [list(range(last))] * 3
+    assert released == [1]
+    assert 1 <= len(wakes) <= (4 if whole else 3 * last)
 
 
 def test_prompts_come_as_texts_and_tokens(serve, tokenizer):

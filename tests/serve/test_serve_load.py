@@ -6,7 +6,7 @@ counted in steps and answers.
 
 import pytest
 from _killed_server import kills
-from _serve_load import disconnects, fairness, soak
+from _serve_load import disconnects, fairness, latency, soak
 from _serving import Client, long_stream, make_shelf, serving, wait_until
 
 from tests.forked import fork
@@ -31,6 +31,10 @@ def test_answers_stay_right_while_adapters_come_and_go(shelf):
 def test_everybody_is_answered_where_few_places_are_asked_for_by_many(shelf):
     found = fairness(shelf, 1, clients=8)
     assert min(kind["answers"] for kind in found.values()) >= 2
+
+
+def test_the_engine_says_the_same_with_and_without_http(shelf):
+    assert set(latency(shelf, 0.2)) == {"engine", "http", "added"}
 
 
 def test_nobody_waits_for_who_does_not_read(shelf):

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -68,11 +69,17 @@ class Answers:
         generations: Sequence[Generation],
         lease: Lease,
         watch: Callable[[int, Event], None] | None = None,
+        whole: bool = False,
     ) -> None:
-        """``watch`` is called for each event, too, in the thread that it comes from."""
+        """``watch`` is called for each event, too, in the thread that it comes from.
+
+        ``whole``: nothing is done between the first event and a generation's last, so that the
+        event loop is woken for these alone.
+        """
         self.generations, self._lease, self._watch = list(generations), lease, watch
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._events: deque[tuple[int, Event]] = deque()
+        self._some, self._woken, self._whole, self._begun = asyncio.Event(), False, whole, False
         self._tickets: list[Cancellable] = []
         self._lock = threading.Lock()
         self._open = len(self.generations)
@@ -92,11 +99,13 @@ class Answers:
         """What has come since the last time, until every generation has ended."""
         open_ones = len(self.generations)
         while open_ones:
-            events = [await self._events.get()]
-            while not self._events.empty():
-                events.append(self._events.get_nowait())
+            await self._some.wait()
+            self._some.clear()
+            self._woken = False  # before the events are taken: what comes later wakes again
+            events = [self._events.popleft() for _ in range(len(self._events))]
             open_ones -= sum(event.finish is not None for _, event in events)
-            yield events
+            if events:
+                yield events
 
     def cancel(self) -> None:
         """Nobody listens any more. What has ended stays as it is."""
@@ -106,10 +115,16 @@ class Answers:
     def _arrived(self, number: int, event: Event) -> None:
         if self._watch is not None:
             self._watch(number, event)
+        self._events.append((number, event))
         if event.finish is not None:
             self._ended(1)
-        with suppress(RuntimeError):  # the server has ended
-            self._loop.call_soon_threadsafe(self._events.put_nowait, (number, event))
+        elif self._whole and self._begun:
+            return
+        self._begun = True
+        if not self._woken:
+            self._woken = True
+            with suppress(RuntimeError):  # the server has ended
+                self._loop.call_soon_threadsafe(self._some.set)
 
     def _ended(self, count: int) -> None:
         with self._lock:

@@ -114,7 +114,7 @@ async def _answer(
         ]
         model = body.model or service.settings.name
         stages = engine_stages(service.tracing, request.scope, model, generations)
-        answers = Answers(generations, lease, stages)
+        answers = Answers(generations, lease, stages, whole=not body.stream)
     except BaseException:
         lease.release()
         raise
