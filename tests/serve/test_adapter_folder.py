@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from filelock import FileLock
+from safetensors.torch import load_file, save_file
 
 from geodapt.adapters import Adapter, AdapterBank
 from geodapt.errors import InputError
@@ -172,6 +173,18 @@ def test_pickles_and_broken_files_are_refused(folder, adapters):
             folder.lease([name])
         with pytest.raises(InputError, match=says):
             folder.put(name)
+    assert len(bank) == 0
+
+
+def test_an_adapter_that_overflows_is_refused_by_its_name(folder, adapters):
+    place, bank = adapters
+    shutil.copytree(place / "toys", place / "huge")
+    weights = place / "huge/adapter_model.safetensors"
+    tensors = {name: torch.full_like(t, 1e30) for name, t in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    for refused in (lambda: folder.lease(["huge"]), lambda: folder.put("huge")):
+        with pytest.raises(InputError, match=r"^adapter 'huge', layer .* overflow"):
+            refused()
     assert len(bank) == 0
 
 

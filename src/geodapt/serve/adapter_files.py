@@ -22,7 +22,8 @@ def adapter_in(place: Path, name: str) -> Adapter:
     try:
         return Adapter.from_pretrained(place)
     except InputError as error:  # without the server's paths
-        raise InputError(str(error).replace(str(place), f"adapter '{name}'")) from error
+        said = str(error).replace(f"adapter '{place}'", f"adapter '{name}'")
+        raise InputError(said.replace(str(place), f"adapter '{name}'")) from error
 
 
 def copy_files(source: Path, target: Path) -> None:
