@@ -12,10 +12,12 @@ from tests.serve.isolated import isolation
 
 
 @pytest.mark.slow
-def test_two_replicas_answer_as_one_and_survive_one(tmp_path):
+@pytest.mark.parametrize("inside", ["replicas_inside", "nodes_inside"])
+def test_replicas_answer_as_one_and_survive_one(tmp_path, inside):
+    """Two on one machine, and on machines of a cluster, which have loopback addresses here."""
     pytest.importorskip("ray")
     done = subprocess.run(
-        [*isolation(), sys.executable, "-m", "tests.serve.replicas_inside", str(tmp_path)],
+        [*isolation(), sys.executable, "-m", f"tests.serve.{inside}", str(tmp_path)],
         cwd=Path(__file__).parents[2],
         env={**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
         capture_output=True,

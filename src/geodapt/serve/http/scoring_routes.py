@@ -91,7 +91,9 @@ async def retrieve(body: RetrieveBody, request: Request) -> dict[str, Any]:
     if body.index is not None:
         texts = _stored(_scoring(request).indexes, body.index, "index")
     queries = as_list(body.queries or [])
-    asked = queries or await asyncio.to_thread(pictures_in, body.images or [])
+    asked: list[Any] = queries
+    if body.images is not None:
+        asked = await asyncio.to_thread(pictures_in, body.images)
     chains = await _scored(request, lambda scoring: scoring.retrieved(asked, texts, body.steps))
     data = [
         {
