@@ -12,7 +12,7 @@ from PIL import Image
 
 from geodapt.errors import InputError
 from geodapt.radial import RadialModel
-from geodapt.radial.images import image_tower
+from geodapt.radial.images import dual_clip
 from geodapt.serve.adapter_folder import AdapterFolder
 from geodapt.serve.bulk import score_file
 from geodapt.serve.http.answers import NoText
@@ -175,7 +175,7 @@ def test_pictures_are_queries_where_the_encoder_sees(seeing):
     encoder = seeing.service.scoring.encoder
     picture = Image.new("RGB", (24, 20), (200, 30, 90))
     index = encoder.index(CORPUS)
-    vectors = image_tower(encoder.encoder).embed_images([picture])
+    vectors = dual_clip(encoder.encoder).embed_images([picture])
     (expected,) = encoder.retrieve(vectors, index, 10)
     other = f"data:image/webp;base64,{coded('WEBP', colour=(0, 255, 0))}"
     body = {"images": [coded(), other], "texts": CORPUS, "steps": 10}

@@ -24,7 +24,7 @@ def image_files(names: Sequence[str], folder: Path | str | None = None) -> Chain
     return ChainPictures(PictureFiles([place / Path(name).name for name in different]), different)
 
 
-def image_tower(encoder: TextEncoder) -> Clip:
+def dual_clip(encoder: TextEncoder) -> Clip:
     """An encoder with its image processor.
 
     Raises :class:`InputError` where it embeds texts only.
@@ -45,4 +45,4 @@ def embed_images(encoder: TextEncoder, pictures: ChainPictures) -> EmbeddedImage
     Pictures that are missing or unreadable are skipped and listed in the result. Raises
     :class:`InputError` where the encoder has no image tower, or no picture can be read.
     """
-    return embed_readable(image_tower(encoder), pictures.images, pictures.names)
+    return embed_readable(dual_clip(encoder), pictures.images, pictures.names)

@@ -149,9 +149,9 @@ class Scoring:
         return self.run(work)
 
     def _image_tower(self) -> "Clip":
-        from geodapt.radial.images import image_tower
+        from geodapt.radial.images import dual_clip
 
-        self._tower = self._tower or image_tower(self._encoder().encoder)
+        self._tower = self._tower or dual_clip(self._encoder().encoder)
         return self._tower
 
     def _encoder(self) -> "RadialModel":
