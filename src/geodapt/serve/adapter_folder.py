@@ -29,12 +29,13 @@ from geodapt.serve.adapter_files import (
     ALIASES,
     COPIES,
     FILES,
-    LARGEST,
     PUTS,
-    RESERVED,
     adapter_in,
     check_name,
+    checked_folder,
     copy_files,
+    is_plain,
+    named_folder,
     read_aliases,
     version_name,
 )
@@ -110,7 +111,7 @@ class AdapterFolder:
             self._refresh()
             found = {name for name, digest in self._aliases.items() if digest is not None}
             for place in self.root.iterdir() if self.root is not None else ():
-                if self._is_plain(place) and place.name not in self._aliases:
+                if is_plain(place) and place.name not in self._aliases:
                     found.add(place.name)
             return sorted(found)
 
@@ -162,9 +163,9 @@ class AdapterFolder:
         ``source`` is that folder's name; without it, the folder of the adapter's own name. It is
         read and fitted to the base before anything changes. Requests that run keep their version.
         """
-        place = self._checked(self._place(name if source is None else source))
-        check_name(name)
         root = self._need_root()
+        place = checked_folder(root, named_folder(root, name if source is None else source))
+        check_name(name)
         staged = root / f".{uuid4().hex}{UNFINISHED}"
         one_put = FileLock(root / PUTS)
         try:
@@ -237,7 +238,7 @@ class AdapterFolder:
                 if version in self._loaded:
                     assert version is not None
                     return self._count(version)
-            adapter = adapter_in(self._checked(place), name)
+            adapter = adapter_in(checked_folder(self._need_root(), place), name)
             found = version_name(name, adapter.sha256)
             if version is not None and found != version:
                 raise InputError(f"adapter '{name}': its copy is not what it was; put it anew")
@@ -324,13 +325,9 @@ class AdapterFolder:
                 raise UnknownModel(f"there is no adapter '{name}'; it was deleted")
             return self.root / COPIES / digest
         place = self.root / name
-        if not self._is_plain(place):
+        if not is_plain(place):
             raise UnknownModel(f"there is no adapter '{name}'")
         return place
-
-    def _is_plain(self, place: Path) -> bool:
-        usable = ADAPTER_NAME.fullmatch(place.name) and place.name not in RESERVED
-        return bool(usable) and not place.is_symlink() and (place / FILES[0]).is_file()
 
     def _sweep(self) -> None:
         """Remove what killed puts left, unless another server is putting something just now."""
@@ -350,35 +347,3 @@ class AdapterFolder:
         if self.root is None:
             raise InputError("this server has no folder of adapters; start it with --adapters")
         return self.root
-
-    def _place(self, source: str) -> Path:
-        """The folder of a name directly below the root, or of its path."""
-        root = self._need_root()
-        name = source.removeprefix(f"{root}/")
-        if not ADAPTER_NAME.fullmatch(name):
-            raise InputError(
-                "an adapter is read from a folder directly below the adapters' folder; give that "
-                "folder's name (letters, digits, '.', '_' and '-')"
-            )
-        return root / name
-
-    def _checked(self, place: Path) -> Path:
-        """A folder whose files are regular ones, small enough, and lie below the root."""
-        root = self._need_root()
-        relative = place.relative_to(root)
-        steps = [root.joinpath(*relative.parts[: n + 1]) for n in range(len(relative.parts))]
-        for path in [*steps, *(place / file for file in FILES)]:
-            if path.is_symlink():
-                raise InputError(f"'{path.relative_to(root)}' is a link; links are not followed")
-        if not place.is_dir():
-            raise UnknownModel(f"there is no folder '{relative}' in the adapters' folder")
-        for file in FILES:
-            if not (place / file).is_file():
-                raise InputError(
-                    f"'{relative}' holds no {file}; adapters are read as PEFT writes them, with "
-                    "their weights as safetensors (a pickle is not read)"
-                )
-        size = sum((place / file).stat().st_size for file in FILES)
-        if size > LARGEST:
-            raise InputError(f"'{relative}' has {size:,} bytes; adapters may have {LARGEST:,}")
-        return place

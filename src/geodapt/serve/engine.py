@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from geodapt.adapters.bank import AdapterBank
-from geodapt.adapters.gates import Mix, Off, Route, TopAtoms
 from geodapt.errors import InputError
+from geodapt.serve.checked_generation import checked_generation
 from geodapt.serve.generation import (
     EngineSettings,
     Event,
@@ -25,7 +25,6 @@ from geodapt.serve.generation import (
 from geodapt.serve.passes import Passes
 from geodapt.serve.row_loop import RowLoop, told_of
 from geodapt.serve.rows import RunningRow
-from geodapt.serve.sampling import Sampler
 from geodapt.serve.scheduler import Scheduler
 from geodapt.serve.tickets import Ticket
 
@@ -182,61 +181,18 @@ class Engine:
 
     def _checked(self, generation: Generation) -> Generation:
         """The request as it will run, or why it never can."""
-        sampling, settings = generation.sampling, self.settings
-        passes = self._passes
-        if not generation.prompt:
-            raise InputError("the prompt is empty; give at least one token")
-        wrong = [t for t in generation.prompt if not 0 <= t < passes.vocabulary]
-        if wrong:
-            raise InputError(
-                f"the prompt holds token {wrong[0]}; the vocabulary has 0 to "
-                f"{passes.vocabulary - 1}"
-            )
-        if sampling.max_new_tokens > settings.most_new_tokens:
-            raise InputError(
-                f"max_new_tokens is {sampling.max_new_tokens}; at most {settings.most_new_tokens} "
-                "are made here"
-            )
-        if sampling.stop and self.tokenizer is None:
-            raise InputError("stop texts need a tokenizer, and this engine has none")
-        if generation.echo and passes.encodes and sampling.logprobs is not None:
-            raise InputError("an encoder-decoder gives its prompt no log probabilities; leave echo")
-        tokens = len(generation.prompt) + sampling.max_new_tokens
-        if passes.longest is not None and tokens > passes.longest:
-            raise InputError(
-                f"{len(generation.prompt)} tokens of prompt and {sampling.max_new_tokens} new ones "
-                f"are more than the model's {passes.longest} positions"
-            )
-        if tokens > settings.kv_tokens:
-            raise InputError(
-                f"{tokens} tokens are more than the cache's {settings.kv_tokens}; ask for less"
-            )
-        Sampler(sampling, (), passes.vocabulary)
-        return self._with_gate(generation)
-
-    def _with_gate(self, generation: Generation) -> Generation:
-        gate = generation.gate
-        if isinstance(gate, TopAtoms) and gate.of is None and self.bank is not None:
-            gate = TopAtoms(gate.keep, Mix(dict.fromkeys(self.bank.names, 1.0)), gate.per)
-        if gate is not None and len(gate.entries) != 1:
-            raise InputError(
-                f"a request is one row, and its gate has {len(gate.entries)} entries; give a Mix"
-            )
-        if isinstance(gate, Off):
-            gate = None
-        if isinstance(gate, Route):
-            gate = Mix(dict(gate.entries[0]))
-        generation = Generation(generation.prompt, generation.sampling, gate, generation.echo)
-        for name in generation.adapters:
+        writes = self.tokenizer is not None
+        checked = checked_generation(generation, self._passes, self.settings, self.bank, writes)
+        for name in checked.adapters:
             if self.bank is None or name not in self.bank or name in self._retiring:
                 raise InputError(f"no adapter '{name}' is loaded")
         capacity = self._scheduler.capacity
-        if capacity is not None and len(generation.adapters) > capacity:
+        if capacity is not None and len(checked.adapters) > capacity:
             raise InputError(
-                f"the request mixes {len(generation.adapters)} adapters; {capacity} fit on the "
+                f"the request mixes {len(checked.adapters)} adapters; {capacity} fit on the "
                 "device at a time"
             )
-        return generation
+        return checked
 
     def _retry_after(self) -> float:
         """A guess, from how long requests took so far."""
