@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from geodapt.cli import main
 from geodapt.cli.endings import Terminated, ending
 from geodapt.console import Console
 from geodapt.errors import InputError
@@ -48,6 +49,38 @@ def test_what_can_be_mended_is_one_line(capsys, error, said):
     assert err.startswith("error: ")
     assert err.rstrip().endswith(said)
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("made", [ModuleNotFoundError, RuntimeError, InputError, OSError])
+def test_a_stop_of_which_a_library_makes_another_error_is_a_stop(capsys, made):
+    error = made("Could not import module 'AutoProcessor'")
+    error.add_note("nothing was written")
+
+    def importing():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error from None
+
+    with pytest.raises(typer.Exit) as stopped, ending():
+        importing()
+    assert stopped.value.exit_code == 130
+    assert capsys.readouterr().err == "\nstopped; nothing was written\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_stop_before_the_command_is_imported_is_one_line(capsys, monkeypatch):
+    class Stopping:
+        def find_spec(self, name, *_):
+            if name == "geodapt.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "geodapt.cli.app", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Stopping(), *sys.meta_path])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "\nstopped\n"
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), RuntimeError("a bug"), BrokenPipeError()])

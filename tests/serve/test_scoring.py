@@ -320,3 +320,16 @@ def test_a_broken_line_is_named_before_anything_is_written(service, tmp_path, li
     with pytest.raises(InputError, match="line 2"):
         score_file(source, tmp_path / "out", service.scoring, "embed", "m")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_runs_folder_stands_for_the_model_in_it(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        Served(base=str(tmp_path / "run")).check()
+    model = tmp_path / "run" / "model"
+    model.mkdir(parents=True)
+    (tmp_path / "run" / "results.json").write_text("{}")
+    for named in (Served(base=str(tmp_path / "run")), Served(embed=str(tmp_path / "run"))):
+        with pytest.raises(InputError, match=r"model' is a folder without config.json"):
+            named.check()
+    (model / "config.json").write_text("{}")
+    Served(base=str(tmp_path / "run"), embed=str(tmp_path / "run")).check()

@@ -82,8 +82,8 @@ for _command in (
 app.add_typer(adapters.app, name="adapters")
 
 
-def main() -> None:
-    """Run the command line. Errors that the user can fix end with status 2 and no traceback."""
+def run_app() -> None:
+    """Run the command that was given."""
     leave_foreign_backend()
     if "--debug" not in sys.argv:
         silence()

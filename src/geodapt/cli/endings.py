@@ -54,8 +54,17 @@ def ending() -> Iterator[None]:
     Besides :class:`InputError` this is what the system refuses: a full disk, no permission.
     """
     try:
-        with _stoppable():
-            yield
+        with _stoppable() as stops:
+            try:
+                yield
+            except typer.Exit:
+                raise
+            except Exception as error:
+                if stops:  # a library that was stopped while it was imported makes another of it
+                    for note in getattr(error, "__notes__", ()):
+                        stops[0].add_note(note)
+                    raise stops[0] from None
+                raise
     except InputError as error:
         _end(f"error: {error}", 2)
     except KeyboardInterrupt as error:
@@ -90,17 +99,22 @@ def _end(text: str, status: int) -> NoReturn:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM raises :class:`Terminated` in the block."""
+def _stoppable() -> Iterator[list[KeyboardInterrupt]]:
+    """SIGTERM raises :class:`Terminated` in the block, Ctrl-C its own; those that were raised."""
+    stops: list[KeyboardInterrupt] = []
 
-    def stop(*_: Any) -> NoReturn:
-        raise Terminated
+    def stop(number: int, _: Any) -> NoReturn:
+        stops.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+        raise stops[-1]
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stops
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
     try:
-        yield
+        yield stops
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

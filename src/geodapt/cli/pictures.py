@@ -170,5 +170,5 @@ def _show(out: Path, image: "Image", lines: Iterable[str]) -> None:
     from geodapt.vision.images import png_bytes
 
     write_bytes(given(out), png_bytes(image))
-    for line in [*lines, f"Picture: {out}"]:
+    for line in [*(list(lines) or ["Nothing was found by these words."]), f"Picture: {out}"]:
         Console(markup=False, highlight=False).print(line)

@@ -170,16 +170,20 @@ def _chosen(
     threshold: float,
     most: int,
 ) -> Detections:
-    """The likeliest pairs of a box and a word, in pixels of the picture."""
-    values, places = scores.flatten().topk(min(most, scores.numel()))
-    keep = values >= threshold
-    values, places = values[keep], places[keep]
-    chosen = boxes[places // scores.shape[1]]
-    corners = torch.cat([chosen[:, :2] - chosen[:, 2:] / 2, chosen[:, :2] + chosen[:, 2:] / 2], 1)
+    """The likeliest pairs of a box and a word, in pixels of the picture.
+
+    Boxes of less than a pixel are none: a head that is hardly trained proposes many.
+    """
+    corners = torch.cat([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], 1)
     corners = corners * torch.tensor(detector.extent(image) * 2)
     corners = torch.minimum(corners.clamp_min(0), torch.tensor(image.size * 2))
     corners[:, 2:] -= corners[:, :2]
-    return Detections(corners, values, places % scores.shape[1])
+    seen = (corners[:, 2:] >= 1).all(1)
+    corners, scores = corners[seen], scores[seen]
+    values, places = scores.flatten().topk(min(most, scores.numel()))
+    keep = values >= threshold
+    values, places = values[keep], places[keep]
+    return Detections(corners[places // scores.shape[1]], values, places % scores.shape[1])
 
 
 def _square(image: "Image") -> "Image":
