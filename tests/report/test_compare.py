@@ -34,6 +34,19 @@ def test_only_settings_that_differ_are_told(runs):
     assert Compared(runs).settings() == [("base", ["minilm", "bigger"])]
 
 
+def test_settings_read_as_in_a_recipe(tmp_path):
+    """A part that one run has not is told by its keys, and not a second time as None."""
+    configs = ("part: null\nflag: true\n", "part: {steps: 3}\nflag: false\n")
+    folders = [
+        write_run(tmp_path / name, config=config)
+        for name, config in zip("ab", configs, strict=True)
+    ]
+    assert Compared(folders).settings() == [
+        ("flag", ["true", "false"]),
+        ("part.steps", ["–", "3"]),
+    ]
+
+
 def test_names_tell_folders_apart(tmp_path):
     assert short_names([tmp_path / "a" / "run", tmp_path / "b" / "run"]) == ["a/run", "b/run"]
     assert short_names([tmp_path / "a", tmp_path / "b"]) == ["a", "b"]

@@ -56,6 +56,12 @@ def test_a_base_keeps_its_name():
     assert lede(results) == "The frozen base model Qwen/Qwen3-0.6B serves the domain Toys."
 
 
+def test_an_evaluated_model_is_named():
+    results = {"recipe": "evaluate-lm", "model": "Qwen/Qwen3-0.6B"}
+    details = details_section(RunRecord(results, [], ""))
+    assert ("Model", "Qwen/Qwen3-0.6B") in details.context["facts"]
+
+
 def test_loads_nothing_from_anywhere(page):
     """No element points outside, and the browser is told to refuse what a script might ask for."""
     policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]

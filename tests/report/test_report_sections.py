@@ -106,6 +106,10 @@ class TestComparison:
         )
         assert comparison_sentence(rows, PAGE.metrics[0], "xcross").replace("\xa0", " ") == said
 
+    def test_one_row_is_compared_with_nothing(self):
+        rows = read_rows({"rows": [{"method": "text", "label": "a.txt", "perplexity": 23.75}]})
+        assert comparison_sentence(rows, PERPLEXITY, "evaluate-lm") == "Perplexity of a.txt: 23.8."
+
     def test_many_equals_are_not_listed(self):
         rows = read_rows({"rows": [{"method": n, "label": n, "hit_at_1": 0.5} for n in "abc"]})
         said = comparison_sentence(rows, PAGE.metrics[0], "xcross").replace("\xa0", " ")

@@ -63,7 +63,7 @@ class Compared:
 
         flat = [flattened(yaml.safe_load(run.config or "") or {}) for run in self.runs.values()]
         keys = dict.fromkeys(key for each in flat for key in each if key not in HIDDEN)
-        found = [(key, [str(each.get(key, "–")) for each in flat]) for key in keys]
+        found = [(key, [_shown(each.get(key)) for each in flat]) for key in keys]
         return [(key, values) for key, values in found if len(set(values)) > 1]
 
     def page(self) -> str:
@@ -109,6 +109,11 @@ def flattened(values: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         found |= flattened(value, f"{prefix}.{key}" if prefix else str(key))
     return found
+
+
+def _shown(value: Any) -> str:
+    """A setting as a recipe has it; what is not set, or not there, is a dash."""
+    return "–" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _label(row: dict[str, Any]) -> str:

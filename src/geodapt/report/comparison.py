@@ -62,6 +62,8 @@ def comparison_sentence(rows: list[MethodRow], metric: Column, system: str) -> s
     """Which method is best by a metric, and how the run's own system compares, in words."""
     scored = [(value, row) for row in rows if (value := row.figure(metric)) is not None]
     scored.sort(key=lambda pair: pair[0] if metric.cost else -pair[0])
+    if len(rows) == 1:
+        return f"{metric.label} of {rows[0].name}: {metric.text(scored[0][0])}."
     highest, above, less = (
         ("Lowest", "below", "more") if metric.cost else ("Highest", "above", "less")
     )

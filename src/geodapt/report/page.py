@@ -126,7 +126,8 @@ def details_section(run: RunRecord) -> Section | None:
 
 
 def _facts(results: dict[str, Any]):
-    for key, name in (("recipe", "Recipe"), ("base", "Base model"), ("target", "Target domain")):
+    named = {"recipe": "Recipe", "base": "Base model", "model": "Model", "target": "Target domain"}
+    for key, name in named.items():
         if results.get(key):
             yield name, str(results[key])
     if results.get("sources"):
