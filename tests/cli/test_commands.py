@@ -124,3 +124,20 @@ def test_cp_to_a_place_that_cannot_be_written(geodapt, catalogue, tiny):
     done = geodapt("cp", "small", "tiny.yaml/mine.yaml")
     assert done.code == 2
     assert done.err.startswith("error: cannot write tiny.yaml/mine.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [("compress --list", "lowrank_plus_int4"), ("ls", "helm-tiny")]
+)
+def test_lists_need_nothing_heavy(words, said):
+    check = """
+import sys
+for name in ("torch", "transformers", "datasets", "peft"):
+    sys.modules[name] = None
+from geodapt.cli.app import app
+app(sys.argv[1:], prog_name="geodapt")
+"""
+    command = [sys.executable, "-c", check, *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert said in done.stdout

@@ -108,8 +108,11 @@ def _recipe(options: dict[str, Any]) -> Any:
 
 
 def _list() -> None:
-    from geodapt.compress.layer_format import METHODS
     from geodapt.console import Console, plain_table
+    from geodapt.registration import settings_only
+
+    with settings_only():  # a list needs no torch
+        from geodapt.compress.layer_format import METHODS
 
     table = plain_table("method", "what it does")
     for name, line in METHODS.items():
