@@ -1,7 +1,6 @@
 """Many LoRA adapters on one frozen base."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ from geodapt.adapters.store.adapter_store import SHOWN, AdapterStore
 from geodapt.adapters.store.folding import fold, names_of_folded, unfold
 from geodapt.adapters.store.masters import new_adapter
 from geodapt.adapters.store.merged_weights import MergedWeights
+from geodapt.blocks import block_manager
 from geodapt.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -312,7 +312,7 @@ class AdapterBank(ModelView):
                 raise
         self.runner.active.resting, self.runner.active.chosen = new, True
 
-    @contextmanager
+    @block_manager("bank.use")
     def use(self, gate: Gate | str | Mapping[str, float]) -> Iterator[None]:
         """Use a gate inside the ``with`` block, in this thread; afterwards the previous one again.
 

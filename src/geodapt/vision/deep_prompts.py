@@ -15,7 +15,6 @@ on them. Sources: CoOp (Zhou et al. 2022) for the first layer, MaPLe (Khattak et
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
+from geodapt.blocks import block_manager
 from geodapt.errors import InputError
 from geodapt.vision.towers import image_tower, text_tower
 
@@ -59,7 +59,7 @@ _registering = Lock()
 Change = Callable[[Prompts, Tensor], Tensor]
 
 
-@contextmanager
+@block_manager("prompts_on")
 def prompts_on(model: Any, prompts: Prompts) -> Iterator[None]:
     """The model's towers with prompts, in this thread and until the block ends.
 
