@@ -53,9 +53,8 @@ class Attachment:
         def wrapper(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             # Bound to the module that it is called on, so that a deep copy uses its own weights.
             base = partial(own, module) if before is None else before
-            if attachment.run is None:
-                return base(*args, **kwargs)
-            return attachment.run(module, base, *args, **kwargs)
+            run = attachment.run
+            return base(*args, **kwargs) if run is None else run(module, base, *args, **kwargs)
 
         wrapper.attachment = self  # type: ignore[attr-defined]
         self._wrapper = wrapper
@@ -102,8 +101,9 @@ def strip(model: nn.Module) -> None:
 
 
 def _put_back(module: nn.Module, attachment: Attachment) -> None:
-    del module.__dict__[attachment.method]
-    if attachment.before is not None:
+    if attachment.before is None:
+        del module.__dict__[attachment.method]
+    else:  # in one step, as another thread may be calling it
         setattr(module, attachment.method, attachment.before)
     if not is_attached(module):
         module.__dict__.pop(MARK, None)

@@ -84,20 +84,22 @@ class ResolvedGate:
         """What is added at a layer; None where no adapter acts."""
         if self._version != self.store.version:
             self.refresh()
+        updates = self._updates  # which another thread may replace meanwhile
         try:
-            return self._updates[path]
+            return updates[path]
         except KeyError:
             entries = self._entries_at(self.store.acting.at(path))
             update = LayerUpdate(self.store, path, entries) if entries.names else None
-            self._updates[path] = update
+            updates[path] = update
             return update
 
     def _entries_at(self, acting: ActingAtLayer) -> LayerEntries:
         """The gate's entries at a layer: the same for all at which the same adapters act."""
-        entries = self._entries.get(acting)
+        known = self._entries
+        entries = known.get(acting)
         if entries is None:
             entries = LayerEntries(self.store, self.gate, self.training, acting)
-            self._entries[acting] = entries
+            known[acting] = entries
         return entries
 
     def parameter(self, path: str) -> ParameterUpdate:

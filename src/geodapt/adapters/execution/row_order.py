@@ -88,7 +88,8 @@ def _same_places(one: Sketch, turned: Sketch, layout: RowLayout, call: Call) -> 
     (a, rounding), (b, _) = one, turned
     if a.shape != b.shape or not layout.fits(a, call.rows, call.lengths):
         return False
-    a, b = (layout.rows_first(x, call.rows).flatten(1).double() for x in (a, b))
+    wide = torch.promote_types(a.dtype, torch.float32)
+    a, b = (layout.rows_first(x, call.rows).flatten(1).to(wide) for x in (a, b))
     apart = torch.cdist(b.flip(0), a, compute_mode="donot_use_mm_for_euclid_dist")
     least = torch.maximum(apart.min(1).values, rounding * a.norm(dim=1))
     return not (apart.diagonal() > CLEARLY * least).any()

@@ -72,9 +72,11 @@ class Acting:
     def drop(self, name: str, adapter: Adapter) -> None:
         """Forget it."""
         for path in adapter.touched:
-            left = self._layers.pop(path).drop(name)
-            if left.touching:
+            left = self._layers[path].drop(name)
+            if left.touching:  # in one step, as other threads' gates look without a lock
                 self._layers[path] = left
+            else:
+                del self._layers[path]
 
 
 def _within(entries: Sequence[Terms], names: Names) -> list[Terms]:
