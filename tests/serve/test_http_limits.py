@@ -68,7 +68,7 @@ def test_limits_are_those_that_the_guide_names():
     assert told["an answer"] == f"`--request-seconds`, {limits.request_seconds:g}"
     assert told["a reader that takes nothing"] == f"{limits.stalled_seconds:g} s"
     assert told["a connection without a request"] == f"{limits.idle_seconds:g} s"
-    assert told["after SIGTERM"] == f"`--drain-seconds`, {limits.drain_seconds:g}"
+    assert told["after SIGTERM or Ctrl-C"] == f"`--drain-seconds`, {limits.drain_seconds:g}"
 
 
 MALFORMED = {

@@ -88,6 +88,8 @@ def score(
     with quiet(debug):
         from geodapt.serve.served import Served
 
+        if ray:
+            import geodapt.serve.replicas  # noqa: F401  # says which extra is missing
         served = Served(
             base=generate,
             adapters=adapters,

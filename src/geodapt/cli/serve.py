@@ -132,6 +132,8 @@ def serve(
         )
         from geodapt.serve.served import Served
 
+        if ray:
+            import geodapt.serve.replicas  # noqa: F401  # says which extra is missing
         settings = checked_settings(
             host=host,
             port=port,
