@@ -122,7 +122,7 @@ def serve(
         )
     refuse_without_ray(ray, replicas, replica_cores, ray_address)
     with quiet(debug):
-        import geodapt.serve.http  # noqa: F401  # says which extra is missing
+        import geodapt.serve.http  # says which extra is missing
         from geodapt.serve.http.serve_settings import (
             ADMIN_KEY,
             API_KEY,
