@@ -4,6 +4,9 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import pytest
 import torch
@@ -12,6 +15,8 @@ from torch import nn
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Off, Route
 from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
+from tests.adapters.heads import KINDS, batch_for, from_peft, out
+from tests.tiny_models import build
 
 
 class Layer(nn.Module):
@@ -148,13 +153,24 @@ def test_an_adapter_in_use_is_not_removed():
     assert answer(bank, 1) == [7]
 
 
+def from_four_threads(work: Callable[[int], list]) -> list:
+    """What ``work`` found in each of four threads, which take turns in the middle of whatever is
+    not locked."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            return list(chain.from_iterable(pool.map(work, range(4))))
+    finally:
+        sys.setswitchinterval(before)
+
+
 @pytest.mark.slow
 def test_many_adapters_from_four_threads_with_coming_and_going():
     bank, count, stop = bank_of(100, capacity=8), 100, time.monotonic() + 2
-    wrong: list = []
 
-    def work(seed: int) -> None:
-        draw = random.Random(seed)
+    def work(seed: int) -> list:
+        draw, wrong = random.Random(seed), []
         while time.monotonic() < stop:
             numbers = [draw.randrange(count) for _ in range(draw.randrange(1, 3))]
             if answer(bank, *numbers) != numbers:
@@ -165,16 +181,33 @@ def test_many_adapters_from_four_threads_with_coming_and_going():
                 if bank(torch.ones(1, 6))[0, 0] != 6:
                     wrong.append(name)
             bank.remove(name)
+        return wrong
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)  # threads take turns in the middle of whatever is not locked
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
-    assert not wrong
+    assert from_four_threads(work) == []
     assert len(bank.resident) <= 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llama classifier", "roberta classifier of two layers"])
+def test_four_threads_on_a_model_with_coming_and_going(name, tmp_path):
+    kind, config, _ = KINDS[name]
+    batch, folders = batch_for(kind, rows=2), [tmp_path / str(i) for i in range(6)]
+    expected = [out(from_peft(name, f, seed=i), batch) for i, f in enumerate(folders)]
+    bank, stop = AdapterBank(build(kind, config), capacity=8), time.monotonic() + 4
+    for i, folder in enumerate(folders):
+        bank.load(f"n{i}", folder)
+
+    def work(seed: int) -> list:
+        draw, wrong, own = random.Random(seed), [], f"own{seed}"
+        while time.monotonic() < stop:
+            bank.load(own, folders[seed])
+            first, second = draw.randrange(6), seed
+            with bank.use(Route([f"n{first}", own])):
+                answers = out(bank, batch)
+            bank.remove(own)
+            right = torch.stack([expected[first][0], expected[second][1]])
+            if not torch.allclose(answers, right, atol=1e-4, rtol=1e-4):
+                wrong.append((first, second, (answers - right).abs().max()))
+        return wrong
+
+    assert from_four_threads(work) == []

@@ -24,11 +24,11 @@ from geodapt.paths import given
 from geodapt.radial.encoders import load_encoder, text_modules, text_parameters
 from geodapt.radial.results import RetrievalStep
 from geodapt.radial.roots import Roots, generality, initial_roots, nearest_root
-from geodapt.radial.settings import RootSettings
+from geodapt.radial.settings import CONFIG, RootSettings
 from geodapt.settings import Settings
 from geodapt.tinyclip.base import resolve_base
 
-CONFIG, ROOTS, ADAPTER = "radial.json", "roots.safetensors", "adapter"
+ROOTS, ADAPTER = "roots.safetensors", "adapter"
 NAME = "radial"  # of the adapter in its bank
 BESIDE = ("preprocessor_config.json", "processor_config.json", "modules.json")
 """Files beside a base's weights that are copied to the tuned model, so that it loads as the base

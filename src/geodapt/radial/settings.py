@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from geodapt.settings import Settings
 
+CONFIG = "radial.json"
+"""In the folder of a saved model, which is known by it."""
+
 
 class LossSettings(Settings):
     """The total ``weight * L + anchoring * L_reg``."""

@@ -11,9 +11,10 @@ from huggingface_hub.errors import HFValidationError
 from geodapt.files import read_json
 from geodapt.models import locate_base
 from geodapt.paths import given
+from geodapt.radial.settings import CONFIG as RADIAL
 from geodapt.serve.adapter_files import ALIASES, FILES, read_aliases
 from geodapt.serve.requested_gate import ADAPTER_NAME
-from geodapt.serve.served import RADIAL, Served, model_folder
+from geodapt.serve.served import Served, model_folder
 
 WHOLE = 256_000_000
 """Bytes of a file above which pieces of it are read, so that no model is read twice."""

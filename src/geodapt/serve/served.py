@@ -10,9 +10,7 @@ from typing import Literal
 from geodapt.errors import InputError
 from geodapt.models.hub import find_folder, locate_base
 from geodapt.paths import given
-
-RADIAL = "radial.json"
-"""In the folder of a saved radial model."""
+from geodapt.radial.settings import CONFIG as RADIAL
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,14 @@ POLICY = "default-src 'none'; script-src 'nonce-{0}'; style-src 'nonce-{0}'; con
 
 
 @router.get("/health")
+@router.head("/health", include_in_schema=False)
 async def health() -> dict[str, str]:
     """Whether the process answers. The only route without a key."""
     return {"status": "ok"}
 
 
 @router.get("/ready")
+@router.head("/ready", include_in_schema=False)
 async def ready(request: Request) -> dict[str, str]:
     """Whether new requests are taken: 503 while the server ends, or when its engine has died."""
     service = service_of(request)

@@ -30,6 +30,7 @@ HANDED_ON = ("type", "http_version", "method", "scheme", "path", "raw_path", "qu
              "root_path", "client", "server")  # fmt: skip
 SECRET = {b"authorization", b"cookie"}
 """Headers that end at the front."""
+BODY = "http.response.body"
 PATIENCE = 5.0
 """Seconds that the front waits longer than a replica, which tells better what took too long."""
 
@@ -132,19 +133,22 @@ class Answer:
         elif self._streams:
             with suppress(StalledReader):
                 for content, more in ((broken_off(error), True), (b"", False)):
-                    part = {"type": "http.response.body", "body": content, "more_body": more}
+                    part = {"type": BODY, "body": content, "more_body": more}
                     await send_in_time(self._send, part, self._stalled)
         elif (abort := self.scope.get("abort")) is not None:
             abort()
 
 
 async def _read(response: Any) -> AsyncIterator[list[Message]]:
-    """What a replica sends; whoever stops reading, cancels it there."""
+    """What a replica sends, to the last of it, without waiting for Ray to say that this was all;
+    whoever stops reading before, cancels it there."""
     whole = False
     try:
         async for messages in response:
             yield messages
-        whole = True
+            whole = any(m["type"] == BODY and not m.get("more_body") for m in messages)
+            if whole:
+                return
     finally:
         if not whole:
             response.cancel()
