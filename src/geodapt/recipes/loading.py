@@ -64,7 +64,8 @@ def _keep_defaults(document: Document, model: type[Recipe]) -> None:
     has for its base.
     """
     for name, field in model.model_fields.items():
-        part, default = document.values.get(name), field.get_default(call_default_factory=True)
+        part = document.values.get(name)
+        default = field.get_default(call_default_factory=True, validated_data={})
         if not isinstance(part, dict) or not isinstance(default, Settings):
             continue
         key = str(field.discriminator)
