@@ -41,9 +41,12 @@ def turns(
     return {name: values[warm * calls :] for name, values in times.items()}
 
 
-def timed(sides: dict[str, Callable[[], object]], **named: Any) -> dict[str, float]:
+def timed(
+    sides: dict[str, Callable[[], object]], budget: float = 15.0, **named: Any
+) -> dict[str, float]:
     """Median seconds of every side, which take :func:`turns`."""
-    return {name: statistics.median(values) for name, values in turns(sides, **named).items()}
+    taken = turns(sides, budget, **named)
+    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def ratio(one: Sequence[float], other: Sequence[float]) -> list[float]:
