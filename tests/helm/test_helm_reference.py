@@ -80,7 +80,7 @@ def test_every_block_gives_points(kind):
         helm(small.tokens())
     assert len(found) > 12
     for x, time, c in found:
-        whole = torch.cat([time.unsqueeze(-1), x], dim=-1).flatten(0, -2)
+        whole = torch.cat([time, x], dim=-1).flatten(0, -2)
         assert all(reference.on_manifold(p, float(c)) for p in whole)
 
 
@@ -102,7 +102,7 @@ def test_layers_one_by_one():
     for i, point in enumerate(x):
         expected = reference.rms_norm(reference.lift(point, c), norm.weight, 1e-6, c)
         torch.testing.assert_close(h[i], expected[1:])
-        torch.testing.assert_close(time[i], expected[0])
+        torch.testing.assert_close(time[i, 0], expected[0])
     join = LorentzResidual().double()
     torch.nn.init.normal_(join.weight.offset)
     weight = math.exp(join.weight.offset.item())
@@ -124,13 +124,13 @@ def test_flat_limit_of_the_residual_is_the_sum():
 def test_a_fresh_model_reads_no_times(kind):
     """A time is as long as all space components together: its weights start at 0 everywhere."""
     helm = HelmForCausalLM(small.config(**small.KINDS[kind]))
-    longer, shorter = torch.full((3,), 9.0), torch.ones(3)
+    longer, shorter = torch.full((3, 1), 9.0), torch.ones(3, 1)
     for module in helm.modules():
         x = torch.randn(3, getattr(module, "in_features", 1))
         if isinstance(module, LorentzLinear):
             assert torch.equal(module(x, longer), module(x, shorter))
         elif isinstance(module, PointLinear):
-            points = [torch.cat([x[:, 1:], t[:, None]], dim=-1) for t in (longer, shorter)]
+            points = [torch.cat([x[:, 1:], t], dim=-1) for t in (longer, shorter)]
             assert torch.equal(*map(module, points))
         elif isinstance(module, HelmExperts):
             assert not module.gate_up_time.any()

@@ -25,9 +25,11 @@ def draw(seed, *shape, radius=1.0):
 @given(seed=seeds, radius=radii, c=curvatures)
 def test_time_and_excess(seed, radius, c):
     x = draw(seed, 7, 5, radius=radius)
-    torch.testing.assert_close(layers.time_component(x, Curvature.of(c)), lorentz.time(x, c))
+    exact = lorentz.time(x, c).unsqueeze(-1)
+    for smooth in (True, False):
+        torch.testing.assert_close(layers.time_component(x, Curvature.of(c, smooth)), exact)
     u = layers.excess(layers.squared_norm(x), Curvature.of(c))
-    torch.testing.assert_close(u + c**-0.5, lorentz.time(x, c))
+    torch.testing.assert_close(u + c**-0.5, exact)
 
 
 @given(seed=seeds, radius=radii, c=curvatures, w=st.floats(0.01, 10))
@@ -42,9 +44,9 @@ def test_residual(seed, radius, c, w):
 def test_centroid(seed, radius, c):
     x = draw(seed, 6, 5, radius=radius)
     weights = draw(seed + 1, 4, 6).abs()
-    s, mass = weights @ x, weights.sum(-1)
-    u = (weights * layers.excess(layers.squared_norm(x), Curvature.of(c))).sum(-1)
-    got = s * layers.inverse_norm(layers.squared_norm(s), u, Curvature.of(c), mass).unsqueeze(-1)
+    s, mass = weights @ x, weights.sum(-1, True)
+    u = weights @ layers.excess(layers.squared_norm(x), Curvature.of(c))
+    got = s * layers.inverse_norm(layers.squared_norm(s), u, Curvature.of(c), mass)
     torch.testing.assert_close(got, lorentz.centroid(x, weights, c), rtol=1e-6, atol=1e-9)
 
 
@@ -63,7 +65,7 @@ def test_rms_norm(seed, radius, c):
     x, weight = draw(seed, 7, 5, radius=radius), draw(seed + 1, 1, 5)[0]
     h, time = layers.lorentz_rms_norm(x, weight, 1e-6, Curvature.of(c))
     torch.testing.assert_close(h, lorentz.rms_norm(x, weight, 1e-6))
-    torch.testing.assert_close(time, lorentz.time(h, c))
+    torch.testing.assert_close(time.squeeze(-1), lorentz.time(h, c))
 
 
 def attention(q, k, v, c, factor=0.4):
@@ -72,8 +74,8 @@ def attention(q, k, v, c, factor=0.4):
     module.config._attn_implementation = "sdpa"
     q, k, v = (x.view(1, -1, 1, x.shape[-1]) for x in (q, k, v))
     c = Curvature.of(c)
-    whole = query_points(q, None, torch.as_tensor(factor, dtype=q.dtype), c)
-    sums, _ = attend(module, whole, key_points(k, None, c), key_points(v, None, c), None)
+    whole = query_points(q, None, torch.as_tensor(1 / factor, dtype=q.dtype), c)
+    sums, _ = attend(module, whole, key_points(k, None, c), key_points(v, None, c), None, 1.0)
     return head_centroids(sums, c)[0][0]
 
 

@@ -67,7 +67,7 @@ class HelmAttention(nn.Module):
     def forward(
         self,
         hidden_states: Float[Tensor, "rows n d"],
-        time: Float[Tensor, "rows n"],
+        time: Float[Tensor, "rows n 1"],
         c: Curvature,
         rotation: Rotation | None = None,
         attention_mask: Tensor | None = None,
@@ -79,10 +79,11 @@ class HelmAttention(nn.Module):
             projection(hidden_states, time).view(heads)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q = query_points(q, rotation, 2 / self.temperature(), c)
+        q = query_points(q, rotation, self.temperature.growth(), c)
         k, v = key_points(k, rotation, c), key_points(v, None, c)
         if cache is not None:
             k, v = cache.update(k, v, self.layer_idx)
-        out, weights = attend(self, q, k, v, attention_mask, **kwargs)
+        scaling = 2 / self.temperature.start
+        out, weights = attend(self, q, k, v, attention_mask, scaling, **kwargs)
         out, out_time = head_centroids(out, c, self.config.output_reads_head_times)
         return self.o_proj(out, out_time), weights

@@ -36,7 +36,6 @@ from geodapt.helm.lorentz_layers import (
     HelmMLP,
     LorentzResidual,
     excess,
-    gated_product,
     inverse_norm,
     lorentz_residual,
     scale_points,
@@ -101,11 +100,11 @@ class HelmExperts(nn.Module):
         weights: Float[Tensor, "tokens k"],
         spaces: "Spaces",
         c: Curvature,
-    ) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, "tokens"]]:
+    ) -> tuple[Float[Tensor, "tokens d"], Float[Tensor, "tokens 1"]]:
         """Each token's weighted sum of its experts' results: space components, time excesses."""
         rows = Dispatch.of(chosen, len(self.down_proj))
         y, back = self._results(x, rows, spaces)
-        gated = weights.flatten().index_select(0, rows.order)
+        gated = weights.reshape(-1, 1).index_select(0, rows.order)
         u = excess(squared_norm(y) * back**2, c)
         return rows.to_tokens(scale_points(y, gated * back)), rows.to_tokens(gated * u)
 
@@ -119,30 +118,30 @@ class HelmExperts(nn.Module):
 
     def _results(
         self, x: Float[Tensor, "tokens d"], rows: Dispatch, spaces: "Spaces"
-    ) -> tuple[Float[Tensor, "rows d"], Float[Tensor, "rows"]]:
+    ) -> tuple[Float[Tensor, "rows d"], Float[Tensor, "rows 1"]]:
         """Each row's result in its expert's space, and the factor that brings it back."""
         space, inputs = spaces.of(rows.expert), rows.to_rows(x)
         r, time = space.lift(squared_norm(inputs) * space.scale**2)
-        both = grouped_linear(
+        gate, up = grouped_linear(
             scale_points(inputs, space.scale * r),
             time * r,
             self.gate_up_proj,
             self.gate_up_time,
             rows,
             self.gate_up_bias,
-        )
-        h, h2 = gated_product(self.act_fn, both)
-        r, time = space.lift(h2)
+        ).chunk(2, dim=-1)
+        h = self.act_fn(gate) * up
+        r, time = space.lift(squared_norm(h))
         biased = self.down_bias is not None
-        # r is one number per row: it multiplies results, unless a bias is added to them.
-        inside = (scale_points(h, time.new_ones(h.shape[0]) * r), time * r) if biased else (h, time)
-        y = grouped_linear(*inside, self.down_proj, self.down_time, rows, self.down_bias)
+        if biased:  # else r, which is one number per row, multiplies the results
+            h, time = scale_points(h, r), time * r
+        y = grouped_linear(h, time, self.down_proj, self.down_time, rows, self.down_bias)
         return y, (1.0 if biased else r) / space.scale
 
 
 def grouped_linear(
     x: Float[Tensor, "rows d_in"],
-    time: Float[Tensor, "rows"],
+    time: Float[Tensor, "rows 1"],
     weight: Float[Tensor, "e d_out d_in"],
     time_weight: Float[Tensor, "e d_out"],
     rows: Dispatch,
@@ -162,27 +161,27 @@ def grouped_linear(
         y = torch.cat([part @ w.mT for part, w in zip(x.split(sizes), weight, strict=True)])
     # One-hot product: indexing time_weight copies it for each row, and its gradient adds row by row
     whose = one_hot(rows.expert, len(weight), y.dtype)
-    y = torch.addmm(y, whose * time.unsqueeze(-1).to(y.dtype), time_weight.to(y.dtype))
+    y = torch.addmm(y, whose * time.to(y.dtype), time_weight.to(y.dtype))
     return y if bias is None else torch.addmm(y, whose, bias.to(y.dtype))
 
 
 class Spaces(NamedTuple):
-    """The space that each expert, or each row by its expert, computes in."""
+    """The space that each expert, or each row by its expert, computes in: ``e``, or ``rows 1``."""
 
-    scale: Float[Tensor, "n"]  # a: from the model's space into this one
-    radius2: Float[Tensor, "n"]  # 1/c_i, and 1 where the space is flat
+    scale: Tensor  # a: from the model's space into this one
+    radius2: Tensor  # 1/c_i, and 1 where the space is flat
     # None where all are hyperbolic, else:
-    hyperbolic: Float[Tensor, "n"] | None = None  # 1 or 0
-    spherical: Float[Tensor, "n"] | None = None  # c_i or 0
+    hyperbolic: Tensor | None = None  # 1 or 0
+    spherical: Tensor | None = None  # c_i or 0
 
     def of(self, expert: Int[Tensor, "rows"]) -> "Spaces":
         # One-hot products: indexing has a slow scatter-add in its backward pass.
         own = one_hot(expert, len(self.scale), self.scale.dtype)
-        return Spaces._make(part if part is None else (own * part).sum(-1) for part in self)
+        return Spaces._make(part if part is None else (own * part).sum(-1, True) for part in self)
 
     def lift(
-        self, square: Float[Tensor, "n"]
-    ) -> tuple[Float[Tensor, "n"] | float, Float[Tensor, "n"]]:
+        self, square: Float[Tensor, "rows 1"]
+    ) -> tuple[Float[Tensor, "rows 1"] | float, Float[Tensor, "rows 1"]]:
         """``r`` and ``t`` of ``P(u) = r (u, t)``, from ``|u|^2``."""
         if self.hyperbolic is None or self.spherical is None:
             return 1.0, torch.sqrt(square + self.radius2)
@@ -233,7 +232,7 @@ class HelmMoE(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "rows n d"],
-        time: Float[Tensor, "rows n"],
+        time: Float[Tensor, "rows n 1"],
         c: Curvature,
         counted: Bool[Tensor, "rows n"] | None = None,
     ) -> tuple[Float[Tensor, "rows n d"], Float[Tensor, "tokens e"]]:
@@ -258,8 +257,8 @@ class HelmMoE(nn.Module):
         """The shared experts' results, in the model's space."""
         for index, expert in enumerate(self.shared_experts):
             if self.shared_curved:
-                a = torch.sqrt(c.c / c_i[index]).expand_as(time)
-                y = expert(scale_points(x, a), time * a, Curvature.of(c_i[index]))
+                a = torch.sqrt(c.c / c_i[index])
+                y = expert(scale_points(x, a), time * a, Curvature.of(c_i[index], c.smooth))
                 yield scale_points(y, 1 / a)
             else:
                 yield expert(x, time, c)
@@ -267,7 +266,7 @@ class HelmMoE(nn.Module):
     def _nested(
         self,
         x: Float[Tensor, "rows n d"],
-        time: Float[Tensor, "rows n"],
+        time: Float[Tensor, "rows n 1"],
         weights: Float[Tensor, "tokens k"],
         chosen: Int[Tensor, "tokens k"],
         spaces: Spaces,
@@ -280,7 +279,8 @@ class HelmMoE(nn.Module):
         weights = weights.gather(-1, order)
         tokens, twice = x.flatten(0, -2), weights.new_tensor(2.0)
         sum_ = torch.zeros_like(tokens)
-        for y, w in zip(self.experts.one_by_one(tokens, chosen, spaces), weights.T, strict=True):
-            sum_ = lorentz_residual(sum_, y, w / (1 + w), twice, c, each=True)
+        results = self.experts.one_by_one(tokens, chosen, spaces)
+        for y, w in zip(results, weights.T.unsqueeze(-1), strict=True):
+            sum_ = lorentz_residual(sum_, y, w / (1 + w), twice, c)
         (shared,) = self._shared(x, time, self.curvatures(), c)
         return self.join(shared, sum_.view(x.shape), c)

@@ -18,6 +18,7 @@ def attend(
     k: Float[Tensor, "rows groups m size"],
     v: Float[Tensor, "rows groups m value"],
     mask: Tensor | None,
+    scaling: float,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "rows n heads value"], Tensor | None]:
     """The weighted sums of whole values, by the kernel that the configuration names."""
@@ -26,7 +27,7 @@ def attend(
     if more > 0:  # flash kernels want values as long as keys
         v = F.pad(v, (0, more))
     interface = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
-    out, weights = interface(module, q, k, v, mask, scaling=1.0, dropout=0.0, **kwargs)
+    out, weights = interface(module, q, k, v, mask, scaling=scaling, dropout=0.0, **kwargs)
     return out[..., :size], weights
 
 

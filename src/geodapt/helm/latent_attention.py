@@ -39,6 +39,7 @@ from geodapt.helm.lorentz_layers import (
     PointLinear,
     excess,
     head_centroids,
+    in_type_of,
     output_projection,
     squared_norm,
 )
@@ -76,7 +77,7 @@ class HelmLatentAttention(nn.Module):
     def forward(
         self,
         hidden_states: Float[Tensor, "rows n d"],
-        time: Float[Tensor, "rows n"],
+        time: Float[Tensor, "rows n 1"],
         c: Curvature,
         rotation: Rotation | None = None,
         attention_mask: Tensor | None = None,
@@ -86,31 +87,32 @@ class HelmLatentAttention(nn.Module):
         rows, n, _ = hidden_states.shape
         # Rope part first: HoPE turns the leading components.
         q = self._queries(hidden_states, time, c).view(rows, n, self.heads, -1)
-        q = query_points(q, rotation, 2 / self.temperature(), c)
+        q = query_points(q, rotation, self.temperature.growth(), c)
+        scaling = 2 / self.temperature.start
         latent, rope = self.kv_a_proj_with_mqa(hidden_states, time).split(
             [self.rank - 1, self.rope], dim=-1
         )
         z, z_time = self.kv_a_layernorm(latent, c)
-        z = torch.cat([z, z_time.unsqueeze(-1).to(z.dtype)], dim=-1)
+        z = torch.cat([z, in_type_of(z, z_time)], dim=-1)
         rope = rotate(rope.unsqueeze(2), rotation)
         k, v = self._expand(z)
-        k_excess = excess(squared_norm(k) + squared_norm(rope), c).to(k.dtype)
-        v_excess = excess(squared_norm(v), c).to(v.dtype)
+        k_excess = in_type_of(k, excess(squared_norm(k) + squared_norm(rope), c))
+        v_excess = in_type_of(v, excess(squared_norm(v), c))
         if cache is not None:
-            kept = torch.cat([rope.squeeze(2), k_excess, v_excess], dim=-1)
+            kept = torch.cat([rope.squeeze(2), k_excess.squeeze(-1), v_excess.squeeze(-1)], dim=-1)
             z, kept = cache.update(z.unsqueeze(1), kept.unsqueeze(1), self.layer_idx)
             z, kept = z.squeeze(1), kept.squeeze(1)
             if self._absorbs(n, z.shape[1], attention_mask):
-                out, seen = self._decode(q, z, kept, attention_mask, **kwargs)
+                out, seen = self._decode(q, z, kept, attention_mask, scaling, **kwargs)
                 return self._output(out, c), seen
             rope, k_excess, v_excess = kept.split([self.rope, self.heads, self.heads], dim=-1)
-            rope = rope.unsqueeze(2)
+            rope, k_excess, v_excess = rope.unsqueeze(2), k_excess[..., None], v_excess[..., None]
             if z.shape[1] != n:
                 k, v = self._expand(z)
         rope = rope.expand(-1, -1, self.heads, -1)
-        k = torch.cat([rope, k, k_excess.unsqueeze(-1)], dim=-1).transpose(1, 2)
-        v = torch.cat([v, v_excess.unsqueeze(-1)], dim=-1).transpose(1, 2)
-        out, weights = attend(self, q, k, v, attention_mask, **kwargs)
+        k = torch.cat([rope, k, k_excess], dim=-1).transpose(1, 2)
+        v = torch.cat([v, v_excess], dim=-1).transpose(1, 2)
+        out, weights = attend(self, q, k, v, attention_mask, scaling, **kwargs)
         return self._output(out, c), weights
 
     def _queries(self, x: Tensor, time: Tensor, c: Curvature) -> Float[Tensor, "rows n queries"]:
@@ -151,6 +153,7 @@ class HelmLatentAttention(nn.Module):
         z: Float[Tensor, "rows m rank"],
         kept: Float[Tensor, "rows m kept"],
         attention_mask: Tensor | None,
+        scaling: float,
         position_bias: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[Float[Tensor, "rows n heads value+1"], Float[Tensor, "rows heads n m"]]:
@@ -166,7 +169,9 @@ class HelmLatentAttention(nn.Module):
         q_kept = torch.cat([rope, time * own], dim=-1)
         excess = kept[..., self.rope + heads :].mT.unsqueeze(2)
         kept = kept[..., : self.rope + heads].mT
-        scores = torch.baddbmm(q_z.flatten(1, 2) @ z.mT, q_kept.flatten(1, 2), kept)
+        scores = torch.baddbmm(
+            q_z.flatten(1, 2) @ z.mT, q_kept.flatten(1, 2), kept, beta=scaling, alpha=scaling
+        )
         weights = softmax(scores.view(rows, heads, n, -1), attention_mask, position_bias)
         latents = (weights.flatten(1, 2) @ z).view(rows, heads, n, -1)
         v = torch.einsum("bhnr,hvr->bnhv", latents, w_v)

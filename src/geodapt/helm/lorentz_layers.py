@@ -24,17 +24,18 @@ from geodapt.helm.config import HelmConfig
 class Curvature(NamedTuple):
     """The curvature ``-c`` of a space, with the two powers of c that its formulas are made of.
 
-    Each is a tensor of one number: adding a Python number takes PyTorch twice as long.
+    Each power is a tensor of one number: adding a Python number takes PyTorch twice as long.
     """
 
     c: Tensor
     radius: Tensor  # 1/sqrt(c), the time of the origin
     radius2: Tensor  # 1/c
+    smooth: bool = True  # whether formulas must be as good for gradients as for values
 
     @classmethod
-    def of(cls, c: float | Tensor) -> "Curvature":
+    def of(cls, c: float | Tensor, smooth: bool = True) -> "Curvature":
         c = torch.as_tensor(c, dtype=torch.float64) if isinstance(c, float) else c
-        return cls(c, torch.rsqrt(c), torch.reciprocal(c))
+        return cls(c, torch.rsqrt(c), torch.reciprocal(c), smooth)
 
 
 def wide(x: Tensor) -> Tensor:
@@ -48,39 +49,43 @@ def in_type_of(x: Tensor, y: Tensor) -> Tensor:
     return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
-def squared_norm(x: Float[Tensor, "*batch d"], keepdim: bool = False) -> Float[Tensor, "*batch"]:
-    """``|x|^2``, in float32 or wider; with ``keepdim`` as one component."""
-    return wide(x).square().sum(-1, keepdim)
+def squared_norm(x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch 1"]:
+    """``|x|^2``, in float32 or wider."""
+    return wide(x).square().sum(-1, keepdim=True)
 
 
 def scale_points(
-    x: Float[Tensor, "*batch d"], k: Float[Tensor, "*batch"]
+    x: Float[Tensor, "*batch d"], k: Float[Tensor, "*batch 1"] | float
 ) -> Float[Tensor, "*batch d"]:
     """``k x`` in the type of x, without rounding k to it."""
-    return in_type_of(x, x * k.unsqueeze(-1))
+    return in_type_of(x, x * k)
 
 
-def time_component(x: Float[Tensor, "*batch d"], c: Curvature) -> Float[Tensor, "*batch"]:
+def time_component(x: Float[Tensor, "*batch d"], c: Curvature) -> Float[Tensor, "*batch 1"]:
     """``t(x) = sqrt(|x|^2 + 1/c)``."""
-    return time_of(squared_norm(x), c)
+    if c.smooth:
+        return time_of(squared_norm(x), c)
+    # The same in two calls instead of four. Its second derivative at the origin would be wrong.
+    dtype = None if x.dtype in (torch.float32, torch.float64) else torch.float32
+    return torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype), c.radius)
 
 
-def time_of(square: Float[Tensor, "*batch"], c: Curvature) -> Float[Tensor, "*batch"]:
+def time_of(square: Float[Tensor, "*batch 1"], c: Curvature) -> Float[Tensor, "*batch 1"]:
     """Time of points with this ``|x|^2``."""
     return torch.sqrt(square + c.radius2)
 
 
-def excess(square: Float[Tensor, "*batch"], c: Curvature) -> Float[Tensor, "*batch"]:
+def excess(square: Float[Tensor, "*batch 1"], c: Curvature) -> Float[Tensor, "*batch 1"]:
     """Time excess ``u = t - 1/sqrt(c)`` of points with this ``|x|^2``."""
-    return square / (torch.sqrt(square + c.radius2) + c.radius)
+    return square / (time_of(square, c) + c.radius)
 
 
 def inverse_norm(
-    square: Float[Tensor, "*batch"],
-    excess: Float[Tensor, "*batch"],
+    square: Float[Tensor, "*batch 1"],
+    excess: Float[Tensor, "*batch 1"],
     c: Curvature,
-    mass: Float[Tensor, "*batch"] | None = None,
-) -> Float[Tensor, "*batch"]:
+    mass: Float[Tensor, "*batch 1"] | None = None,
+) -> Float[Tensor, "*batch 1"]:
     """``1 / sqrt(-c <s, s>_L)`` of a weighted sum of points: times ``s`` it is their centroid.
 
     ``square`` is ``|s|^2`` of the sum's space part, ``excess`` the weighted sum of excesses,
@@ -102,30 +107,28 @@ def lorentz_residual(
     share: Tensor,
     scale: Tensor,
     c: Curvature,
-    each: bool = False,
 ) -> Float[Tensor, "*batch d"]:
     """Lorentzian residual connection: ``scale`` times the centroid of x and y.
 
-    ``share`` is y's share ``a`` of the weights, from 0 to 1 (of every point its own, with
-    ``each``), so that with ``s = x + a (y - x)``::
+    ``share`` is y's share ``a`` of the weights, from 0 to 1, one number or one per point, so that
+    with ``s = x + a (y - x)``::
 
         -c <s, s>_L = 1 + a (1 - a) c (|x - y|^2 - (t(x) - t(y))^2)
 
     The bracket is 0 or more (times differ less than places); rounding must not take it lower.
     """
     y = in_type_of(x, y)
-    x2, y2 = squared_norm(x), squared_norm(y)
-    later = (x2 - y2) / (time_of(x2, c) + time_of(y2, c))
-    bracket = torch.addcmul(squared_norm(wide(x) - wide(y)), later, later, value=-1).clamp_min(0)
+    later = time_component(x, c) - time_component(y, c)
+    apart = squared_norm(wide(x) - wide(y))
+    bracket = torch.addcmul(apart, later, later, value=-1).clamp_min(0)
     both = torch.addcmul(share, share, share, value=-1)
     norm = torch.rsqrt(torch.addcmul(c.radius2, both, bracket))  # without the factor 1/sqrt(c)
-    share = share.unsqueeze(-1) if each else share
     return scale_points(torch.lerp(x, y, in_type_of(x, share)), scale * c.radius * norm)
 
 
 def lorentz_rms_norm(
     x: Float[Tensor, "*batch d"], weight: Float[Tensor, "d"], eps: float, c: Curvature
-) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
+) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch 1"]]:
     """RMSNorm of the space components, and the time of the result."""
     if x.dtype != weight.dtype:  # under autocast
         x, weight = wide(x), wide(weight)
@@ -135,17 +138,16 @@ def lorentz_rms_norm(
 
 def head_centroids(
     sums: Float[Tensor, "rows n heads d+1"], c: Curvature, each_time: bool = False
-) -> tuple[Float[Tensor, "rows n heads*d"], Float[Tensor, "rows n *heads"]]:
+) -> tuple[Float[Tensor, "rows n heads*d"], Float[Tensor, "rows n times"]]:
     """Each head's Lorentz centroid from its sums ``(s, sum of u)``; then all heads' Lorentz
     concatenation (their space components side by side), and its time.
 
     With ``each_time`` the heads' own times instead.
     """
-    s, u = sums[..., :-1], wide(sums[..., -1])
-    s2 = squared_norm(s)
-    norm = inverse_norm(s2, u, c)
-    points, square = scale_points(s, norm).flatten(-2), s2 * norm * norm
-    return points, time_of(square if each_time else square.sum(-1), c)
+    s, u = sums.split_with_sizes([sums.shape[-1] - 1, 1], dim=-1)
+    each = scale_points(s, inverse_norm(squared_norm(s), wide(u), c))
+    points = each.flatten(-2)
+    return points, time_component(each, c).squeeze(-1) if each_time else time_component(points, c)
 
 
 class LorentzLinear(nn.Linear):
@@ -163,11 +165,10 @@ class LorentzLinear(nn.Linear):
         self.time_weight = nn.Parameter(torch.zeros(out_features))
 
     def forward(  # type: ignore[override]  # a linear layer that reads one more component
-        self, x: Float[Tensor, "*batch d_in"], time: Float[Tensor, "*batch"]
+        self, x: Float[Tensor, "*batch d_in"], time: Float[Tensor, "*batch 1"]
     ) -> Float[Tensor, "*batch d_out"]:
         y = super().forward(x)
-        time = in_type_of(y, time.unsqueeze(-1))
-        return torch.addcmul(y, time, in_type_of(y, self.time_weight))
+        return torch.addcmul(y, in_type_of(y, time), in_type_of(y, self.time_weight))
 
 
 class HeadsLinear(LorentzLinear):
@@ -215,9 +216,14 @@ class LearnedScalar(nn.Module):
         self.start = start
         self.offset = nn.Parameter(torch.zeros(1))  # FSDP2 shards no parameter without a dimension
 
+    def growth(self) -> Float[Tensor, "1"]:
+        """``exp(offset)``: how many times its start it is."""
+        return torch.exp(wide(self.offset))
+
     def forward(self) -> Float[Tensor, "1"]:
-        value = torch.exp(wide(self.offset))
-        return value if self.start == 1 else value * self.start
+        growth = self.growth()
+        # a product with a Python number would take PyTorch twice as long
+        return torch.add(growth, growth, alpha=self.start - 1)
 
 
 class HelmRMSNorm(nn.Module):
@@ -230,7 +236,7 @@ class HelmRMSNorm(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "*batch d"], c: Curvature
-    ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
+    ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch 1"]]:
         return lorentz_rms_norm(x, self.weight, self.eps, c)
 
 
@@ -267,16 +273,7 @@ class HelmMLP(nn.Module):
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(
-        self, x: Float[Tensor, "*batch d"], time: Float[Tensor, "*batch"], c: Curvature
+        self, x: Float[Tensor, "*batch d"], time: Float[Tensor, "*batch 1"], c: Curvature
     ) -> Float[Tensor, "*batch d"]:
-        h, h2 = gated_product(self.act_fn, self.gate_proj(x, time), self.up_proj(x, time))
-        return self.down_proj(h, time_of(h2, c))
-
-
-def gated_product(
-    activation: nn.Module, *gate_up: Float[Tensor, "*batch d"]
-) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
-    """``h = activation(gate) up`` and ``|h|^2``; gate and up may be one tensor, side by side."""
-    gate, up = gate_up if len(gate_up) == 2 else gate_up[0].chunk(2, dim=-1)
-    h = activation(gate) * up
-    return h, squared_norm(h)
+        h = self.act_fn(self.gate_proj(x, time)) * self.up_proj(x, time)
+        return self.down_proj(h, time_component(h, c))

@@ -65,7 +65,9 @@ class HelmDecoderLayer(GradientCheckpointingLayer):
 
         ``counted`` selects the tokens that count in the experts' balance: all but padding.
         """
-        c = Curvature.of(curvature)  # here: checkpointed arguments must be tensors
+        # Here, since checkpointed arguments must be tensors. A checkpoint runs first without
+        # gradients, and must find the same then.
+        c = Curvature.of(curvature, smooth=self.training or torch.is_grad_enabled())
         h, time = self.input_layernorm(hidden_states, c)
         attended, _ = self.self_attn(h, time, c, **kwargs)
         hidden_states = self.attention_residual(hidden_states, attended, c)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from geodapt.helm.config import HelmConfig
-from geodapt.helm.lorentz_layers import Curvature, excess, in_type_of, squared_norm
+from geodapt.helm.lorentz_layers import Curvature, excess, in_type_of, squared_norm, time_component
 
 Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines, one of each per rotated pair of components."""
+"""Cosines and sines, ``rows n 1 pairs``: one of each per rotated pair of components."""
 
 
 class HelmRotaryEmbedding(LlamaRotaryEmbedding):
@@ -38,19 +38,19 @@ class HelmRotaryEmbedding(LlamaRotaryEmbedding):
         self.attention_scaling = 1.0
         cos, sin = super().forward(x, position_ids)
         half = cos.shape[-1] // 2  # both halves of a Llama rotation have the same angles
-        return cos[..., :half], sin[..., :half]
+        return cos[..., None, :half], sin[..., None, :half]
 
 
 def query_points(
     x: Float[Tensor, "rows n heads d"],
     rotation: Rotation | None,
-    factor: Float[Tensor, "1"],
+    temperature: Float[Tensor, "1"],
     c: Curvature,
 ) -> Float[Tensor, "rows heads n d+1"]:
-    """``factor (R x, -t(x))``, as :func:`geodapt.helm.attention` multiplies it with keys."""
-    time = torch.sqrt(squared_norm(x, keepdim=True) + c.radius2)
+    """``(R x, -t(x)) / temperature``, as :func:`geodapt.helm.attention` multiplies it with keys."""
+    time = time_component(x, c)
     whole = torch.cat([*_turned(x, rotation), in_type_of(x, -time)], dim=-1)
-    return (whole * in_type_of(x, factor)).transpose(1, 2)
+    return (whole / in_type_of(x, temperature)).transpose(1, 2)
 
 
 def key_points(
@@ -58,7 +58,7 @@ def key_points(
 ) -> Float[Tensor, "rows heads n d+1"]:
     """``(R x, u(x))``, with the time excess as the last component; values have the same form,
     without rotation."""
-    u = excess(squared_norm(x, keepdim=True), c)
+    u = excess(squared_norm(x), c)
     return torch.cat([*_turned(x, rotation), in_type_of(x, u)], dim=-1).transpose(1, 2)
 
 
@@ -71,9 +71,9 @@ def _turned(x: Float[Tensor, "rows n heads d"], rotation: Rotation | None) -> li
     """``R x`` in parts, to be concatenated only once, together with the time."""
     if rotation is None:
         return [x]
-    cos, sin = (part.unsqueeze(2) for part in rotation)  # may be wider than x
+    cos, sin = rotation  # may be wider than x
     pairs = cos.shape[-1]
-    a, b, rest = x.split([pairs, pairs, x.shape[-1] - 2 * pairs], dim=-1)
+    a, b, rest = x.split_with_sizes([pairs, pairs, x.shape[-1] - 2 * pairs], dim=-1)
     first = torch.addcmul(a * cos, b, sin, value=-1)
     return [in_type_of(x, first), in_type_of(x, torch.addcmul(b * cos, a, sin)), rest]
 

@@ -73,7 +73,7 @@ class HelmForCausalLM(HelmPreTrainedModel, GenerationMixin):
         hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
         if config.head_reads_time:
             c = Curvature.of(self.model.curvature_for(hidden_states))
-            time = time_component(hidden_states, c).unsqueeze(-1)
+            time = time_component(hidden_states, c)
             hidden_states = torch.cat([hidden_states, time.to(hidden_states.dtype)], dim=-1)
         logits = self.lm_head(hidden_states)
         loss = aux_loss = None
