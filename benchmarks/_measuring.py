@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy.stats import bootstrap
 
 
 def turns(
-    sides: dict[str, Callable[[], object]],
+    sides: Mapping[str, Callable[[], object]],
     budget: float = 15.0,
     least: int = 3,
     most: int = 15,
@@ -42,7 +42,7 @@ def turns(
 
 
 def timed(
-    sides: dict[str, Callable[[], object]], budget: float = 15.0, **named: Any
+    sides: Mapping[str, Callable[[], object]], budget: float = 15.0, **named: Any
 ) -> dict[str, float]:
     """Median seconds of every side, which take :func:`turns`."""
     taken = turns(sides, budget, **named)

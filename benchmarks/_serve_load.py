@@ -190,7 +190,7 @@ def latency(shelf: Shelf, seconds: float) -> dict[str, Any]:
         sampling = Sampling(TOKENS, temperature=0.0, ignore_eos=True)
 
         def engine() -> str:
-            ticket = service.engine.submit(Generation(prompt, sampling))
+            ticket: Any = service.engine.submit(Generation(prompt, sampling))
             return "".join(event.text for event in ticket)
 
         sides = {"engine": engine, "http": lambda: client.complete()[1]}

@@ -5,7 +5,7 @@ loaded into a bank; then the bank without adapters, with one, with both, with on
 top atoms, merged into the base, unmerged, and saved and loaded by PEFT is compared with PEFT, or
 for top atoms with a float64 reference. Each is right, refused with a reason, or wrong.
 
-    python -m benchmarks.families [FAMILY ...] [--biases]
+    python benchmarks/families.py [FAMILY ...] [--biases]
 
 With ``--biases`` a single adapter trains every bias of the model as well (``bias="all"``, for
 which PEFT has room once), and a route holds it beside the base alone.
@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _tiny_models import FAMILIES, NotBuilt, build, inputs, outputs
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from benchmarks._tiny_models import FAMILIES, NotBuilt, build, inputs, outputs
 from geodapt.adapters import AdapterBank, Mix, Off, Route, TopAtoms
 from geodapt.errors import InputError
 

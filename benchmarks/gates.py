@@ -30,8 +30,9 @@ LAYERS = {
 }
 
 
-def measured(targets: list[str], width: int, layers: int, count: int) -> dict[str, Any]:
+def measured(targets: list[str], size: str, count: int) -> dict[str, Any]:
     """Milliseconds of a step, and ratios with their intervals."""
+    width, layers = map(int, size.split("x"))
     peers.TARGETS = targets
     model = peers.build(width, layers, width // 64, "cpu")
     bank = AdapterBank(model)
@@ -73,7 +74,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows = {
-        f"{name}, {size}": measured(targets, *map(int, size.split("x")), arguments.turns)
+        f"{name}, {size}": measured(targets, size, arguments.turns)
         for size in arguments.sizes
         for name, targets in LAYERS.items()
     }

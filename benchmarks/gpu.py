@@ -26,14 +26,8 @@ from _geometry_peers import geoopt
 from _measuring import timed
 from adapters import build, make_adapters, passes
 from torch import Tensor, nn
-from transformers import (
-    BertConfig,
-    BertModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    StaticCache,
-)
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, StaticCache
+from transformers.models.bert import BertConfig, BertModel
 
 from geodapt.adapters import AdapterBank, Route
 from geodapt.geometry import lorentz, poincare

@@ -67,7 +67,7 @@ def pair(kind: str, width: int, layers: int, vocabulary: int, device: str) -> di
         else:
             experts = {"n_routed_experts": EXPERTS, "moe_intermediate_size": 4 * width // 3}
             base |= LATENT | experts | {"routed_scaling_factor": 1.0}
-            config = DeepseekV3Config(**base, num_nextn_predict_layers=0)
+            config = DeepseekV3Config(**base | {"num_nextn_predict_layers": 0})
             peer, size = DeepseekV3ForCausalLM(config), "moe_intermediate_size"
         wanted = count(peer)
         near = range(base[size] - 16, base[size] + 17, 8)

@@ -45,7 +45,8 @@ def main() -> None:
     parser.add_argument("--times", nargs="+", type=float, default=TIMES)
     parser.add_argument("--out", type=Path, default=Path("runs/stability"))
     args = parser.parse_args()
-    usual = load_recipe("helm-tiny", []).recipe.training.learning_rate
+    recipe: Any = load_recipe("helm-tiny", []).recipe
+    usual = recipe.training.learning_rate
     rows = []
     for model in args.models:
         for precision in args.precisions:

@@ -113,7 +113,7 @@ def over_http(bank: AdapterBank, asked: list[Generation]) -> Answers:
     bodies = [
         {
             "prompt": list(each.prompt),
-            "adapters": dict(each.gate.entries[0]),  # type: ignore[union-attr]
+            "adapters": dict(each.gate.entries[0]),
             "max_tokens": each.sampling.max_new_tokens,
             "temperature": 0,
             "ignore_eos": True,

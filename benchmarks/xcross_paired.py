@@ -93,9 +93,12 @@ def pooled(answers: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]
                 groups += [f"{target}/{group}" for group in one["groups"]]
         line: dict[str, Any] = {"rows": len(ours), "groups": len(set(groups))}
         for figure, value in FIGURES.items():
-            sides = [[value(rank) for rank in ranks] for ranks in (ours, theirs)]
-            means = {side: sum(v) / len(v) for side, v in zip((name, other), sides, strict=True)}
-            interval = paired_bootstrap(*sides, groups)
+            sides = {
+                side: [value(rank) for rank in ranks]
+                for side, ranks in ((name, ours), (other, theirs))
+            }
+            means = {side: sum(v) / len(v) for side, v in sides.items()}
+            interval = paired_bootstrap(sides[name], sides[other], groups)
             line[figure] = {**means, **asdict(interval), "visible": interval.visible}
         found[name] = line
     return found

@@ -51,16 +51,19 @@ def main() -> None:
 def run(recipe: str, target: str, seed: int, out: Path, overrides: list[str]) -> dict[str, Any]:
     """One run of the recipe, with the seed's source adapters where another target trained them."""
     given = [*overrides, f"target={target}", f"seed={seed}", f"data.seed={seed}"]
-    sources = load_recipe(recipe, given).recipe.sources
+    asked: Any = load_recipe(recipe, given).recipe
     shared = out / f"sources-{seed}"
-    trained = {name: str((shared / name).resolve()) for name in sources if (shared / name).is_dir()}
+    trained = {
+        name: str((shared / name).resolve()) for name in asked.sources if (shared / name).is_dir()
+    }
     folder = out / f"{target}-{seed}"
     begun = folder / "config.yaml"
-    adapters = load_recipe(str(begun), []).recipe.adapters if begun.is_file() else trained
+    last: Any = load_recipe(str(begun), []).recipe if begun.is_file() else None
+    adapters = last.adapters if last else trained
     given.append(f"adapters={json.dumps(adapters)}")
     results = execute(load_recipe(recipe, given).recipe, folder, resume=True)
     write_report(folder)
-    for source in sources:
+    for source in asked.sources:
         if source not in trained:
             shared.mkdir(parents=True, exist_ok=True)
             (shared / source).symlink_to((folder / "adapters" / source).resolve())

@@ -1,10 +1,10 @@
 """The table of claims: as its data, with commands that exist; a row runs once and is kept."""
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
 
+import claims
 import pytest
 import yaml
 from scipy import stats
@@ -15,21 +15,12 @@ from geodapt.recipes.catalog import packaged
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def claims():
-    spec = importlib.util.spec_from_file_location("claims", ROOT / "benchmarks/claims.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["claims"] = module  # pydantic looks annotations up there
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_page_has_the_table_of_the_data(claims):
+def test_the_page_has_the_table_of_the_data():
     text = (ROOT / "docs/claims.md").read_text()
     assert text == claims.page(text, claims.read_claims()), "python benchmarks/claims.py --write"
 
 
-def test_every_command_names_what_there_is(claims):
+def test_every_command_names_what_there_is():
     for row in claims.read_claims().values():
         for script in re.findall(r"python (benchmarks/\S+)", row.command):
             assert (ROOT / script).is_file(), row.name
@@ -41,7 +32,7 @@ def test_every_command_names_what_there_is(claims):
         assert not page or (ROOT / "docs" / page).is_file(), row.name
 
 
-def test_intervals_and_power(claims):
+def test_intervals_and_power():
     two = claims.Difference(what="x", ours=(10.0, 1.0), other=(8.0, 2.0), runs=4, relative=True)
     middle, half = two.interval()
     expected = stats.ttest_ind_from_stats(10, 1, 4, 8, 2, 4, equal_var=False)
@@ -55,7 +46,7 @@ def test_intervals_and_power(claims):
     assert plan.visible() == pytest.approx(1.518, abs=1e-3)
 
 
-def test_a_row_runs_once_and_is_kept(claims, tmp_path, capsys):
+def test_a_row_runs_once_and_is_kept(tmp_path, capsys):
     rows = tmp_path / "claims.yaml"
     count = f"{sys.executable} -c \"open('{tmp_path}/n', 'a').write('x'); print('seen', {{word}})\""
     entry = {

@@ -1,12 +1,10 @@
 """Style, types and floors as `make lint` has them, and how the code is laid out."""
 
 import ast
-import json
 import os
 import subprocess
 import sys
 from collections import Counter
-from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -40,7 +38,6 @@ def test_house_is_in_order(command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-ARRAYS = {"Array", "Float", "Float32", "Int", "Bool", "UInt8", "Shaped", "Num"}
 SAME_NAME = {
     name: {"geodapt.geometry.lorentz", "geodapt.geometry.poincare"}  # two geometries
     for name in ("distance", "exp", "exp0", "log", "log0", "pairwise_distance")
@@ -96,32 +93,3 @@ def test_no_two_test_files_have_one_name():
     """pytest imports them by their own names, and leaves the second out with an error."""
     names = Counter(path.name for path in sources("tests") if path.name.startswith("test_"))
     assert [name for name, times in names.items() if times > 1] == []
-
-
-@pytest.mark.house
-def test_every_name_is_defined():
-    """What ruff's F821 finds outside of the shapes of arrays, which look like names to it."""
-    command = ["-m", "ruff", "check", "--isolated", "--select", "F821", "--output-format", "json"]
-    done = subprocess.run(
-        [sys.executable, *command, *CODE], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    found = []
-    for hit in json.loads(done.stdout):
-        path, place = Path(hit["filename"]), hit["location"]
-        if not any(
-            start <= (place["row"], place["column"]) <= end for start, end in shapes_in(path)
-        ):
-            found.append(f"{path}:{place['row']}: {hit['message']}")
-    assert found == []
-
-
-@cache
-def shapes_in(path: Path) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where strings stand in annotations such as ``Float[Tensor, "rows d"]``, columns from 1."""
-    return [
-        ((text.lineno, text.col_offset + 1), (text.end_lineno, text.end_col_offset + 1))
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Subscript) and getattr(node.value, "id", "") in ARRAYS
-        for text in ast.walk(node.slice)
-        if isinstance(text, ast.Constant) and isinstance(text.value, str)
-    ]

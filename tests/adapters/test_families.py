@@ -1,8 +1,7 @@
-"""The bank beside PEFT on a dozen families; ``python -m benchmarks.families`` takes all."""
+"""The bank beside PEFT on a dozen families; ``benchmarks/families.py`` takes all."""
 
 import pytest
-
-from benchmarks.families import check
+from families import check
 
 FAMILIES = [
     *("bloom", "distilbert", "electra", "fsmt", "gemma3_text", "gpt_neox", "mamba", "mixtral"),

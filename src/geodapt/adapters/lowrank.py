@@ -11,7 +11,7 @@ class SVD(NamedTuple):
     """``U diag(d) V^T`` with orthonormal columns of U and V, and d falling."""
 
     U: Float[Tensor, "out rank"]
-    d: Float[Tensor, "rank"]
+    d: Float[Tensor, " rank"]
     Vt: Float[Tensor, "rank in"]
 
 
@@ -29,7 +29,7 @@ def svd_of_product(B: Float[Tensor, "out r"], A: Float[Tensor, "r in"]) -> SVD:
     return SVD(Qb @ U, d, Vt @ Qa.T)
 
 
-def effective_rank(d: Float[Tensor, "n"]) -> float:
+def effective_rank(d: Float[Tensor, " n"]) -> float:
     """``exp(-sum p log p)`` of singular values with ``p = d^2 / sum d^2``; 0 where all are zero.
 
     Between 1 and n. Source: Roy and Vetterli 2007.

@@ -21,7 +21,7 @@ from geodapt.errors import InputError
 class Overlap:
     """Two updates of one layer compared."""
 
-    cosines: Float[Tensor, "min_rank"]
+    cosines: Float[Tensor, " min_rank"]
     """Cosines of the principal angles between the row spaces, largest first (Björck and Golub
     1973): 1 is a shared direction, 0 an orthogonal one."""
     shared: float
@@ -64,7 +64,7 @@ def overlaps(one: Adapter, two: Adapter) -> dict[str, Overlap]:
     }
 
 
-def spectrum(factors: Factors) -> Float[Tensor, "rank"]:
+def spectrum(factors: Factors) -> Float[Tensor, " rank"]:
     """Singular values of an update, falling."""
     A, B, _ = factors._replace(A=factors.A.float(), B=factors.B.float()).folded()
     return svd_of_product(B, A).d

@@ -96,7 +96,7 @@ def pack_bits(codes: UInt8[Tensor, "..."], width: int) -> UInt8[Tensor, "bytes"]
     return torch.from_numpy(np.packbits(bits[:, :width].ravel(), bitorder="little"))
 
 
-def unpack_bits(packed: UInt8[Tensor, "bytes"], width: int, count: int) -> Int[Tensor, "count"]:
+def unpack_bits(packed: UInt8[Tensor, "bytes"], width: int, count: int) -> Int[Tensor, " count"]:
     """The codes that :func:`pack_bits` packed."""
     bits = np.unpackbits(packed.cpu().numpy(), count=count * width, bitorder="little")
     whole = np.zeros((count, 8), dtype=np.uint8)

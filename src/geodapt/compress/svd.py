@@ -63,7 +63,7 @@ def truncated_svd(W: Float[Tensor, "out in"], rank: int, whitening: Whitening) -
     return SvdFactors(U.T @ W.double(), U)
 
 
-def lost(W: Float[Tensor, "out in"], whitening: Whitening) -> Float[Tensor, "ranks"]:
+def lost(W: Float[Tensor, "out in"], whitening: Whitening) -> Float[Tensor, " ranks"]:
     """What the closest matrix of rank 0, 1, ... min(out, in) loses: the tail sums of ``d^2``."""
     M = whitening(W)
     gram = M @ M.T if M.shape[0] <= M.shape[1] else M.T @ M

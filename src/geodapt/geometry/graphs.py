@@ -26,8 +26,8 @@ def nearest_neighbours(distances: Float[Tensor, "n n"], k: int) -> Int[Tensor, "
 
 def graph_distances(
     edges: Int[Tensor, "edges 2"],
-    lengths: Float[Tensor, "edges"] | None = None,
-    nodes: Int[Tensor, "m"] | None = None,
+    lengths: Float[Tensor, " edges"] | None = None,
+    nodes: Int[Tensor, " m"] | None = None,
 ) -> Float[Tensor, "m m"]:
     """Lengths of the shortest paths between all nodes, or between ``nodes`` along the whole graph.
 

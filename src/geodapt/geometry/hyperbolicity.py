@@ -109,8 +109,8 @@ def ollivier_ricci(
     edges: Int[Tensor, "edges 2"],
     distances: Float[Tensor, "n n"] | None = None,
     idleness: float = 0.5,
-    chosen: Int[Tensor, "chosen"] | None = None,
-) -> Float[Tensor, "chosen"]:
+    chosen: Int[Tensor, " chosen"] | None = None,
+) -> Float[Tensor, " chosen"]:
     """Ollivier-Ricci curvature ``1 - W(m_u, m_v) / d(u, v)`` of a graph's edges.
 
     ``m_u`` keeps the share ``idleness`` at u and spreads the rest evenly over its neighbours; W is
@@ -184,7 +184,7 @@ def _given_distances(distances: Tensor) -> Callable[[np.ndarray, np.ndarray], np
     return lambda sources, targets: d[np.ix_(sources, targets)]
 
 
-def radius_profile(distances: Float[Tensor, "n n"]) -> tuple[int, Float[Tensor, "n"]]:
+def radius_profile(distances: Float[Tensor, "n n"]) -> tuple[int, Float[Tensor, " n"]]:
     """The medoid (least sum of squared distances) and every point's distance from it.
 
     In a space that branches, most points lie near the largest radius.

@@ -243,7 +243,7 @@ def concat(points: Sequence[Float[Tensor, "*batch d"]]) -> Float[Tensor, "*batch
 
 
 def rms_norm(
-    x: Float[Tensor, "*batch d"], weight: Float[Tensor, "d"] | None = None, eps: float = 1e-6
+    x: Float[Tensor, "*batch d"], weight: Float[Tensor, " d"] | None = None, eps: float = 1e-6
 ) -> Float[Tensor, "*batch d"]:
     """RMSNorm of the space components; the time component follows (He et al. 2025)."""
     _, (wide,), dtype = prepare(1.0, x=x)

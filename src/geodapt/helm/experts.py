@@ -49,10 +49,10 @@ class Dispatch(NamedTuple):
     """Which token and which of its choices each row belongs to: one row per choice, sorted by
     expert."""
 
-    expert: Int[Tensor, "rows"]  # ascending
-    order: Int[Tensor, "rows"]  # k times the token, and which of its k choices
+    expert: Int[Tensor, " rows"]  # ascending
+    order: Int[Tensor, " rows"]  # k times the token, and which of its k choices
     place: Int[Tensor, "tokens k"]  # where the rows of a token are
-    ends: Int[Tensor, "e"]  # where the rows of an expert end
+    ends: Int[Tensor, " e"]  # where the rows of an expert end
 
     @classmethod
     def of(cls, chosen: Int[Tensor, "tokens k"], experts: int) -> "Dispatch":
@@ -63,17 +63,17 @@ class Dispatch(NamedTuple):
         ends = expert_load(chosen, experts).cumsum(0).to(torch.int32)
         return cls(expert, order, place.view(chosen.shape), ends)
 
-    def to_rows(self, x: Float[Tensor, "tokens *d"]) -> Float[Tensor, "rows *d"]:
+    def to_rows(self, x: Float[Tensor, " tokens *d"]) -> Float[Tensor, " rows *d"]:
         """For each row its token."""
         return x.index_select(0, self.order // self.place.shape[1])
 
-    def to_tokens(self, y: Float[Tensor, "rows *d"]) -> Float[Tensor, "tokens *d"]:
+    def to_tokens(self, y: Float[Tensor, " rows *d"]) -> Float[Tensor, " tokens *d"]:
         """For each token the sum of its rows."""
         return y.index_select(0, self.place.flatten()).view(*self.place.shape, *y.shape[1:]).sum(1)
 
 
 def one_hot(
-    expert: Int[Tensor, "rows"], experts: int, dtype: torch.dtype
+    expert: Int[Tensor, " rows"], experts: int, dtype: torch.dtype
 ) -> Float[Tensor, "rows e"]:
     """1 where a row is the expert's, else 0."""
     return (expert.unsqueeze(-1) == torch.arange(experts, device=expert.device)).to(dtype)
@@ -174,7 +174,7 @@ class Spaces(NamedTuple):
     hyperbolic: Tensor | None = None  # 1 or 0
     spherical: Tensor | None = None  # c_i or 0
 
-    def of(self, expert: Int[Tensor, "rows"]) -> "Spaces":
+    def of(self, expert: Int[Tensor, " rows"]) -> "Spaces":
         # One-hot products: indexing has a slow scatter-add in its backward pass.
         own = one_hot(expert, len(self.scale), self.scale.dtype)
         return Spaces._make(part if part is None else (own * part).sum(-1, True) for part in self)
@@ -208,12 +208,12 @@ class HelmMoE(nn.Module):
         )
         self.join = LorentzResidual() if config.expert_sum == "nested" else None
 
-    def curvatures(self) -> Float[Tensor, "experts"]:
+    def curvatures(self) -> Float[Tensor, " experts"]:
         """``c_i`` of every expert that has its own, shared ones first."""
         offset = wide(self.curvature_offset)
         return offset.new_tensor(self.start) * torch.exp(offset)
 
-    def spaces(self, c_i: Float[Tensor, "e"], c: Curvature) -> Spaces:
+    def spaces(self, c_i: Float[Tensor, " e"], c: Curvature) -> Spaces:
         """The routed experts' spaces."""
         kinds = self.geometry[self.shared :]
         if set(kinds) == {"hyperbolic"}:

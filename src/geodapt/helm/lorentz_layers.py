@@ -127,7 +127,7 @@ def lorentz_residual(
 
 
 def lorentz_rms_norm(
-    x: Float[Tensor, "*batch d"], weight: Float[Tensor, "d"], eps: float, c: Curvature
+    x: Float[Tensor, "*batch d"], weight: Float[Tensor, " d"], eps: float, c: Curvature
 ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch 1"]]:
     """RMSNorm of the space components, and the time of the result."""
     if x.dtype != weight.dtype:  # under autocast

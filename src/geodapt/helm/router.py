@@ -31,7 +31,7 @@ class HelmRouter(nn.Module):
         self.register_buffer("load", torch.zeros(experts))  # kept, so that a resumed step is equal
 
     def forward(
-        self, x: Float[Tensor, "tokens d"], counted: Bool[Tensor, "tokens"] | None = None
+        self, x: Float[Tensor, "tokens d"], counted: Bool[Tensor, " tokens"] | None = None
     ) -> tuple[Float[Tensor, "tokens e"], Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]:
         """Logits, weights of the chosen experts, and which they are; in float32 or wider.
 
@@ -73,8 +73,8 @@ def affinities(logits: Float[Tensor, "*batch e"], config: HelmConfig) -> Float[T
 
 
 def expert_load(
-    chosen: Int[Tensor, "tokens k"], experts: int, counted: Bool[Tensor, "tokens"] | None = None
-) -> Float[Tensor, "e"]:
+    chosen: Int[Tensor, "tokens k"], experts: int, counted: Bool[Tensor, " tokens"] | None = None
+) -> Float[Tensor, " e"]:
     """How many tokens went to each expert, of those that ``counted`` selects."""
     if counted is not None:
         chosen = torch.where(counted.unsqueeze(-1), chosen, -1)

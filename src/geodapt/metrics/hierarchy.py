@@ -19,7 +19,7 @@ STEPS = 50
 QUERIES_AT_ONCE = 256
 
 
-def kendall(radii: Float[Tensor, "chains levels"]) -> Float[Tensor, "chains"]:
+def kendall(radii: Float[Tensor, "chains levels"]) -> Float[Tensor, " chains"]:
     """Kendall's tau of each chain's radii with its levels, which run from general to specific.
 
     ``(concordant - discordant) / (levels (levels - 1) / 2)``, -1 to 1. Of equal radii the earlier

@@ -15,8 +15,8 @@ NDCG_AT = 10
 
 
 def target_ranks(
-    scores: Float[Tensor, "users candidates"], target_column: int | Int[Tensor, "users"] = 0
-) -> Int[Tensor, "users"]:
+    scores: Float[Tensor, "users candidates"], target_column: int | Int[Tensor, " users"] = 0
+) -> Int[Tensor, " users"]:
     """The rank of each user's target, 1 for the best: 1 + the others that score as high or higher.
 
     The target's column is the same for all, or one per user. Ties count against the target, so a
@@ -62,7 +62,7 @@ class RankingMetrics(Metric):
     def update(
         self,
         scores: Float[Tensor, "users candidates"],
-        target_column: int | Int[Tensor, "users"] = 0,
+        target_column: int | Int[Tensor, " users"] = 0,
     ) -> None:
         self.ranks.append(target_ranks(scores, target_column))
 

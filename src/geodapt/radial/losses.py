@@ -25,7 +25,7 @@ def angle_at(
     x: Float[Tensor, "n d"],
     root: Float[Tensor, "n d"],
     c: float = 0.0,
-) -> Float[Tensor, "n"]:
+) -> Float[Tensor, " n"]:
     """``Xi_r(apex, x)``, in radians: in flat space, or with ``e - r`` as tangent vectors at the
     origin of the space of curvature ``-c``."""
     if c == 0:
@@ -39,7 +39,7 @@ def radial_terms(
     contradicting: Float[Tensor, "triples d"],
     root: Float[Tensor, "triples d"],
     c: float = 0.0,
-) -> Float[Tensor, "triples"]:
+) -> Float[Tensor, " triples"]:
     """``Xi_r(e, e') - Xi_r(e, e'')`` of each triple, in radians, -pi to pi."""
     return angle_at(general, entailed, root, c) - angle_at(general, contradicting, root, c)
 

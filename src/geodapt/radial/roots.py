@@ -25,7 +25,7 @@ class Roots(nn.Module):
             assert points is not None
             self.points = nn.Parameter(points.clone(), requires_grad=settings.kind == "learned")
 
-    def forward(self, empty: Float[Tensor, "d"]) -> Float[Tensor, "roots d"]:
+    def forward(self, empty: Float[Tensor, " d"]) -> Float[Tensor, "roots d"]:
         """The roots, where ``empty`` is the embedding of their text now."""
         if self.points is None:
             return empty[None]
@@ -34,7 +34,7 @@ class Roots(nn.Module):
 
 def nearest_root(
     roots: Float[Tensor, "roots d"], specific: Float[Tensor, "n d"]
-) -> Int[Tensor, "n"]:
+) -> Int[Tensor, " n"]:
     """The root that each most specific member belongs to."""
     return (specific @ roots.T).argmax(-1)  # of unit vectors, the nearest is the most similar
 
@@ -47,7 +47,7 @@ def generality(
 
 
 def initial_roots(
-    empty: Float[Tensor, "d"], general: Float[Tensor, "n d"], count: int, seed: int
+    empty: Float[Tensor, " d"], general: Float[Tensor, "n d"], count: int, seed: int
 ) -> Float[Tensor, "roots d"]:
     """Points for ``count`` roots: the empty text's, or halfway from it to clusters of ``general``.
 

@@ -11,7 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from geodapt.files import read_json
 from geodapt.models import locate_base
 from geodapt.paths import given
-from geodapt.radial.settings import CONFIG as RADIAL
+from geodapt.radial import settings as radial
 from geodapt.serve.adapter_files import ALIASES, FILES, read_aliases
 from geodapt.serve.requested_gate import ADAPTER_NAME
 from geodapt.serve.served import Served, model_folder
@@ -45,8 +45,8 @@ def _of_model(source: str) -> str | None:
             return _commit(source)
         folder = Path(located)
     digest = _of_files(folder, _files(folder))
-    if (folder / RADIAL).is_file():  # whose encoder may lie elsewhere
-        base = read_json(folder / RADIAL).get("base")
+    if (folder / radial.CONFIG).is_file():  # whose encoder may lie elsewhere
+        base = read_json(folder / radial.CONFIG).get("base")
         if isinstance(base, str) and given(base).is_dir():
             digest += _of_files(given(base), _files(given(base)))
     return hashlib.sha256(digest.encode()).hexdigest()

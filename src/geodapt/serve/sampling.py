@@ -53,7 +53,7 @@ class Sampler:
         penalties = s.frequency_penalty or s.presence_penalty or s.repetition_penalty != 1
         return bool(penalties or len(self._bias))
 
-    def choose(self, logits: Float[Tensor, "vocabulary"]) -> Chosen:
+    def choose(self, logits: Float[Tensor, " vocabulary"]) -> Chosen:
         """The next token.
 
         Raises :class:`Poisoned` for logits without a finite largest one.
@@ -100,8 +100,8 @@ class Sampler:
 
 
 def kept(
-    logits: Float[Tensor, "vocabulary"], top_k: int, top_p: float
-) -> Float[Tensor, "vocabulary"]:
+    logits: Float[Tensor, " vocabulary"], top_k: int, top_p: float
+) -> Float[Tensor, " vocabulary"]:
     """Probabilities that sum to 1, zero for all but the ``top_k`` largest, and of these for all
     but the fewest largest that sum to ``top_p`` (Holtzman et al. 2020)."""
     if 0 < top_k < len(logits):
@@ -117,7 +117,7 @@ def kept(
 
 
 def log_probability(
-    logits: Float[Tensor, "vocabulary"], token: int, alternatives: int
+    logits: Float[Tensor, " vocabulary"], token: int, alternatives: int
 ) -> tuple[float, tuple[tuple[int, float], ...]]:
     """A token's natural log probability, and the most probable tokens with theirs."""
     logs = logits.float().log_softmax(-1)

@@ -10,7 +10,7 @@ from typing import Literal
 from geodapt.errors import InputError
 from geodapt.models.hub import find_folder, locate_base
 from geodapt.paths import given
-from geodapt.radial.settings import CONFIG as RADIAL
+from geodapt.radial import settings as radial
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Served:
                 find_folder(model_folder(source), "model", "one saved by save_pretrained")
         if self.embed is not None:
             encoder = model_folder(self.embed)
-            if not (given(encoder) / RADIAL).is_file():  # which says where its base is
+            if not (given(encoder) / radial.CONFIG).is_file():  # which says where its base is
                 locate_base(encoder)
         if self.adapters is not None:
             require_folder(given(self.adapters))

@@ -80,7 +80,7 @@ class AdditionUpdate:
 
     def _summed(
         self, dtype: torch.dtype, device: torch.device
-    ) -> tuple[Float[Tensor, "n out"], Float[Tensor, "n"]]:
+    ) -> tuple[Float[Tensor, "n out"], Float[Tensor, " n"]]:
         """The entries' biases, and how much of the base's they stand in place of."""
         width = self.store.layers[self.path].out_features
         total = torch.zeros(len(self.entries), width, dtype=dtype)
@@ -97,14 +97,14 @@ class AdditionUpdate:
         return total.to(device), share.to(device)
 
     def _delta(
-        self, module: nn.Module, rows: Float[Tensor, "k width"], ids: Int[Tensor, "k"]
+        self, module: nn.Module, rows: Float[Tensor, "k width"], ids: Int[Tensor, " k"]
     ) -> Float[Tensor, "k width"]:
         own = self.store.original(self.path, "weight")
         weight = _base(module, self.path, "weight") if own is None else own
         wide = torch.promote_types(weight.dtype, torch.float32)
         return (rows.to(weight.device, wide) - weight[ids].to(wide)) * multiplier(module)
 
-    def _place(self, name: str, module: nn.Embedding, ids: Tensor) -> Int[Tensor, "vocabulary"]:
+    def _place(self, name: str, module: nn.Embedding, ids: Tensor) -> Int[Tensor, " vocabulary"]:
         """The number of each token's row, from 1; 0 for all others."""
         key = name, ids.device
         if key not in self._places:

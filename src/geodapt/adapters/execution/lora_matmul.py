@@ -66,7 +66,7 @@ class Segment(NamedTuple):
 
 
 def segmented(
-    x: Input, y: Output, groups: Sequence[Segment], order: Int[Tensor, "routed"], n: int
+    x: Input, y: Output, groups: Sequence[Segment], order: Int[Tensor, " routed"], n: int
 ) -> Output:
     """Rows sorted by their factors, one product per group.
 
@@ -114,11 +114,11 @@ def gathered(
 class TermTable(NamedTuple):
     """Which rows of a stack each row of x is multiplied with, one after the other."""
 
-    terms: Int[Tensor, "chosen"]
+    terms: Int[Tensor, " chosen"]
     """Their numbers in the stack."""
-    starts: Int[Tensor, "rows"]
+    starts: Int[Tensor, " rows"]
     """Where each row of x begins in ``terms``."""
-    owners: Int[Tensor, "chosen"]
+    owners: Int[Tensor, " chosen"]
     """The row of x that each of ``terms`` belongs to."""
 
 
@@ -128,7 +128,7 @@ def from_stack(
     A: Float[Tensor, "stack in_features"],
     B: Float[Tensor, "stack out_features"],
     table: TermTable,
-    gate: Callable[[Float[Tensor, "chosen"]], Float[Tensor, "chosen"]] | None = None,
+    gate: Callable[[Float[Tensor, " chosen"]], Float[Tensor, " chosen"]] | None = None,
 ) -> Output:
     """Every row's own terms, read where they lie in the stack: nothing is copied beforehand.
 

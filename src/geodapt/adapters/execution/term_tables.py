@@ -16,7 +16,7 @@ from geodapt.adapters.execution.lora_matmul import TermTable, keep_top
 from geodapt.adapters.gates import Terms, TopAtoms
 from geodapt.adapters.store.layout import Layout
 
-TermGate = Callable[[Float[Tensor, "chosen"]], Float[Tensor, "chosen"]]
+TermGate = Callable[[Float[Tensor, " chosen"]], Float[Tensor, " chosen"]]
 
 
 class Tables:

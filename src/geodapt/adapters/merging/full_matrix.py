@@ -20,14 +20,14 @@ Combine = Callable[[Tensor, Tensor], Tensor]
 
 
 def weighted_sum(
-    deltas: Float[Tensor, "n *places"], weights: Float[Tensor, "n"]
+    deltas: Float[Tensor, " n *places"], weights: Float[Tensor, " n"]
 ) -> Float[Tensor, "*places"]:
     """``sum_i w_i delta_i``, in one pass over the updates."""
     return (weights[None] @ deltas.flatten(1)).view(deltas.shape[1:])
 
 
 def merge_agreeing(
-    deltas: Float[Tensor, "n *places"], weights: Float[Tensor, "n"]
+    deltas: Float[Tensor, " n *places"], weights: Float[Tensor, " n"]
 ) -> Float[Tensor, "*places"]:
     """Elect a sign for every entry, then average those that have it; writes over ``deltas``.
 
@@ -75,7 +75,7 @@ def merge_random(
     return merged
 
 
-def _room(parts: Sequence[Part]) -> tuple[Float[Tensor, "out in"], Float[Tensor, "n"]]:
+def _room(parts: Sequence[Part]) -> tuple[Float[Tensor, "out in"], Float[Tensor, " n"]]:
     """Room for the merged matrix, and the weights."""
     first = parts[0]
     merged = first.A.new_empty(first.B.shape[0], first.A.shape[1])

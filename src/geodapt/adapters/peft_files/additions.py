@@ -21,7 +21,7 @@ from torch import Tensor
 class TokenRows(NamedTuple):
     """Rows of a weight ``(vocabulary, width)``, by the ids of their tokens."""
 
-    ids: Int[Tensor, "k"]
+    ids: Int[Tensor, " k"]
     rows: Float[Tensor, "k width"]
 
 
@@ -29,13 +29,13 @@ class TokenRows(NamedTuple):
 class Addition:
     """What an adapter brings for one module beside its factors."""
 
-    bias: Float[Tensor, "out"] | None = None
+    bias: Float[Tensor, " out"] | None = None
     """Replaces the module's own bias."""
-    lora_bias: Float[Tensor, "out"] | None = None
+    lora_bias: Float[Tensor, " out"] | None = None
     """The bias of ``lora_B``, without the layer's scale."""
     tokens: TokenRows | None = None
     """Replace the module's own rows."""
-    base_bias: Float[Tensor, "out"] | None = None
+    base_bias: Float[Tensor, " out"] | None = None
     """The base's own bias, where a bank has seen it: only a merge needs it."""
     base_rows: Float[Tensor, "k width"] | None = None
     """The base's own rows of ``tokens``, where a bank has seen them."""

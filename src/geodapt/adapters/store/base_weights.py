@@ -21,8 +21,8 @@ CHUNK = 1 << 24
 
 
 def row_scale(
-    site: Site, weight: Tensor, factors: Factors, magnitude: Float[Tensor, "out"]
-) -> Float[Tensor, "out"]:
+    site: Site, weight: Tensor, factors: Factors, magnitude: Float[Tensor, " out"]
+) -> Float[Tensor, " out"]:
     """``m / |W0 + s B A|`` per row, in float32 at least, where the weight is.
 
     Source: DoRA, Liu et al. 2024, equation 5.
@@ -62,13 +62,13 @@ def plain_weight(site: Site, path: str) -> Tensor:
         ) from error
 
 
-def weight_sketch(matrix: Float[Tensor, "out in"]) -> Float[Tensor, "out"]:
+def weight_sketch(matrix: Float[Tensor, "out in"]) -> Float[Tensor, " out"]:
     """A sketch of a weight that differs for any other weight."""
     return matrix @ _random(matrix.shape[1], matrix.dtype).to(matrix.device)
 
 
 @cache
-def _random(width: int, dtype: torch.dtype) -> Float[Tensor, "width"]:
+def _random(width: int, dtype: torch.dtype) -> Float[Tensor, " width"]:
     generator = torch.Generator().manual_seed(width)
     return torch.randn(width, generator=generator).to(dtype)
 

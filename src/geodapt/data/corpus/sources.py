@@ -17,7 +17,10 @@ from geodapt.data.corpus.settings import (
 from geodapt.errors import InputError
 from geodapt.paths import given
 
-BUILT_IN = {"api-calls": ApiTextsSettings, "docs": DocsSettings}
+BUILT_IN: dict[str, type[ApiTextsSettings] | type[DocsSettings]] = {
+    "api-calls": ApiTextsSettings,
+    "docs": DocsSettings,
+}
 ON_THE_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?::([\w.-]+))?")
 HUB_DOCUMENTS = 10_000
 """Documents that are read of a hub data set, so that a sample does not fetch all of Wikipedia."""
