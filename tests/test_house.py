@@ -89,7 +89,9 @@ def test_files_are_short():
 
 
 @pytest.mark.house
-def test_no_two_test_files_have_one_name():
-    """pytest imports them by their own names, and leaves the second out with an error."""
-    names = Counter(path.name for path in sources("tests") if path.name.startswith("test_"))
+def test_no_two_files_on_the_path_of_imports_have_one_name():
+    """pytest puts each folder of tests there, beside the benchmarks: the first found is taken."""
+    tests, scripts = sources("tests"), {path.name for path in sources("benchmarks")}
+    names = Counter(path.name for path in tests if path.name.startswith("test_"))
     assert [name for name, times in names.items() if times > 1] == []
+    assert [str(path) for path in tests if path.name in scripts] == []

@@ -5,7 +5,6 @@ from peft import LoraConfig, get_peft_model
 
 from geodapt.adapters import AdapterBank
 from tests.adapters import kinds
-from tests.adapters.families import output, randomise
 from tests.adapters.kinds import (
     bart,
     bert,
@@ -16,6 +15,7 @@ from tests.adapters.kinds import (
     vit,
     wav2vec2,
 )
+from tests.adapters.made_by_peft import output, randomise
 from tests.tiny_models import NARROW, tiny
 
 TOKENS = [7, 9]

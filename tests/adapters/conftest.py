@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from geodapt.adapters import Adapter
-from tests.adapters.families import FAMILIES
+from tests.adapters.made_by_peft import FAMILIES
 from tests.adapters.merges import PATHS, adapter
 
 

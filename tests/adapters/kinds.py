@@ -4,7 +4,7 @@ import peft
 import torch
 from peft import LoraConfig, get_peft_model
 
-from tests.adapters.families import randomise
+from tests.adapters.made_by_peft import randomise
 from tests.tiny_models import NARROW, PICTURES, encoder_decoder, tiny
 
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]

@@ -13,7 +13,7 @@ from geodapt.adapters.peft_files import peft_format
 from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
 from geodapt.files import hash_tensors
-from tests.adapters.families import inputs, output, peft_model, randomise, seeded
+from tests.adapters.made_by_peft import inputs, output, peft_model, randomise, seeded
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 

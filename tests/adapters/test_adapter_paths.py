@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from geodapt.adapters import Adapter, AdapterBank, Mix, merge
 from geodapt.errors import InputError, InputWarning
 from tests.adapters import zoo
-from tests.adapters.families import randomise
+from tests.adapters.made_by_peft import randomise
 from tests.tiny_models import PICTURES, SMALL, T5, build
 
 IDS = torch.randint(3, 90, (2, 6), generator=torch.Generator().manual_seed(0))

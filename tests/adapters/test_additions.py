@@ -19,10 +19,10 @@ from tests.adapters.additions import (
     seeded,
     tuned,
 )
-from tests.adapters.families import output
 from tests.adapters.kinds import (
     llama,
 )
+from tests.adapters.made_by_peft import output
 
 
 @pytest.fixture(params=CASES, scope="module")

@@ -20,8 +20,8 @@ from transformers import (
 from geodapt.adapters import Adapter, AdapterBank, Mix, Off, Route, merge
 from geodapt.compress import compress
 from geodapt.errors import InputError, InputWarning
-from tests.adapters.families import output, randomise
 from tests.adapters.kinds import bert, gpt2, gpt_oss, inputs, seeded, tied_llama
+from tests.adapters.made_by_peft import output, randomise
 from tests.tiny_models import NARROW, tiny_deberta
 
 

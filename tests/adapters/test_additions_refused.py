@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from geodapt.adapters import AdapterBank, Mix, Off, Route
 from geodapt.errors import InputError, InputWarning
 from tests.adapters.additions import TOKENS, classifier, close, inputs, mamba, masked, seeded, tuned
-from tests.adapters.families import output, randomise
 from tests.adapters.kinds import (
     bert,
     llama,
 )
+from tests.adapters.made_by_peft import output, randomise
 
 
 def test_a_bias_stands_in_place_of_the_bases_as_it_is_now(tmp_path):

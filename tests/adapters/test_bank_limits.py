@@ -10,8 +10,8 @@ from torch import nn
 
 from geodapt.adapters import AdapterBank, Mix, Off, Route, TopAtoms
 from geodapt.errors import InputError
-from tests.adapters.families import inputs, output, seeded
 from tests.adapters.filled import filled
+from tests.adapters.made_by_peft import inputs, output, seeded
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from torch import nn
 
 from geodapt.adapters import Adapter, AdapterBank, Mix, Off, Route, TopAtoms, merge
 from geodapt.errors import InputError
-from tests.adapters.families import output
 from tests.adapters.kinds import inputs, llama, saved, seeded
+from tests.adapters.made_by_peft import output
 
 GROUPED = [
     nn.Conv1d(4, 8, 3, groups=2, padding=1),

@@ -12,8 +12,8 @@ from geodapt.adapters.base_model.uncalled import never_called
 from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
 from tests.adapters import zoo
-from tests.adapters.families import inputs, output, seeded
 from tests.adapters.filled import filled
+from tests.adapters.made_by_peft import inputs, output, seeded
 from tests.adapters.test_rows import check
 
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from geodapt.adapters import AdapterBank, Mix, merge
 from geodapt.errors import InputError
-from tests.adapters.families import TARGETS, inputs, output, seeded
 from tests.adapters.filled import filled
 from tests.adapters.kinds import bert, gpt2, llama, tied_llama
+from tests.adapters.made_by_peft import TARGETS, inputs, output, seeded
 
 CASES = {
     "biases": (bert, {"target_modules": ["query"], "bias": "all"}),

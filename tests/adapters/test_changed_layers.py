@@ -10,8 +10,8 @@ from torch import nn
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Off, Route, TopAtoms
 from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
-from tests.adapters.families import TARGETS, inputs, output, seeded
 from tests.adapters.filled import filled
+from tests.adapters.made_by_peft import TARGETS, inputs, output, seeded
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from geodapt.adapters import (
     search_on_texts,
 )
 from geodapt.errors import InputError
-from tests.adapters.families import randomise, seeded
+from tests.adapters.made_by_peft import randomise, seeded
 from tests.commands import call
 
 

@@ -26,7 +26,7 @@ from geodapt.adapters.evaluation import centroid_accuracy, evaluator, language_l
 from geodapt.adapters.overlap import spectrum
 from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
-from tests.adapters.families import seeded
+from tests.adapters.made_by_peft import seeded
 from tests.forked import fork
 
 

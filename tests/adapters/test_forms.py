@@ -15,7 +15,7 @@ from geodapt.adapters.execution.strategy import Strategy
 from geodapt.adapters.peft_files.configuration import configure
 from geodapt.adapters.store.layer_factors import LayerFactors
 from geodapt.errors import InputError
-from tests.adapters.families import seeded
+from tests.adapters.made_by_peft import seeded
 
 NAMES = ("toys", "books", "tools", "films")
 RANKS = (3, 5, 1, 3)

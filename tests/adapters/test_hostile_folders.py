@@ -16,7 +16,7 @@ from geodapt.adapters import Adapter, AdapterBank, Mix, merge
 from geodapt.adapters.peft_files import safe_regex
 from geodapt.errors import InputError
 from tests.adapters import mutations
-from tests.adapters.families import inputs, output, randomise, seeded
+from tests.adapters.made_by_peft import inputs, output, randomise, seeded
 from tests.adapters.mutations import TENSORS, changing, setting, setting_text
 
 TARGETS = {"llama": ["q_proj", "v_proj"], "bert": ["query", "key"], "t5": ["q", "wo"]}

@@ -15,7 +15,7 @@ from geodapt.adapters import METHODS, Adapter, merge
 from geodapt.adapters.peft_files import safe_regex
 from geodapt.errors import InputError
 from tests.adapters import mutations
-from tests.adapters.families import randomise, seeded
+from tests.adapters.made_by_peft import randomise, seeded
 from tests.adapters.test_hostile_folders import ROUNDS, SECONDS
 
 TARGETS = {"bert": ["query", "value"], "t5": ["q", "wo"]}

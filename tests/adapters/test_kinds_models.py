@@ -14,7 +14,6 @@ from geodapt.adapters import Adapter, AdapterBank, Mix, Off, Route
 from geodapt.adapters.base_model.sites import site_of
 from geodapt.adapters.store.base_weights import row_scale
 from geodapt.errors import InputError, InputWarning
-from tests.adapters.families import output
 from tests.adapters.kinds import (
     bert,
     deepseek,
@@ -28,6 +27,7 @@ from tests.adapters.kinds import (
     seeded,
     tied_llama,
 )
+from tests.adapters.made_by_peft import output
 
 UP, DOWN = (16, 24), (24, 16)
 OLDER = {  # what transformers 4 had: the experts' layers, and others that have the same names

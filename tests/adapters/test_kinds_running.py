@@ -10,7 +10,6 @@ from transformers import Llama4ForCausalLM, Llama4TextConfig
 
 from geodapt.adapters import AdapterBank, Mix, Off, Route, TopAtoms
 from geodapt.errors import InputError
-from tests.adapters.families import output
 from tests.adapters.kinds import (
     EXPERTS,
     KINDS,
@@ -22,6 +21,7 @@ from tests.adapters.kinds import (
     tied_llama,
     tuned,
 )
+from tests.adapters.made_by_peft import output
 from tests.tiny_models import NARROW
 
 

@@ -13,8 +13,8 @@ from torch import nn
 from geodapt.adapters import Adapter, AdapterBank, Factors, Mix, Off, Route, TopAtoms, merge
 from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
-from tests.adapters.families import TARGETS, inputs, output, seeded
 from tests.adapters.filled import filled
+from tests.adapters.made_by_peft import TARGETS, inputs, output, seeded
 
 GATES = [Mix({"toys": 1.0}), Route(["books", None, "toys"]), TopAtoms(2)]
 

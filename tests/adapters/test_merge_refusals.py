@@ -11,7 +11,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForC
 from geodapt.adapters import Adapter, AdapterBank, Factors, merge
 from geodapt.adapters.peft_files.configuration import configure
 from geodapt.errors import InputError
-from tests.adapters.families import randomise, seeded
+from tests.adapters.made_by_peft import randomise, seeded
 from tests.adapters.merges import adapter
 
 

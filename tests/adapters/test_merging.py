@@ -12,7 +12,7 @@ from peft.utils import merge_utils
 from geodapt.adapters import METHODS, Adapter, AdapterBank, Mix, merge
 from geodapt.adapters.merging.layers import each_layer
 from geodapt.adapters.merging.registry import Part
-from tests.adapters.families import inputs, output, peft_model, seeded
+from tests.adapters.made_by_peft import inputs, output, peft_model, seeded
 from tests.adapters.merges import PATHS, PEERS, WEIGHTS, adapter, cut
 
 

@@ -10,8 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from geodapt.adapters import Mix, Off
 from geodapt.errors import InputError
-from tests.adapters.families import TARGETS, inputs, output, seeded
 from tests.adapters.filled import filled
+from tests.adapters.made_by_peft import TARGETS, inputs, output, seeded
 
 
 @pytest.fixture(params=["bert", "t5"])

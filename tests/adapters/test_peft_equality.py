@@ -6,7 +6,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
 from geodapt.adapters import AdapterBank, Mix, Off, Route
-from tests.adapters.families import inputs, output, peft_model, seeded
+from tests.adapters.made_by_peft import inputs, output, peft_model, seeded
 
 NAMES = ("toys", "books", "tools")
 ROUTES = [

@@ -10,8 +10,8 @@ from geodapt.adapters import AdapterBank, Mix, Route, TopAtoms
 from geodapt.adapters.execution.row_layout import RowLayout, combine_layouts, locate_rows, splits
 from geodapt.errors import InputError
 from tests.adapters import zoo
-from tests.adapters.families import inputs, seeded
 from tests.adapters.filled import filled
+from tests.adapters.made_by_peft import inputs, seeded
 
 ROWS = ("toys", "books")
 

@@ -13,7 +13,7 @@ from torchao.quantization import (
 )
 
 from geodapt.adapters import AdapterBank, Mix, Off, Route, TopAtoms
-from tests.adapters.families import inputs, output, seeded
+from tests.adapters.made_by_peft import inputs, output, seeded
 
 TARGETS = ["q_proj", "v_proj", "o_proj"]
 

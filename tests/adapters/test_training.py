@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import Trainer
 
 from geodapt.adapters import Adapter, AdapterBank, Mix, Off, Route
-from tests.adapters.families import inputs, output, randomise, seeded
+from tests.adapters.made_by_peft import inputs, output, randomise, seeded
 from tests.tiny_models import training_arguments
 
 TARGETS = ["q_proj", "v_proj", "down_proj"]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from geodapt.errors import InputError
-from tests.adapters.families import TARGETS, inputs, output, seeded
 from tests.adapters.filled import filled
+from tests.adapters.made_by_peft import TARGETS, inputs, output, seeded
 
 
 def before_held(bank, monkeypatch, change):
