@@ -337,3 +337,37 @@ def test_an_adapter_of_the_bare_model_that_names_a_task_is_saved_for_that_tasks_
     batch = batch_for("LlamaForCausalLM")
     with bank.use("a"):
         close(out(again, batch), out(bank.model, batch))
+
+
+class Odd(torch.nn.Module):
+    """Layers whose names mean something in a regular expression."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        names = ("plain", "b (x)", "c+", "d[0]", "e|f", "g-h")
+        self.layers = torch.nn.ModuleDict({name: torch.nn.Linear(4, 4) for name in names})
+
+    def forward(self, x):
+        for layer in self.layers.values():
+            x = torch.tanh(layer(x))
+        return x
+
+
+def test_ranks_of_layers_with_odd_names_are_read_again(tmp_path):
+    torch.manual_seed(0)
+    model, x = Odd(), torch.randn(3, 4)
+    paths = [f"layers.{name}" for name in model.layers]
+    for name, rank, targets in (("one", 2, paths), ("two", 1, paths[1::2])):
+        config = LoraConfig(r=rank, target_modules=targets)
+        changed(get_peft_model(copy.deepcopy(model), config), rank).save_pretrained(tmp_path / name)
+    bank = AdapterBank(copy.deepcopy(model))
+    bank.load("one", tmp_path / "one")
+    bank.load("two", tmp_path / "two")
+    merge([bank["one"], bank["two"]], "cat", same_base=True).save_pretrained(tmp_path / "both")
+    again = AdapterBank(copy.deepcopy(model))
+    again.load("both", tmp_path / "both")
+    peft = PeftModel.from_pretrained(copy.deepcopy(model), tmp_path / "both")
+    assert peft.peft_config["default"].rank_pattern
+    with torch.no_grad(), bank.use(Mix({"one": 0.5, "two": 0.5})), again.use("both"):
+        torch.testing.assert_close(peft(x), bank.model(x))
+        torch.testing.assert_close(again.model(x), bank.model(x))

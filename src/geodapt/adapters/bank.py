@@ -54,8 +54,12 @@ class AdapterBank(ModelView):
     """
 
     def __init__(self, model: nn.Module, capacity: int | None = None) -> None:
-        if capacity is not None and capacity < 1:
-            raise InputError(f"AdapterBank has capacity {capacity}; give at least 1, or None")
+        if not isinstance(model, nn.Module) or isinstance(model, ModelView):
+            raise InputError(f"AdapterBank acts on a model itself, got a {type(model).__name__}")
+        if capacity is not None and not (isinstance(capacity, int) and capacity >= 1):
+            raise InputError(
+                f"AdapterBank has capacity {capacity!r}; give a whole number from 1, or None"
+            )
         refuse_tensor_parallel(model)
         strip(model)
         close_views_of(model)
@@ -199,11 +203,15 @@ class AdapterBank(ModelView):
         """
         if self.store.originals:
             raise InputError("adapters are merged into the base already; call unmerge() first")
+        if not isinstance(weights, Mapping):
+            raise InputError(f"merge_into_base takes {{name: weight}}, got {weights!r}")
+        chosen = terms(weights)  # which refuses what is no number
+        weights = {name: float(weight) for name, weight in weights.items()}
         self.store.require(weights)
         with self.store.lock:
             self.store.require_here(weights)
             adapters = {name: self.store.now(name) for name in weights}
-            check_terms(adapters, terms(weights))
+            check_terms(adapters, chosen)
             with self.runner.heads.merged(adapters.values()):
                 self.store.originals = fold(self.model, adapters, weights)
             names = names_of_folded(self.model, self.store.originals).values()

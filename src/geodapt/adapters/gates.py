@@ -14,6 +14,9 @@ from geodapt.errors import InputError
 SHOWN = 8
 """How many entries of a route its ``repr`` shows."""
 
+LARGEST = 3.4e38
+"""Of weights: what float32 holds."""
+
 Terms = tuple[tuple[str, float], ...]
 """One weighted sum of adapters: ``((name, weight), ...)``; ``()`` is the base alone."""
 
@@ -155,10 +158,12 @@ def terms(entry: str | Mapping[str, float] | None) -> Terms:
     for name, weight in entry.items():
         try:
             number = float(weight)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
-        if not math.isfinite(number):
-            raise InputError(f"adapter '{name}' has weight {weight!r}; give a finite number")
+        if not abs(number) <= LARGEST:
+            raise InputError(
+                f"adapter '{name}' has weight {str(weight)[:40]}; give a finite number"
+            )
         if number:
             found.append((name, number))
     return tuple(found)

@@ -84,10 +84,10 @@ def acts_plainly(layer: nn.Module) -> bool | None:
         wanted = weight[x] * multiplier(layer)
     elif isinstance(layer, CONVOLUTIONS):
         shape = (1, layer.in_channels, *(4 * size for size in layer.kernel_size))
-        x = torch.randn(shape, generator=generator).to(weight)
+        x = torch.randn(shape, generator=generator, device="cpu").to(weight)
         wanted = next(k for k in CONVOLUTIONS if isinstance(layer, k)).forward(twin, x)  # type: ignore[arg-type]
     else:
-        x = torch.randn(2, layer.in_features, generator=generator).to(weight)  # type: ignore[call-overload]
+        x = torch.randn(2, layer.in_features, generator=generator, device="cpu").to(weight)  # type: ignore[call-overload]
         wanted = nn.functional.linear(x, weight, layer.bias)  # type: ignore[arg-type]
     try:
         found = own(twin, x)

@@ -83,8 +83,8 @@ class AdditionUpdate:
     ) -> tuple[Float[Tensor, "n out"], Float[Tensor, " n"]]:
         """The entries' biases, and how much of the base's they stand in place of."""
         width = self.store.layers[self.path].out_features
-        total = torch.zeros(len(self.entries), width, dtype=dtype)
-        share = torch.zeros(len(self.entries), dtype=dtype)
+        total = torch.zeros(len(self.entries), width, dtype=dtype, device="cpu")
+        share = torch.zeros(len(self.entries), dtype=dtype, device="cpu")
         for i, terms in enumerate(self.entries):
             for name, weight in terms:
                 addition = self._brought.get(name)

@@ -110,7 +110,8 @@ class Vocabulary:
         size = _size(module) or max(
             (int(t.max()) + 1 for t in tensors.values() if not t.is_floating_point()), default=1
         )
-        self.free = torch.tensor([i for i in range(size) if i not in self.special] or [0])
+        free = [i for i in range(size) if i not in self.special] or [0]
+        self.free = torch.tensor(free, device="cpu")
 
 
 def _ids(config: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, list[int]]]:
@@ -131,20 +132,20 @@ def _other_ids(
     row: Int[Tensor, "*tokens"], ids: Vocabulary, generator: torch.Generator
 ) -> Int[Tensor, "*tokens"]:
     """Another id in every place but those of special ones."""
-    where = torch.randint(len(ids.free), row.shape, generator=generator)
+    where = torch.randint(len(ids.free), row.shape, generator=generator, device="cpu")
     new, old = ids.free[where], row.cpu()
     new = torch.where(new == old, ids.free[(where + 1) % len(ids.free)], new)
     stays = torch.zeros_like(old, dtype=torch.bool)
     # A row of special ids alone, such as a decoder's first token, still has to change.
     for kept in (ids.special, ids.placeholders | ids.counted, ids.placeholders):
-        stays = torch.isin(old, torch.tensor(sorted(kept), dtype=old.dtype))
+        stays = torch.isin(old, torch.tensor(sorted(kept), dtype=old.dtype, device="cpu"))
         if not stays.all():
             break
     return torch.where(stays, old, new.to(old.dtype)).to(row.device)
 
 
 def _other_numbers(row: Tensor, ids: Vocabulary, generator: torch.Generator) -> Tensor:
-    noise = torch.randn(row.shape, generator=generator).to(row)
+    noise = torch.randn(row.shape, generator=generator, device="cpu").to(row)
     spread = row.float().std() if row.numel() > 1 else row.float().abs().max()
     return row + noise * spread.nan_to_num().clamp_min(0.1).to(row)
 

@@ -26,6 +26,9 @@ NO_ROWS = re.compile(
 LENGTHS = re.compile(r"mask|length")
 """Names of inputs that say how long rows are, which may decide the rows' order."""
 
+SIZES = re.compile(r"length|size|seqlen|position|keep|max_|num_|step|thw")
+"""Names of numbers that differ from call to call and choose no way through a model."""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -62,7 +65,28 @@ def call_of(module: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Call:
         for name, t in sorted(parts.items())
     )
     lengths = frozenset(t.shape[1] for t in tensors.values() if t.ndim > 1)
-    return Call(module, rows, (module.training, *kind, *masks), single, lengths)
+    ways = (*_asked_ways(module, args, kwargs), *_own_ways(module))
+    return Call(module, rows, (module.training, *kind, *masks, *ways), single, lengths)
+
+
+def _asked_ways(
+    module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[tuple[str, Any]]:
+    """The arguments that may choose another way through a model: what is no tensor and no size."""
+    return sorted(
+        (name, value)
+        for name, value in named_arguments(module, args, kwargs)
+        if isinstance(value, bool | int | str)
+        and (isinstance(value, bool) or not SIZES.search(name))
+    )
+
+
+def _own_ways(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """What may do the same in a model itself or in its configuration."""
+    for owner in (module, getattr(module, "config", None)):
+        for name, value in getattr(owner, "__dict__", {}).items():
+            if isinstance(value, bool | str):
+                yield name, value
 
 
 def tensors_of(
@@ -126,6 +150,19 @@ def expansion(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> int:
         return (getattr(config, name, None) if value is None else value) or 1
 
     return max(option("num_beams"), option("num_return_sequences"))
+
+
+def rows_generated_from(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> int | None:
+    """How many rows ``generate`` is given; None where its arguments do not show it."""
+    given = {"inputs": args[0], **kwargs} if args else kwargs
+    main = str(getattr(model, "main_input_name", None))
+    for name in ("inputs", "input_ids", "inputs_embeds", main, "encoder_outputs"):
+        value = given.get(name)
+        if name == "encoder_outputs" and value is not None:
+            value = value[0]
+        if isinstance(value, Tensor) and value.ndim:
+            return value.shape[0]
+    return None
 
 
 def compiling() -> bool:

@@ -13,11 +13,19 @@ from geodapt.adapters.base_model.uncalled import WeightReads
 from geodapt.adapters.execution.active_gate import ActiveGate
 from geodapt.adapters.execution.altered_inputs import altered
 from geodapt.adapters.execution.attached import AttachedModules
-from geodapt.adapters.execution.calls import Call, call_of, compiling, expansion, on_calls
+from geodapt.adapters.execution.calls import (
+    Call,
+    call_of,
+    compiling,
+    expansion,
+    on_calls,
+    rows_generated_from,
+)
 from geodapt.adapters.execution.hooks import Attachment
 from geodapt.adapters.execution.replaced import ReplacedModules
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.adapters.execution.row_tracking import RowTracker, check_rows
+from geodapt.adapters.execution.sorting_callers import sorted_by_caller
 from geodapt.errors import InputError
 
 
@@ -58,6 +66,12 @@ class ModelCalls:
             check_rows(gate, call.rows, f"of {call.name}", self._runs.get())
         if gate.tells_rows_apart and (call.rows or 0) > 1:
             self._check_norms(module)
+            if sorted_by_caller():
+                raise InputError(
+                    "sentence-transformers sorts what it encodes by length, so that a route's "
+                    "entries would act on other rows; give it the texts from the longest to the "
+                    "shortest, or those of one adapter at a time"
+                )
             call = self._rows.placements.of(call, args, kwargs)
             if not self._rows.known(call):
                 self._rows.prove(call, args, kwargs)
@@ -129,6 +143,10 @@ class ModelCalls:
                 )
 
     def _generate(self, model: Any, base: Callable, *args: Any, **kwargs: Any) -> Any:
+        rows = rows_generated_from(model, args, kwargs)
+        if rows is not None:  # later as many beams as entries would pass for a row each
+            name = f"that {type(model).__name__} generates from"
+            check_rows(self._active(), rows, name, self._runs.get())
         token = self._runs.set(expansion(model, args, kwargs))
         try:
             return base(*args, **kwargs)

@@ -83,9 +83,9 @@ class AveragedGradients:
         training = self._training()
         self._agree(training)
         masters = [p for name in sorted(training) for p in training[name]]
-        with_gradient = torch.tensor([float(p.grad is not None) for p in masters])
+        with_gradient = masters[0].new_tensor([float(p.grad is not None) for p in masters])
         found = [torch.zeros_like(p) if p.grad is None else p.grad for p in masters]
-        together = torch.cat([with_gradient.to(found[0].device), *(g.flatten() for g in found)])
+        together = torch.cat([with_gradient, *(g.flatten() for g in found)])
         dist.all_reduce(together)
         parts = together.split([len(masters), *(p.numel() for p in masters)])
         for master, anywhere, total in zip(masters, parts[0].tolist(), parts[1:], strict=True):

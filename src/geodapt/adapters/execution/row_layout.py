@@ -68,7 +68,8 @@ def locate_rows(
             continue
         k = size // rows
         for tiled in (False, True)[: 2 if k > 1 else 1]:
-            owner = torch.arange(size) % rows if tiled else torch.arange(size) // k
+            place = torch.arange(size, device="cpu")
+            owner = place % rows if tiled else place // k
             if all(_agree(changed, dim, owner, chosen) for changed, chosen in changes):
                 return RowLayout(dim, tiled, frozenset({k}))
     return "does not keep the rows apart, or orders them by their content"
@@ -102,7 +103,7 @@ def sketch(x: Float[Tensor, "*leading d"]) -> Float[Tensor, "*leading 5"]:
     """Four random projections of every vector, and its norm."""
     wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))  # also ids
     generator = torch.Generator().manual_seed(x.shape[-1])
-    directions = torch.randn(x.shape[-1], 4, generator=generator).to(wide)
+    directions = torch.randn(x.shape[-1], 4, generator=generator, device="cpu").to(wide)
     return torch.cat([wide @ directions, wide.norm(dim=-1, keepdim=True)], -1)
 
 
@@ -115,7 +116,9 @@ def rounding(dtype: torch.dtype) -> float:
 def splits(rows: int) -> list[list[int]]:
     """Sets of rows to change: a half at random, the other half, and another half."""
     generator = torch.Generator().manual_seed(rows)
-    order, again = (torch.randperm(rows, generator=generator).tolist() for _ in range(2))
+    order, again = (
+        torch.randperm(rows, generator=generator, device="cpu").tolist() for _ in range(2)
+    )
     half = math.ceil(rows / 2)
     found = [sorted(order[:half]), sorted(order[half:])]
     return found if rows == 2 else [*found, sorted(again[:half])]

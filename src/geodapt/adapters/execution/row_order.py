@@ -36,7 +36,7 @@ def growing(call: Call, inputs: Arguments, model: nn.Module) -> Arguments:
     ids = Vocabulary(call.module, model, tensors)
     masks = [_real(name, t) for name, t in tensors.items() if MASK.search(name) and t.ndim == 2]
     left = any(not real[:, 0].all() for real in masks)
-    special = torch.tensor(sorted(ids.special), dtype=torch.long)
+    special = torch.tensor(sorted(ids.special), dtype=torch.long, device="cpu")
 
     def shorten(name: str, value: Tensor) -> Tensor:
         if value.is_floating_point() or value.shape[0] != call.rows:
@@ -46,7 +46,7 @@ def growing(call: Call, inputs: Arguments, model: nn.Module) -> Arguments:
         if value.ndim != 2:
             return value
         length = value.shape[1]
-        kept = torch.arange(length) < _lengths(call.rows, length)[:, None]
+        kept = torch.arange(length, device="cpu") < _lengths(call.rows, length)[:, None]
         kept = (kept.flip(1) if left else kept).to(value.device)
         if MASK.search(name):
             real = _real(name, value)
@@ -68,7 +68,7 @@ def backwards(call: Call, inputs: Arguments) -> Arguments:
 
     def turn_cache(value: Any) -> Any:
         if hasattr(value, "reorder_cache"):
-            value.reorder_cache(torch.arange(call.rows or 0).flip(0))
+            value.reorder_cache(torch.arange(call.rows or 0, device="cpu").flip(0))
         return value
 
     return changed(call.module, *inputs, turn, turn_cache)
@@ -102,4 +102,5 @@ def _real(name: str, mask: Tensor) -> Bool[Tensor, "rows length"]:
 
 def _lengths(rows: int, longest: int) -> Int[Tensor, " rows"]:
     """From half of the longest to all of it."""
-    return longest - (longest // 2) * (rows - 1 - torch.arange(rows)) // max(rows - 1, 1)
+    number = torch.arange(rows, device="cpu")
+    return longest - (longest // 2) * (rows - 1 - number) // max(rows - 1, 1)

@@ -41,7 +41,7 @@ class Placements:
             return call
         if call.module not in self._ids:
             found = Vocabulary(call.module, self._model, tensors).placeholders
-            self._ids[call.module] = torch.tensor(sorted(found), dtype=torch.long)
+            self._ids[call.module] = torch.tensor(sorted(found), dtype=torch.long, device="cpu")
         ids = self._ids[call.module]
         if not len(ids):
             return call
@@ -67,7 +67,7 @@ class DisturbedRows:
     def put_into(self, y: Tensor) -> Tensor:
         """What the layer gives, disturbed."""
         generator = torch.Generator().manual_seed(y.shape[-1])
-        noise = torch.randn(y.shape, generator=generator).to(y)
+        noise = torch.randn(y.shape, generator=generator, device="cpu").to(y)
         spread = y.std().nan_to_num().clamp_min(0.1)
         chosen = torch.zeros(self.rows, dtype=torch.bool, device=y.device)
         chosen[self.chosen] = True

@@ -82,6 +82,8 @@ def merge(
             heads of one module, or values that overflow.
     """
     chosen = registry.method(method)
+    if isinstance(adapters, Adapter):
+        raise InputError("merge takes a list of adapters, got one; give [one, another]")
     for adapter in adapters:
         if not isinstance(adapter, Adapter):
             raise InputError(
@@ -242,8 +244,8 @@ def _check_calibration(calibration: Mapping[str, Tensor] | None, paths: Sequence
 
 
 def _check_rank(adapters: Sequence[Adapter], rank: int) -> None:
-    if rank < 1:
-        raise InputError(f"rank {rank} is out of range; give at least 1")
+    if not isinstance(rank, int) or rank < 1:
+        raise InputError(f"rank {rank!r} is out of range; give a whole number from 1")
     for adapter in adapters:
         for path, (A, B, _) in adapter.factors.items():
             largest = min(A.shape[1], B.shape[0])

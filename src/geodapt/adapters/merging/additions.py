@@ -110,4 +110,4 @@ def _tokens(
     merged = torch.stack([row for row in moved if row is not None])
     known = [bases[token] for token in rows if token in bases]
     base = torch.stack(known) if len(known) == len(rows) else None
-    return TokenRows(torch.tensor(list(rows)), merged), base
+    return TokenRows(torch.tensor(list(rows), device="cpu"), merged), base

@@ -67,8 +67,12 @@ def leading_terms(
 def _start(near: LowRank, width: int) -> Float[Tensor, "out width"]:
     """``B G`` with random G, and random columns where ``near`` has too few."""
     generator = torch.Generator().manual_seed(0)
-    mix = torch.randn(len(near.A), min(width, len(near.A)), generator=generator).to(near.B)
-    more = torch.randn(len(near.B), width - mix.shape[1], generator=generator).to(near.B)
+    mix = torch.randn(len(near.A), min(width, len(near.A)), generator=generator, device="cpu").to(
+        near.B
+    )
+    more = torch.randn(len(near.B), width - mix.shape[1], generator=generator, device="cpu").to(
+        near.B
+    )
     return torch.cat([near.B @ mix, more], 1)
 
 

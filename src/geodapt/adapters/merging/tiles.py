@@ -33,7 +33,7 @@ class Tiles(NamedTuple):
 
     def dense(self) -> Float[Tensor, "out in"]:
         """The matrix itself."""
-        return self @ torch.eye(self.shape[1], dtype=self.A.dtype)
+        return self @ torch.eye(self.shape[1], dtype=self.A.dtype, device=self.A.device)
 
 
 def cut_up(rows: Float[Tensor, "m k"], height: int) -> Float[Tensor, "tiles height k"]:

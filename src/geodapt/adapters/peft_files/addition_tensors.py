@@ -128,7 +128,7 @@ def _ids(source: Any, config: LoraConfig, path: str) -> Tensor:
             f"adapter '{source}': trainable_token_indices for {path} hold one token twice, or one "
             "below 0; correct its adapter_config.json"
         )
-    return torch.tensor(named, dtype=torch.long)
+    return torch.tensor(named, dtype=torch.long, device="cpu")
 
 
 def _check(where: str, addition: Addition) -> None:

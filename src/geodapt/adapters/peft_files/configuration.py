@@ -1,6 +1,7 @@
 """The PEFT configuration that gives some factors their ranks, scales and targets."""
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,7 +38,7 @@ def configure(
     config.rank_pattern, config.alpha_pattern = {}, {}
     for path, value in factors.items():
         # PEFT reads the keys as regular expressions that may match after any prefix.
-        key = "^" + indexed(path)[0].replace(".", r"\.")
+        key = "^" + re.escape(indexed(path)[0])
         alpha = _tidy(value.scale * value.rank)
         if value.rank != config.r:
             config.rank_pattern[key] = value.rank

@@ -50,7 +50,7 @@ class AdapterContents:
         tensors = {}
         for path, (A, B, scale) in self.factors.items():
             tensors[f"{path}.A"], tensors[f"{path}.B"] = A, B
-            tensors[f"{path}.scale"] = torch.tensor(scale, dtype=torch.float64)
+            tensors[f"{path}.scale"] = torch.tensor(scale, dtype=torch.float64, device="cpu")
         tensors |= {f"{path}.magnitude": value for path, value in self.magnitudes.items()}
         for path, addition in self.additions.items():
             tensors |= {f"{path}:{key}": tensor for key, tensor in addition.tensors()}

@@ -121,7 +121,7 @@ def _literal(pattern: str) -> tuple[str, tuple[int, ...], bool] | None:
     for token in re.findall(r"\\.|.", pattern.removeprefix("^"), re.DOTALL):
         if token == ".":
             dots.append(len(text))
-        elif token in SPECIAL or (len(token) == 2 and token not in (r"\.", r"\-", r"\_")):
+        elif token in SPECIAL or (len(token) == 2 and token[1].isascii() and token[1].isalnum()):
             return None
         text += token[-1]
     return text, tuple(dots), whole

@@ -70,7 +70,7 @@ def weight_sketch(matrix: Float[Tensor, "out in"]) -> Float[Tensor, " out"]:
 @cache
 def _random(width: int, dtype: torch.dtype) -> Float[Tensor, " width"]:
     generator = torch.Generator().manual_seed(width)
-    return torch.randn(width, generator=generator).to(dtype)
+    return torch.randn(width, generator=generator, device="cpu").to(dtype)
 
 
 def device_of(site: Site) -> torch.device:

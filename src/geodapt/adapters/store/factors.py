@@ -94,10 +94,10 @@ class Stack:
                 self.B[rows].view(len(groups), -1, self.B.shape[1]),
             )
         widest = max(sizes)
-        index = torch.zeros(len(groups), widest, dtype=torch.long)
+        index = torch.zeros(len(groups), widest, dtype=torch.long, device="cpu")
         for i, group in enumerate(spans):
             ours = [row for start, rank in group for row in range(start, start + rank)]
-            index[i, : len(ours)] = torch.tensor(ours, dtype=torch.long)
+            index[i, : len(ours)] = torch.tensor(ours, dtype=torch.long, device="cpu")
         index = index.to(self.A.device)
         return self.A[index], self.B[index]
 

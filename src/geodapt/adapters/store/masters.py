@@ -165,9 +165,11 @@ def new_adapter(
 def _fresh(site: Site, rank: int, scale: float) -> Factors:
     width, out = site.in_features, site.out_features
     if site.kind == EMBEDDING:  # one-hot vectors: the A of a token that is not seen never trains
-        return Factors(torch.zeros(rank, width), torch.randn(out, rank), scale)
-    A = torch.empty(rank, width).uniform_(-(width**-0.5), width**-0.5)
-    return Factors(A, torch.zeros(out, rank), scale)
+        return Factors(
+            torch.zeros(rank, width, device="cpu"), torch.randn(out, rank, device="cpu"), scale
+        )
+    A = torch.empty(rank, width, device="cpu").uniform_(-(width**-0.5), width**-0.5)
+    return Factors(A, torch.zeros(out, rank, device="cpu"), scale)
 
 
 def _head(model: nn.Module, path: str) -> dict[str, Tensor]:
