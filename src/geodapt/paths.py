@@ -57,6 +57,8 @@ def given(path: str | Path) -> Path:
         found.lstat()
     except (FileNotFoundError, NotADirectoryError):
         pass
+    except TypeError:
+        raise InputError(f"a path is text, got {path!r:.60}") from None
     except (RuntimeError, ValueError, OSError) as error:  # no such user; no text; too long
         reason = error.strerror if isinstance(error, OSError) else str(error)
         shown = str(path) if len(str(path)) <= 80 else f"{str(path)[:77]}..."

@@ -1,5 +1,7 @@
 """The same model called in other ways: flags, beams, sorted sentences, another default device."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import transformers
@@ -7,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import PreTrainedModel
 
-from geodapt.adapters import AdapterBank, Mix, Off, Route, merge
+from geodapt.adapters import AdapterBank, Off, Route, merge
 from geodapt.errors import InputError
 from tests.adapters.filled import filled
 from tests.adapters.made_by_peft import inputs, output, seeded
@@ -63,22 +65,111 @@ def test_a_layout_that_a_flag_changes_is_not_taken_from_another_call(ways):
         bank.model(x, ways[1])
 
 
+class Part(nn.Module):
+    """Turns its input around, or reads a weight, where something of its own says so."""
+
+    named, shared = "no", False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+        self.number, self.options, self.settings = 0, {"odd": False}, SimpleNamespace(odd=None)
+        self.empty: dict[str, bool] = {}
+        self.axes, self.share = (0, 1), 0.25
+        self.act: nn.Module = nn.Tanh()
+
+    def odd(self):
+        return (
+            self.number == 300
+            or self.named == "yes"
+            or self.shared
+            or self.options["odd"]
+            or "new" in self.empty
+            or self.axes == (1, 0)
+            or self.share > 0.5
+            or self.settings.odd is not None
+            or isinstance(self.act, nn.Sigmoid)
+        )
+
+
+class Turning(Part):
+    def forward(self, x):
+        odd = self.odd()
+        y = self.act(self.layer(x.transpose(0, 1) if odd else x))
+        return y.transpose(0, 1) if odd else y
+
+
+class Reading(Part):
+    def forward(self, x):
+        if self.odd():
+            return self.act(nn.functional.linear(x, self.layer.weight, self.layer.bias))
+        return self.act(self.layer(x))
+
+
+class Whole(nn.Module):
+    def __init__(self, part: Part) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([Turning(), part])
+
+    def forward(self, x):
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+CHANGES = {
+    "number": lambda part: setattr(part, "number", 300),
+    "word": lambda part: setattr(part, "named", "yes"),
+    "class": lambda part: setattr(type(part), "shared", True),
+    "option": lambda part: part.options.update(odd=True),
+    "new option": lambda part: part.empty.update(new=True),
+    "axes": lambda part: setattr(part, "axes", (1, 0)),
+    "share": lambda part: setattr(part, "share", 0.75),
+    "settings": lambda part: setattr(part.settings, "odd", "any"),
+    "child": lambda part: setattr(part, "act", nn.Sigmoid()),
+    "method": lambda part: setattr(part, "odd", lambda: True),
+}
+
+
+@pytest.mark.parametrize("kind", [Turning, Reading])
+@pytest.mark.parametrize("change", CHANGES)
 @torch.no_grad()
-def test_an_attribute_of_the_model_is_a_flag_too():
-    model = TurnedAround()
-    bank = filled(model, ["first", "second"])
-    x = torch.randn(3, 3, 6)
-    turned = model.forward
+def test_what_changes_in_a_part_is_seen(kind, change, monkeypatch):
+    monkeypatch.setattr(kind, "shared", False)
+    bank = filled(Whole(kind()), ["layer"])
+    x = torch.randn(3, 3, 6)  # as many rows as positions: shapes tell nothing
+    gate = Route(ROWS) if kind is Turning else "toys"
+    told = "in different places from call to call" if kind is Turning else "read without calling"
+    with bank.use(gate):
+        for _ in range(2):
+            bank.model(x)
+        CHANGES[change](bank.model.parts[1])
+        with pytest.raises(InputError, match=rf"layer parts.\d.layer .*{told}"):
+            bank.model(x)
 
-    def forward(x):
-        return turned(x, model.way)
 
-    model.forward, model.way = forward, "rows"
+class Counting(Turning):
+    """Counts its calls, and runs none of them in another way for it."""
+
+    def forward(self, x):
+        self.number += 1
+        return super().forward(x)
+
+
+@torch.no_grad()
+def test_what_only_counts_is_no_flag_for_long():
+    bank = filled(Whole(Counting()), ["layer"])
+    counting, x = bank.model.parts[1], torch.randn(3, 3, 6)
     with bank.use(Route(ROWS)):
-        model(x)
-        model.way = "columns"
+        for _ in range(20):
+            bank.model(x)
+        before = counting.number
+        for _ in range(5):
+            bank.model(x)
+        assert counting.number == before + 5  # no more trials
+        CHANGES["option"](counting)
         with pytest.raises(InputError, match="in different places from call to call"):
-            model(x)
+            bank.model(x)
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -160,35 +251,3 @@ def test_nothing_is_made_on_the_default_device(family, tmp_path):
             merged = merge([bank["toys"], bank["books"]], method, same_base=True)
             merged.save_pretrained(tmp_path / method)
             assert all(A.device.type == "cpu" for A, _, _ in merged.factors.values())
-
-
-@pytest.mark.parametrize("weights", ["toys", None, {"toys": "much"}, {"toys": 1e39}, [("toys", 1)]])
-def test_weights_that_are_no_numbers_are_refused_before_the_base_changes(weights):
-    bank = filled(seeded("bert"), ["query", "value"])
-    before = {name: value.clone() for name, value in bank.model.state_dict().items()}
-    with pytest.raises(InputError, match=r"takes \{name: weight\}|give a finite number"):
-        bank.merge_into_base(weights)
-    assert all(value.equal(before[name]) for name, value in bank.model.state_dict().items())
-    bank.merge_into_base({"toys": torch.tensor(0.5)})
-    bank.unmerge()
-
-
-def test_numbers_that_are_too_large_or_no_whole_ranks_are_refused():
-    with pytest.raises(InputError, match="give a finite number"):
-        Mix({"toys": 10**400})
-    bank = filled(seeded("bert"), ["query"])
-    for rank in (2.5, "4", float("nan")):
-        with pytest.raises(InputError, match="give a whole number from 1"):
-            merge([bank["toys"], bank["books"]], "svd", rank=rank, same_base=True)
-
-
-def test_what_is_no_model_no_capacity_and_no_list_is_refused():
-    bank = filled(seeded("bert"), ["query"])
-    for model in (None, "bert", bank):
-        with pytest.raises(InputError, match="acts on a model itself"):
-            AdapterBank(model)
-    for capacity in (0, 1.5, "2"):
-        with pytest.raises(InputError, match="give a whole number from 1, or None"):
-            AdapterBank(seeded("bert"), capacity=capacity)
-    with pytest.raises(InputError, match="takes a list of adapters"):
-        merge(bank["toys"])

@@ -24,6 +24,7 @@ from geodapt.adapters.store.folding import fold, names_of_folded, unfold
 from geodapt.adapters.store.masters import new_adapter
 from geodapt.adapters.store.merged_weights import MergedWeights
 from geodapt.blocks import block_manager
+from geodapt.checks import check_count
 from geodapt.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -56,10 +57,8 @@ class AdapterBank(ModelView):
     def __init__(self, model: nn.Module, capacity: int | None = None) -> None:
         if not isinstance(model, nn.Module) or isinstance(model, ModelView):
             raise InputError(f"AdapterBank acts on a model itself, got a {type(model).__name__}")
-        if capacity is not None and not (isinstance(capacity, int) and capacity >= 1):
-            raise InputError(
-                f"AdapterBank has capacity {capacity!r}; give a whole number from 1, or None"
-            )
+        if capacity is not None:
+            check_count("capacity", capacity)
         refuse_tensor_parallel(model)
         strip(model)
         close_views_of(model)
@@ -170,6 +169,11 @@ class AdapterBank(ModelView):
         base: other layers, other widths, or other weights than those that it was trained on.
         """
         self.store.require_new(name)
+        if not isinstance(adapter, Adapter):
+            raise InputError(
+                f"'{name}' is given as a {type(adapter).__name__}, not an Adapter; to read a "
+                f"folder, bank.load('{name}', folder)"
+            )
         fitted = self._fit(name, adapter)
         with self.store.lock:
             self.store.require_new(name)

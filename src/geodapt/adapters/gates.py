@@ -14,8 +14,8 @@ from geodapt.errors import InputError
 SHOWN = 8
 """How many entries of a route its ``repr`` shows."""
 
-LARGEST = 3.4e38
-"""Of weights: what float32 holds."""
+LARGEST_WEIGHT = 3.4e38
+"""What float32 holds."""
 
 Terms = tuple[tuple[str, float], ...]
 """One weighted sum of adapters: ``((name, weight), ...)``; ``()`` is the base alone."""
@@ -160,7 +160,7 @@ def terms(entry: str | Mapping[str, float] | None) -> Terms:
             number = float(weight)
         except (TypeError, ValueError, OverflowError):
             number = math.nan
-        if not abs(number) <= LARGEST:
+        if not abs(number) <= LARGEST_WEIGHT:
             raise InputError(
                 f"adapter '{name}' has weight {str(weight)[:40]}; give a finite number"
             )

@@ -5,13 +5,13 @@ the device, so bad values give NaN instead: never a plausible number.
 """
 
 import math
-import numbers
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from geodapt.checks import number
 from geodapt.errors import InputError
 
 POSITIVE = "a positive number (the space has curvature -c)"
@@ -126,12 +126,6 @@ def nonnegative(name: str, w: float | Tensor) -> float | Tensor:
     return w
 
 
-def check_count(name: str, value: int) -> None:
-    """Refuse a number of dimensions, steps or samples below 1."""
-    if not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} is {value!r}; expected a whole number of 1 or more")
-
-
 def row_number(name: str, value: float | Tensor, *vectors: Tensor) -> float | Tensor:
     """A plain finite number, or a tensor of one for each row of the vectors, in their type."""
     if isinstance(value, Tensor):
@@ -144,13 +138,6 @@ def row_number(name: str, value: float | Tensor, *vectors: Tensor) -> float | Te
     if not -math.inf < value < math.inf:
         raise InputError(f"{name} is {value}; expected a finite number")
     return value
-
-
-def number(name: str, value: object, expected: str) -> float:
-    """A plain real number as a float."""
-    if not isinstance(value, numbers.Real):
-        raise InputError(f"{name} is a {type(value).__name__}, {value!r:.60}; expected {expected}")
-    return float(value)
 
 
 def fits(name: str, value: object, batch: torch.Size, whose: str) -> None:

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from geodapt.checks import check_count
 from geodapt.errors import InputError
-from geodapt.geometry._checks import check_count
 from geodapt.geometry.mds import FARTHEST, embed_distances, suggest_curvature
 
 DRAWN = 120  # points that the estimate embeds

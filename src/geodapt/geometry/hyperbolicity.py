@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from geodapt.checks import check_count
 from geodapt.errors import InputError
 from geodapt.extras import missing
-from geodapt.geometry._checks import check_count
 from geodapt.geometry.graphs import distances_beside_edges
 from geodapt.progress import bar
 

@@ -19,9 +19,9 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
+from geodapt.checks import check_count
 from geodapt.errors import InputError
 from geodapt.geometry import lorentz
-from geodapt.geometry._checks import check_count
 from geodapt.geometry.hyperbolicity import check_distances
 from geodapt.progress import bar
 

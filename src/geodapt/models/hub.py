@@ -37,6 +37,8 @@ def find_folder(source: str | Path, what: str, expected: str, **download: Any) -
                 f"unknown option '{option}' for loading a {what}; for a download there are "
                 f"{', '.join(DOWNLOAD)}"
             )
+    if not isinstance(source, str | Path):
+        raise InputError(f"{what} is {source!r:.60}; give {expected}, or a hub name")
     name = str(source)
     try:
         path = Path(source).expanduser()

@@ -49,9 +49,8 @@ def adds_bias(module: nn.Module) -> bool:
     generator = torch.Generator().manual_seed(0)
     more = torch.randn(len(bias), generator=generator, device="cpu").to(bias)
     width = getattr(module, "in_features", len(bias))
-    x = torch.randn(
-        (2, width, 3, 5) if dim == 1 else (2, 3, width), generator=generator, device="cpu"
-    ).to(bias)
+    shape = (2, width, 3, 5) if dim == 1 else (2, 3, width)
+    x = torch.randn(shape, generator=generator, device="cpu").to(bias)
     try:
         one, other = (own(_twin(module, b), x) for b in (bias, bias + more))
         rounding = 8 * torch.finfo(one.dtype).eps * (1 + float(one.abs().max()))

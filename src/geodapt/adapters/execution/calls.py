@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig
 
 from geodapt.adapters.execution.hooks import NotPickled
 from geodapt.errors import InputError
@@ -26,7 +25,7 @@ NO_ROWS = re.compile(
 LENGTHS = re.compile(r"mask|length")
 """Names of inputs that say how long rows are, which may decide the rows' order."""
 
-SIZES = re.compile(r"length|size|seqlen|position|keep|max_|num_|step|thw")
+NO_WAYS = re.compile(r"length|size|seqlen|position|keep|max_|num_|step|thw")
 """Names of numbers that differ from call to call and choose no way through a model."""
 
 
@@ -49,12 +48,16 @@ class Call:
         return type(self.module).__name__
 
 
-def call_of(module: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Call:
-    """The outermost call of a model, described."""
+def call_of(module: nn.Module, args: tuple, kwargs: Mapping[str, Any], flags: int) -> Call:
+    """The outermost call of a model, described.
+
+    ``flags`` is the state that the model's attributes are in (:class:`ModelFlags`).
+    """
     tensors = dict(tensors_of(module, args, kwargs))
     main = main_input(module, tensors)
+    ways = (flags, *_asked_ways(module, args, kwargs))
     if main is None:
-        return Call(module, None)
+        return Call(module, None, ways)
     rows = tensors[main].shape[0]
     parts = {name: t for name, t in tensors.items() if holds_rows(name, t, main, rows)}
     single = tensors[main].ndim == 2 and tensors[main].shape[1] == 1
@@ -65,8 +68,7 @@ def call_of(module: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> Call:
         for name, t in sorted(parts.items())
     )
     lengths = frozenset(t.shape[1] for t in tensors.values() if t.ndim > 1)
-    ways = (*_asked_ways(module, args, kwargs), *_own_ways(module))
-    return Call(module, rows, (module.training, *kind, *masks, *ways), single, lengths)
+    return Call(module, rows, (*ways, *kind, *masks), single, lengths)
 
 
 def _asked_ways(
@@ -77,16 +79,8 @@ def _asked_ways(
         (name, value)
         for name, value in named_arguments(module, args, kwargs)
         if isinstance(value, bool | int | str)
-        and (isinstance(value, bool) or not SIZES.search(name))
+        and (isinstance(value, bool) or not NO_WAYS.search(name))
     )
-
-
-def _own_ways(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """What may do the same in a model itself or in its configuration."""
-    for owner in (module, getattr(module, "config", None)):
-        for name, value in getattr(owner, "__dict__", {}).items():
-            if isinstance(value, bool | str):
-                yield name, value
 
 
 def tensors_of(
@@ -138,31 +132,6 @@ def holds_rows(name: str, tensor: Tensor, main: str, rows: int) -> bool:
     if NO_ROWS.search(name):
         return False
     return tensor.ndim > 1 and (tensor.is_floating_point() or name.endswith("input_ids"))
-
-
-def expansion(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> int:
-    """How many consecutive rows ``generate`` makes of each."""
-    given = [value for value in (*args, *kwargs.values()) if isinstance(value, GenerationConfig)]
-    config = given[0] if given else getattr(model, "generation_config", None)
-
-    def option(name: str) -> int:
-        value = kwargs.get(name)
-        return (getattr(config, name, None) if value is None else value) or 1
-
-    return max(option("num_beams"), option("num_return_sequences"))
-
-
-def rows_generated_from(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> int | None:
-    """How many rows ``generate`` is given; None where its arguments do not show it."""
-    given = {"inputs": args[0], **kwargs} if args else kwargs
-    main = str(getattr(model, "main_input_name", None))
-    for name in ("inputs", "input_ids", "inputs_embeds", main, "encoder_outputs"):
-        value = given.get(name)
-        if name == "encoder_outputs" and value is not None:
-            value = value[0]
-        if isinstance(value, Tensor) and value.ndim:
-            return value.shape[0]
-    return None
 
 
 def compiling() -> bool:

@@ -13,14 +13,9 @@ from geodapt.adapters.base_model.uncalled import WeightReads
 from geodapt.adapters.execution.active_gate import ActiveGate
 from geodapt.adapters.execution.altered_inputs import altered
 from geodapt.adapters.execution.attached import AttachedModules
-from geodapt.adapters.execution.calls import (
-    Call,
-    call_of,
-    compiling,
-    expansion,
-    on_calls,
-    rows_generated_from,
-)
+from geodapt.adapters.execution.calls import Call, call_of, compiling, on_calls
+from geodapt.adapters.execution.flags import ModelFlags
+from geodapt.adapters.execution.generated_rows import expansion, rows_generated_from
 from geodapt.adapters.execution.hooks import Attachment
 from geodapt.adapters.execution.replaced import ReplacedModules
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
@@ -37,7 +32,7 @@ class ModelCalls:
     ) -> None:
         self._model, self._active, self._attached, self._rows = model, active, attached, rows
         self._runs: ContextVar[int] = ContextVar("runs", default=1)
-        self._replaced = ReplacedModules(attached)
+        self._replaced, self._flags = ReplacedModules(attached), ModelFlags(model)
         self._passed_over: dict[tuple, frozenset[str]] = {}
         """By sort of call, the modules whose weight it reads without calling them."""
         self._norms = {p: m for p, m in model.named_modules() if isinstance(m, _BatchNorm)}
@@ -61,7 +56,7 @@ class ModelCalls:
         if self._rows.call is not None or not gate.names:
             return
         self._replaced.check(gate, module)
-        call = call_of(module, args, kwargs)
+        call = call_of(module, args, kwargs, self._flags.number())
         if call.rows is not None:
             check_rows(gate, call.rows, f"of {call.name}", self._runs.get())
         if gate.tells_rows_apart and (call.rows or 0) > 1:

@@ -17,7 +17,7 @@ def sorted_by_caller() -> bool:
     while frame is not None:
         module = str(frame.f_globals.get("__name__"))
         if module.startswith("sentence_transformers.") and SORTED in frame.f_code.co_varnames:
-            order = [*frame.f_locals[SORTED]]
+            order = [*frame.f_locals.get(SORTED, ())]
             return order != [*range(len(order))]
         frame = frame.f_back
     return False

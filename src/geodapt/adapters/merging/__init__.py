@@ -37,6 +37,7 @@ from geodapt.adapters.merging.truncation import Truncated, cut_to_rank, relative
 from geodapt.adapters.peft_files.configuration import configure
 from geodapt.adapters.peft_files.factor_checks import check_values
 from geodapt.adapters.peft_files.factors import Factors, level_matrices
+from geodapt.checks import check_count
 from geodapt.errors import InputError
 
 __all__ = ["METHODS", "Method", "merge"]
@@ -244,8 +245,7 @@ def _check_calibration(calibration: Mapping[str, Tensor] | None, paths: Sequence
 
 
 def _check_rank(adapters: Sequence[Adapter], rank: int) -> None:
-    if not isinstance(rank, int) or rank < 1:
-        raise InputError(f"rank {rank!r} is out of range; give a whole number from 1")
+    check_count("rank", rank)
     for adapter in adapters:
         for path, (A, B, _) in adapter.factors.items():
             largest = min(A.shape[1], B.shape[0])

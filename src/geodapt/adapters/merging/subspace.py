@@ -67,12 +67,12 @@ def leading_terms(
 def _start(near: LowRank, width: int) -> Float[Tensor, "out width"]:
     """``B G`` with random G, and random columns where ``near`` has too few."""
     generator = torch.Generator().manual_seed(0)
-    mix = torch.randn(len(near.A), min(width, len(near.A)), generator=generator, device="cpu").to(
-        near.B
-    )
-    more = torch.randn(len(near.B), width - mix.shape[1], generator=generator, device="cpu").to(
-        near.B
-    )
+
+    def noise(rows: int, columns: int) -> Tensor:
+        return torch.randn(rows, columns, generator=generator, device="cpu").to(near.B)
+
+    mix = noise(len(near.A), min(width, len(near.A)))
+    more = noise(len(near.B), width - mix.shape[1])
     return torch.cat([near.B @ mix, more], 1)
 
 

@@ -85,6 +85,13 @@ def parse_tensors(
         where = f"adapter '{source}', layer {path}"
         known = path in layers or (config.ensure_weight_tying and _is_embedding(f"{path}.weight"))
         if not known and rules.names_layers and not rules.targets(path):
+            whole, inside, layer = path.partition(".base_layer.")
+            if inside and rules.targets(whole):
+                raise InputError(
+                    f"adapter '{source}' targets {whole} as a whole, whose layer {layer} is a part "
+                    "of it, as in nn.MultiheadAttention; geodapt adapts single layers. Merge it "
+                    "with PEFT (merge_and_unload), or train one that targets layers"
+                )
             raise InputError(
                 f"adapter '{source}' holds factors for layer {path}, which its own configuration "
                 "does not target (target_modules, exclude_modules, layers_to_transform), so PEFT "

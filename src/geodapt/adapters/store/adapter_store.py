@@ -140,6 +140,8 @@ class AdapterStore:
         :meth:`require_here` again under the lock.
         """
         for name in names:
+            if not isinstance(name, str):
+                raise InputError(f"an adapter is asked for by its name, got {name!r}")
             loading = self._loading.get(name)
             if loading is not None:
                 try:

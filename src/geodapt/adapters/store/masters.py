@@ -1,5 +1,6 @@
 """New adapters, and the float32 masters of an adapter that trains."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from geodapt.adapters.peft_files.kinds import EMBEDDING, LINEAR
 from geodapt.adapters.peft_files.layer_rules import LayerRules
 from geodapt.adapters.peft_files.model_class import class_of, task_heads
 from geodapt.adapters.peft_files.saved_modules import find_modules, holder_of
+from geodapt.checks import check_count, number
 from geodapt.errors import InputError
 
 
@@ -118,20 +120,23 @@ def new_adapter(
     Raises :class:`InputError` for a rank or dropout out of range, targets or modules that match
     nothing, and a module that is quantized or offloaded.
     """
-    if rank < 1:
-        raise InputError(f"rank {rank} is out of range; give at least 1")
-    if not 0 <= dropout < 1:
-        raise InputError(f"dropout {dropout} is out of range; give 0 or more, below 1")
-    wanted = targets if isinstance(targets, str) else list(targets)
-    saved = task_heads(model) if modules_to_save is None else list(modules_to_save)
+    check_count("rank", rank)
+    if not math.isfinite(number("alpha", alpha, "a finite number")):
+        raise InputError(f"alpha is {alpha}; expected a finite number")
+    if not 0 <= number("dropout", dropout, "0 or more, below 1") < 1:
+        raise InputError(f"dropout is {dropout}; expected 0 or more, below 1")
+    wanted = targets if isinstance(targets, str) else _names("targets", targets)
+    saved = task_heads(model)
+    if modules_to_save is not None:
+        saved = _names("modules_to_save", modules_to_save)
     heads = {path: _head(model, path) for path in find_modules(model, saved)}
     if saved and not heads:
         raise InputError(f"modules_to_save {saved} match no module of {type(model).__name__}")
     config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT takes any number
+        r=int(rank),
+        lora_alpha=alpha if isinstance(alpha, int) else float(alpha),  # type: ignore[arg-type]  # PEFT takes any number
         target_modules=wanted,
-        lora_dropout=dropout,
+        lora_dropout=float(dropout),
         use_rslora=rslora,
         modules_to_save=saved or None,
         **class_of(model, heads),
@@ -170,6 +175,13 @@ def _fresh(site: Site, rank: int, scale: float) -> Factors:
         )
     A = torch.empty(rank, width, device="cpu").uniform_(-(width**-0.5), width**-0.5)
     return Factors(A, torch.zeros(out, rank, device="cpu"), scale)
+
+
+def _names(what: str, given: Iterable[str]) -> list[str]:
+    names = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{what} is {given!r:.60}; expected a list of layers' names")
+    return names
 
 
 def _head(model: nn.Module, path: str) -> dict[str, Tensor]:
