@@ -180,8 +180,8 @@ def by_stack(layers: Mapping[str, Layer], reports: Sequence[LayerReport]) -> lis
 def describe_shares(compressed: int, numbers: int, left: Mapping[str, int]) -> str:
     """What share of a model's parameters was compressed, and what was left, in a sentence."""
     kinds = sorted(left.items(), key=lambda entry: -entry[1])
-    named = ", ".join(f"{kind} {count / numbers:.2%}" for kind, count in kinds)
-    return f"Compressed {compressed / numbers:.2%} of the model's {numbers:,} numbers" + (
+    named = ", ".join(f"{kind} {100 * count / numbers:.2f} %" for kind, count in kinds)
+    return f"Compressed {100 * compressed / numbers:.2f} % of the model's {numbers:,} numbers" + (
         f"; left as they are: {named}." if named else "."
     )
 

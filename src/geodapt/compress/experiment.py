@@ -231,14 +231,14 @@ class CompressExperiment:
             full, small = (PERPLEXITY.show(each["perplexity"]) for each in (before, after))
             said = (
                 f"Perplexity is {full} for the full model and {small} compressed "
-                f"({change:+.1%}; lower is better)"
+                f"({100 * change:+.1f} %; lower is better)"
             )
         else:
             said = (
                 f"The cosine similarities of the texts agree with the full model's by a rank "
                 f"correlation of {after['cosine_agreement']:.3f}; the second half of a text is "
-                f"found by its first in {before['hit_at_1']:.1%} of the cases by the full model, "
-                f"in {after['hit_at_1']:.1%} compressed"
+                f"found by its first in {100 * before['hit_at_1']:.1f} % of the cases by the full "
+                f"model, in {100 * after['hit_at_1']:.1f} % compressed"
             )
         return f"{said}. Measured on {held_out_phrase(self.settings, len(self.held_out))}."
 

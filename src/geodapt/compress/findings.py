@@ -81,8 +81,8 @@ def _structure(layers: Sequence[dict[str, Any]]) -> str:
         else "The SVD's error lies in nearly all directions, like noise"
     )
     return (
-        f"{lead}: effective rank {share['svd']:.0%} of full, integers' {share['int']:.0%}, the "
-        f"SVD's entries in random places {noise:.0%}."
+        f"{lead}: effective rank {100 * share['svd']:.0f} % of full, integers' "
+        f"{100 * share['int']:.0f} %, the SVD's entries in random places {100 * noise:.0f} %."
     )
 
 
@@ -104,7 +104,7 @@ def _outputs(layers: Sequence[dict[str, Any]]) -> str:
     return (
         f"At equal size, {KINDS[best]} change{'s' if best == 'svd' else ''} the layers' outputs "
         "least on the calibration texts: "
-        + ", ".join(f"{KINDS[k]} {error:.2%}" for k, error in errors.items())
+        + ", ".join(f"{KINDS[k]} {100 * error:.2f} %" for k, error in errors.items())
         + " of their energy is lost."
     )
 

@@ -212,8 +212,8 @@ def compression_tables(results: dict[str, Any]) -> Iterator[RenderableType]:
     headings = ("layer", "form", *numbers) if found.calibrated else ("layer", "form", *numbers[:2])
     table = plain_table(*headings, numbers=numbers)
     for layer in found.layers:
-        output = "–" if layer.output_error is None else f"{layer.output_error:.2%}"
-        lost = [f"{layer.weight_error:.2%}", output]
+        output = "–" if layer.output_error is None else f"{100 * layer.output_error:.2f} %"
+        lost = [f"{100 * layer.weight_error:.2f} %", output]
         size = f"{layer.bytes / 1024:,.0f} kB"
         cells = [layer.path, layer.form, size, *lost[: len(headings) - 3]]
         table.add_row(*map(Text, cells))

@@ -75,6 +75,6 @@ def _no_metric(name: str, d: np.ndarray, generator: np.random.Generator) -> list
         return []
     share = broken / (len(through) * d.size)
     return [
-        f"these are no distances of a metric: {share:.2%} of the triples tried break the triangle "
-        f"inequality, one by a factor of {worst:.3g}; the figures suppose that it holds"
+        f"these are no distances of a metric: {100 * share:.2f} % of the triples tried break the "
+        f"triangle inequality, one by a factor of {worst:.3g}; the figures suppose that it holds"
     ]

@@ -44,7 +44,7 @@ def _disk(figures: Figures) -> dict[str, Any]:
         chart["layout"][axis]["fixedrange"] = False
     return {
         "points": len(figures.drawn),
-        "distortion": f"{figures.picture.distortion:.1%}",
+        "distortion": f"{100 * figures.picture.distortion:.1f} %",
         "figure": {**chart, "config": {"scrollZoom": True}},
     }
 

@@ -66,13 +66,13 @@ def _ricci(figures: Figures) -> str:
     negative = (data < -1e-9).double().mean().item()
     if figures.source.edges is not None:  # no neighbour graph of a cloud is like a given graph
         return (
-            f"{negative:.0%} of its edges have negative Ollivier-Ricci curvature, which is where "
-            f"it branches; the mean is {data.mean().item():+.3f} (0 on a grid)."
+            f"{100 * negative:.0f} % of its edges have negative Ollivier-Ricci curvature, which is "
+            f"where it branches; the mean is {data.mean().item():+.3f} (0 on a grid)."
         )
     return (
-        f"{negative:.0%} of the edges between nearest neighbours have negative Ollivier-Ricci "
-        f"curvature (control {(control < -1e-9).double().mean().item():.0%}); the mean is "
-        f"{data.mean().item():+.3f} (control {control.mean().item():+.3f})."
+        f"{100 * negative:.0f} % of the edges between nearest neighbours have negative "
+        f"Ollivier-Ricci curvature (control {100 * (control < -1e-9).double().mean().item():.0f} %); "
+        f"the mean is {data.mean().item():+.3f} (control {control.mean().item():+.3f})."
     )
 
 
@@ -99,4 +99,4 @@ def _curvature(figures: Figures) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g}%"
+    return f"{100 * share:.2g} %"
