@@ -69,9 +69,10 @@ def _ricci(figures: Figures) -> str:
             f"{100 * negative:.0f} % of its edges have negative Ollivier-Ricci curvature, which is "
             f"where it branches; the mean is {data.mean().item():+.3f} (0 on a grid)."
         )
+    negative_control = (control < -1e-9).double().mean().item()
     return (
         f"{100 * negative:.0f} % of the edges between nearest neighbours have negative "
-        f"Ollivier-Ricci curvature (control {100 * (control < -1e-9).double().mean().item():.0f} %); "
+        f"Ollivier-Ricci curvature (control {100 * negative_control:.0f} %); "
         f"the mean is {data.mean().item():+.3f} (control {control.mean().item():+.3f})."
     )
 
