@@ -66,6 +66,19 @@ def test_saved_loaded_and_folded_give_what_was_tuned(family, tmp_path):
 
 
 @EVERY
+@torch.no_grad()
+def test_the_mobius_form_folds_into_what_its_clamps_make(family):
+    base = model(family)
+    scaling = scaled(base, std=0.3, form="mobius", curvature=400.0)
+    tuned = outputs(base)
+    plain = model(family)
+    scaled(plain, std=0.3).fold()
+    assert not torch.allclose(outputs(plain), tuned, rtol=1e-3)
+    scaling.fold()
+    torch.testing.assert_close(outputs(base), tuned, **CLOSE)
+
+
+@EVERY
 def test_forms_train_alike(family):
     found = {}
     for form in ("activation", "weight", "mobius"):

@@ -159,4 +159,15 @@ def test_what_cannot_be_measured_is_refused():
         metrics.update(box, np.ones(1), one, box, np.array([9]))
     with pytest.raises(InputError, match="no number"):
         metrics.update(box, np.array([np.nan]), one, box, one)
+    for wrong in ([np.nan, 1, 5, 5], [1, 1, np.inf, 5], [1, 1, -5, -5]):
+        for found, true in ((np.array([wrong]), box), (box, np.array([wrong]))):
+            with pytest.raises(InputError, match="no side below 0"):
+                metrics.update(found, np.ones(1), one, true, one)
+    for scores, labels, crowd in (
+        (np.ones(2), one, None),
+        (np.ones(1), np.array([1, 1]), None),
+        (np.ones(1), one, np.array([True, False])),
+    ):
+        with pytest.raises(InputError, match="1 found boxes come with"):
+            metrics.update(box, scores, labels, box, one, crowd)
     assert metrics.pictures == 0

@@ -14,7 +14,7 @@ from torchmetrics.functional.retrieval import (
 )
 
 from geodapt.errors import InputError
-from geodapt.metrics import RankingMetrics, ranking_metrics, target_ranks
+from geodapt.metrics import RankingMetrics, ranking_metrics, recall_at, target_ranks
 
 
 def naive(scores, target_column):
@@ -124,3 +124,14 @@ def test_no_users_are_refused():
         ranking_metrics(torch.zeros(0, 30))
     with pytest.warns(UserWarning, match="before"), pytest.raises(InputError, match="empty"):
         RankingMetrics().compute()
+
+
+def test_what_is_left_out_is_not_found():
+    scores = torch.tensor([[-torch.inf, 1.0, 2.0], [3.0, -torch.inf, 2.0], [2.0, 3.0, -torch.inf]])
+    relevant = torch.tensor([[True, False, False], [True, True, False], [True, False, True]])
+    assert recall_at(scores, relevant, (1, 2)) == {
+        "recall_at_1": pytest.approx(1 / 3),
+        "recall_at_2": pytest.approx(2 / 3),
+    }
+    with pytest.raises(InputError, match="one truth value each"):
+        recall_at(scores, relevant.long())

@@ -97,12 +97,12 @@ def test_a_training_model_is_left_training(clip):
 def test_no_text_and_one_text_in_place_of_a_list(clip, method):
     with pytest.raises(InputError, match="nothing to embed: no texts"):
         getattr(clip, method)([])
-    with pytest.raises(InputError, match="give a list of texts, not the text 'a car'"):
+    with pytest.raises(InputError, match="give a list of texts, not 'a car'"):
         getattr(clip, method)("a car")
 
 
 def test_nothing_and_too_much(clip):
-    with pytest.raises(InputError, match="nothing to embed: no pictures"):
+    with pytest.raises(InputError, match="no pictures"):
         clip.embed_images([])
     long = clip.embed_texts(["car " * 500])
     assert torch.isfinite(long).all()

@@ -63,6 +63,22 @@ def test_it_shares_a_base_that_is_in_memory(shelf):
     assert other.rank(HISTORY, CANDIDATES) == model.rank(HISTORY, CANDIDATES)
 
 
+def test_a_bank_brings_its_base(shelf):
+    model = shelf.model()
+    model.save_pretrained(shelf.folder / "model")
+    wanted = model.rank(HISTORY, CANDIDATES)
+    base, words = load_base(str(shelf.folder / "base"))
+    bank = AdapterBank(base)
+    for more in ({}, {"base": base}, {"tokenizer": words}):
+        loaded = XCross.from_pretrained(shelf.folder / "model", bank=bank, **more)
+        assert loaded.encoder.base is base
+        assert loaded.rank(HISTORY, CANDIDATES) == wanted
+    assert loaded.tokenizer is words
+    other, _ = load_base(str(shelf.folder / "base"))
+    with pytest.raises(InputError, match="the bank is on another BertModel than the base"):
+        XCross.from_pretrained(shelf.folder / "model", base=other, bank=bank)
+
+
 def test_a_decoder_saves_and_loads_too(tmp_path):
     shelf = Shelf(tmp_path)
     shelf.save_base("llama")

@@ -1,7 +1,7 @@
 """From a model to a smaller one: measure the layers, share out the budget, replace the weights."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +41,11 @@ def check_fits(layers: Mapping[str, Layer], method: CompressionMethod, target: T
     target.check(method)
     smallest = {}
     for path, layer in layers.items():
+        if method.integers and layer.weight.dtype == torch.float64:
+            raise InputError(
+                f"layer {path} has float64 weights, of which torchao makes no integers; give "
+                "model.float()"
+            )
         shape = shape_of(layer)
         _check_layer(path, shape, method, target)
         form = _smallest(shape, method, target)
@@ -190,7 +195,7 @@ def describe_shares(compressed: int, numbers: int, left: Mapping[str, int]) -> s
 def compress(
     model: nn.Module,
     method: str,
-    batches: list[Mapping[str, Any]] | None = None,
+    batches: Iterable[Mapping[str, Any]] | None = None,
     **target: Any,
 ) -> Report:
     """Compress a model's linear layers and fused experts in place.
@@ -208,6 +213,13 @@ def compress(
     Raises :class:`InputError`, with the model as it was, for what cannot be compressed, a target
     that cannot be met, and a model that would not run afterwards.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"compress() takes a model, got {model!r:.60}; load_base(name) reads one")
+    if batches is not None:
+        batches = list(batches)
+        for batch in batches:
+            if not isinstance(batch, Mapping):
+                raise InputError(f"a batch is {batch!r:.60}; expected a model's inputs by name")
     how, goal = CompressionMethod.named(method), Target(**target)
     if how.integers:
         require_torchao()

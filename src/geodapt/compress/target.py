@@ -1,7 +1,9 @@
 """The target of a compression: a size, or an allowed loss."""
 
+import math
 from dataclasses import dataclass
 
+from geodapt.checks import check_count, number
 from geodapt.compress.budget import SizeBudget
 from geodapt.compress.layer_format import CompressionMethod
 from geodapt.errors import InputError
@@ -23,7 +25,15 @@ class Target:
     """Inputs that share a scale, where the method has integers."""
 
     def check(self, method: CompressionMethod) -> None:
-        """Raise :class:`InputError` for what contradicts itself or says nothing."""
+        """Raise :class:`InputError` for what is no size, contradicts itself or says nothing."""
+        for name in ("bits_per_weight", "megabytes", "loss"):
+            value, most = getattr(self, name), 1 if name == "loss" else math.inf
+            expected = "a number above 0" + (" and below 1" if name == "loss" else "")
+            if value is not None and not 0 < number(name, value, expected) < most:
+                raise InputError(f"{name} is {value}; expected {expected}")
+        for name in ("rank", "group"):
+            if (value := getattr(self, name)) is not None:
+                check_count(name, value)
         sizes = [self.bits_per_weight, self.megabytes, self.loss, self.rank]
         given = sum(value is not None for value in sizes)
         if given > 1:

@@ -90,6 +90,9 @@ class Scaling(nn.Module):
     def fold(self) -> None:
         """Write ``W S^T`` into the weights, rounded once from float64, and detach.
 
+        In the Mobius form what is written is that form's, which its clamps make another weight
+        where rows are long.
+
         Raises :class:`InputError`, before a weight changes, for weights that are quantized or
         offloaded, and where the scalings are not attached.
         """
@@ -101,9 +104,13 @@ class Scaling(nn.Module):
                     f"{projection.place} is quantized or offloaded, so nothing can be folded into "
                     "it; keep the scalings attached, or fold them into the full-precision base"
                 )
-        for projection, block in zip(self._chosen, self.blocks, strict=True):
-            weight = projection.module.weight
-            weight.copy_(block.folded(weight))  # type: ignore[operator]
+        for projection, module in zip(self._chosen, self.blocks, strict=True):
+            block: Any = module
+            weight: Any = projection.module.weight
+            if self.settings.form == "mobius":
+                weight.copy_(mobius_scaled(weight, block.matrix(), self.settings.curvature))
+            else:
+                weight.copy_(block.folded(weight))
         self.detach()
 
     def save_pretrained(self, folder: Path | str) -> None:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from geodapt.checks import number
 from geodapt.errors import InputError
 from geodapt.files import write_tensors
 from geodapt.hyperclip.heads import CosineHead, CostAggregation, resized
@@ -97,6 +98,8 @@ class OpenSegmenter(OpenModel):
         A word may be a list of synonyms. Where no word's probability reaches ``threshold`` the
         label is -1; without one, every pixel gets a word.
         """
+        if threshold is not None:
+            number("threshold", threshold, "a probability from 0 to 1")
         texts = self.word_vectors(words)
         best, labels = _likeliest(self._pieces(image, texts, _parts(0, len(texts))))
         if threshold is not None:
@@ -112,6 +115,8 @@ class OpenSegmenter(OpenModel):
         The same as :meth:`segment` by each; where the head looks at words one by one, the picture
         passes the CLIP once.
         """
+        if not len(lists):
+            return []
         if self.settings.head != "cosine":
             return [
                 _likeliest(self._pieces(image, texts, _parts(0, len(texts))))[1] for texts in lists

@@ -5,7 +5,7 @@ kind of model is known, the model's parts, and a card.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from warnings import warn
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from geodapt.cards import write_card
+from geodapt.checks import texts_of
 from geodapt.errors import InputError, InputWarning
 from geodapt.files import read_json, write_json
 from geodapt.models.hub import find_folder
@@ -34,11 +35,11 @@ def embed_words(
     Without gradients. Raises :class:`InputError` for no words, and for one without letters; warns
     of words that are cut because the model reads no more tokens.
     """
-    if isinstance(words, str):
-        raise InputError(f"give a list of words, not the text {words!r}")
-    if not words:
+    if isinstance(words, str) or not isinstance(words, Iterable):
+        raise InputError(f"give a list of words, not {words!r:.60}")
+    names = [texts_of([word] if isinstance(word, str) else word, "words") for word in words]
+    if not names:
         raise InputError("there are no words to look for; give at least one")
-    names = [[word] if isinstance(word, str) else list(word) for word in words]
     filled = fill_templates([name for synonyms in names for name in synonyms], templates)
     most = clip.texts.max_tokens
     for text in (text for row in filled for text in row):

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from geodapt.checks import check_count
 from geodapt.errors import InputError
 from geodapt.geometry import lorentz
 from geodapt.lathadapter.curvature import choose_curvature, estimated_curvatures
@@ -46,8 +47,7 @@ class LatHAdapter(nn.Module):
         self, width: int, settings: LatHAdapterSettings | None = None, **changes: Any
     ) -> None:
         super().__init__()
-        if width < 1:
-            raise InputError(f"width is {width}; expected that of the features, 1 or more")
+        check_count("width", width)
         try:
             given = {} if settings is None else settings.model_dump()
             self.settings = LatHAdapterSettings.model_validate({**given, **changes})

@@ -13,10 +13,16 @@ def classification_metrics(
 ) -> dict[str, float]:
     """``accuracy`` over rows and ``macro_f1`` over labels, each in 0..1.
 
-    Raises :class:`Diverged` when a logit is NaN, :class:`InputError` when there are no rows.
+    Raises :class:`Diverged` when a logit is NaN, :class:`InputError` when there are no rows, and
+    for labels that are no column.
     """
     if logits.shape[0] == 0:
         raise InputError("no rows to evaluate")
+    if len(labels) != len(logits) or ((labels < 0) | (labels >= logits.shape[1])).any():
+        raise InputError(
+            f"{len(logits)} rows of {logits.shape[1]} logits come with {len(labels)} labels up to "
+            f"{int(labels.max()) if len(labels) else None}; expected one of the columns each"
+        )
     if torch.isnan(logits).any():
         raise Diverged("logits hold NaN: the model diverged")
     classes = logits.shape[1]

@@ -49,18 +49,34 @@ class DetectionMetrics:
     ) -> None:
         """Count one picture.
 
-        Raises :class:`InputError` for a label that is no class, and for a score or a side of a box
-        that is no number.
+        Raises :class:`InputError` for a label that is no class, for a score or a box that is no
+        number, for a side below 0, and for another number of labels or scores than boxes.
         """
+        true = len(true_boxes)
+        crowd = np.zeros(true, dtype=bool) if crowd is None else crowd
+        if not len(boxes) == len(scores) == len(labels) or not true == len(true_labels) == len(
+            crowd
+        ):
+            raise InputError(
+                f"{len(boxes)} found boxes come with {len(scores)} scores and {len(labels)} "
+                f"labels, {true} true ones with {len(true_labels)} labels and {len(crowd)} marks "
+                "of crowds"
+            )
         for name, values in (("found", labels), ("true", true_labels)):
             wrong = [v for v in values if not 0 <= v < len(self.classes)]
             if wrong:
                 raise InputError(
                     f"a {name} box has the class {wrong[0]}, but there are {len(self.classes)}"
                 )
-        if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-            raise InputError("a found box or its score is no number")
-        crowd = np.zeros(len(true_labels), dtype=bool) if crowd is None else crowd
+        if not np.isfinite(scores).all():
+            raise InputError("the score of a found box is no number")
+        for name, sides in (("found", boxes), ("true", true_boxes)):
+            for box in sides:
+                if len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) < 0:
+                    raise InputError(
+                        f"a {name} box is {np.asarray(box).tolist()}; expected x, y, width and "
+                        "height, no side below 0"
+                    )
         self.pictures += 1
         for box, label, many in zip(true_boxes, true_labels, crowd, strict=True):
             self._true.append({**self._row(box, label, len(self._true)), "iscrowd": int(many)})

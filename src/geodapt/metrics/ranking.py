@@ -103,7 +103,7 @@ def recall_at(
     The field's R@k of image-text retrieval, where any of an image's captions will do, and of
     classification, where one class is right. Ties count against the relevant candidates, so a
     model that scores all alike finds nothing. A score of ``-inf`` leaves a candidate out, such
-    as the query itself.
+    as the query itself; what is relevant is not found then.
 
     Raises :class:`InputError` for NaN, unequal shapes, no queries, or one with nothing relevant.
     """
@@ -112,6 +112,8 @@ def recall_at(
             f"scores have shape {tuple(scores.shape)} and relevant {tuple(relevant.shape)}; "
             "expected both (queries, candidates), with at least one query"
         )
+    if relevant.dtype != torch.bool:
+        raise InputError(f"relevant is of type {relevant.dtype}; expected one truth value each")
     if torch.isnan(scores).any():
         raise InputError("scores hold NaN, which cannot be ranked; did training diverge?")
     if not (lacking := relevant.any(1)).all():
@@ -119,4 +121,5 @@ def recall_at(
         raise InputError(f"query {query} has no relevant candidate; leave it out")
     best = scores.masked_fill(~relevant, -torch.inf).amax(1, keepdim=True)
     ranks = 1 + ((scores >= best) & ~relevant).sum(1)
-    return {f"recall_at_{k}": (ranks <= k).cpu().double().mean().item() for k in ks}
+    there = best.squeeze(1) > -torch.inf
+    return {f"recall_at_{k}": (there & (ranks <= k)).cpu().double().mean().item() for k in ks}

@@ -102,6 +102,9 @@ class SegmentationMetrics:
         then of the pixels of those classes. None stands for a mean over nothing.
         """
         rows = self.per_class()
+        for k in only or ():
+            if not 0 <= k < len(rows):
+                raise InputError(f"class {k} is none of the {len(rows)}")
         chosen = list(range(len(rows))) if only is None else list(only)
         part = [rows[k] for k in chosen]
         truth = [row["iou"] for row in part if row["pixels"]]

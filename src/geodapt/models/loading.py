@@ -47,6 +47,14 @@ def load_base(
         kind = _with_head(location) if head else AutoModel
         model = load_weights(base, location, dtype, kind)
         transformer_blocks(model)
+    model.requires_grad_(False).eval()
+    return model, load_tokenizer(base)
+
+
+def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
+    """A base's tokenizer, which can pad; raises :class:`InputError` where there is none."""
+    location = locate_base(base)
+    with as_input_errors(base):
         tokenizer = pretrained(AutoTokenizer, location)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise InputError(
@@ -55,8 +63,7 @@ def load_base(
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model.requires_grad_(False).eval()
-    return model, tokenizer
+    return tokenizer
 
 
 def pretrained(kind: Any, location: str, **options: Any) -> Any:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from geodapt.checks import texts_of
 from geodapt.errors import InputError, InputWarning
 from geodapt.extras import require
 from geodapt.files import read_json
@@ -37,12 +38,6 @@ PoolingMode = Literal["mean", "cls", "lasttoken", "max", "mean_sqrt_len_tokens",
 
 TEXTS_AT_ONCE = 16
 """Texts per forward pass: of similar lengths, so that little of it is padding."""
-
-
-def refuse_one_text(texts: Sequence[str]) -> None:
-    """Raise :class:`InputError` for one text in place of a list."""
-    if isinstance(texts, str):
-        raise InputError(f"give a list of texts, not the text {texts[:60]!r}")
 
 
 class TextEncoder(nn.Module):
@@ -144,7 +139,7 @@ class TextEncoder(nn.Module):
         Raises :class:`InputError` for a text without tokens, for a vector that is not finite, and
         for one text in place of a list, whose letters would be taken for texts.
         """
-        refuse_one_text(texts)
+        texts = texts_of(texts)
         different = sorted(set(texts), key=lambda text: (len(text), text))
         place = {text: row for row, text in enumerate(different)}
         parts = []

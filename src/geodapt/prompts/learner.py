@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from geodapt.checks import texts_of
 from geodapt.errors import InputError
 from geodapt.files import read_tensors, write_tensors
 from geodapt.headers import read_header
@@ -34,6 +35,13 @@ class ClassVectors:
 
     names: tuple[str, ...]
     vectors: Float[Tensor, "classes d"]
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.vectors) != len(self.names):
+            raise InputError(
+                f"{len(self.names)} classes come with vectors of shape "
+                f"{tuple(self.vectors.shape)}; expected one each"
+            )
 
     def save(self, path: Path | str) -> None:
         """Write them as one safetensors file, with the names in its metadata."""
@@ -75,6 +83,11 @@ class PromptLearner(PromptedClip):
         self, images: "Sequence[Image]", labels: Sequence[int], names: Sequence[str]
     ) -> dict[str, Tensor]:
         """The weighted terms of the loss of some pictures, with gradients; their sum trains."""
+        wrong = [label for label in labels if not 0 <= label < len(names)]
+        if wrong:
+            raise InputError(
+                f"a picture has the label {wrong[0]}, but there are {len(names)} names"
+            )
         objective = Objective(self, tuple(names), self.host.settings.training.epochs or 1)
         teacher = None if self.teacher is None else self.teacher.clip.pixels(images)
         target = torch.tensor(list(labels), device=self.clip.model.device)
@@ -96,16 +109,22 @@ class PromptLearner(PromptedClip):
         """
         features = self.features_of(images)
         vectors = names.vectors if isinstance(names, ClassVectors) else self.class_vectors(names)
+        if vectors.shape[1] != features.shape[1]:
+            raise InputError(
+                f"the vectors of the classes have {vectors.shape[1]} numbers, those of pictures "
+                f"{features.shape[1]}: they are another model's"
+            )
         return self.logits_of(features, vectors.to(features.device)).cpu()
 
     def predict(self, images: "Sequence[Image]", names: Asked) -> list[str]:
         """The name that fits each picture best."""
-        asked = names.names if isinstance(names, ClassVectors) else list(names)
+        asked = names.names if isinstance(names, ClassVectors) else texts_of(names, "class names")
         return [asked[number] for number in self.logits(images, names).argmax(-1).tolist()]
 
     def export(self, names: Sequence[str], path: Path | str | None = None) -> ClassVectors:
         """Class vectors that serve without the text tower, written to a file if one is given."""
-        made = ClassVectors(tuple(names), self.class_vectors(names).cpu())
+        vectors = self.class_vectors(names).cpu()
+        made = ClassVectors(tuple(names), vectors)
         if path is not None:
             made.save(path)
         return made

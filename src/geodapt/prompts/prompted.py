@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from geodapt.checks import texts_of
 from geodapt.errors import InputError
 from geodapt.progress import track
 from geodapt.prompts.adapter import FeatureAdapter
@@ -20,6 +21,7 @@ from geodapt.prompts.rows import pictures_at
 from geodapt.prompts.settings import CoOp, HostSettings, MaPLe, PlainClip, PromptKD, PromptSRC
 from geodapt.vision.clip import AT_ONCE, Clip
 from geodapt.vision.deep_prompts import Prompts, prompts_on
+from geodapt.vision.images import require_pictures
 from geodapt.vision.text import pooled
 from geodapt.vision.towers import image_tower, text_tower
 
@@ -147,7 +149,7 @@ class PromptedClip(nn.Module):
 
     def class_texts(self, names: Sequence[str]) -> ClassTexts:
         """The tokens of classes, made once for a list of names."""
-        key = tuple(names)
+        key = tuple(texts_of(names, "class names"))
         texts = self._texts.get(key)
         if texts is None or texts.ids.device != self.clip.model.device:
             if len(self._texts) >= KEPT:
@@ -178,7 +180,7 @@ class PromptedClip(nn.Module):
     @torch.no_grad()
     def class_vectors(self, names: Sequence[str]) -> Float[Tensor, "classes d"]:
         """Classes as pictures are compared with them; computed once for a list of names."""
-        key = (tuple(names), self.clip.model.device, self._versions())
+        key = (tuple(texts_of(names, "class names")), self.clip.model.device, self._versions())
         if (found := self._vectors.get(key)) is None:
             found = self.class_features(names)
             if self.adapter is not None:
@@ -191,8 +193,7 @@ class PromptedClip(nn.Module):
     @torch.no_grad()
     def features_of(self, images: "Sequence[Image]") -> Float[Tensor, "n d"]:
         """As :meth:`image_features`, of pictures, without gradients, in pieces."""
-        if not len(images):
-            raise InputError("there is nothing to look at: no pictures")
+        require_pictures(images)
         parts = []
         for start in track(range(0, len(images), AT_ONCE), "looking at pictures"):
             rows = range(start, min(start + AT_ONCE, len(images)))

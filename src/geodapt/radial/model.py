@@ -14,6 +14,7 @@ from geodapt.adapters import AdapterBank, Mix
 from geodapt.adapters.base_model.targets import choose_layers
 from geodapt.adapters.settings import LoraSettings
 from geodapt.cards import write_card
+from geodapt.checks import texts_of
 from geodapt.errors import InputError
 from geodapt.files import read_tensors, write_json, write_tensors
 from geodapt.metrics import retrieve_chains
@@ -129,7 +130,7 @@ class RadialModel(nn.Module):
 
     def index(self, texts: Sequence[str]) -> Index:
         """Embed candidates, each text once, with their distances from every root."""
-        different = list(dict.fromkeys(texts))
+        different = list(dict.fromkeys(texts_of(texts, "candidates")))
         if not different:
             raise InputError("there are no candidates; give texts to retrieve from")
         vectors, roots = self.embed(different, "embedding candidates"), self.root_points()
@@ -146,9 +147,16 @@ class RadialModel(nn.Module):
         A query is a text, or an embedded image (:func:`geodapt.radial.images.embed_images`). Of
         several roots the one nearest to the query is the chain's.
         """
-        vectors = queries if isinstance(queries, Tensor) else self.embed(queries)
-        if len(vectors) == 0:
+        if not isinstance(index, Index):
+            raise InputError(f"index is a {type(index).__name__}; give what index(texts) made")
+        if len(queries) == 0:
             return []
+        vectors = queries if isinstance(queries, Tensor) else self.embed(queries)
+        width = index.vectors.shape[1]
+        if vectors.ndim != 2 or vectors.shape[1] != width:
+            raise InputError(
+                f"queries have shape {tuple(vectors.shape)}; expected vectors of {width} numbers"
+            )
         own = index.radii[nearest_root(self.root_points(), vectors)]
         similarity = vectors @ index.vectors.T
         chains = retrieve_chains(similarity, own, steps)
@@ -162,12 +170,13 @@ class RadialModel(nn.Module):
 
     # Saving
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the tuned weights, or the adapter, with ``radial.json`` and the roots.
 
         Full weights load by ``from_pretrained`` (and by sentence-transformers where the base
         does), an adapter in PEFT, and both by :meth:`load`.
         """
+        folder = given(folder)
         base = self.encoder.name
         location = Path(resolve_base(base))
         lasting = str(location.absolute()) if given(base).is_dir() else base

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoProcessor
 
+from geodapt.checks import texts_of
 from geodapt.errors import InputError
 from geodapt.extras import require_pillow
 from geodapt.models import as_input_errors, load_weights, locate_base, pretrained
-from geodapt.models.text_encoder import refuse_one_text
 from geodapt.progress import track
 from geodapt.vision.dense import DenseFeatures, Residual, dense_features
-from geodapt.vision.images import as_rgb
+from geodapt.vision.images import as_rgb, require_pictures
 from geodapt.vision.text import ClipTextEncoder, pooled, text_from_embeddings, text_vectors
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Clip:
 
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "texts d"]:
         """Unit vectors of texts, which are cut where the model's positions end."""
-        if not len(texts):
+        if not len(texts := texts_of(texts)):
             raise InputError("there is nothing to embed: no texts")
         return self.texts.embed(texts, "reading texts")
 
@@ -66,8 +66,7 @@ class Clip:
     @torch.no_grad()
     def image_features(self, images: "Sequence[Image]") -> Float[Tensor, "images d"]:
         """As :meth:`embed_images`, before vectors are scaled to length 1."""
-        if not len(images):
-            raise InputError("there is nothing to embed: no pictures")
+        require_pictures(images)
         parts = []
         for start in track(range(0, len(images), AT_ONCE), "looking at pictures"):
             pixels = self.pixels(images[start : start + AT_ONCE])
@@ -77,8 +76,7 @@ class Clip:
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> Float[Tensor, "texts d"]:
         """As :meth:`embed_texts`, before vectors are scaled to length 1."""
-        refuse_one_text(texts)
-        if not len(texts):
+        if not len(texts := texts_of(texts)):
             raise InputError("there is nothing to embed: no texts")
         parts = [texts[start : start + AT_ONCE] for start in range(0, len(texts), AT_ONCE)]
         return torch.cat([self.texts.vectors(self.tokens(part)).float().cpu() for part in parts])
@@ -107,6 +105,7 @@ class Clip:
         import numpy as np
         from PIL.Image import Resampling
 
+        require_pictures(images)
         rgb = [as_rgb(image) for image in images]
         if size is not None:
             rgb = [image.resize(size[::-1], Resampling.BICUBIC) for image in rgb]

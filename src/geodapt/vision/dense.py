@@ -16,7 +16,7 @@ would give if the probe attended to that patch alone::
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -59,6 +59,10 @@ def dense_features(
         raise InputError(
             f"residual '{residual}' is for CLIP; the features of a {type(model).__name__} come "
             "from its pooling head, which has no residual"
+        )
+    if residual not in (None, *get_args(Residual)):
+        raise InputError(
+            f"there is no residual {residual!r:.60}; give one of {', '.join(get_args(Residual))}"
         )
     for number in layers:
         if not 1 <= number <= len(tower.layers):
@@ -113,8 +117,10 @@ def _pooled_values(
 
 
 def _grid(tower: ImageTower, pixels: Tensor) -> tuple[int, int]:
-    if pixels.dim() != 4 or pixels.shape[1] != 3:
-        raise InputError(f"pixels have shape {tuple(pixels.shape)}; expected (n, 3, height, width)")
+    if pixels.dim() != 4 or pixels.shape[1] != 3 or not len(pixels):
+        raise InputError(
+            f"pixels have shape {tuple(pixels.shape)}; expected (n, 3, height, width), n from 1"
+        )
     height, width = pixels.shape[2:]
     if height % tower.patch or width % tower.patch or not height or not width:
         raise InputError(

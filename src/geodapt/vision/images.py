@@ -79,6 +79,14 @@ def require_size(
         )
 
 
+def require_pictures(images: Any) -> None:
+    """Raise :class:`InputError` for one picture in place of a list of them, and for no pictures."""
+    if not isinstance(images, Sequence) and not hasattr(images, "__getitem__"):
+        raise InputError(f"give a list of pictures, not a {type(images).__name__}")
+    if not len(images):
+        raise InputError("there is nothing to look at: no pictures")
+
+
 def as_rgb(image: "Image", name: str = "") -> "Image":
     """An opened picture as 8-bit RGB, by the rules of this module.
 
@@ -87,6 +95,11 @@ def as_rgb(image: "Image", name: str = "") -> "Image":
     from PIL import Image as Pillow
     from PIL import ImageOps
 
+    if not isinstance(image, Pillow.Image):
+        raise InputError(
+            f"a picture is a {type(image).__name__}; give Pillow's images, as "
+            "geodapt.vision.open_picture reads them of files"
+        )
     name = name or _called(image)
     _check(image, name)
     _loaded(image, name)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from geodapt.checks import texts_of
 from geodapt.errors import InputError
 from geodapt.vision.clip import Clip
 
@@ -65,6 +66,7 @@ def fill_templates(names: Sequence[str], templates: Sequence[str] = PHOTO) -> li
     Raises :class:`InputError` for no template, for one that has not exactly one ``{}``, and for an
     empty name.
     """
+    names, templates = texts_of(names, "class names"), texts_of(templates, "templates")
     if not templates:
         raise InputError("there are no templates; give at least '{}'")
     for template in templates:
@@ -93,6 +95,7 @@ def embed_synonyms(
     clip: Clip, names: Sequence[Sequence[str]], templates: Sequence[str] = PHOTO
 ) -> Float[Tensor, "classes d"]:
     """As :func:`embed_classes`, for classes of several names: the mean over the names as well."""
+    names = [texts_of(synonyms, "a class's names") for synonyms in names]
     for number, synonyms in enumerate(names):
         if not synonyms:
             raise InputError(f"class {number} has no name")

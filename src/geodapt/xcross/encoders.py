@@ -51,6 +51,11 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.base = base.get_encoder() if base.config.is_encoder_decoder else base
+        if self.base not in set(bank.model.modules()):
+            raise InputError(
+                f"the bank is on another {type(bank.model).__name__} than the base, which its "
+                "adapters would not change; make the bank on the base, AdapterBank(base)"
+            )
         self.bank, self.gate = bank, gate
         self.decoder = is_decoder(self.base)
         self.pooling = ("last" if self.decoder else "first") if pooling == "auto" else pooling

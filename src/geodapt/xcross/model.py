@@ -19,9 +19,10 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from geodapt.adapters import AdapterBank
 from geodapt.cards import write_card
+from geodapt.checks import texts_of
 from geodapt.errors import InputError
 from geodapt.files import PICKLES, read_tensors, write_json, write_tensors
-from geodapt.models import fingerprint, load_base
+from geodapt.models import fingerprint, load_base, load_tokenizer
 from geodapt.models.hub import find_folder
 from geodapt.models.saved_tensors import require_shapes
 from geodapt.paths import child
@@ -94,9 +95,7 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt"):
         """A score for each candidate text after a history of item names, oldest first."""
         if self.settings.task != "ranking":
             raise InputError("this model classifies texts; call classify(texts)")
-        for texts in (history, candidates):
-            if isinstance(texts, str):
-                raise InputError(f"rank() takes a list of texts, got the text {texts!r}")
+        history, candidates = texts_of(history), texts_of(candidates, "candidates")
         if not candidates:
             raise InputError("rank() needs at least one candidate")
         items = [*history, *candidates]
@@ -109,19 +108,16 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt"):
         """The most likely label of each text."""
         if self.settings.task != "classification":
             raise InputError("this model ranks candidates; call rank(history, candidates)")
-        if isinstance(texts, str):
-            raise InputError(f"classify() takes a list of texts, got the text {texts!r}")
-        if not texts:
-            return []
-        prompts = TextPrompts(self.tokenizer, self.settings.prompt)(texts)
-        logits = self._logits([{"prompts": [prompt], "labels": 0} for prompt in prompts])
-        return [self.settings.labels[index] for index in logits.argmax(-1).tolist()]
+        return [self.settings.labels[k] for k in self.label_probabilities(texts).argmax(-1)]
 
     @torch.inference_mode()
     def label_probabilities(self, texts: Sequence[str]) -> Float[Tensor, "texts labels"]:
         """The probability of each label, in the order of ``settings.labels``, for each text."""
         if self.settings.task != "classification":
             raise InputError("this model ranks candidates; call rank(history, candidates)")
+        texts = texts_of(texts)
+        if not texts:
+            return torch.zeros(0, len(self.settings.labels))
         prompts = TextPrompts(self.tokenizer, self.settings.prompt)(texts)
         return self._logits([{"prompts": [prompt], "labels": 0} for prompt in prompts]).softmax(-1)
 
@@ -174,15 +170,16 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt"):
 
         ``source`` is a folder or a hub name, ``hub`` goes to
         :func:`huggingface_hub.snapshot_download`. ``base``, ``tokenizer`` and ``bank`` share what
-        is already in memory. Raises :class:`InputError` for what is missing, corrupt or pickled,
-        and for a base or an adapter other than those that it was trained with.
+        is already in memory; a bank's model is the base. Raises :class:`InputError`
+        for what is missing, corrupt or pickled, and for a base or an adapter other than those that
+        it was trained with.
         """
         folder = find_folder(source, "model", "one saved by save_pretrained", **hub)
         config = XCrossConfig.read(folder / "config.json")
         _refuse_pickles(folder)
         tensors = read_tensors(folder / WEIGHTS)
-        if base is None or tokenizer is None:
-            base, tokenizer = load_base(config.base, dtype)
+        if base is None:
+            base = load_base(config.base, dtype)[0] if bank is None else bank.model
         found = fingerprint(base)
         if found != config.base_fingerprint:
             raise InputError(
@@ -190,6 +187,8 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt"):
                 f"'{config.base}' has {found}: its weights are others now; load the base that it "
                 "was trained on (base=, tokenizer=)"
             )
+        if tokenizer is None:
+            tokenizer = load_tokenizer(config.base)
         bank = bank or AdapterBank(base)
         for adapter in config.sources:
             if adapter.name not in bank:
