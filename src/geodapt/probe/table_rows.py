@@ -55,8 +55,8 @@ class TextRows:
             said.append(f"left out as comments: {_listed(self.comments)}")
         if self.hashed:
             said.append(
-                f"{_listed(self.hashed)} begin with # and are read as rows, as they have a row's "
-                "cells"
+                f"read as rows, as they have a row's cells, though they begin with #: "
+                f"{_listed(self.hashed)}"
             )
         return said
 
@@ -220,14 +220,15 @@ def _delimiter(path: Path, lines: Sequence[str]) -> str | None:
                 f"{path}: {cell!r} may be a number with a decimal comma, or two cells; write "
                 "numbers with a point"
             )
-    likely = {mark: (_even(rows[mark]) and numbers[mark] > 0, numbers[mark]) for mark in found}
+    even = {mark: _even(rows[mark]) for mark in found}
+    likely = {mark: (even[mark] and numbers[mark] > 0, numbers[mark], even[mark]) for mark in found}
     best = max(found, key=likely.__getitem__)
     if numbers[best] and sum(likely[mark] == likely[best] for mark in found) > 1:
         raise InputError(
             f"{path}: its cells may be separated by any of {', '.join(map(repr, found))}; leave "
             "one in the file"
         )
-    if _even(rows[None]) and numbers[None] > numbers[best] and not _even(rows[best]):
+    if _even(rows[None]) and numbers[None] > numbers[best] and not even[best]:
         return None
     return best
 
