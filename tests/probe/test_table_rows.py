@@ -91,6 +91,13 @@ def test_what_is_left_out_is_said(tmp_path):
     assert table.notes[1] == "left out as comments: lines 1, 13, 68"
 
 
+def test_a_column_alone_has_no_labels(tmp_path):
+    (tmp_path / "a.csv").write_text("#one\n0.5\n#two\n0.25\n#4\n0.125\n")
+    table = read_table(tmp_path / "a.csv")
+    assert table.numbers.tolist() == [[0.5], [0.25], [0.125]]
+    assert table.notes[1] == "left out as comments: lines 1, 3, 5"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path, encoding):
     numbers = [str(i * 7 % 70) for i in range(70)]

@@ -120,10 +120,12 @@ class _Shape:
     def is_comment(self, cells: list[str]) -> bool:
         """Whether a line that begins with ``#`` is no row.
 
-        It is one where it has as many cells, and numbers where they do; but a number behind the
-        ``#``, in a column of numbers, is a row that was commented out.
+        It is a row where it has as many cells, more than one, and numbers where rows do; but with a
+        number behind the ``#``, in a column of numbers, it is a row that was commented out.
         """
-        if len(cells) != self.width or not all(is_number(cells[i]) for i in self.numeric):
+        if len(cells) < 2 or len(cells) != self.width:
+            return True
+        if not all(is_number(cells[i]) for i in self.numeric):
             return True
         return self.counted and is_number(cells[0].lstrip("# "))
 

@@ -3,7 +3,7 @@
 A picture comes out as 8-bit RGB, turned as its EXIF data say; transparent parts are laid on white;
 16-bit values are scaled, not cut. Refused are files that are no pictures or are cut short, several
 frames (but of MPO, the first of which is the photo), floating-point values, whose white nobody
-knows, and more pixels than :data:`MOST_PIXELS`.
+knows, a transparent one among colours of 16 bits, and more pixels than :data:`MOST_PIXELS`.
 """
 
 from base64 import b64encode
