@@ -100,7 +100,7 @@ def read_json(path: Path | str, finite: bool = True) -> Any:
     if path.stat().st_size > LARGEST_JSON:
         raise InputError(f"{path} has {path.stat().st_size:,} bytes; geodapt reads JSON of 64 MB")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         check = _finite if finite else None
         content = json.loads(text, parse_float=check, parse_constant=check)
         if "\\u" in text:

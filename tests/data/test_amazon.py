@@ -177,6 +177,15 @@ def test_a_file_that_is_cut_short(tmp_path):
         load_domains(settings(tmp_path))
 
 
+@pytest.mark.parametrize("value", ["null", "NaN", '""', '["a"]'])
+def test_a_customer_without_a_name_is_refused(tmp_path, value):
+    write(tmp_path / "meta_Toys_and_Games.jsonl", products())
+    line = f'{{"user_id": {value}, "parent_asin": "P1", "timestamp": 1}}\n'
+    (tmp_path / "Toys_and_Games.jsonl").write_text(line)
+    with pytest.raises(InputError, match=r"Toys_and_Games.jsonl, line 1: .*user_id (is|holds a)"):
+        load_domains(settings(tmp_path))
+
+
 def test_a_file_that_is_no_text(tmp_path):
     write(tmp_path / "meta_Toys_and_Games.jsonl", products())
     (tmp_path / "Toys_and_Games.jsonl").write_bytes(b"\xff\xfe\x00")

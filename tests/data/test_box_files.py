@@ -176,6 +176,17 @@ def test_yolo_boxes_and_polygons(yolo):
     assert shares(yolo, "data.yaml").classes.names == ("dog", "ball")
 
 
+def test_yolo_files_with_a_byte_order_mark(yolo):
+    plain = shares(yolo)
+    (yolo / "data.yaml").write_text("names: [dog, ball]\n")
+    for path in (yolo / "data.yaml", yolo / "classes.txt", *(yolo / "labels").iterdir()):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    for classes in ("classes.txt", "data.yaml"):
+        marked = shares(yolo, classes)
+        assert marked.classes.names == ("dog", "ball")
+        assert [row["objects"] for row in marked.rows] == [row["objects"] for row in plain.rows]
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -132,6 +132,12 @@ def test_bad_rows_are_refused_with_file_and_line(tmp_path, kind):
     assert f"{file}{line}: " in str(error.value)
 
 
+def test_chains_whose_image_is_nan_are_groups_of_their_own(tmp_path):
+    lines = [f'{{"texts": ["top", "leaf {i}"], "image": NaN, "negative": NaN}}' for i in range(3)]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    assert [(c.group, c.negatives) for c in read_chains(tmp_path / "x.jsonl")] == [("", ())] * 3
+
+
 def test_lists_that_are_none(tmp_path):
     path = write_table(tmp_path / "x.jsonl", [{"texts": ["a", 3]}])
     with pytest.raises(InputError, match="record 1: expected texts joined by"):
@@ -171,6 +177,7 @@ def test_files_without_chains(tmp_path, name, text, said):
         "cat animal N hyp-1 5.90 9.83 0.3 6 6\nanimal cat N r-hyp-1 1.5 2.5 0.3 1 2\n",
         "specific,general,score\ncat,animal,5.9\nanimal,cat,1.5\n",
         "hyponym\thypernym\trating\ncat\tanimal\t5.9\n\nanimal\tcat\t1.5\n",
+        '\ufeff"score",specific,general\n5.9,"cat",animal\n"1.5",animal,"cat"\n',
     ],
 )
 def test_lexical_entailment_files(tmp_path, text):
@@ -179,9 +186,19 @@ def test_lexical_entailment_files(tmp_path, text):
     assert pairs == [LexicalPair("cat", "animal", 5.9), LexicalPair("animal", "cat", 1.5)]
 
 
+def test_words_with_commas(tmp_path):
+    text = 'score,general,specific\n2,"colour, shade","red, ""dark"""\n1,animal,cat\n'
+    (tmp_path / "words.csv").write_text(text)
+    assert load_lexical(tmp_path / "words.csv")[0] == LexicalPair('red, "dark"', "colour, shade", 2)
+    (tmp_path / "words.txt").write_text("specific general score\nred,dark colour 2\ncat animal 1\n")
+    assert load_lexical(tmp_path / "words.txt")[0] == LexicalPair("red,dark", "colour", 2)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("score,specific,general\n2,red, dark,colour\n", "line 2: expected two words and a score"),
+        ('score,specific,general\n2,"red,colour\n', "line 2: cannot be read: unexpected end"),
         ("a,b,c\n1,2,3\n", "no column WORD1 or hyponym or specific"),
         ("specific,general,score\ncat,animal\n", "line 2: expected two words and a score"),
         ("specific,general,score\ncat,,3\n", "line 2: expected two words and a score"),

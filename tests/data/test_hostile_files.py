@@ -45,6 +45,29 @@ READERS = {
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 
 
+@pytest.mark.parametrize(
+    ("reader", "name", "text"),
+    [
+        ("rows", "a.csv", "name,x\nb,2\n"),
+        ("texts", "a.txt", "One document.\n"),
+        ("texts", "a.jsonl", '{"text": "One document."}\n'),
+        ("edges", "a.tsv", "".join(f"top {i % 2}\tleaf {i}\n" for i in range(30))),
+        (
+            "chains",
+            "a.jsonl",
+            "".join(f'{{"texts": ["top {i % 2}", "leaf {i}"]}}\n' for i in range(30)),
+        ),
+        ("words", "a.csv", "score,specific,general\n1,cat,animal\n2,dog,animal\n"),
+        ("probe", "a.tsv", "thing\tcat\nthing\tdog\n"),
+    ],
+)
+def test_a_byte_order_mark_changes_nothing(tmp_path, reader, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    plain = READERS[reader](tmp_path / name)
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    assert READERS[reader](tmp_path / name) == plain
+
+
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".txt", ".npy"])
 def test_pipes_folders_and_pointers_are_no_data(tmp_path, reader, suffix):

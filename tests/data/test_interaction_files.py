@@ -5,6 +5,8 @@ import json
 import random
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from geodapt.data import InteractionFileSettings, load_domains
@@ -105,6 +107,39 @@ def test_a_bad_cell_is_told_with_its_place(tmp_path, change, message):
     path = write(tmp_path, "csv", [SALES[0] | change, *SALES[1:]])
     with pytest.raises(InputError, match=message):
         load(path)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize("column", ["customer", "sku", "name", "shop"])
+@pytest.mark.parametrize("value", [None, float("nan"), " ", ["a", "b"], {"a": 1}])
+def test_a_cell_without_one_value_is_refused_in_every_format(tmp_path, kind, column, value):
+    rows = [dict(row) for row in SALES]
+    if kind == "parquet":  # whose columns have one type
+        rows = rows[:1] if not isinstance(value, float) else [row | {column: 2.0} for row in rows]
+    rows[0][column] = value
+    said = "is empty" if not isinstance(value, list | dict) else f"holds a {type(value).__name__}"
+    with pytest.raises(InputError, match=f"(record|row) 1: column '{column}' {said}"):
+        load(write(tmp_path, kind, rows))
+
+
+def test_columns_that_stand_twice_are_refused(tmp_path):
+    columns = {name: [row[name] for row in SALES] for name in SALES[0]}
+    table = pa.table([*columns.values(), ["east"] * len(SALES)], names=[*columns, "shop"])
+    pq.write_table(table, tmp_path / "sales.parquet")
+    with pytest.raises(InputError, match=r"sales\.parquet: column 'shop' stands in it more than"):
+        load(tmp_path / "sales.parquet")
+    line = json.dumps(SALES[0])
+    (tmp_path / "sales.jsonl").write_text(line[:-1] + ', "shop": "east"}\n')
+    with pytest.raises(InputError, match=r"jsonl, line 1: .*'shop' stands in it more than once"):
+        load(tmp_path / "sales.jsonl")
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path, kind):
+    plain = load(write(tmp_path, kind))["north"].splits["test"]["history"]
+    path = tmp_path / f"sales.{kind}"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load(path)["north"].splits["test"]["history"] == plain
 
 
 def test_missing_columns_and_files(tmp_path):

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from geodapt.serve.http.app import build_routes
 from geodapt.serve.http.keys import is_admin
-from geodapt.serve.http.serve_settings import ServeSettings
+from geodapt.serve.http.serve_settings import ServeSettings, read_keys
 from tests.serve.asking import ADMIN, KEY
 
 KEYS = {"api_keys": [KEY], "admin_keys": [ADMIN]}
@@ -87,6 +87,13 @@ def test_pages_of_other_sites_cannot_ask(serve):
             {"Content-Type": "text/plain"},
         )
     assert [a.status for a in (own, foreign, rebound, form)] == [200, 403, 403, 400]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path):
+    (tmp_path / "keys").write_text("first\n# a remark\nsecond\n", encoding="utf-8-sig")
+    (tmp_path / "keys").chmod(0o600)
+    keys = read_keys("GEODAPT_NO_SUCH_KEYS", [], tmp_path / "keys")
+    assert [key.get_secret_value() for key in keys] == ["first", "second"]
 
 
 def test_no_key_is_logged(serve, caplog):

@@ -86,6 +86,42 @@ def test_transparent_parts_lie_on_white(tmp_path):
     assert np.array(open_picture(path)).tolist() == [[[255, 255, 255], [200, 0, 0]]]
 
 
+def raw_png(bits, colour, row, transparent):
+    """A PNG of four pixels in one row, as Pillow writes none."""
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 4, 1, bits, colour, 0, 0, 0)),
+        (b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)),
+        (b"IDAT", zlib.compress(b"\0" + row)),
+        (b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+@pytest.mark.parametrize(
+    ("bits", "row", "transparent", "shown"),
+    [
+        (1, b"\x50", 0, [255, 255, 255, 255]),
+        (2, b"\x1b", 1, [0, 255, 170, 255]),
+        (4, b"\x03\xc8", 3, [0, 255, 204, 136]),
+        (8, bytes([0, 3, 51, 7]), 3, [0, 255, 51, 7]),
+        (16, struct.pack(">4H", 0, 771, 770, 25700), 771, [0, 255, 3, 100]),
+    ],
+)
+def test_a_transparent_grey_is_white_in_every_depth(bits, row, transparent, shown):
+    picture = open_picture(raw_png(bits, 0, row, [transparent]))
+    assert np.array(picture)[0].tolist() == [[grey] * 3 for grey in shown]
+
+
+@pytest.mark.parametrize("transparent", [(0, 0, 0), (300, 40_000, 7)])
+def test_a_transparent_colour_of_sixteen_bits_is_refused(transparent):
+    row = struct.pack(">12H", *transparent, *[200] * 9)
+    with pytest.raises(InputError, match="colours of 16 bits and one of them is transparent"):
+        open_picture(raw_png(16, 2, row, transparent))
+
+
 def test_several_frames_are_refused_but_of_a_camera(tmp_path, grey):
     frames = [Image.fromarray(grey), Image.fromarray(grey[::-1])]
     for name in ("a.gif", "a.tif", "a.png", "a.webp"):

@@ -286,7 +286,7 @@ def _calibrate(loaded: list[Any], corpus: Any, base: str | None) -> dict[str, An
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    from geodapt.data.text_files import json_object, records
+    from geodapt.data.text_files import filled, json_object, records
 
     if not path.is_file():
         raise InputError(
@@ -295,7 +295,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
     def row(line: str) -> dict[str, Any]:
         found = json_object(line)
-        return {**found, "text": str(found["text"])}
+        text = found["text"]
+        return {**found, "text": text if isinstance(text, str) else str(filled(text, "text"))}
 
     rows = list(records(path, row, 'a JSON object with a "text"'))
     if not rows:

@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from geodapt.data.domain import Domain
 from geodapt.data.interactions import Interactions, moment
 from geodapt.data.settings import AmazonSettings
-from geodapt.data.text_files import existing, find, json_object, not_found, records
+from geodapt.data.text_files import existing, filled, find, json_object, not_found, records
 from geodapt.errors import InputError, reason_of
 from geodapt.hub import require_hub
 
@@ -45,12 +45,19 @@ def load_amazon(settings: AmazonSettings) -> dict[str, Domain]:
 
 def _title(line: str) -> tuple[str, str]:
     product = json_object(line)
-    return str(product["parent_asin"]), " ".join(str(product["title"] or "").split())
+    title = product["title"] or ""
+    text = title if isinstance(title, str) else str(filled(title, "title"))
+    return _name(product, "parent_asin"), " ".join(text.split())
 
 
 def _review(line: str) -> tuple[str, str, int]:
     review: dict[str, Any] = json_object(line)
-    return str(review["user_id"]), str(review["parent_asin"]), moment(review["timestamp"])
+    names = _name(review, "user_id"), _name(review, "parent_asin")
+    return *names, moment(review["timestamp"])
+
+
+def _name(record: dict[str, Any], key: str) -> str:
+    return str(filled(record[key], key))
 
 
 def _file(settings: AmazonSettings, category: str, prefix: str = "") -> Path:

@@ -17,6 +17,7 @@ from geodapt.data.domain import split_of
 from geodapt.data.hierarchy_settings import ChainSettings
 from geodapt.data.sequences import at_most
 from geodapt.data.table_files import cell, require_columns, table
+from geodapt.data.text_files import is_empty
 from geodapt.errors import InputError
 
 ARROW = "=>"
@@ -174,7 +175,7 @@ def _chain(
         texts = _listed(place, [str(cell(record, column, place)) for column in columns])
     else:
         texts = _texts(place, record)
-    negatives = _listed(place, next((record[n] for n in NEGATIVES if record.get(n)), None))
+    negatives = _listed(place, next((record[n] for n in NEGATIVES if _holds(record, n)), None))
     if len(texts) < 2:
         raise InputError(f"{place}: a chain of {len(texts)} level; it needs at least two")
     if levels is not None and len(texts) != levels:
@@ -197,8 +198,12 @@ def _chain(
     for text, negative in zip(texts, negatives, strict=False):
         if text == negative:
             raise InputError(f"{place}: the negative '{negative}' is the very text of its level")
-    group = next((str(record[name]) for name in GROUPS if record.get(name)), "")
+    group = next((str(cell(record, name, place)) for name in GROUPS if _holds(record, name)), "")
     return Chain(texts, negatives, group)
+
+
+def _holds(record: dict[str, Any], name: str) -> bool:
+    return bool(record.get(name)) and not is_empty(record[name])
 
 
 def _check_columns(levels: Sequence[str] | None, names: Collection[str], place: str) -> None:

@@ -4,10 +4,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from geodapt.data.text_files import existing, json_object, records, rows
+from geodapt.data.text_files import BadRecord, existing, filled, json_object, records, rows
 from geodapt.errors import InputError, reason_of
 from geodapt.paths import regular
 from geodapt.progress import bar
+from geodapt.settings import repeated
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
 
@@ -52,11 +53,11 @@ def require_columns(wanted: Sequence[tuple[str, str]], names: Collection[str], p
 
 
 def cell(row: dict[str, Any], column: str, place: str) -> Any:
-    """A cell that must hold something; raises :class:`InputError` where it is empty."""
-    value = row[column]
-    if value is None or not str(value).strip():
-        raise InputError(f"{place}: column '{column}' is empty; fill it or leave the row out")
-    return value
+    """A cell that must hold a value; raises :class:`InputError` where it holds none or several."""
+    try:
+        return filled(row[column], f"column '{column}'")
+    except BadRecord as error:
+        raise InputError(f"{place}: {error}") from error
 
 
 def parquet_rows(
@@ -73,6 +74,11 @@ def parquet_rows(
             bar(f"reading {file.name}", parquet.metadata.num_rows) as progress,
         ):
             names = parquet.schema_arrow.names
+            asked = names if only is None else [name for name in names if name == only]
+            if twice := repeated(asked):
+                raise InputError(
+                    f"{file}: column '{twice[0]}' stands in it more than once; name one otherwise"
+                )
             if only is not None and only not in names:
                 there = ", ".join(names)
                 raise InputError(f"{file} has no column '{only}'; it has {there}. {said}")

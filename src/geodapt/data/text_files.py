@@ -55,8 +55,8 @@ def not_found(folder: Path, wanted: str) -> InputError:
     return InputError(f"{folder} has no {wanted}; it has {listed or 'nothing'}")
 
 
-def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """Numbered lines from 1, without their ends, with a progress bar.
+def lines(path: Path, encoding: str = "utf-8-sig") -> Iterator[tuple[int, str]]:
+    """Numbered lines from 1, without their ends or a byte order mark, with a progress bar.
 
     Raises :class:`InputError` when the file is no text in this encoding, a broken gzip file, no
     file but a pipe or a pointer, or has a line without end.
@@ -81,8 +81,9 @@ def lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
                     progress.advance(position - before)
                 yield number, line.rstrip("\r\n")
         except UnicodeDecodeError as error:
+            wanted = encoding.removesuffix("-sig")
             raise InputError(
-                f"{path}, line {number + 1} or soon after: not {encoding} text ({error.reason}); "
+                f"{path}, line {number + 1} or soon after: not {wanted} text ({error.reason}); "
                 "save the file in that encoding"
             ) from error
         except (EOFError, OSError, zlib.error) as error:
@@ -95,7 +96,7 @@ def records(
     path: Path,
     parse: Callable[[str], T],
     expected: str,
-    encoding: str = "utf-8",
+    encoding: str = "utf-8-sig",
 ) -> Iterator[T]:
     """``parse`` of each line that is not blank.
 
@@ -115,10 +116,24 @@ def records(
             ) from error
 
 
+def is_empty(value: Any) -> bool:
+    """Whether a cell holds nothing: null, NaN, which writers of tables put for it, or blanks."""
+    return value is None or value != value or not str(value).strip()
+
+
+def filled(value: T, called: str) -> T:
+    """A cell that must hold one value; raises :class:`BadRecord` where it holds none or several."""
+    if isinstance(value, list | dict | tuple | bytes):
+        raise BadRecord(f"{called} holds a {type(value).__name__}; give a text or a number")
+    if is_empty(value):
+        raise BadRecord(f"{called} is empty; fill it or leave the row out")
+    return value
+
+
 def json_object(line: str) -> dict[str, Any]:
-    """A line of a JSONL file; raises ValueError when it is not a JSON object."""
+    """A line of a JSONL file; raises ValueError where it is no JSON object, or has a key twice."""
     try:
-        value = json.loads(line)
+        value = json.loads(line, object_pairs_hook=_once)
     except RecursionError as error:
         raise BadRecord("its brackets are nested too deep to be read") from error
     if "\\u" in line:
@@ -134,13 +149,20 @@ def json_object(line: str) -> dict[str, Any]:
     return value
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BadRecord(f"'{repeated([name for name, _ in pairs])[0]}' stands in it more than once")
+    return found
+
+
 def rows(path: Path, delimiter: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
     """Numbered rows of a table with a header: column to text. CSV, or without quotes with tabs.
 
     Raises :class:`InputError` where a row has more or fewer cells than the header.
     """
     reader = csv.reader(
-        (line + "\n" for _, line in lines(path, "utf-8-sig")),
+        (line + "\n" for _, line in lines(path)),
         delimiter=delimiter,
         quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL,
     )

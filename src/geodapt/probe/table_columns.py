@@ -57,7 +57,7 @@ def has_header(source: str, rows: Sequence[Sequence[str]], total: int, said: boo
     if said is not None or len(rows) < 2:
         return bool(said)
     first, body = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
-    columns = [i for i in range(len(first)) if not _no_number(body, i)]
+    columns = [i for i in range(len(first)) if not is_wordy(body, i)]
     numbers = [first[i] for i in columns if is_number(first[i])]
     words = [first[i] for i in columns if not is_number(first[i])]
     if not numbers:
@@ -101,7 +101,7 @@ def choose(
     if choice.labels is not None:
         labels = _find(source, choice.labels, names)[0]
     else:
-        wordy = [i for i in range(width) if i not in dropped and rows and _no_number(rows, i)]
+        wordy = [i for i in range(width) if i not in dropped and rows and is_wordy(rows, i)]
         if width > 1 and wordy and (choice.columns is None or wordy[0] in kept):
             labels = wordy[0]
     kept = [i for i in kept if i not in dropped and i != labels]
@@ -130,7 +130,8 @@ def is_number(text: str) -> bool:
     return True
 
 
-def _no_number(rows: Sequence[Sequence[str]], column: int) -> bool:
+def is_wordy(rows: Sequence[Sequence[str]], column: int) -> bool:
+    """Whether a column has cells, and each is a word: neither empty nor a number."""
     cells = [row[column] for row in rows if column < len(row)]
     return bool(cells) and not any(is_number(cell) or not cell.strip() for cell in cells)
 

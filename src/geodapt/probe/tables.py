@@ -1,8 +1,9 @@
 """Files of numbers or edges, read with clear errors about what is wrong in them."""
 
-import csv
 import math
+import re
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from geodapt.files import PICKLES, read_tensors
 from geodapt.paths import regular
 from geodapt.probe.arrays import must_fit, read_npy, read_safetensors
 from geodapt.probe.table_columns import Choice, Columns, choose, has_header, is_number
+from geodapt.probe.table_rows import QUOTED, RowText, TextRows, find_rows
 
 SUFFIXES = {".npy", ".safetensors", ".csv", ".tsv", ".txt", ".edges"}
-HEAD = 50  # rows by which the content of a text file is recognised
 NUMBERS, EDGES = 4, 70  # bytes of memory that a byte of such text takes, paths of a graph included
 
 
@@ -74,22 +75,20 @@ def _numbers(numbers: np.ndarray, labels: list[str] | None, kind: str | None) ->
 
 
 def _read_text(path: Path, kind: str | None, choice: Choice) -> Table:
-    try:
-        skipped, delimiter, head, total = _beginning(path)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not text in UTF-8: {error}") from error
-    if not head:
+    if kind == "edges":
+        return _read_edges(path)
+    found = find_rows(path)
+    if not found.head:
         raise InputError(f"{path} is empty")
-    rows = [row for _, row in head]
-    if kind == "edges" or (kind is None and not choice.any and _looks_like_edges(rows)):
-        must_fit(str(path), EDGES * path.stat().st_size, "take a part of the graph")
-        return Table("edges", edges=read_edges(path))
+    rows = [row for _, row in found.head]
+    if kind is None and not choice.any and _looks_like_edges(rows):
+        return _read_edges(path)
     must_fit(str(path), NUMBERS * path.stat().st_size, "save it as .npy, of which no copy is made")
-    named = has_header(str(path), rows, total, choice.header)
+    named = has_header(str(path), rows, found.total, choice.header)
     names = [field.strip() for field in rows[0]] if named else []
-    if named:
-        skipped.append(head[0][0])
-        head, rows, total = head[1:], rows[1:], total - 1
+    if named and found.delimiter not in QUOTED:  # marks about names that R writes
+        names = [name[1:-1] if re.fullmatch('".+"', name) else name for name in names]
+    rows = rows[named:]
     if not rows:
         raise InputError(f"{path} holds a header and no row")
     names = names or [str(i + 1) for i in range(len(rows[0]))]
@@ -100,7 +99,7 @@ def _read_text(path: Path, kind: str | None, choice: Choice) -> Table:
         texts.add(0)
     types = ["category" if i in columns.left_out else str if i in texts else float
              for i in range(len(names))]  # fmt: skip
-    frame = _frame(path, delimiter, skipped, types, texts)
+    frame = _frame(found, named, types, texts)
     by_name = columns.left_out if named and columns.automatic else []
     named_by = columns.labels if columns.labels is not None else next(iter(by_name), None)
     labels = None if named_by is None else frame[named_by].astype(str).tolist()
@@ -111,7 +110,7 @@ def _read_text(path: Path, kind: str | None, choice: Choice) -> Table:
     kept = [i for i in columns.kept if i in frame]
     numbers = frame[kept].to_numpy(np.float64)
     if not np.isfinite(numbers).all():
-        _explain(path, delimiter, set(skipped), len(names), texts - {0} if asked else texts)
+        _explain(found, named, len(names), texts - {0} if asked else texts)
     if columns.automatic and kind != "distances" and len(kept) != len(numbers):
         counted = [i for place, i in enumerate(kept) if _counting(numbers[:, place])]
         if counted and len(counted) < len(kept):
@@ -119,28 +118,36 @@ def _read_text(path: Path, kind: str | None, choice: Choice) -> Table:
             columns = replace(columns, left_out=sorted([*columns.left_out, *counted]))
             kept = [i for i in kept if i not in counted]
     table = _numbers(numbers, labels, kind)
-    return replace(table, notes=_notes(table, columns, kept, numbers, named))
+    notes = _notes(table, columns, kept, numbers, named)
+    return replace(table, notes=(*notes, *found.notes()))
 
 
-def _frame(
-    path: Path, delimiter: str | None, skipped: list[int], types: list, texts: set[int]
-) -> pd.DataFrame:
+def _read_edges(path: Path) -> Table:
+    must_fit(str(path), EDGES * path.stat().st_size, "take a part of the graph")
+    edges = read_edges(path)
+    if not edges:
+        raise InputError(f"{path} is empty: it has no edges")
+    return Table("edges", edges=edges)
+
+
+def _frame(found: TextRows, named: bool, types: list, texts: set[int]) -> pd.DataFrame:
     try:
         return pd.read_csv(
-            path,
-            sep=delimiter or r"\s+",
-            header=None,
+            RowText(found) if found.comments else found.path,
+            sep=found.delimiter or r"\s+",
+            header=0 if named else None,
             names=range(len(types)),
             index_col=False,
             dtype=dict(enumerate(types)),
-            skiprows=[line - 1 for line in skipped],
+            quoting=found.quoting,
             keep_default_na=False,  # a token may be called NA
+            encoding="utf-8-sig",
         )
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not text in UTF-8: {error}") from error
+        raise InputError(f"{found.path} is not text in UTF-8: {error}") from error
     except (ValueError, OverflowError, pd.errors.ParserError) as error:
-        _explain(path, delimiter, set(skipped), len(types), texts)
-        raise InputError(f"{path} is not a readable table: {error}") from error
+        _explain(found, named, len(types), texts)
+        raise InputError(f"{found.path} is not a readable table: {error}") from error
 
 
 def _labels_or_numbers(path: Path, frame: pd.DataFrame, columns: Columns) -> list[str] | None:
@@ -199,58 +206,22 @@ def _notes(
     return tuple(notes)
 
 
-def _beginning(path: Path) -> tuple[list[int], str | None, list[tuple[int, list[str]]], int]:
-    """Numbers of comment lines, the delimiter, the first rows' fields, and how many rows."""
-    comments: list[int] = []
-    first: list[tuple[int, str]] = []
-    total = 0
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            mark = line.lstrip()[:1]
-            if mark == "#":
-                comments.append(number)
-            elif mark:
-                total += 1
-                if len(first) < HEAD:
-                    first.append((number, line))
-    text = "".join(line for _, line in first)
-    delimiter = next((mark for mark in ("\t", ",", ";") if mark in text), None)
-    rows = [(number, _fields(line, delimiter, path)) for number, line in first]
-    return comments, delimiter, rows, total
-
-
-def _fields(line: str, delimiter: str | None, path: Path) -> list[str]:
-    try:
-        return next(csv.reader([line], delimiter=delimiter)) if delimiter else line.split()
-    except csv.Error as error:
-        raise InputError(
-            f"{path}: a line that begins with {line[:40]!r} cannot be read: {error}"
-        ) from error
-
-
-def _explain(
-    path: Path, delimiter: str | None, skipped: set[int], width: int, texts: set[int]
-) -> None:
+def _explain(found: TextRows, named: bool, width: int, texts: set[int]) -> None:
     """Raise :class:`InputError` for the first line that is not like the others."""
-    with path.open(newline="", encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip() or number in skipped:
+    for number, row in islice(found.each(), int(named), None):
+        where = f"{found.path}, line {number}"
+        if len(row) != width:
+            raise InputError(f"{where}: {len(row)} fields; the first row has {width}")
+        for place, field in enumerate(row):
+            if place in texts:
                 continue
-            row = _fields(line, delimiter, path)
-            if len(row) != width:
+            if not is_number(field):
                 raise InputError(
-                    f"{path}, line {number}: {len(row)} fields; the first row has {width}"
+                    f"{where}: '{field}' is not a number; correct it, or leave column {place + 1} "
+                    f"out with --drop {place + 1}"
                 )
-            for place, field in enumerate(row):
-                if place in texts:
-                    continue
-                if not is_number(field):
-                    raise InputError(
-                        f"{path}, line {number}: '{field}' is not a number; correct it, or leave "
-                        f"column {place + 1} out with --drop {place + 1}"
-                    )
-                if not math.isfinite(float(field)):
-                    raise InputError(f"{path}, line {number}: {field.strip()}; leave the row out")
+            if not math.isfinite(float(field)):
+                raise InputError(f"{where}: {field.strip()}; leave the row out")
 
 
 def _looks_like_edges(rows: list[list[str]]) -> bool:

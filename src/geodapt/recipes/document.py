@@ -71,7 +71,7 @@ class Document:
     def read(cls, path: Path, name: str) -> "Document":
         """Read a file; raises :class:`InputError` with line and column when it is not YAML."""
         try:
-            with regular(path).open(encoding="utf-8") as file:
+            with regular(path).open(encoding="utf-8-sig") as file:
                 return cls.parse(file.read(LARGEST + 1), name)
         except UnicodeDecodeError as error:
             raise InputError(f"{name} is not a UTF-8 text file: {error}") from error

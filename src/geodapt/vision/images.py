@@ -3,7 +3,7 @@
 A picture comes out as 8-bit RGB, turned as its EXIF data say; transparent parts are laid on white;
 16-bit values are scaled, not cut. Refused are files that are no pictures or are cut short, several
 frames (but of MPO, the first of which is the photo), floating-point values, whose white nobody
-knows, and more pixels than :data:`MOST_PIXELS`.
+knows, a transparent one among colours of 16 bits, and more pixels than :data:`MOST_PIXELS`.
 """
 
 from base64 import b64encode
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 150_000_000
 """More than today's cameras produce; a small file could claim any size and fill the memory."""
+
+_STEPS = {"L;2": 85, "L;4": 17}
+"""Forms of PNG whose values Pillow scales, but not the transparent one, and one step of grey."""
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -102,11 +105,21 @@ def as_rgb(image: "Image", name: str = "") -> "Image":
         )
     name = name or _called(image)
     _check(image, name)
+    tiles = getattr(image, "tile", None)  # until it is loaded
+    form = str(tiles[0][3]) if tiles and image.format == "PNG" else ""
     _loaded(image, name)
     if image.mode == "RGB" and not image.getexif() and "transparency" not in image.info:
         return image
+    clear = image.info.get("transparency")
+    if clear is not None and (form == "RGB;16B" or _is_wide(clear)):
+        raise InputError(
+            f"picture '{name}' has colours of 16 bits and one of them is transparent, which 8 bits "
+            "cannot tell from its neighbours; save it with an alpha channel"
+        )
     try:
         image = ImageOps.exif_transpose(image)
+        if form in _STEPS and isinstance(clear, int):
+            image.info["transparency"] = clear * _STEPS[form]
         if image.mode == "F":
             raise InputError(
                 f"picture '{name}' has floating-point values, whose white is unknown; save it with "
@@ -120,6 +133,8 @@ def as_rgb(image: "Image", name: str = "") -> "Image":
                     "16 bits, 0 to 65535"
                 )
             image = Pillow.fromarray(np.round(values / 257).astype(np.uint8))
+            if isinstance(clear, int):
+                image.putalpha(Pillow.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
             clear = image.convert("RGBA")
             image = Pillow.new("RGBA", clear.size, "white")
@@ -129,6 +144,10 @@ def as_rgb(image: "Image", name: str = "") -> "Image":
         raise
     except Exception as error:  # whatever a strange mode or broken metadata lead to
         raise InputError(f"picture '{name}' cannot be turned into RGB: {error}") from error
+
+
+def _is_wide(clear: Any) -> bool:
+    return isinstance(clear, tuple) and max(clear) > 255
 
 
 def shrunk(image: "Image", side: int) -> "Image":

@@ -59,7 +59,7 @@ def _names(path: Path) -> tuple[str, ...]:
             )
         return names
     try:
-        found = yaml.safe_load(existing(path).read_text(encoding="utf-8"))
+        found = yaml.safe_load(existing(path).read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"class list '{path}' is no YAML: {error}") from error
     given: Any = found.get("names") if isinstance(found, dict) else None
@@ -74,7 +74,7 @@ def _boxes(file: Path, size: tuple[int, int], classes: int) -> list[Row]:
     """The class and the box in pixels of each line."""
     found: list[Row] = []
     try:
-        written = file.read_text(encoding="utf-8").splitlines()
+        written = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"'{file}' is no text") from error
     for number, line in enumerate(written, 1):

@@ -85,7 +85,7 @@ def read_keys(variable: str, given_keys: Sequence[str], file: Path | None) -> li
         path = regular(given(file))
         if os.name == "posix" and path.stat().st_mode & 0o077:
             raise InputError(f"{path} may be read by others; run: chmod 600 {path}")
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
         found = [line for line in lines if line and not line.startswith("#")]
         if not found:
             raise InputError(f"{path} holds no key; write one into each line")

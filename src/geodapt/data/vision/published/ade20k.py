@@ -96,7 +96,7 @@ def _full_labels(path: Path, ids: Sequence[int]) -> np.ndarray:
 
 
 def _names(path: Path) -> tuple[str, ...]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     try:
         names = tuple(row["Name"].strip() for row in rows)  # one is published with a blank behind
