@@ -28,7 +28,7 @@ def test_an_adapter_of_zeros_is_refused(three):
         ({"weights": [1.0]}, "1 weights for 3 adapters"),
         ({"weights": [1.0, math.nan, 1.0]}, "not a finite number"),
         ({"rank": 10}, "rank 10 is more than layer layers.0.v .9 x 12. can have; give at most 9"),
-        ({"rank": 0}, "rank 0 is out of range"),
+        ({"rank": 0}, "rank is 0; expected a whole number"),
         ({"method": "ties", "density": 0.0}, "density 0.0 is out of range"),
         ({"method": "ties", "density": 1.5}, "density 1.5 is out of range"),
         ({"density": 0.5}, "'svd' takes no density; .*ties"),

@@ -113,8 +113,8 @@ def test_a_bank_after_another_binds_checkpoints_once():
 
 def test_bind_carries_the_gate_into_a_checkpoint():
     bank = _filled_bank()
-    layer = bank.model.model.layers[0].mlp
-    x = torch.randn(2, 3, 32, requires_grad=True)
+    layer = bank.model.model.layers[0].mlp.down_proj
+    x = torch.randn(2, 3, layer.in_features, requires_grad=True)
     with bank.use(Route(["toys", "books"])):
         (wanted,) = torch.autograd.grad(layer(x).square().sum(), x)
         loss = checkpoint(bank.bind(layer), x, use_reentrant=False).square().sum()

@@ -1,7 +1,9 @@
 """The same model called in other ways: flags, beams, sorted sentences, another default device."""
 
+from enum import Enum
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -9,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import PreTrainedModel
 
-from geodapt.adapters import AdapterBank, Off, Route, merge
+from geodapt.adapters import AdapterBank, Mix, Off, Route, TopAtoms, merge
 from geodapt.errors import InputError
 from tests.adapters.filled import filled
 from tests.adapters.made_by_peft import inputs, output, seeded
@@ -170,6 +172,184 @@ def test_what_only_counts_is_no_flag_for_long():
         CHANGES["option"](counting)
         with pytest.raises(InputError, match="in different places from call to call"):
             bank.model(x)
+
+
+class Windows(nn.Module):
+    """Windows of two positions, in runs of each row or in tiles, as an argument says."""
+
+    def __init__(self, odd) -> None:
+        super().__init__()
+        self.inner, self.odd = nn.Linear(6, 6), odd
+
+    def forward(self, x, way=None, position_ids=None, attention_mask=None, timestep=0):
+        given = {"way": way, "places": position_ids, "mask": attention_mask, "step": timestep}
+        odd, rows, windows = self.odd(SimpleNamespace(**given)), len(x), x.shape[1] // 2
+        h = x.unflatten(1, (windows, 2))
+        y = self.inner((h.transpose(0, 1) if odd else h).flatten(0, 1))
+        y = y.unflatten(0, (windows, rows)).transpose(0, 1) if odd else y.unflatten(0, (rows, -1))
+        return y.flatten(1, 2)
+
+
+class Way(Enum):
+    RUNS, TILES = 1, 2
+
+
+def by_way(one, other):
+    return {"way": one}, {"way": other}, lambda given: given.way == other
+
+
+ASKED = {
+    "float": by_way(0.5, 1.5),
+    "tuple": by_way((0, 1), (1, 0)),
+    "list": by_way([0], [1]),
+    "set": by_way({0}, {1}),
+    "enum": by_way(Way.RUNS, Way.TILES),
+    "dictionary": by_way({"a": {"b": 0}}, {"a": {"b": 1}}),
+    "options": by_way(SimpleNamespace(odd=0), SimpleNamespace(odd=1)),
+    "slice": by_way(slice(1), slice(2)),
+    "complex": by_way(1j, 2j),
+    "numpy": by_way(np.float32(1), np.float32(2)),
+    "type": by_way(torch.float16, torch.float32),
+    "function": by_way(torch.tanh, torch.relu),
+    "none": by_way(None, "any"),
+    "whole number": ({"timestep": 1}, {"timestep": 9}, lambda given: given.step > 5),
+    "positions": ({}, {"position_ids": torch.arange(8)[None]}, lambda g: g.places is not None),
+    "mask": (
+        {"attention_mask": torch.ones(3, 8)},
+        {"attention_mask": torch.ones(3, 8, 8)},
+        lambda given: given.mask.ndim == 3,
+    ),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+@torch.no_grad()
+def test_arguments_that_choose_another_way_are_another_kind_of_call(asked):
+    first, then, odd = ASKED[asked]
+    x = torch.randn(3, 8, 6)
+    for ways in ((first, then), (then, first)):
+        bank = filled(Windows(odd), ["inner"])
+        alone = []
+        for i, name in enumerate(ROWS):
+            with bank.use(name or Off()):
+                alone.append(bank.model(x[i : i + 1], **ways[0]))
+        with bank.use(Route(ROWS)):
+            torch.testing.assert_close(bank.model(x, **ways[0]), torch.cat(alone))
+            with pytest.raises(InputError, match="in different places from call to call"):
+                bank.model(x, **ways[1])
+
+
+def test_a_way_that_gradients_choose_is_another_kind_of_call():
+    bank, x = (
+        filled(Windows(lambda given: torch.is_grad_enabled()), ["inner"]),
+        torch.randn(3, 8, 6),
+    )
+    with bank.use(Route(ROWS)):
+        with torch.no_grad():
+            bank.model(x)
+        with pytest.raises(InputError, match="in different places from call to call"):
+            bank.model(x)
+
+
+class ByMethods(nn.Module):
+    """Tokens first, as OpenAI's CLIP has them, and methods beside ``forward``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.inner = nn.Embedding(30, 8), nn.Linear(8, 8)
+
+    def encode(this, ids):  # whatever it calls itself
+        h = this.embed(ids).transpose(0, 1)
+        return torch.tanh(this.inner(h)).mean(0)
+
+    def forward(self, ids):
+        return self.encode(ids)
+
+
+@pytest.mark.parametrize("tokens", [3, 5, 6])
+@pytest.mark.parametrize(
+    "gate",
+    [
+        Route(ROWS),
+        Route(ROWS, blocks=True),
+        TopAtoms(1, Mix({"toys": 1.0, "books": 1.0}), per="sequence"),
+    ],
+    ids=["route", "blocks", "atoms"],
+)
+@torch.no_grad()
+def test_a_method_in_place_of_a_call_is_refused_where_rows_differ(tokens, gate):
+    bank = filled(ByMethods(), ["inner"])
+    ids = torch.randint(30, (3, tokens))
+    with bank.use(gate):
+        bank.model(ids)
+        with pytest.raises(InputError, match=r"layer inner runs in ByMethods.encode, outside of"):
+            bank.model.encode(ids)
+        with pytest.raises(InputError, match=r"layer inner runs in ByMethods\.\w+, outside of"):
+            bank.model.forward(ids)
+        assert bank.model.inner(torch.randn(3, 2, 8)).shape == (3, 2, 8)
+    with bank.use("toys"):
+        torch.testing.assert_close(bank.model.encode(ids), bank.model(ids))
+
+
+class OfLists(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+
+    def forward(self, rows):
+        return torch.cat([self.inner(x[None]) for x in rows])
+
+
+@torch.no_grad()
+def test_rows_in_a_list_are_not_taken_for_those_of_its_first_tensor():
+    bank = filled(OfLists(), ["inner"])
+    rows = [torch.randn(3, 6) for _ in range(3)]
+    with bank.use(Route(ROWS)), pytest.raises(InputError, match="no input of OfLists holds"):
+        bank.model(rows)
+
+
+@torch.no_grad()
+def test_rows_that_leave_a_generation_are_not_guessed_from_blocks():
+    """Whisper drops rows whose sound has ended."""
+    torch.manual_seed(0)
+    sizes = {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "d_model": 16, "num_mel_bins": 4}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_layers": 1}
+    places = {"max_source_positions": 20, "max_target_positions": 30, "decoder_layers": 1}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3}
+    config = transformers.WhisperConfig(
+        vocab_size=60, suppress_tokens=None, begin_suppress_tokens=None,
+        **sizes, **heads, **places, **tokens,
+    )  # fmt: skip
+    model = transformers.WhisperForConditionalGeneration(config).eval()
+    model.generation_config.no_timestamps_token_id = 40
+    for parameter in model.parameters():
+        parameter.mul_(5 if parameter.ndim > 1 else 1)
+    bank = filled(model, ["q_proj", "v_proj"])
+    sound, mask = torch.randn(4, 4, 100), torch.ones(4, 100, dtype=torch.long)
+    asked = {"max_new_tokens": 4, "do_sample": False, "return_timestamps": True}
+    mask[:2, 40:] = 0
+    with bank.use(Route(["toys", "books"], blocks=True)):
+        with pytest.raises(InputError, match="of the 4 rows that generate was given 2 are left"):
+            model.generate(sound, attention_mask=mask, **asked)
+        short = model.generate(sound[..., :40], **asked)
+    for name, rows in (("toys", slice(0, 2)), ("books", slice(2, 4))):
+        with bank.use(name):
+            alone = model.generate(sound[..., :40], **asked)[rows]
+        assert short[rows, : alone.shape[1]].equal(alone)
+
+
+@torch.no_grad()
+def test_beams_that_the_models_own_configuration_asks_for_are_counted():
+    bank = filled(seeded("llama"), ["q_proj", "v_proj"])
+    ids = inputs("llama", 2)["input_ids"]
+    bank.model.generation_config.num_beams = 3
+    more = transformers.GenerationConfig(max_new_tokens=3, pad_token_id=0)
+    with bank.use(Route(["toys", "books"])):
+        got = bank.model.generate(ids, generation_config=more)
+    for i, name in enumerate(["toys", "books"]):
+        with bank.use(name):
+            alone = bank.model.generate(ids[i : i + 1], generation_config=more)
+        assert got[i].tolist()[: alone.shape[1]] == alone[0].tolist()
 
 
 @pytest.mark.parametrize("fused", [False, True])

@@ -5,12 +5,29 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BloomConfig,
+    BloomForCausalLM,
+    OpenAIGPTConfig,
+    OpenAIGPTLMHeadModel,
+    SwitchTransformersConfig,
+    SwitchTransformersForConditionalGeneration,
+)
 
 from geodapt.adapters import Mix
 from geodapt.errors import InputError
 from geodapt.serve.engine import Engine
 from geodapt.serve.generation import EngineSettings, Full, Generation, Sampling, Stopped
 from tests.serve.models import GATES, KINDS, alone, prompt, served
+
+GPT = {"n_embd": 32, "n_layer": 1, "n_head": 4}
+BART = {
+    **{"d_model": 32, "encoder_layers": 1, "decoder_layers": 1},
+    **{"encoder_attention_heads": 2, "decoder_attention_heads": 2},
+    **{"encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "vocab_size": 50},
+}
 
 
 @contextmanager
@@ -133,6 +150,22 @@ def test_a_listener_that_fails_ends_its_own_request():
         failing, other = engine.submit(asked, listen), engine.submit(asked)
         assert len(tokens(other)) == 8
         assert failing.finished.wait(60)
+
+
+REFUSED = {
+    "takes no cache": lambda: OpenAIGPTLMHeadModel(OpenAIGPTConfig(**GPT)),
+    "takes no position_ids": lambda: BloomForCausalLM(BloomConfig(hidden_size=32, n_layer=1)),
+    "counts its decoder's positions": lambda: BartForConditionalGeneration(BartConfig(**BART)),
+    "experts take so many tokens": lambda: SwitchTransformersForConditionalGeneration(
+        SwitchTransformersConfig(d_model=32, d_ff=32, num_layers=1, decoder_start_token_id=0)
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_models_whose_rows_cannot_join_and_leave_are_refused_at_the_start(reason):
+    with pytest.raises(InputError, match=reason):
+        Engine(REFUSED[reason]().eval())
 
 
 @pytest.mark.parametrize(

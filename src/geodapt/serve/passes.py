@@ -26,6 +26,17 @@ class Passes:
         self.encodes = bool(getattr(config, "is_encoder_decoder", False))
         named = inspect.signature(self.model.forward).parameters
         self._cache_name = "cache" if "cache" in named else "past_key_values"
+        if hasattr(config, "expert_capacity"):
+            raise InputError(
+                f"{type(model).__name__}'s experts take so many tokens and drop the others, so "
+                "that padding and other rows would change an answer; the engine serves models "
+                "whose experts take all"
+            )
+        if self._cache_name not in named:
+            raise InputError(
+                f"{type(model).__name__} takes no cache, so that each token would read the whole "
+                "text again; the engine serves models that take one"
+            )
         self._keeps = "logits_to_keep" in named
         if self.encodes and not hasattr(config, "relative_attention_num_buckets"):
             raise InputError(

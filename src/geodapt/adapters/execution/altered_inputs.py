@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -11,6 +12,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from geodapt.adapters.execution.calls import holds_rows, main_input, named_arguments, tensors_of
+from geodapt.errors import InputError, reason_of
 from geodapt.models import input_embeddings
 
 SPECIAL = re.compile(r"tok(en)?_?(id|index|idx)s?$")
@@ -77,7 +79,9 @@ def changed(
     def new(name: str, value: Any) -> Any:
         if isinstance(value, Tensor):
             return change(name, value.detach().clone())
-        if isinstance(value, list | tuple) and type(value) in (list, tuple):
+        if type(value) in (list, tuple):
+            if "length" in name and value and all(isinstance(part, int) for part in value):
+                return type(value)(change(name, torch.tensor(value, device="cpu")).tolist())
             return type(value)(new(f"{name}.{i}", part) for i, part in enumerate(value))
         if isinstance(value, Mapping):
             return _refilled(value, lambda key, part: new(f"{name}.{key}", part))
@@ -159,8 +163,27 @@ def _refilled(value: Mapping, change: Callable[[Any, Any], Any]) -> Any:
 
 def _copied(value: Any) -> Any:
     """A copy of an argument that a call may write to, such as a cache."""
+    tensors = {id(tensor): tensor for tensor in _tensors_in(value, set())}
+    memo: dict[int, Any] = {key: tensor.detach().clone() for key, tensor in tensors.items()}
     try:
-        with torch.no_grad():
-            return copy.deepcopy(value)
-    except Exception:
+        return copy.deepcopy(value, memo)  # which by itself copies no tensor that gradients reach
+    except Exception as error:
+        if tensors:
+            raise InputError(
+                f"a {type(value).__name__} with tensors cannot be copied ({reason_of(error)})"
+            ) from error
         return copy.copy(value)
+
+
+def _tensors_in(value: Any, seen: set[int]) -> Iterator[Tensor]:
+    if id(value) in seen or isinstance(value, nn.Module | type):
+        return
+    seen.add(id(value))
+    if isinstance(value, Tensor):
+        yield value
+        return
+    parts: Any = value if isinstance(value, list | tuple | set | deque) else ()
+    if isinstance(value, Mapping):
+        parts = value.values()
+    for part in (*parts, *getattr(value, "__dict__", {}).values()):
+        yield from _tensors_in(part, seen)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geodapt.adapters.execution.argument_flags import ArgumentFlags
 from geodapt.adapters.execution.hooks import NotPickled
 from geodapt.errors import InputError
 
@@ -21,12 +22,6 @@ NO_ROWS = re.compile(
     r"mask|position|label|weight|bbox|size|length|seqlen|cache|past_key|thw|(^|[._])(cos|sin)$"
 )
 """Names of inputs that say something about rows, but are not what a row is made of."""
-
-LENGTHS = re.compile(r"mask|length")
-"""Names of inputs that say how long rows are, which may decide the rows' order."""
-
-NO_WAYS = re.compile(r"length|size|seqlen|position|keep|max_|num_|step|thw")
-"""Names of numbers that differ from call to call and choose no way through a model."""
 
 
 @dataclass(frozen=True)
@@ -48,39 +43,35 @@ class Call:
         return type(self.module).__name__
 
 
-def call_of(module: nn.Module, args: tuple, kwargs: Mapping[str, Any], flags: int) -> Call:
+def call_of(
+    module: nn.Module, args: tuple, kwargs: Mapping[str, Any], model: int, flags: ArgumentFlags
+) -> Call:
     """The outermost call of a model, described.
 
-    ``flags`` is the state that the model's attributes are in (:class:`ModelFlags`).
+    ``model`` numbers the state of the model's attributes.
     """
+    named = dict(named_arguments(module, args, kwargs))
     tensors = dict(tensors_of(module, args, kwargs))
     main = main_input(module, tensors)
-    ways = (flags, *_asked_ways(module, args, kwargs))
-    if main is None:
+    ways = (model, torch.is_grad_enabled(), *flags.of(named))
+    if main is None or _holds_a_row_each(named, main, tensors[main].shape[0]):
         return Call(module, None, ways)
     rows = tensors[main].shape[0]
     parts = {name: t for name, t in tensors.items() if holds_rows(name, t, main, rows)}
     single = tensors[main].ndim == 2 and tensors[main].shape[1] == 1
-    masks = sorted(name for name in tensors if LENGTHS.search(name))
     kind = tuple(
         # A picture's size decides how its patches are laid out; a text's length does not.
         (name, t.ndim, t.shape[1:] if t.ndim > 3 else None)
         for name, t in sorted(parts.items())
     )
     lengths = frozenset(t.shape[1] for t in tensors.values() if t.ndim > 1)
-    return Call(module, rows, (*ways, *kind, *masks), single, lengths)
+    return Call(module, rows, (*ways, *kind), single, lengths)
 
 
-def _asked_ways(
-    module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> list[tuple[str, Any]]:
-    """The arguments that may choose another way through a model: what is no tensor and no size."""
-    return sorted(
-        (name, value)
-        for name, value in named_arguments(module, args, kwargs)
-        if isinstance(value, bool | int | str)
-        and (isinstance(value, bool) or not NO_WAYS.search(name))
-    )
+def _holds_a_row_each(named: Mapping[str, Any], main: str, rows: int) -> bool:
+    """Whether rows may be the tensors of a list, of which there are as many as each has places."""
+    whole = named[main.partition(".")[0]] if main not in named else None
+    return isinstance(whole, list | tuple) and rows > 1 and len(whole) == rows
 
 
 def tensors_of(

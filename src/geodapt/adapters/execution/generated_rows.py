@@ -10,11 +10,11 @@ from transformers import GenerationConfig
 def expansion(model: Any, args: tuple, kwargs: Mapping[str, Any]) -> int:
     """How many consecutive rows ``generate`` makes of each."""
     given = [value for value in (*args, *kwargs.values()) if isinstance(value, GenerationConfig)]
-    config = given[0] if given else getattr(model, "generation_config", None)
+    configs = (*given, getattr(model, "generation_config", None))  # what one leaves open, the next
 
     def option(name: str) -> int:
-        value = kwargs.get(name)
-        return (getattr(config, name, None) if value is None else value) or 1
+        values = (kwargs.get(name), *(getattr(config, name, None) for config in configs))
+        return next((value for value in values if value is not None), 1)
 
     return max(option("num_beams"), option("num_return_sequences"))
 

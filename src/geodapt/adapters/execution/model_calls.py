@@ -12,11 +12,12 @@ from transformers import PreTrainedModel
 from geodapt.adapters.base_model.uncalled import WeightReads
 from geodapt.adapters.execution.active_gate import ActiveGate
 from geodapt.adapters.execution.altered_inputs import altered
+from geodapt.adapters.execution.argument_flags import ArgumentFlags
 from geodapt.adapters.execution.attached import AttachedModules
 from geodapt.adapters.execution.calls import Call, call_of, compiling, on_calls
-from geodapt.adapters.execution.flags import ModelFlags
 from geodapt.adapters.execution.generated_rows import expansion, rows_generated_from
 from geodapt.adapters.execution.hooks import Attachment
+from geodapt.adapters.execution.model_flags import ModelFlags
 from geodapt.adapters.execution.replaced import ReplacedModules
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.adapters.execution.row_tracking import RowTracker, check_rows
@@ -31,8 +32,12 @@ class ModelCalls:
         self, model: nn.Module, active: ActiveGate, attached: AttachedModules, rows: RowTracker
     ) -> None:
         self._model, self._active, self._attached, self._rows = model, active, attached, rows
-        self._runs: ContextVar[int] = ContextVar("runs", default=1)
-        self._replaced, self._flags = ReplacedModules(attached), ModelFlags(model)
+        self._generating: ContextVar[tuple[int, int | None]] = ContextVar(
+            "generating", default=(1, None)
+        )
+        """How many rows ``generate`` makes of each, and how many it was given."""
+        self._replaced = ReplacedModules(attached)
+        self._flags, self._asked = ModelFlags(model), ArgumentFlags()
         self._passed_over: dict[tuple, frozenset[str]] = {}
         """By sort of call, the modules whose weight it reads without calling them."""
         self._norms = {p: m for p, m in model.named_modules() if isinstance(m, _BatchNorm)}
@@ -56,9 +61,9 @@ class ModelCalls:
         if self._rows.call is not None or not gate.names:
             return
         self._replaced.check(gate, module)
-        call = call_of(module, args, kwargs, self._flags.number())
+        call = call_of(module, args, kwargs, self._flags.number(), self._asked)
         if call.rows is not None:
-            check_rows(gate, call.rows, f"of {call.name}", self._runs.get())
+            check_rows(gate, call.rows, f"of {call.name}", *self._generating.get())
         if gate.tells_rows_apart and (call.rows or 0) > 1:
             self._check_norms(module)
             if sorted_by_caller():
@@ -141,9 +146,9 @@ class ModelCalls:
         rows = rows_generated_from(model, args, kwargs)
         if rows is not None:  # later as many beams as entries would pass for a row each
             name = f"that {type(model).__name__} generates from"
-            check_rows(self._active(), rows, name, self._runs.get())
-        token = self._runs.set(expansion(model, args, kwargs))
+            check_rows(self._active(), rows, name, *self._generating.get())
+        token = self._generating.set((expansion(model, args, kwargs), rows))
         try:
             return base(*args, **kwargs)
         finally:
-            self._runs.reset(token)
+            self._generating.reset(token)

@@ -5,9 +5,11 @@ shared by all rows, and no name says which. So before a gate first treats rows d
 of call, trials find it out.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any
 
 import torch
@@ -15,7 +17,9 @@ from torch import Tensor, nn
 
 from geodapt.adapters.base_model.uncalled import WeightReads
 from geodapt.adapters.execution.active_gate import ActiveGate
-from geodapt.adapters.execution.calls import Call
+from geodapt.adapters.execution.attached import paths_above
+from geodapt.adapters.execution.calls import Call, named_arguments
+from geodapt.adapters.execution.kept_state import KeptState
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
 from geodapt.adapters.execution.row_layout import (
     SAME,
@@ -36,8 +40,6 @@ from geodapt.errors import InputError
 INSTEAD = (
     "run rows under different adapters in batches of their own, or use adapters without this layer"
 )
-LARGE = 2**20
-"""Buffers of more numbers than this are not kept: no running statistic is so large."""
 
 
 class RowTracker:
@@ -105,7 +107,12 @@ class RowTracker:
         Raises :class:`InputError` where that is not known.
         """
         call, gate = self.call, self._active()
-        if call is None:  # the layer itself was called
+        if call is None:
+            if method := _method_around(self._store.model, path):
+                raise InputError(
+                    f"layer {path} runs in {method}, outside of a call of the model, where the "
+                    f"rows are not known; call the model itself, or {INSTEAD}"
+                )
             alone = len(gate.gate.entries) == 1 and not gate.routes
             rows = x.shape[0] if x.ndim > 2 or not alone else 1
             check_rows(gate, rows, f"at layer {path}")
@@ -134,15 +141,11 @@ class RowTracker:
         return any(kind in self._proven for kind in kinds)
 
     @torch.compiler.disable
-    @torch.no_grad()
     def prove(self, call: Call, args: tuple, kwargs: dict[str, Any]) -> None:
         """Find out where every adapted layer's input holds the rows."""
         assert call.rows is not None
-        buffers = [
-            (buffer, buffer.clone())
-            for buffer in call.module.buffers()
-            if buffer.numel() <= LARGE and buffer.device.type != "meta"
-        ]
+        named = named_arguments(call.module, args, kwargs)
+        held = KeptState([call.module, *(v for _, v in named if isinstance(v, nn.Module))])
         trials, module = RowTrials(call, args, kwargs, self._store, self.look), call.module
         kind = module, call.kind, call.single
         try:
@@ -162,9 +165,7 @@ class RowTracker:
             self._failed[kind] = f"{type(error).__name__}: {error}"
             return
         finally:
-            for buffer, before in buffers:
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
+            held.put_back()
         self._failed.pop(kind, None)
         self._proven.add(kind)
 
@@ -191,12 +192,40 @@ class RowTracker:
         return recorder.seen
 
 
-def check_rows(gate: ResolvedGate, rows: int, where: str, runs: int = 1) -> None:
-    """Raise where a route does not have an entry for each row."""
+def _method_around(model: nn.Module, path: str) -> str | None:
+    """The method of a module around a layer that is running; None where the layer was called."""
+    above = {id(model.get_submodule(parent)) for parent in paths_above(path)}
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        owner = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        if id(owner) in above:
+            return f"{type(owner).__name__}.{code.co_name}"
+        frame = frame.f_back
+    return None
+
+
+def check_rows(
+    gate: ResolvedGate, rows: int, where: str, runs: int = 1, given: int | None = None
+) -> None:
+    """Raise where a route does not have an entry for each row.
+
+    ``given`` are the rows that ``generate`` was given, of which it makes ``runs`` each.
+    """
     if not gate.routes:
         return
     entries = len(gate.gate.entries)
-    fine = rows % entries == 0 if gate.routes.blocks else rows in (entries, entries * runs)
+    if not gate.routes.blocks:
+        fine = rows in (entries, entries * runs)
+    elif given is None:
+        fine = rows % entries == 0
+    else:  # of fewer nobody knows which are left
+        fine = given % entries == 0 and rows in (given, given * runs)
+    if not fine and given is not None and rows < given:
+        raise InputError(
+            f"of the {given} rows that generate was given {rows} are left {where}, and the route "
+            "does not know which; generate for the rows of each adapter by themselves"
+        )
     if not fine:
         raise InputError(
             f"the route has {entries} entries, the batch {where} {rows} rows; give one entry a "

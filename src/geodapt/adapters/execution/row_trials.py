@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from geodapt.adapters.base_model.lowering import lowering_of
@@ -26,7 +27,7 @@ from geodapt.adapters.execution.row_layout import (
     sketch,
     splits,
 )
-from geodapt.adapters.execution.row_order import backwards, growing, in_order
+from geodapt.adapters.execution.row_order import HOW, backwards, growing, in_order
 from geodapt.adapters.execution.same_inputs import DisturbedRows, Key, Seen, Sketch, effects
 from geodapt.adapters.gates import Off
 from geodapt.adapters.store.adapter_store import AdapterStore
@@ -47,6 +48,8 @@ class RowTrials:
         self._call, self._store, self._look, self._rows = call, store, look, call.rows
         self._inputs: list[Arguments] = [(args, kwargs)]
         self._chosen = splits(call.rows)
+        self._plain: Seen = {}
+        """What the layers get of the call as it is."""
 
     def layouts(self) -> dict[Key, RowLayout | str]:
         """Where the input of each layer holds the rows, or why that is not known.
@@ -57,25 +60,27 @@ class RowTrials:
             self._look(self._call, *self._copies(self._inputs[0], rows, seed))
             for seed, rows in enumerate([[], *self._chosen])
         ]
+        self._plain = runs[0]
         return {
             key: _found([run.get(key, []) for run in runs], self._chosen, self._rows)
             for key in dict.fromkeys(key for run in runs for key in run)
         }
 
     def out_of_order(self, known: Mapping[Key, RowLayout]) -> list[Key]:
-        """The layers of known layout that hold the rows in an order which their lengths decide.
+        """The layers of known layout that hold the rows in an order which their lengths decide, or
+        as many positions of each as lengths, labels and masks leave.
 
         Raises what the model raises on its own inputs' rows in the other order.
         """
         others = self._copies(self._inputs[0], range(self._rows), len(self._chosen) + 1)
-        for uneven in (True, False):
-            one = growing(self._call, others, self._store.model) if uneven else others
+        for how in (*HOW, None):
+            one = growing(self._call, others, self._store.model, how) if how else others
             orders = [one, backwards(self._call, one)]
             try:
                 with _in_evaluation(self._call.module):
                     seen, turned = (self._look(self._call, *self._copies(o)) for o in orders)
             except Exception:
-                if uneven:  # it takes no rows of such lengths
+                if how:  # it takes no rows of such lengths
                     continue
                 raise
             self._inputs += orders
@@ -83,6 +88,7 @@ class RowTrials:
                 key
                 for key, layout in known.items()
                 if not in_order(seen.get(key, []), turned.get(key, []), layout, self._call)
+                or (layout.counts != {1} and _shapes(seen, key) != _shapes(self._plain, key))
             ]
         return []
 
@@ -183,6 +189,10 @@ class Recorder(ResolvedGate):
         """Record what a module gets."""
         if not self.paused:
             self.seen.setdefault((path, x.ndim), []).append((sketch(x), rounding(x.dtype)))
+
+
+def _shapes(seen: Seen, key: Key) -> list[torch.Size]:
+    return [record.shape for record, _ in seen.get(key, [])]
 
 
 def _found(records: list[list[Sketch]], chosen: list[list[int]], rows: int) -> RowLayout | str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 MANY = 16
-"""An attribute of more values than this counts something and chooses no way through a model."""
+"""What takes more values than this counts something and chooses no way through a model."""
 STATE = vars(nn.Module()).keys() - {"training"}
 """Attributes that every module has: its parameters, hooks and so on."""
 
@@ -65,7 +65,7 @@ class ModelFlags:
             for name, value in everything:
                 if name in STATE:
                     continue
-                if _is_flag(value):
+                if is_flag(value):
                     if len(self._taken.get((of, name), ())) > MANY:
                         continue
                     flags[of, name] = value
@@ -92,7 +92,8 @@ class ModelFlags:
         return self._numbers[state]
 
 
-def _is_flag(value: Any) -> bool:
+def is_flag(value: Any) -> bool:
+    """Whether a value is one that code chooses by: a number, a word, nothing, a few of them."""
     if isinstance(value, tuple):
         return all(part is None or isinstance(part, _FLAGS) for part in value)
     return value is None or isinstance(value, _FLAGS)

@@ -1,0 +1,78 @@
+"""What a model keeps from call to call, put back after passes that it shall not remember."""
+
+import copy
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from geodapt.adapters.execution.model_flags import STATE
+
+LARGE = 2**26
+"""Tensors of more numbers than this are not kept: no memory of what passed is so large."""
+LARGE_WHOLE = 2**20
+"""The same for whole numbers, which larger are a quantized model's weights."""
+CONTAINERS = (list, dict, set, deque)
+
+
+class KeptState:
+    """Buffers and attributes of modules as they are now, in tensors and containers of their own."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._tables: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        """Each module's attributes, and its buffers, with their values."""
+        self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
+        self._containers: dict[int, tuple[Any, Any]] = {}
+        for module in modules:
+            for part in module.modules():
+                self._keep({name: v for name, v in vars(part).items() if name not in STATE}, part)
+                self._keep(dict(part._buffers), part._buffers)
+
+    def _keep(self, values: dict[str, Any], owner: Any) -> None:
+        self._tables.append((vars(owner) if isinstance(owner, nn.Module) else owner, values))
+        for value in values.values():
+            self._keep_inside(value)
+
+    def _keep_inside(self, value: Any) -> None:
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            most = LARGE if value.is_floating_point() else LARGE_WHOLE
+            if value.numel() <= most and value.device.type != "meta":
+                self._tensors.setdefault(id(value), (value, value.detach().clone()))
+        elif isinstance(value, CONTAINERS) and id(value) not in self._containers:
+            self._containers[id(value)] = (value, copy.copy(value))
+            for part in value.values() if isinstance(value, dict) else value:
+                self._keep_inside(part)
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Give the modules back what they had.
+
+        An attribute that is new and true stays: it marks what was installed once, as hooks are.
+        """
+        for owner, values in self._tables:
+            for name in [n for n in list(owner) if n not in values and n not in STATE]:
+                if owner[name] is not True:
+                    del owner[name]
+            owner.update({n: v for n, v in values.items() if owner.get(n, self) is not v})
+        for container, before in self._containers.values():
+            if _same(container, before):  # which other threads may be reading
+                continue
+            if isinstance(container, list):
+                container[:] = before
+                continue
+            container.clear()
+            (container.extend if isinstance(container, deque) else container.update)(before)
+        for tensor, before in self._tensors.values():
+            if not torch.equal(tensor, before):
+                tensor.copy_(before)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two containers hold the same things."""
+    if isinstance(one, set):
+        return one == other
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(other[key] is part for key, part in one.items())
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))

@@ -1,0 +1,146 @@
+"""The passes that find out where rows are change nothing that a model keeps or is given."""
+
+from collections import deque
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+from geodapt.adapters import Off, Route
+from tests.adapters.filled import filled
+
+ROWS = ["toys", None, "books"]
+
+
+class Remembers(nn.Module):
+    """Adds the mean of what it saw before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 6)
+        self.reset()
+
+    def forward(self, x):
+        y = self.inner(x)
+        before = self.remember(y.detach())
+        return y + before
+
+    def reset(self) -> None:
+        raise NotImplementedError
+
+
+class InAList(Remembers):
+    def reset(self):
+        self.memory = []
+
+    def remember(self, y):
+        self.memory.append(y)
+        return torch.stack(self.memory).mean(0)
+
+
+class InADeque(InAList):
+    def reset(self):
+        self.memory = deque(maxlen=3)
+
+    def remember(self, y):
+        self.memory.append(y)
+        return torch.stack([*self.memory]).sum(0)
+
+
+class InADictionary(InAList):
+    def reset(self):
+        self.memory = {"seen": {}}
+
+    def remember(self, y):
+        self.memory["seen"][len(self.memory["seen"])] = y
+        return sum(self.memory["seen"].values())
+
+
+class InANumber(InAList):
+    def reset(self):
+        self.calls = 0
+
+    def remember(self, y):
+        self.calls += 1
+        return self.calls * y
+
+
+class InANewTensor(InAList):
+    def reset(self):
+        self.register_buffer("mean", torch.zeros(6))
+
+    def remember(self, y):
+        self.mean = 0.9 * self.mean + y.mean(0)
+        return self.mean
+
+
+class InTheSameTensor(InAList):
+    def reset(self):
+        self.mean = torch.zeros(6)  # no buffer
+
+    def remember(self, y):
+        return self.mean.add_(y.mean(0))
+
+
+class WhenFirstAsked(InAList):
+    def reset(self):
+        self.__dict__.pop("sum", None)
+
+    def remember(self, y):
+        self.sum = y.mean(0) if not hasattr(self, "sum") else self.sum + y.mean(0)
+        return self.sum
+
+
+class InALargeQueue(InAList):
+    def reset(self):
+        self.register_buffer("queue", torch.zeros(200_000, 6))
+        self.at = 0
+
+    def remember(self, y):
+        self.queue[self.at : self.at + len(y)] = y
+        self.at += len(y)
+        return self.queue.sum(0)
+
+
+KINDS = [InAList, InADeque, InADictionary, InANumber, InANewTensor, InTheSameTensor, WhenFirstAsked]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, InALargeQueue])
+@torch.no_grad()
+def test_what_a_model_remembers_is_not_what_the_trials_made_up(kind):
+    model = kind()
+    bank = filled(model, ["inner"])
+    x = torch.randn(3, 6)
+    said = []
+    with bank.use(Route(ROWS)):
+        for _ in range(2):  # no trial runs the second time
+            model.reset()
+            said.append([bank.model(x), bank.model(2 * x)])
+    for first, second in zip(*said, strict=True):
+        torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "config"), [(LlamaForCausalLM, LlamaConfig), (MistralForCausalLM, MistralConfig)]
+)
+def test_a_cache_that_gradients_reach_is_read_and_not_written(kind, config, trains):
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 50}
+    torch.manual_seed(0)
+    model = kind(config(**sizes, num_attention_heads=4, num_key_value_heads=2)).eval()
+    bank = filled(model, ["q_proj", "v_proj"])
+    model.requires_grad_(trains)
+    first, then = torch.randint(3, 50, (3, 5)), torch.randint(3, 50, (3, 4))
+    alone = []
+    for i, name in enumerate(ROWS):
+        with bank.use(Off()):
+            cache = model(first[i : i + 1], use_cache=True).past_key_values
+        with bank.use(name or Off()):
+            alone.append(model(then[i : i + 1], past_key_values=cache).logits)
+    with bank.use(Off()):
+        cache = model(first, use_cache=True).past_key_values
+    with bank.use(Route(ROWS)):
+        got = model(then, past_key_values=cache).logits
+    assert cache.get_seq_length() == 9
+    torch.testing.assert_close(got, torch.cat(alone), atol=1e-5, rtol=1e-4)
