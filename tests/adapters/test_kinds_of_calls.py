@@ -1,8 +1,8 @@
 """What chooses another way through a model makes another kind of call: flags and arguments."""
 
+from enum import Enum
 from types import SimpleNamespace
 
-import Enum
 import numpy as np
 import pytest
 import torch

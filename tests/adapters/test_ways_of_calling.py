@@ -94,14 +94,37 @@ def test_rows_that_leave_a_generation_are_not_guessed_from_blocks():
     sound, mask = torch.randn(4, 4, 100), torch.ones(4, 100, dtype=torch.long)
     asked = {"max_new_tokens": 4, "do_sample": False, "return_timestamps": True}
     mask[:2, 40:] = 0
+    with (
+        bank.use(Route(["toys", "books"], blocks=True)),
+        pytest.raises(InputError, match="of the 4 rows that generate was given 2 are left"),
+    ):
+        model.generate(sound, attention_mask=mask, **asked)
+
+
+@pytest.mark.parametrize("family", ["llama", "T5ForConditionalGeneration"])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 2}, {"num_beams": 2, "num_return_sequences": 2}]
+)
+@torch.no_grad()
+def test_blocks_of_rows_generate_as_each_block_alone(family, options):
+    made = (
+        seeded("llama")
+        if family == "llama"
+        else build(family, transformers.T5Config(**T5, decoder_start_token_id=0))
+    )
+    bank = filled(made.eval(), ["q_proj", "v_proj"] if family == "llama" else ["q", "v"])
+    ids = inputs("llama", 4)["input_ids"]
+    more = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, **options}
     with bank.use(Route(["toys", "books"], blocks=True)):
-        with pytest.raises(InputError, match="of the 4 rows that generate was given 2 are left"):
-            model.generate(sound, attention_mask=mask, **asked)
-        short = model.generate(sound[..., :40], **asked | {"return_timestamps": False})
-    for name, rows in (("toys", slice(0, 2)), ("books", slice(2, 4))):
+        got = bank.model.generate(ids, **more)
+    half = len(got) // 2
+    for name, rows, places in (
+        ("toys", slice(0, 2), slice(0, half)),
+        ("books", slice(2, 4), slice(half, None)),
+    ):
         with bank.use(name):
-            alone = model.generate(sound[..., :40], **asked | {"return_timestamps": False})[rows]
-        assert short[rows, : alone.shape[1]].equal(alone)
+            alone = bank.model.generate(ids[rows], **more)
+        assert got[places, : alone.shape[1]].equal(alone)
 
 
 @torch.no_grad()
