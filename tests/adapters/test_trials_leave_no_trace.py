@@ -8,6 +8,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from geodapt.adapters import Off, Route
+from geodapt.errors import InputError
 from tests.adapters.filled import filled
 
 ROWS = ["toys", None, "books"]
@@ -119,6 +120,14 @@ def test_what_a_model_remembers_is_not_what_the_trials_made_up(kind):
             said.append([bank.model(x), bank.model(2 * x)])
     for first, second in zip(*said, strict=True):
         torch.testing.assert_close(first, second)
+
+
+@torch.no_grad()
+def test_a_memory_that_is_too_large_to_be_copied_is_refused(monkeypatch):
+    monkeypatch.setattr("geodapt.adapters.execution.kept_state.LARGE", 1000)
+    bank = filled(InALargeQueue(), ["inner"])
+    with bank.use(Route(ROWS)), pytest.raises(InputError, match=r"a tensor of shape \(200000, 6\)"):
+        bank.model(torch.randn(3, 6))
 
 
 @pytest.mark.parametrize("trains", [True, False])

@@ -1,11 +1,11 @@
 """What a call's arguments may choose another way through a model by."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from geodapt.adapters.execution.model_flags import MANY, is_flag
 
@@ -42,7 +42,7 @@ def _flags_in(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]
     if isinstance(value, Tensor):
         if depth <= 1:
             yield name, ("tensor", value.ndim)
-    elif is_flag(value) or isinstance(value, nn.Module) or callable(value):
+    elif is_flag(value) or (callable(value) and isinstance(value, Hashable)):
         yield name, value
     elif isinstance(value, _VALUES):
         yield name, (type(value).__name__, repr(value))

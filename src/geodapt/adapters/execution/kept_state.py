@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from geodapt.adapters.execution.model_flags import STATE
+from geodapt.errors import InputError
 
-LARGE = 2**26
-"""Tensors of more numbers than this are not kept: no memory of what passed is so large."""
+LARGE = 2**24
+"""Tensors of more numbers than this are not copied, but must not change."""
 LARGE_WHOLE = 2**20
 """The same for whole numbers, which larger are a quantized model's weights."""
 CONTAINERS = (list, dict, set, deque)
@@ -25,6 +26,7 @@ class KeptState:
         """Each module's attributes, and its buffers, with their values."""
         self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
         self._containers: dict[int, tuple[Any, Any]] = {}
+        self._versions: list[tuple[Tensor, int]] = []
         for module in modules:
             for part in module.modules():
                 self._keep({name: v for name, v in vars(part).items() if name not in STATE}, part)
@@ -38,7 +40,9 @@ class KeptState:
     def _keep_inside(self, value: Any) -> None:
         if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
             most = LARGE if value.is_floating_point() else LARGE_WHOLE
-            if value.numel() <= most and value.device.type != "meta":
+            if value.numel() > most and not value.is_inference():
+                self._versions.append((value, value._version))
+            elif value.device.type != "meta":
                 self._tensors.setdefault(id(value), (value, value.detach().clone()))
         elif isinstance(value, CONTAINERS) and id(value) not in self._containers:
             self._containers[id(value)] = (value, copy.copy(value))
@@ -50,6 +54,7 @@ class KeptState:
         """Give the modules back what they had.
 
         An attribute that is new and true stays: it marks what was installed once, as hooks are.
+        Raises :class:`InputError` where a tensor changed that is too large for a copy.
         """
         for owner, values in self._tables:
             for name in [n for n in list(owner) if n not in values and n not in STATE]:
@@ -67,6 +72,13 @@ class KeptState:
         for tensor, before in self._tensors.values():
             if not torch.equal(tensor, before):
                 tensor.copy_(before)
+        for tensor, version in self._versions:
+            if tensor._version != version:
+                raise InputError(
+                    f"the model writes to a tensor of shape {tuple(tensor.shape)} whenever it is "
+                    "called, also to find out where its layers hold the rows; set it back, and run "
+                    "rows under different adapters in batches of their own"
+                )
 
 
 def _same(one: Any, other: Any) -> bool:
