@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
-from transformers import ModernBertConfig, ModernBertForMaskedLM
+from transformers import LlamaConfig, LlamaForCausalLM, ModernBertConfig, ModernBertForMaskedLM
 
 from geodapt.adapters import Off, Route
 from geodapt.errors import InputError
@@ -124,6 +124,24 @@ def test_all_positions_of_all_rows_are_told_apart(labels):
                 alone.append(bank.model(**{key: value[i : i + 1] for key, value in given.items()}))
         with bank.use(Route(ROWS)):
             torch.testing.assert_close(bank.model(**given), torch.cat(alone))
+
+
+@pytest.mark.parametrize("count", [torch.tensor(21), 21])
+@torch.no_grad()
+def test_labels_with_a_count_beside_them_tell_the_rows_apart(count):
+    """As transformers' Trainer gives them."""
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 50}
+    torch.manual_seed(0)
+    bank = filled(LlamaForCausalLM(LlamaConfig(num_attention_heads=4, **sizes)).eval(), ["q_proj"])
+    ids = torch.randint(3, 50, (3, 8))
+    given = {"input_ids": ids, "labels": ids.masked_fill(padding(LEFT, 8), -100)}
+    alone = 0.0
+    for i, name in enumerate(ROWS):
+        with bank.use(name or Off()):
+            row = {key: value[i : i + 1] for key, value in given.items()}
+            alone += bank.model(**row, num_items_in_batch=count).loss
+    with bank.use(Route(ROWS)):
+        torch.testing.assert_close(bank.model(**given, num_items_in_batch=count).loss, alone)
 
 
 @torch.no_grad()

@@ -58,7 +58,7 @@ def growing(call: Call, inputs: Arguments, model: nn.Module, how: Shortened) -> 
 
     def shorten(name: str, value: Tensor) -> Tensor:
         labels = "label" in name
-        if value.is_floating_point() or value.shape[0] != call.rows:
+        if value.is_floating_point() or not value.ndim or value.shape[0] != call.rows:
             return value
         if ids.placeholders and not labels:
             return value
