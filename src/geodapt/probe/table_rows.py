@@ -121,7 +121,7 @@ class _Shape:
         """Whether a line that begins with ``#`` is no row.
 
         It is a row where it has as many cells, more than one, and numbers where rows do; but with a
-        number behind the ``#``, in a column of numbers, it is a row that was commented out.
+        number after the ``#``, in a column of numbers, it is a row that was commented out.
         """
         if len(cells) < 2 or len(cells) != self.width:
             return True
