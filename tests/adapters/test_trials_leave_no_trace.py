@@ -153,3 +153,26 @@ def test_a_cache_that_gradients_reach_is_read_and_not_written(kind, config, trai
         got = model(then, past_key_values=cache).logits
     assert cache.get_seq_length() == 9
     torch.testing.assert_close(got, torch.cat(alone), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_batches_of_other_lengths_and_counts_need_no_other_trial(training):
+    """As a training's and a generation's steps are."""
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 50}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4)).train(training)
+    bank, trials = filled(model, ["q_proj", "v_proj"]), []
+    model.model.layers[0].register_forward_pre_hook(lambda *_: trials.append(bank.probing))
+    with bank.use(Route(ROWS)):
+        for step in range(4):
+            ids = torch.randint(3, 50, (3, 5 + step))
+            if step == 1:
+                trials.clear()
+            model(input_ids=ids, labels=ids, num_items_in_batch=17 + step)
+            model(input_ids=ids, logits_to_keep=3 + step)
+        assert not any(trials)
+        model.eval().generate(ids, max_new_tokens=3, do_sample=False, pad_token_id=0)
+        trials.clear()
+        model.generate(ids[:, 2:], max_new_tokens=6, do_sample=False, pad_token_id=0)
+        assert len(trials) == 6
+        assert not any(trials)

@@ -11,6 +11,8 @@ from geodapt.adapters.execution.model_flags import MANY, is_flag
 
 CARRIED = re.compile(r"cache|past_key|(^|_)(states?|mems)$")
 """Names of what a call hands on to the next one, which differs from call to call."""
+COUNTS = {"num_items_in_batch", "logits_to_keep", "num_logits_to_keep"}
+"""Numbers that transformers hands to its models, of another value in each call."""
 DEEPEST = 3
 """Containers in one another that are looked into."""
 _VALUES = (bytes, complex, range, slice, np.generic)
@@ -27,7 +29,7 @@ class ArgumentFlags:
         """A call's flags: equal in calls that differ in tensors of the same names alone."""
         found = []
         for name, value in sorted(named.items()):
-            if value is None or CARRIED.search(name):
+            if value is None or name in COUNTS or CARRIED.search(name):
                 continue
             for key, flag in _flags_in(name, value):
                 taken = self._taken.setdefault(key, set())
