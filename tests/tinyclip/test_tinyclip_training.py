@@ -379,7 +379,7 @@ def test_siglip_goes_in_the_same_place(tmp_path, fresh):
 def test_nothing_to_embed(fresh):
     with pytest.raises(InputError, match="nothing to embed"):
         fresh.embed_texts([])
-    with pytest.raises(InputError, match="nothing to embed"):
+    with pytest.raises(InputError, match="no pictures"):
         fresh.embed_images([])
 
 

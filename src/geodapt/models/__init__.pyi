@@ -12,7 +12,7 @@ from .loading import default_dtype as default_dtype
 from .loading import dtype_of as dtype_of
 from .loading import fingerprint as fingerprint
 from .loading import load_base as load_base
-from .loading import load_tokenizer as load_tokenizer
+from .loading import load_base_tokenizer as load_base_tokenizer
 from .loading import load_weights as load_weights
 from .loading import model_class as model_class
 from .loading import pretrained as pretrained

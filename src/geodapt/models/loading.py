@@ -48,10 +48,10 @@ def load_base(
         model = load_weights(base, location, dtype, kind)
         transformer_blocks(model)
     model.requires_grad_(False).eval()
-    return model, load_tokenizer(base)
+    return model, load_base_tokenizer(base)
 
 
-def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
+def load_base_tokenizer(base: str) -> PreTrainedTokenizerBase:
     """A base's tokenizer, which can pad; raises :class:`InputError` where there is none."""
     location = locate_base(base)
     with as_input_errors(base):

@@ -22,7 +22,7 @@ from geodapt.cards import write_card
 from geodapt.checks import texts_of
 from geodapt.errors import InputError
 from geodapt.files import PICKLES, read_tensors, write_json, write_tensors
-from geodapt.models import fingerprint, load_base, load_tokenizer
+from geodapt.models import fingerprint, load_base, load_base_tokenizer
 from geodapt.models.hub import find_folder
 from geodapt.models.saved_tensors import require_shapes
 from geodapt.paths import child
@@ -188,7 +188,7 @@ class XCross(Scorer, ModelHubMixin, library_name="geodapt"):
                 "was trained on (base=, tokenizer=)"
             )
         if tokenizer is None:
-            tokenizer = load_tokenizer(config.base)
+            tokenizer = load_base_tokenizer(config.base)
         bank = bank or AdapterBank(base)
         for adapter in config.sources:
             if adapter.name not in bank:
