@@ -1,11 +1,22 @@
 """The passes that find out where rows are change nothing that a model keeps or is given."""
 
+import copy
 from collections import deque
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    RwkvConfig,
+    RwkvForCausalLM,
+    Wav2Vec2Config,
+    Wav2Vec2ForCTC,
+)
 
 from geodapt.adapters import Off, Route
 from geodapt.errors import InputError
@@ -176,3 +187,73 @@ def test_batches_of_other_lengths_and_counts_need_no_other_trial(training):
         model.generate(ids[:, 2:], max_new_tokens=6, do_sample=False, pad_token_id=0)
         assert len(trials) == 6
         assert not any(trials)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@torch.no_grad()
+def test_weights_that_a_model_rescales_once_are_rescaled_once(training):
+    """RWKV divides those of its later blocks when it is first called in evaluation."""
+    config = RwkvConfig(
+        vocab_size=50, hidden_size=32, num_hidden_layers=4, rescale_every=2, context_length=32
+    )
+    torch.manual_seed(0)
+    model = RwkvForCausalLM(config)
+    for name, weight in model.named_parameters():
+        if name.endswith("value.weight") or name.endswith("output.weight"):
+            weight.normal_(std=0.3)
+    wanted, ids = copy.deepcopy(model).eval(), torch.randint(3, 50, (3, 6))
+    plain = wanted(ids).logits
+    bank = filled(model.train(training), ["key", "receptance"])
+    with bank.use(Route(ROWS)):
+        model(ids)
+        got = model.eval()(ids).logits
+    for i, name in enumerate(ROWS):
+        with bank.use(name or Off()):
+            torch.testing.assert_close(got[i], model(ids[i : i + 1]).logits[0])
+    with bank.use(Off()):
+        torch.testing.assert_close(model(ids).logits, plain)
+
+
+@torch.no_grad()
+def test_what_numpy_draws_inside_of_a_model_is_drawn_as_without_trials():
+    """The masks of a spectrogram in training."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 32}
+    sound = {"conv_dim": (16, 16), "conv_kernel": (4, 4), "conv_stride": (4, 4)}
+    torch.manual_seed(0)
+    config = Wav2Vec2Config(
+        vocab_size=20, num_attention_heads=2, mask_time_prob=0.3, mask_time_length=2, layerdrop=0.0,
+        num_feat_extract_layers=2, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+        hidden_dropout=0.0, attention_dropout=0.0, feat_proj_dropout=0.0, final_dropout=0.0,
+        activation_dropout=0.0, **sizes, **sound,
+    )  # fmt: skip
+    bank = filled(Wav2Vec2ForCTC(config).train(), ["q_proj", "v_proj"])
+    bank.add("again", bank["toys"])
+    x, said = torch.randn(2, 400), []
+    for gate in (Route(["toys", "again"]), "toys"):
+        np.random.seed(0)
+        with bank.use(gate):
+            said.append(bank.model(x).logits)
+        said.append(torch.tensor(np.random.random()))
+    torch.testing.assert_close(said[0], said[2])
+    assert said[1] == said[3]
+
+
+@torch.no_grad()
+def test_static_caches_of_other_lengths_need_no_other_trial():
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 50}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4)).eval()
+    bank, trials = filled(model, ["q_proj"]), []
+    model.model.layers[0].register_forward_pre_hook(lambda *_: trials.append(bank.probing))
+    ids = torch.randint(3, 50, (3, 5))
+    with bank.use(Route(ROWS)):
+        for count in range(3, 7):
+            model.generate(
+                ids, max_new_tokens=count, do_sample=False, pad_token_id=0,
+                cache_implementation="static", disable_compile=True,
+            )  # fmt: skip
+            if count == 3:
+                assert any(trials)
+                trials.clear()
+    assert trials
+    assert not any(trials)

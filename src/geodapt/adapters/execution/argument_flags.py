@@ -1,16 +1,13 @@
 """What a call's arguments may choose another way through a model by."""
 
-import re
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from geodapt.adapters.execution.model_flags import MANY, is_flag
+from geodapt.adapters.execution.model_flags import MANY, is_carried, is_flag
 
-CARRIED = re.compile(r"cache|past_key|(^|_)(states?|mems)$")
-"""Names of what a call hands on to the next one, which differs from call to call."""
 COUNTS = {"num_items_in_batch", "logits_to_keep", "num_logits_to_keep"}
 """Numbers that transformers hands to its models, of another value in each call."""
 DEEPEST = 3
@@ -29,7 +26,7 @@ class ArgumentFlags:
         """A call's flags: equal in calls that differ in tensors of the same names alone."""
         found = []
         for name, value in sorted(named.items()):
-            if value is None or name in COUNTS or CARRIED.search(name):
+            if value is None or name in COUNTS or is_carried(name, value):
                 continue
             for key, flag in _flags_in(name, value):
                 taken = self._taken.setdefault(key, set())
@@ -58,6 +55,6 @@ def _flags_in(name: str, value: Any, depth: int = 0) -> Iterator[tuple[str, Any]
         if isinstance(value, list | tuple):
             parts = dict(enumerate(value))
         for key, part in list(parts.items()):
-            if part is None or CARRIED.search(str(key)):
+            if part is None or is_carried(key, part):
                 continue
             yield from _flags_in(f"{name}.{key}", part, depth + 1)

@@ -15,6 +15,8 @@ LARGE = 2**24
 """Tensors of more numbers than this are not copied, but must not change."""
 LARGE_WHOLE = 2**20
 """The same for whole numbers, which larger are a quantized model's weights."""
+SAMPLED = 64
+"""Numbers of a weight by which a change of it is seen."""
 CONTAINERS = (list, dict, set, deque)
 
 
@@ -27,7 +29,10 @@ class KeptState:
         self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
         self._containers: dict[int, tuple[Any, Any]] = {}
         self._versions: list[tuple[Tensor, int]] = []
+        self._parameters: list[tuple[Tensor, Tensor]] = []
+        """Weights, and a few of their numbers."""
         for module in modules:
+            self._parameters += [(weight, _some(weight)) for weight in module.parameters()]
             for part in module.modules():
                 self._keep({name: v for name, v in vars(part).items() if name not in STATE}, part)
                 self._keep(dict(part._buffers), part._buffers)
@@ -53,10 +58,12 @@ class KeptState:
     def put_back(self) -> None:
         """Give the modules back what they had.
 
-        An attribute that is new and true stays: it marks what was installed once, as hooks are.
+        An attribute that is new and true stays: it marks what was installed once, as hooks are. All
+        stay where weights changed, as RWKV rescales its own once: they say what was done to these.
         Raises :class:`InputError` where a tensor changed that is too large for a copy.
         """
-        for owner, values in self._tables:
+        rescaled = any(not torch.equal(_some(weight), few) for weight, few in self._parameters)
+        for owner, values in () if rescaled else self._tables:
             for name in [n for n in list(owner) if n not in values and n not in STATE]:
                 if owner[name] is not True:
                     del owner[name]
@@ -79,6 +86,12 @@ class KeptState:
                     "called, also to find out where its layers hold the rows; set it back, and run "
                     "rows under different adapters in batches of their own"
                 )
+
+
+def _some(weight: Tensor) -> Tensor:
+    if weight.device.type == "meta" or type(weight) is not nn.Parameter:
+        return torch.empty(0)
+    return weight.detach().flatten()[:: max(1, weight.numel() // SAMPLED)].clone()
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -4,6 +4,7 @@ Where a layer holds the rows, and which layers are called, is found once in a ki
 change with any attribute that a part's ``forward`` reads, and only its code knows which it reads.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from operator import itemgetter
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 MANY = 16
 """What takes more values than this counts something and chooses no way through a model."""
+CARRIED = re.compile(r"cache|past_key|(^|_)(states?|mems)$")
+"""Names of what a call hands on to the next one, which differs from call to call."""
 STATE = vars(nn.Module()).keys() - {"training"}
 """Attributes that every module has: its parameters, hooks and so on."""
 
@@ -63,7 +66,7 @@ class ModelFlags:
         for of, owner in _owners(self._model).items():
             names, values, everything = [], [], list(owner.items())
             for name, value in everything:
-                if name in STATE:
+                if name in STATE or is_carried(name, value):
                     continue
                 if is_flag(value):
                     if len(self._taken.get((of, name), ())) > MANY:
@@ -97,6 +100,11 @@ def is_flag(value: Any) -> bool:
     if isinstance(value, tuple):
         return all(part is None or isinstance(part, _FLAGS) for part in value)
     return value is None or isinstance(value, _FLAGS)
+
+
+def is_carried(name: object, value: Any) -> bool:
+    """Whether an attribute or argument holds what an earlier call left, and chooses nothing."""
+    return not isinstance(value, bool) and CARRIED.search(str(name)) is not None
 
 
 def _nothing(owner: _Owner) -> tuple:

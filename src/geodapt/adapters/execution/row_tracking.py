@@ -5,6 +5,7 @@ shared by all rows, and no name says which. So before a gate first treats rows d
 of call, trials find it out.
 """
 
+import random
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -185,11 +187,23 @@ class RowTracker:
         devices = {p.device.index for p in call.module.parameters() if p.device.type == "cuda"}
         with (
             torch.random.fork_rng(devices=sorted(devices)),
+            _same_noise(),
             self._active.under(recorder),
             self.within(call),
         ):
             recorder.outputs = list(row_tensors(call.module.forward(*args, **kwargs), call.rows))
         return recorder.seen
+
+
+@contextmanager
+def _same_noise() -> Iterator[None]:
+    """What is drawn inside by numpy and Python, as masks of spectrograms are, is drawn again."""
+    drawn, state = np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        np.random.set_state(drawn)
+        random.setstate(state)
 
 
 def _method_around(model: nn.Module, path: str) -> str | None:
