@@ -54,9 +54,8 @@ class DetectionMetrics:
         """
         true = len(true_boxes)
         crowd = np.zeros(true, dtype=bool) if crowd is None else crowd
-        if not len(boxes) == len(scores) == len(labels) or not true == len(true_labels) == len(
-            crowd
-        ):
+        found = {len(boxes), len(scores), len(labels)}
+        if len(found) > 1 or {len(true_labels), len(crowd)} != {true}:
             raise InputError(
                 f"{len(boxes)} found boxes come with {len(scores)} scores and {len(labels)} "
                 f"labels, {true} true ones with {len(true_labels)} labels and {len(crowd)} marks "

@@ -62,7 +62,7 @@ class KeptState:
         stay where weights changed, as RWKV rescales its own once: they say what was done to these.
         Raises :class:`InputError` where a tensor changed that is too large for a copy.
         """
-        rescaled = any(not torch.equal(_some(weight), few) for weight, few in self._parameters)
+        rescaled = any(_differ(_some(weight), few) for weight, few in self._parameters)
         for owner, values in () if rescaled else self._tables:
             for name in [n for n in list(owner) if n not in values and n not in STATE]:
                 if owner[name] is not True:
@@ -92,6 +92,12 @@ def _some(weight: Tensor) -> Tensor:
     if weight.device.type == "meta" or type(weight) is not nn.Parameter:
         return torch.empty(0)
     return weight.detach().flatten()[:: max(1, weight.numel() // SAMPLED)].clone()
+
+
+def _differ(some: Tensor, before: Tensor) -> bool:
+    if some.device != before.device or some.shape != before.shape:  # offloaded meanwhile
+        return False
+    return bool(((some != before) & ~(some.isnan() & before.isnan())).any())
 
 
 def _same(one: Any, other: Any) -> bool:
