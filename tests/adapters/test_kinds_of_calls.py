@@ -233,6 +233,25 @@ def test_arguments_that_choose_another_way_are_another_kind_of_call(asked):
                 bank.model(x, **ways[1])
 
 
+@torch.no_grad()
+def test_a_way_that_the_length_chooses_is_seen_where_shapes_are_square():
+    class ByLength(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(6, 6)
+
+        def forward(self, x):
+            odd = x.shape[1] < 4
+            y = self.inner(x.transpose(0, 1) if odd else x)
+            return y.transpose(0, 1) if odd else y
+
+    bank = filled(ByLength(), ["inner"])
+    with bank.use(Route(ROWS)):
+        bank.model(torch.randn(3, 5, 6))
+        with pytest.raises(InputError, match="in different places from call to call"):
+            bank.model(torch.randn(3, 3, 6))
+
+
 def test_a_way_that_gradients_choose_is_another_kind_of_call():
     bank, x = (
         filled(Windows(lambda given: torch.is_grad_enabled()), ["inner"]),

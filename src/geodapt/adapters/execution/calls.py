@@ -65,7 +65,9 @@ def call_of(
         for name, t in sorted(parts.items())
     )
     lengths = frozenset(t.shape[1] for t in tensors.values() if t.ndim > 1)
-    return Call(module, rows, (*ways, *kind), single, lengths)
+    # Where rows are as many as positions, shapes do not show in which dimension a layer has them.
+    square = rows if tensors[main].ndim > 1 and tensors[main].shape[1] == rows else None
+    return Call(module, rows, (*ways, square, *kind), single, lengths)
 
 
 def _holds_a_row_each(named: Mapping[str, Any], main: str, rows: int) -> bool:
