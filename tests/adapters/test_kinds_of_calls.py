@@ -177,6 +177,7 @@ class Windows(nn.Module):
 
     def forward(self, x, way=None, position_ids=None, attention_mask=None, timestep=0):
         given = {"way": way, "places": position_ids, "mask": attention_mask, "step": timestep}
+        given["size"] = x.shape[:2]
         odd, rows, windows = self.odd(SimpleNamespace(**given)), len(x), x.shape[1] // 2
         h = x.unflatten(1, (windows, 2))
         y = self.inner((h.transpose(0, 1) if odd else h).flatten(0, 1))
@@ -252,6 +253,42 @@ def test_a_way_that_the_length_chooses_is_seen_where_shapes_are_square():
             bank.model(torch.randn(3, 3, 6))
 
 
+SIZES = {
+    "length": ((3, 8), (3, 4)),
+    "longer than many": ((3, 8), *((3, n) for n in range(10, 50, 2)), (3, 4)),
+    "rows": ((3, 8), (6, 8)),
+}
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+@torch.no_grad()
+def test_windows_in_an_order_that_the_size_chooses_are_seen(sizes):
+    *before, last = SIZES[sizes]
+    bank = filled(Windows(lambda given: given.size == last), ["inner"])
+    for rows, length in before:
+        with bank.use(Route(ROWS * (rows // 3))):
+            bank.model(torch.randn(rows, length, 6))
+    rows, length = last
+    route = bank.use(Route(ROWS * (rows // 3)))
+    with route, pytest.raises(InputError, match="in different places from call to call"):
+        bank.model(torch.randn(rows, length, 6))
+
+
+@torch.no_grad()
+def test_sizes_between_many_others_need_no_trial():
+    sizes = []
+    bank = filled(Windows(lambda given: sizes.append(given.size)), ["inner"])
+    with bank.use(Route(ROWS)):
+        for length in (10, 98, *range(20, 60, 2)):
+            bank.model(torch.randn(3, length, 6))
+        sizes.clear()
+        for length in (12, 58, 72):
+            bank.model(torch.randn(3, length, 6))
+        assert sizes == [(3, 12), (3, 58), (3, 72)]
+        bank.model(torch.randn(3, 100, 6))
+    assert len(sizes) > 5
+
+
 def test_a_way_that_gradients_choose_is_another_kind_of_call():
     bank, x = (
         filled(Windows(lambda given: torch.is_grad_enabled()), ["inner"]),
@@ -276,3 +313,21 @@ def test_a_weight_that_only_some_calls_read_is_refused_in_those_calls_alone(fuse
                     bank.model(x, asked)
             else:
                 assert bank.model(x, fused=False).shape == x.shape
+
+
+@pytest.mark.parametrize("lengths", [(8, 2), (8, *range(10, 50), 2), (2, 8)])
+@torch.no_grad()
+def test_a_weight_that_only_short_rows_read_is_refused_with_those_alone(lengths):
+    class ReadWhenShort(ReadAtTimes):
+        def forward(self, x):
+            return super().forward(x, fused=x.shape[1] < 4)
+
+    bank = filled(ReadWhenShort(), ["first", "second"])
+    with bank.use("toys"):
+        for length in (*lengths, *lengths):
+            x = torch.randn(3, length, 6)
+            if length >= 4:
+                bank.model(x)
+                continue
+            with pytest.raises(InputError, match="layer first is read without calling"):
+                bank.model(x)

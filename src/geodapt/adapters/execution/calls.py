@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from geodapt.adapters.execution.argument_flags import ArgumentFlags
+from geodapt.adapters.execution.call_sizes import Size
 from geodapt.adapters.execution.hooks import NotPickled
 from geodapt.errors import InputError
 
@@ -37,6 +38,7 @@ class Call:
     """Whether every row is one token, as in decoding."""
     lengths: frozenset[int] = frozenset()
     """How many positions a row may have: the second dimensions of the inputs."""
+    size: Size = ()
 
     @property
     def name(self) -> str:
@@ -67,7 +69,8 @@ def call_of(
     lengths = frozenset(t.shape[1] for t in tensors.values() if t.ndim > 1)
     # Where rows are as many as positions, shapes do not show in which dimension a layer has them.
     square = rows if tensors[main].ndim > 1 and tensors[main].shape[1] == rows else None
-    return Call(module, rows, (*ways, square, *kind), single, lengths)
+    size = (rows, *(parts[name].shape[1] for name in sorted(parts) if parts[name].ndim > 1))
+    return Call(module, rows, (*ways, square, *kind), single, lengths, size)
 
 
 def _holds_a_row_each(named: Mapping[str, Any], main: str, rows: int) -> bool:

@@ -14,6 +14,7 @@ from geodapt.adapters.execution.active_gate import ActiveGate
 from geodapt.adapters.execution.altered_inputs import altered
 from geodapt.adapters.execution.argument_flags import ArgumentFlags
 from geodapt.adapters.execution.attached import AttachedModules
+from geodapt.adapters.execution.call_sizes import Size, between
 from geodapt.adapters.execution.calls import Call, call_of, compiling, on_calls
 from geodapt.adapters.execution.generated_rows import expansion, rows_generated_from
 from geodapt.adapters.execution.hooks import Attachment
@@ -38,8 +39,8 @@ class ModelCalls:
         """How many rows ``generate`` makes of each, and how many it was given."""
         self._replaced = ReplacedModules(attached)
         self._flags, self._asked = ModelFlags(model), ArgumentFlags()
-        self._passed_over: dict[tuple, frozenset[str]] = {}
-        """By sort of call, the modules whose weight it reads without calling them."""
+        self._passed_over: dict[tuple, dict[Size, frozenset[str]]] = {}
+        """By sort and size of call, the modules whose weight it reads without calling them."""
         self._norms = {p: m for p, m in model.named_modules() if isinstance(m, _BatchNorm)}
         self._handles: list[Any] = []
         whole = [m for m in model.modules() if isinstance(m, PreTrainedModel)]
@@ -75,9 +76,8 @@ class ModelCalls:
             call = self._rows.placements.of(call, args, kwargs)
             if not self._rows.known(call):
                 self._rows.prove(call, args, kwargs)
-        sort = self._sort(call)
-        if sort in self._passed_over:
-            self._check_called(gate, sort)
+        if (passed_over := self._known_reads(call)) is not None:
+            self._check_called(gate, passed_over)
         elif compiling():  # what is compiled is not looked into
             self._rows.watch = watch = self._watch(module)
             try:
@@ -85,8 +85,8 @@ class ModelCalls:
                     self._rows.look(call, *altered(module, args, kwargs, [], 0, self._model))
             finally:
                 self._rows.watch = None
-            self._passed_over[sort] = watch.passed_over
-            self._check_called(gate, sort)
+            self._note_reads(call, watch)
+            self._check_called(gate, watch.passed_over)
         else:
             self._rows.watch = watch = self._watch(module)
             watch.__enter__()
@@ -101,9 +101,8 @@ class ModelCalls:
             watch.__exit__(None, None, None)
             self._rows.watch = None
             if done:
-                sort = self._sort(call)
-                self._passed_over[sort] = watch.passed_over
-                self._check_called(self._active(), sort)
+                self._note_reads(call, watch)
+                self._check_called(self._active(), watch.passed_over)
 
     def _check_norms(self, module: nn.Module) -> None:
         """Raise where a norm would mix rows under different adapters, before it counts them."""
@@ -124,9 +123,19 @@ class ModelCalls:
         grad, attached = torch.is_grad_enabled(), self._attached
         return (call.module, call.kind, call.single, grad, attached.version, attached.wrapped())
 
-    def _check_called(self, gate: ResolvedGate, sort: tuple) -> None:
+    def _note_reads(self, call: Call, watch: WeightReads) -> None:
+        self._passed_over.setdefault(self._sort(call), {})[call.size] = watch.passed_over
+
+    def _known_reads(self, call: Call) -> frozenset[str] | None:
+        """The modules that are passed over in calls of this sort and size; None: not known yet."""
+        by_size = self._passed_over.get(self._sort(call), {})
+        if call.size in by_size:
+            return by_size[call.size]
+        never = not any(by_size.values()) and between(call.size, by_size)
+        return frozenset() if never else None
+
+    def _check_called(self, gate: ResolvedGate, passed_over: frozenset[str]) -> None:
         """Raise where a gate changes modules whose weight the model reads by itself."""
-        passed_over = self._passed_over[sort]
         for path in sorted(passed_over & gate.heads()):
             raise InputError(
                 f"{type(self._model).__name__} does not call {path} but reads its weight, so that "

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from geodapt.adapters.base_model.uncalled import WeightReads
 from geodapt.adapters.execution.active_gate import ActiveGate
 from geodapt.adapters.execution.attached import paths_above
+from geodapt.adapters.execution.call_sizes import Size, between
 from geodapt.adapters.execution.calls import Call, named_arguments
 from geodapt.adapters.execution.kept_state import KeptState
 from geodapt.adapters.execution.resolved_gate import ResolvedGate
@@ -51,8 +52,10 @@ class RowTracker:
         self._store, self._active = store, active
         self._call: ContextVar[Call | None] = ContextVar("call", default=None)
         self._layouts: dict[tuple[nn.Module, str, int], RowLayout | str] = {}
-        self._proven: set[tuple] = set()
+        self._proven: dict[tuple, set[Size]] = {}
         self._failed: dict[tuple, str] = {}
+        self._sized: set[nn.Module] = set()
+        """Whose layers hold rows in runs or tiles, as the size of a call may choose."""
         self.placements = Placements(store.model)
         self._watch: ContextVar[WeightReads | None] = ContextVar("watch", default=None)
 
@@ -130,7 +133,7 @@ class RowTracker:
         elif isinstance(found, RowLayout) and found.fits(x, call.rows, call.lengths):
             return found, call.rows
         elif not isinstance(found, str):
-            self._proven.discard((call.module, call.kind, call.single))
+            self._proven.pop((call.module, call.kind, call.single), None)
             found = "has a shape that was not seen when the rows were traced"
         raise InputError(
             f"layer {path} of {call.name} cannot act on some rows only: its input of shape "
@@ -140,7 +143,10 @@ class RowTracker:
     def known(self, call: Call) -> bool:
         """Whether calls of this kind were analysed."""
         kinds = [(call.module, call.kind, False), (call.module, call.kind, call.single)]
-        return any(kind in self._proven for kind in kinds)
+        sizes = [self._proven[kind] for kind in kinds if kind in self._proven]
+        if call.single or call.module not in self._sized:
+            return bool(sizes)
+        return any(between(call.size, each) for each in sizes)
 
     @torch.compiler.disable
     def prove(self, call: Call, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -163,13 +169,16 @@ class RowTracker:
             ]
             for key in trials.first(same, self._layouts_of(module)):
                 self._layouts[module, *key] = RowLayout(0)
+            if any(layout.counts != {1} for layout in self._layouts_of(module).values()):
+                self._sized.add(module)
         except Exception as error:  # which the call itself raises again if it is at fault
             self._failed[kind] = f"{type(error).__name__}: {error}"
+            self._proven.pop(kind, None)
             return
         finally:
             held.put_back()
         self._failed.pop(kind, None)
-        self._proven.add(kind)
+        self._proven.setdefault(kind, set()).add(call.size)
 
     def _layouts_of(self, module: nn.Module) -> dict[Key, RowLayout]:
         """The layouts that are known of the layers in calls of a module."""
