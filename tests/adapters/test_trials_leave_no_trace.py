@@ -26,7 +26,7 @@ ROWS = ["toys", None, "books"]
 
 
 class Remembers(nn.Module):
-    """Adds the mean of what it saw before."""
+    """Adds what it saw before: how it keeps that is up to ``reset`` and ``remember``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,9 +37,6 @@ class Remembers(nn.Module):
         y = self.inner(x)
         before = self.remember(y.detach())
         return y + before
-
-    def reset(self) -> None:
-        raise NotImplementedError
 
 
 class InAList(Remembers):

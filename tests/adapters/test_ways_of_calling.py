@@ -101,18 +101,21 @@ def test_rows_that_leave_a_generation_are_not_guessed_from_blocks():
         model.generate(sound, attention_mask=mask, **asked)
 
 
+def generating(family):
+    """A bank on a decoder, or on an encoder with one."""
+    if family == "llama":
+        return filled(seeded("llama").eval(), ["q_proj", "v_proj"])
+    made = build(family, transformers.T5Config(**T5, decoder_start_token_id=0))
+    return filled(made.eval(), ["q", "v"])
+
+
 @pytest.mark.parametrize("family", ["llama", "T5ForConditionalGeneration"])
 @pytest.mark.parametrize(
     "options", [{}, {"num_beams": 2}, {"num_beams": 2, "num_return_sequences": 2}]
 )
 @torch.no_grad()
 def test_blocks_of_rows_generate_as_each_block_alone(family, options):
-    made = (
-        seeded("llama")
-        if family == "llama"
-        else build(family, transformers.T5Config(**T5, decoder_start_token_id=0))
-    )
-    bank = filled(made.eval(), ["q_proj", "v_proj"] if family == "llama" else ["q", "v"])
+    bank = generating(family)
     ids = inputs("llama", 4)["input_ids"]
     more = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, **options}
     with bank.use(Route(["toys", "books"], blocks=True)):
@@ -145,12 +148,7 @@ def test_beams_that_the_models_own_configuration_asks_for_are_counted():
 @pytest.mark.parametrize("options", [{"num_beams": 2}, {"num_return_sequences": 2}])
 @torch.no_grad()
 def test_beams_are_no_rows_of_their_own(family, options):
-    made = (
-        seeded("llama")
-        if family == "llama"
-        else build(family, transformers.T5Config(**T5, decoder_start_token_id=0))
-    )
-    bank = filled(made.eval(), ["q_proj", "v_proj"] if family == "llama" else ["q", "v"])
+    bank = generating(family)
     ids = inputs("llama", 2)["input_ids"]
     more = {"max_new_tokens": 4, "do_sample": "num_beams" not in options, "pad_token_id": 0}
     for rows, entries in ((1, ["toys", "books"]), (2, ["toys", "books", "books", "toys"])):
