@@ -24,7 +24,7 @@ class SteadyEngine:
 
     def check_room(self):
         if len(self.rows) >= self.most:
-            raise Full(len(self.rows), 2.5)
+            raise Full(len(self.rows), 3)
 
     def submit(self, generation, on_event=None):
         if not self.alive:

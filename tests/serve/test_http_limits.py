@@ -163,8 +163,7 @@ def test_overload_refuses_what_comes_in_any_form(serve, engine, parts):
         assert body_of(raw)["error"]["code"] == "queue_full"
 
 
-def test_a_connection_from_an_overload_is_answered_when_there_is_room(serve, engine, monkeypatch):
-    monkeypatch.setattr("geodapt.serve.http.refusing.PATIENCE", 0.05)
+def test_a_connection_from_an_overload_is_answered_when_there_is_room(serve, engine):
     engine.most = 0
     with serve() as served, served.connect() as silent, served.connect() as broken:
         eventually(lambda: len(served.connections) == 2)  # they are watched

@@ -1,6 +1,7 @@
 """The engine: one thread owns the model, and requests join and leave its batch at every step."""
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -194,11 +195,10 @@ class Engine:
             )
         return checked
 
-    def _retry_after(self) -> float:
-        """A guess, from how long requests took so far."""
-        loop = self._loop
-        each = loop.step_seconds / max(self._requests, 1)
-        return min(max(1.0, each * self.settings.queue), 60.0)
+    def _retry_after(self) -> int:
+        """A guess in whole seconds, from how long requests took so far."""
+        each = self._loop.step_seconds / max(self._requests, 1)
+        return math.ceil(min(max(1.0, each * self.settings.queue), 60.0))
 
     # In the engine's thread
 

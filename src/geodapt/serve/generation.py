@@ -115,8 +115,8 @@ class Event:
 class Full(Exception):
     """The queue takes nothing more just now; ask again after :attr:`retry_after` seconds."""
 
-    def __init__(self, waiting: int, retry_after: float) -> None:
-        super().__init__(f"{waiting} requests are waiting; try again in {retry_after:.0f} s")
+    def __init__(self, waiting: int, retry_after: int) -> None:
+        super().__init__(f"{waiting} requests are waiting; try again in {retry_after} s")
         self.waiting, self.retry_after = waiting, retry_after
 
 

@@ -6,7 +6,6 @@ raise their own classes by the status.
 
 import json
 import logging
-import math
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -104,8 +103,8 @@ def api_error(error: Exception) -> ApiError:
     if isinstance(error, InputError):
         return ApiError(400, str(error))
     if isinstance(error, Full):
-        wait = str(max(1, math.ceil(error.retry_after)))
-        return ApiError(429, str(error), "queue_full", headers={"Retry-After": wait})
+        headers = {"Retry-After": str(error.retry_after)}
+        return ApiError(429, str(error), "queue_full", headers=headers)
     if isinstance(error, Stopped):
         return ApiError(503, str(error) or "the server takes nothing more", "stopped")
     if isinstance(error, RequestValidationError):

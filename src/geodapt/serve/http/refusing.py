@@ -1,9 +1,9 @@
 """Refusals at the connection: where too many requests wait, before uvicorn's work for another."""
 
-import asyncio
+import socket
 import time
-from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from functools import lru_cache
 
 from geodapt.serve.generation import Full
 from geodapt.serve.http.api_errors import ApiError, api_error
@@ -13,45 +13,44 @@ from geodapt.serve.http.service import Service
 from geodapt.serve.http.traffic import count
 
 LINES = {f"POST {path} HTTP/1.1".encode(): path for path in TEXT}
-PATIENCE = 1.0
-"""Seconds that a connection may be silent before uvicorn watches it."""
+MOST = 65_536
+"""Bytes that are read of a connection at first."""
 
 
-class Refusing(asyncio.Protocol):
-    """A connection that was opened while the queue was full.
+class Refusals:
+    """Answers 429 to new connections while the queue is full.
 
-    A request for text that comes whole with its first bytes and brings a right key is answered 429
-    at a third of the cost, which who is answered pays. With whatever else comes, or if there is
-    room again, the connection goes on as ``make()``'s.
+    A request for text that has come whole and brings a right key is refused at a third of the
+    cost, which who is answered pays. All else is left to uvicorn.
     """
 
-    def __init__(self, make: Callable[[], asyncio.Protocol], service: Service, keys: Keys) -> None:
-        self._make, self._service, self._keys = make, service, keys
+    def __init__(self, service: Service) -> None:
+        self._service, self._keys = service, Keys(service.settings)
 
-    def connection_made(self, transport: Any) -> None:
-        self._transport, self._begun = transport, time.perf_counter()
-        self._silent = asyncio.get_running_loop().call_later(PATIENCE, self._go_on)
+    @property
+    def full(self) -> Full | None:
+        """Why one more request for text would be refused; None where there is room."""
+        try:
+            self._service.engine.check_room()
+        except Full as full:
+            return full
+        return None
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._silent.cancel()
-
-    def data_received(self, data: bytes) -> None:
-        self._silent.cancel()
-        if (path := self._right(data)) is not None:
-            try:
-                self._service.engine.check_room()
-            except Full as error:
-                self._transport.write(api_error(error).raw())
-                self._transport.close()
-                count(self._service, path, "POST", 429, time.perf_counter() - self._begun)
-                return
-        self._go_on().data_received(data)
-
-    def _go_on(self) -> asyncio.Protocol:
-        connection = self._make()
-        self._transport.set_protocol(connection)
-        connection.connection_made(self._transport)
-        return connection
+    def refuse(self, connection: socket.socket, full: Full) -> bytes | None:
+        """What has come on a connection so far; None where it was answered, and is closed."""
+        begun = time.perf_counter()
+        try:
+            data = connection.recv(MOST, socket.MSG_DONTWAIT)
+        except OSError:  # nothing yet, or it was reset
+            return b""
+        path = self._right(data)
+        if path is None:
+            return data
+        with suppress(OSError):  # who asked has gone
+            connection.send(_answer(full.waiting, full.retry_after), socket.MSG_DONTWAIT)
+        connection.close()
+        count(self._service, path, "POST", 429, time.perf_counter() - begun)
+        return None
 
     def _right(self, data: bytes) -> str | None:
         """The path of a whole request for text with a right key; None for all else."""
@@ -68,10 +67,14 @@ class Refusing(asyncio.Protocol):
             or len(body) > self._service.settings.body_bytes
         ):
             return None
-        client = self._transport.get_extra_info("peername")
-        scope = {"method": "POST", "path": path, "headers": headers.items(), "client": client}
+        scope = {"method": "POST", "path": path, "headers": headers.items()}
         try:
             self._keys.check(scope)
         except ApiError:
             return None
         return path
+
+
+@lru_cache(64)
+def _answer(waiting: int, retry_after: int) -> bytes:
+    return api_error(Full(waiting, retry_after)).raw()

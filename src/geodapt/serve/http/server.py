@@ -6,18 +6,16 @@ import gc
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from geodapt.serve.generation import Full
 from geodapt.serve.http.api_errors import ApiError, App, Receive, Scope, Send, logger
 from geodapt.serve.http.app import build_app
-from geodapt.serve.http.keys import Keys
-from geodapt.serve.http.refusing import Refusing
+from geodapt.serve.http.door import Door
+from geodapt.serve.http.refusing import Refusals
 from geodapt.serve.http.service import Service
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -31,6 +29,9 @@ class Connection(H11Protocol):
     uvicorn closes idle connections only after a first request, and lets half a head wait for ever.
     """
 
+    first = b""
+    """What was read before it began."""
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         inner = self.app
@@ -42,6 +43,8 @@ class Connection(H11Protocol):
         self.app = with_abort
         self._idle: asyncio.TimerHandle | None = None
         self._wait()
+        if self.first:
+            self.data_received(self.first)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -77,7 +80,21 @@ class Connection(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which leaves signals to :func:`serve_until_told`."""
+    """uvicorn's server behind a :class:`Door`; it leaves signals to :func:`serve_until_told`."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._refusals = Refusals(service)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        doors = [Door(each, self._connection, self._refusals) for each in sockets or ()]
+        await super().startup([])
+        self.servers = doors  # type: ignore[assignment]
+
+    def _connection(self, first: bytes) -> asyncio.Protocol:
+        connection = Connection(self.config, self.server_state, self.lifespan.state)
+        connection.first = first
+        return connection
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -86,18 +103,9 @@ class Server(uvicorn.Server):
 
 def make_server(service: Service, app: App | None = None) -> Server:
     """A server of a service, not yet running."""
-    keys = Keys(service.settings)
-
-    def protocol(**named: Any) -> asyncio.Protocol:
-        try:
-            service.engine.check_room()
-        except Full:
-            return Refusing(partial(Connection, **named), service, keys)
-        return Connection(**named)
-
     config = uvicorn.Config(
         app or build_app(service),
-        http=protocol,  # type: ignore[arg-type]
+        http=Connection,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -107,7 +115,7 @@ def make_server(service: Service, app: App | None = None) -> Server:
         timeout_keep_alive=int(service.settings.idle_seconds) or 1,
         timeout_graceful_shutdown=max(1, int(LAST_MOMENT)),
     )
-    return Server(config)
+    return Server(config, service)
 
 
 def serve_until_told(
