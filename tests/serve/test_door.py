@@ -6,6 +6,8 @@ import socket
 from types import SimpleNamespace
 
 from geodapt.serve.http import door
+from geodapt.serve.http.refusing import Refusals
+from tests.serve.asking import make_service, read_all
 
 
 class Answering(asyncio.Protocol):
@@ -46,13 +48,29 @@ def test_where_no_descriptor_is_left_it_is_tried_again(monkeypatch):
     assert asyncio.run(answers()) == (0, [b"hello"] * 3)
 
 
-def test_in_overload_refusals_do_not_reach_uvicorn(serve, engine):
-    engine.most = 0
-    with serve() as served:
-        asked = served.server.server_state
-        assert [served.complete(max_tokens=1).status for _ in range(5)] == [429] * 5
-        assert asked.total_requests == 0
-        assert served.ask("GET", "/health").status == 200
-        assert asked.total_requests == 1
-        engine.most = 4
-        assert served.complete(max_tokens=1).status == 200
+def test_what_has_come_in_overload_is_refused_without_a_connection_of_uvicorns(
+    engine, adapters, tokenizer
+):
+    engine.most, (folder, bank) = 0, adapters
+    refusals = Refusals(make_service(engine, bank, tokenizer, folder))
+    request = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
+    made = []
+
+    def make(first):
+        made.append(first)
+        return Answering()
+
+    async def answers():
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            asked = [socket.create_connection(listening.getsockname()) for _ in range(4)]
+            for each, content in zip(asked, [request, request, request[:-1], b""], strict=True):
+                each.sendall(content)
+            taking = door.Door(listening, make, refusals)
+            found = [await asyncio.to_thread(read_all, each) for each in asked]
+            taking.close()
+            return found
+
+    found = asyncio.run(answers())
+    assert [answer.split(b" ")[1:2] for answer in found] == [[b"429"], [b"429"], [], []]
+    assert found[2:] == [b"hello"] * 2
+    assert made == [request[:-1], b""]
