@@ -289,16 +289,38 @@ def test_sizes_between_many_others_need_no_trial():
     assert len(sizes) > 5
 
 
-def test_a_way_that_gradients_choose_is_another_kind_of_call():
-    bank, x = (
-        filled(Windows(lambda given: torch.is_grad_enabled()), ["inner"]),
-        torch.randn(3, 8, 6),
-    )
+COMPUTED = {
+    "gradients": (torch.is_grad_enabled, torch.enable_grad),
+    "autocast": (
+        lambda: torch.is_autocast_enabled("cpu"),
+        lambda: torch.autocast("cpu", torch.bfloat16),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", COMPUTED)
+@torch.no_grad()
+def test_a_way_that_the_computation_chooses_is_another_kind_of_call(way):
+    holds, within = COMPUTED[way]
+    bank = filled(Windows(lambda given: holds()), ["inner"])
+    x = torch.randn(3, 8, 6)
     with bank.use(Route(ROWS)):
-        with torch.no_grad():
+        bank.model(x)
+        with within(), pytest.raises(InputError, match="in different places from call to call"):
             bank.model(x)
-        with pytest.raises(InputError, match="in different places from call to call"):
-            bank.model(x)
+
+
+@torch.no_grad()
+def test_a_way_that_a_type_of_numbers_chooses_is_another_kind_of_call():
+    class ReadInHalf(ReadAtTimes):
+        def forward(self, x):
+            return super().forward(x.float(), fused=x.dtype is torch.bfloat16)
+
+    bank, x = filled(ReadInHalf(), ["first", "second"]), torch.randn(2, 3, 6)
+    with bank.use("toys"):
+        bank.model(x)
+        with pytest.raises(InputError, match="layer first is read without calling"):
+            bank.model(x.bfloat16())
 
 
 @pytest.mark.parametrize("fused", [False, True])

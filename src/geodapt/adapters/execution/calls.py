@@ -55,7 +55,8 @@ def call_of(
     named = dict(named_arguments(module, args, kwargs))
     tensors = dict(tensors_of(module, args, kwargs))
     main = main_input(module, tensors)
-    ways = (model, torch.is_grad_enabled(), *flags.of(named))
+    computed = torch.is_grad_enabled(), *map(torch.is_autocast_enabled, ("cpu", "cuda"))
+    ways = (model, *computed, *flags.of(named))
     if main is None or _holds_a_row_each(named, main, tensors[main].shape[0]):
         return Call(module, None, ways)
     rows = tensors[main].shape[0]
@@ -63,7 +64,7 @@ def call_of(
     single = tensors[main].ndim == 2 and tensors[main].shape[1] == 1
     kind = tuple(
         # A picture's size decides how its patches are laid out; a text's length does not.
-        (name, t.ndim, t.shape[1:] if t.ndim > 3 else None)
+        (name, t.ndim, t.dtype, t.shape[1:] if t.ndim > 3 else None)
         for name, t in sorted(parts.items())
     )
     lengths = frozenset(t.shape[1] for t in tensors.values() if t.ndim > 1)
