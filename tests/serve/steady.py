@@ -22,9 +22,9 @@ class SteadyEngine:
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
-    def check_room(self):
-        if len(self.rows) >= self.most:
-            raise Full(len(self.rows), 3)
+    def check_room(self, beside=0):
+        if len(self.rows) + beside >= self.most:
+            raise Full(len(self.rows) + beside, 3)
 
     def submit(self, generation, on_event=None):
         if not self.alive:

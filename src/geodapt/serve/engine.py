@@ -84,10 +84,14 @@ class Engine:
         """Whether requests are taken."""
         return self.alive and not self._draining and not self._closing
 
-    def check_room(self) -> None:
-        """Raises :class:`Full` when one more request would be refused whatever it asks for."""
-        if len(self._scheduler) >= self.settings.queue:
-            raise Full(len(self._scheduler), self._retry_after())
+    def check_room(self, beside: int = 0) -> None:
+        """Raises :class:`Full` when one more request would be refused whatever it asks for.
+
+        ``beside`` are those that are on their way to :meth:`submit`.
+        """
+        waiting = len(self._scheduler) + beside
+        if waiting >= self.settings.queue:
+            raise Full(waiting, self._retry_after())
 
     def submit(
         self, generation: Generation, on_event: Callable[[Event], None] | None = None

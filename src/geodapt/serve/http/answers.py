@@ -31,7 +31,7 @@ class TextEngine(Protocol):
     def alive(self) -> bool: ...
     @property
     def ready(self) -> bool: ...
-    def check_room(self) -> None: ...
+    def check_room(self, beside: int = 0) -> None: ...
     def submit(
         self, generation: Generation, on_event: Callable[[Event], None] | None = None
     ) -> Cancellable: ...
@@ -43,7 +43,7 @@ class NoText:
 
     alive = ready = True
 
-    def check_room(self) -> None:
+    def check_room(self, beside: int = 0) -> None:
         """There is nothing to wait for."""
 
     def submit(

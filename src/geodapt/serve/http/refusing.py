@@ -15,45 +15,48 @@ from geodapt.serve.http.traffic import count
 LINES = {f"POST {path} HTTP/1.1".encode(): path for path in TEXT}
 MOST = 65_536
 """Bytes that are read of a connection at first."""
+TOGETHER = socket.MSG_DONTWAIT | getattr(socket, "MSG_MORE", 0)
+"""The answer leaves with the connection's end, where the system can: who asked wakes once."""
 
 
 class Refusals:
     """Answers 429 to new connections while the queue is full.
 
-    A request for text that has come whole and brings a right key is refused at a third of the
-    cost, which who is answered pays. All else is left to uvicorn.
+    A request for text that has come whole and brings a right key is refused at a third of what
+    uvicorn and the application take for it: time that answers lack. All else is left to uvicorn.
     """
 
     def __init__(self, service: Service) -> None:
         self._service, self._keys = service, Keys(service.settings)
 
-    @property
-    def full(self) -> Full | None:
-        """Why one more request for text would be refused; None where there is room."""
+    def full(self, beside: int) -> Full | None:
+        """Why one more request for text would be refused; None where there is room.
+
+        ``beside`` are those that the engine does not know of yet.
+        """
         try:
-            self._service.engine.check_room()
+            self._service.engine.check_room(beside)
         except Full as full:
             return full
         return None
 
-    def refuse(self, connection: socket.socket, full: Full) -> bytes | None:
-        """What has come on a connection so far; None where it was answered, and is closed."""
-        begun = time.perf_counter()
+    def read(self, connection: socket.socket) -> bytes:
+        """What has come on a connection so far."""
         try:
-            data = connection.recv(MOST, socket.MSG_DONTWAIT)
+            return connection.recv(MOST, socket.MSG_DONTWAIT)
         except OSError:  # nothing yet, or it was reset
             return b""
-        path = self._right(data)
-        if path is None:
-            return data
+
+    def refuse(self, connection: socket.socket, path: str, full: Full) -> None:
+        """Answer, and close the connection."""
+        begun = time.perf_counter()
         with suppress(OSError):  # who asked has gone
-            connection.send(_answer(full.waiting, full.retry_after), socket.MSG_DONTWAIT)
+            connection.send(_answer(full.waiting, full.retry_after), TOGETHER)
         connection.close()
         count(self._service, path, "POST", 429, time.perf_counter() - begun)
-        return None
 
-    def _right(self, data: bytes) -> str | None:
-        """The path of a whole request for text with a right key; None for all else."""
+    def path(self, data: bytes) -> str | None:
+        """The route of a whole request for text with a right key; None for all else."""
         head, _, body = data.partition(b"\r\n\r\n")
         line, *rest = head.split(b"\r\n")
         path = LINES.get(line)

@@ -12,9 +12,9 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from geodapt.serve.http.acceptor import Acceptor
 from geodapt.serve.http.api_errors import ApiError, App, Receive, Scope, Send, logger
 from geodapt.serve.http.app import build_app
-from geodapt.serve.http.door import Door
 from geodapt.serve.http.refusing import Refusals
 from geodapt.serve.http.service import Service
 
@@ -80,16 +80,16 @@ class Connection(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server behind a :class:`Door`; it leaves signals to :func:`serve_until_told`."""
+    """uvicorn's server behind an :class:`Acceptor`; :func:`serve_until_told` minds signals."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._refusals = Refusals(service)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        doors = [Door(each, self._connection, self._refusals) for each in sockets or ()]
+        acceptors = [Acceptor(each, self._connection, self._refusals) for each in sockets or ()]
         await super().startup([])
-        self.servers = doors  # type: ignore[assignment]
+        self.servers = acceptors  # type: ignore[assignment]
 
     def _connection(self, first: bytes) -> asyncio.Protocol:
         connection = Connection(self.config, self.server_state, self.lifespan.state)

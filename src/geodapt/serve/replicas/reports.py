@@ -65,7 +65,7 @@ class Reports:
         """Whether at least one replica answers."""
         return bool(self._present)
 
-    def check_room(self) -> None:
+    def check_room(self, beside: int = 0) -> None:
         """The replicas look at that."""
 
     def submit(
