@@ -13,7 +13,7 @@ PIP    := -m pip --disable-pip-version-check install --quiet --no-compile
 # which needs that it may: with this variable set, every process of the tests compiles all imports again
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: venv demo docs gpu test test-ray fuzz test-lowest test-newest lint constraints bench clean
+.PHONY: venv demo docs gpu test quick test-ray fuzz test-lowest test-newest lint constraints bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -35,6 +35,9 @@ demo: $(STAMP)  ## serve a new domain with other domains' adapters, on built-in 
 
 test: $(STAMP)  ## lint, types, floors and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(CORES)
+
+quick: $(STAMP)  ## all tests but the slow ones, in two minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(CORES) -m "not slow"
 
 test-ray: $(STAMP)  ## replicas and bulk scoring by Ray, which this installs (300 MB) and `make test` leaves out
 	@PIP_CONSTRAINT=$(PINNED) PIP_BUILD_CONSTRAINT=$(PINNED) $(BIN)/python $(PIP) -e '.[all,dev,ray]'

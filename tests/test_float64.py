@@ -11,6 +11,7 @@ from tests.no_float64 import NoFloat64
 from tests.xcross import small
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", [*helms.MAIN, "learned-curvature"])
 def test_helm(kind, dtype):
@@ -22,6 +23,7 @@ def test_helm(kind, dtype):
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "llama", "helm"])
 def test_gates_and_cross_streams(family):
     bank = small.filled_bank(small.base(family), ("toys", "books", "tools"))

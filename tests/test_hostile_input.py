@@ -79,6 +79,7 @@ def read_or_refused(read) -> bool:
     return refused is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(packaged()))
 def test_recipes(name, tmp_path):
     chance = random.Random(name)
@@ -96,6 +97,7 @@ def test_recipes(name, tmp_path):
     assert not all(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(packaged()))
 def test_overrides(name):
     chance = random.Random(name)

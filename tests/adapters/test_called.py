@@ -125,6 +125,7 @@ def test_what_is_compiled_is_refused_too():
         compiled(**batch)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_compiled_parts_run_as_they_are_until_it_is_known():
     torch._dynamo.reset()

@@ -136,6 +136,7 @@ def test_an_adapter_is_replaced_only_when_that_is_said(geodapt, folders, tmp_pat
     assert (out / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("out", "message"),
     [
@@ -185,6 +186,7 @@ def test_atoms_by_calibration(geodapt, folders, texts, tmp_path):
     assert Adapter.from_pretrained(chosen).sha256 != Adapter.from_pretrained(plain).sha256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["perplexity", "accuracy"])
 def test_search_leaves_the_best_and_the_table(geodapt, folders, texts, tmp_path, metric):
     out = tmp_path / "best"
@@ -282,6 +284,7 @@ def test_info_asks_nobody_and_shows_what_a_name_holds(geodapt, folders, monkeypa
     assert geodapt("adapters", "info", folders[0]).code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

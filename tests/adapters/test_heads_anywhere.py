@@ -72,6 +72,7 @@ ANYWHERE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "config", "target", "module", "refused"), ANYWHERE)
 def test_any_module_in_full(kind, config, target, module, refused, tmp_path):
     told = LoraConfig(r=2, target_modules=[target], modules_to_save=[module])

@@ -95,6 +95,7 @@ def check_as_peft(folder, family, found, name):
     torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-3, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", TARGETS)
 def test_no_change_of_bytes_gives_a_traceback(saved, family):
     good = attempt(saved(family, lambda folder: None), family)
@@ -115,6 +116,7 @@ def test_no_value_puts_a_line_of_its_own_into_a_refusal(saved):
     assert str(refused.value).count("\n") == 0
 
 
+@pytest.mark.slow
 def test_large_headers_are_refused_at_once_in_little_memory(saved):
     for name, mutate in mutations.large():
         folder = saved("llama", mutate)
@@ -229,6 +231,7 @@ def test_a_rank_above_the_layers_width_is_right(saved):
     assert merged.factors[path].norm() == pytest.approx(wanted, rel=1e-4)  # float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("family", ["llama", "bert", "t5"])
 @pytest.mark.parametrize("size", [1e-9, 1.0, 1e6])

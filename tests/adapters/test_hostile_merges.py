@@ -114,6 +114,7 @@ def test_factors_of_any_size_are_merged_or_refused(folders, method):
                 )
 
 
+@pytest.mark.slow
 def test_no_folder_stops_merge_or_info_with_a_traceback(folders, geodapt, tmp_path, monkeypatch):
     """Every mutation with ``make fuzz``, some of them otherwise, by the command line."""
     monkeypatch.setattr(safe_regex, "SECONDS", 0.2)

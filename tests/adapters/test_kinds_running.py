@@ -56,6 +56,7 @@ def close(found, wanted):
     torch.testing.assert_close(found, wanted, atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_one_adapter_and_none(case):
     close(case.under(Mix({"a": 1.0})), case.alone["a"])
     close(case.under(Off()), case.base)

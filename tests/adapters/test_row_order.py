@@ -63,6 +63,7 @@ class Sorts(nn.Module):
         return x[order.argsort()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", INPUTS)
 @pytest.mark.parametrize("descending", [True, False])
 @torch.no_grad()
@@ -103,6 +104,7 @@ TEXTS: dict[str, tuple[Callable, list[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("family", TEXTS)
 @torch.no_grad()

@@ -135,6 +135,7 @@ def test_what_is_known_of_learned_queries_says_nothing_of_a_layers_other_inputs(
             bank.model(batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("gate", [Route(ROWS), SEQUENCE])
 @torch.no_grad()

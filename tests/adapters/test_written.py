@@ -171,6 +171,7 @@ CLASSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CLASSES)
 def test_a_new_adapter_names_the_class_that_peft_then_loads(kind, tmp_path):
     config, auto = CLASSES[kind]

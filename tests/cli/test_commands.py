@@ -39,6 +39,7 @@ def test_wrong_usage_ends_with_status_2(geodapt, arguments):
     assert not done.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["run", "--help"], ["ls"], ["cp", "--help"], ["run", "xcross", "target=sympi"]],

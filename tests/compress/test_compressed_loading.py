@@ -122,6 +122,7 @@ def test_a_body_loads_without_its_head_and_in_another_float_type(method, tmp_pat
     torch.testing.assert_close(output(half, batch).float(), wanted, atol=0.02, rtol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "gpt2", "t5"])
 def test_what_save_pretrained_writes_is_the_same(family, tmp_path):
     model = seeded(family)
@@ -131,6 +132,7 @@ def test_what_save_pretrained_writes_is_the_same(family, tmp_path):
     assert torch.equal(found, output(model, inputs(family)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["int4", "lowrank_plus_int", "int8"])
 def test_a_model_in_several_float_types_and_one_that_was_converted(method, tmp_path):
     model = seeded("t5").to(torch.bfloat16)

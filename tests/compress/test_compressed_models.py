@@ -22,6 +22,7 @@ from tests.compress.small import batches, inputs, output, seeded, target
 BODY = {"bert": 12, "llama": 14, "t5": 32, "gpt2": 8, "helm": 14}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", small.FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
 def test_save_and_load_give_the_same_model(family, method, tmp_path):
@@ -94,6 +95,7 @@ def test_generate(method):
     assert torch.equal(model.generate(ids, **kwargs), stands_for.generate(ids, **kwargs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_adapters_on_top(method, tmp_path):
     model = seeded("llama")
@@ -202,6 +204,7 @@ def test_torch_compile():
         torch.testing.assert_close(compiled(x), layer(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["svd", "int", "lowrank_plus_int"])
 def test_more_bytes_lose_less(method):
     errors = []

@@ -28,6 +28,7 @@ def with_dense_weights(model, original):
     return reference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["int8", "svd"])
 @pytest.mark.parametrize("name", zoo.ZOO)
 def test_the_model_computes_with_the_matrices_that_the_weights_stand_for(name, method, tmp_path):

@@ -42,6 +42,7 @@ def real(own_cache):
     return load_domains(ApiCallSettings(domains=["networkx"]))["networkx"]
 
 
+@pytest.mark.slow
 def test_a_real_package_gives_enough_of_everything(real):
     assert len(real.items) > 300
     assert len(real.splits["train"]) > 800
@@ -120,6 +121,7 @@ def test_the_cache_is_used(toy_domain, cache, monkeypatch):
         load_domains(toy_domain)
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_no_cache(toy_domain, cache, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt

@@ -219,6 +219,7 @@ def test_fonts_that_training_never_shows():
 # --- once, and the same ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_settings_give_the_same_data_without_drawing_again(greek, monkeypatch, tmp_path):
     before = content(greek)
     with monkeypatch.context() as patch:

@@ -71,6 +71,7 @@ def test_the_domains_asked_for_in_their_order(tmp_path):
         load(path, domains=["east"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", ["seconds", "dates", "zones", "datetimes"])
 def test_times_of_every_kind_order_the_rows(tmp_path, times):
     rows = [dict(row) for row in SALES]

@@ -87,6 +87,7 @@ def test_items_have_title_year_and_genres(folder):
     assert "The Usual Suspects (1952): Drama, War" in domains["drama"].items["text"]
 
 
+@pytest.mark.slow
 def test_sequences_are_in_order_of_time(folder):
     domain = load_domains(settings(folder, history=30, k_core=1))["comedy"]
     names = domain.items["name"]

@@ -29,6 +29,7 @@ def test_values(name, d):
             assert error < allowed, f"{kind} pair, norm {norm}, c {c}: {error:.1e}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cases.FUNCTIONS)
 def test_gradients(name):
     """At most 5e-5 up to 100 radii of curvature, most of them 1e-6."""
@@ -42,6 +43,7 @@ def test_gradients(name):
         assert error < 5e-5, f"{kind} pair, norm {norm}, c {c}: {error:.1e}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("c", [0.37, 1.0, 100.0])
 @pytest.mark.parametrize("d", [2, 139, 1000])

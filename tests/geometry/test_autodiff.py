@@ -15,6 +15,7 @@ def arguments(name, dtype=torch.float64, rows=2):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cases.FUNCTIONS)
 def test_first_and_second_derivatives(name):
     function, args = arguments(name)

@@ -139,6 +139,7 @@ def test_far_beyond_the_types_range_is_right_or_nan(name):
         assert fine.all(), (size, out, truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", INTO_BALL)
 def test_ways_into_the_ball_never_reach_its_edge(name, dtype):

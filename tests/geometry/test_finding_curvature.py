@@ -56,6 +56,7 @@ def test_a_task_decides_where_points_come_from_a_tree():
     assert chosen.tried[chosen.c] == min(chosen.tried.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [1 / 400, 1 / 3, 900])
 def test_the_search_reaches_a_minimum_far_from_the_estimate(shift):
     x = torch.randn(20, 3, generator=torch.manual_seed(0))

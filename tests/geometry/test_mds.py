@@ -108,6 +108,7 @@ def test_fan_spreads_a_tree_without_crossings():
     assert mds.fan(distances, 5).shape == (40, 5)
 
 
+@pytest.mark.slow
 def test_a_tree_fits_the_hyperbolic_plane_far_better_than_the_flat_one():
     distances = tree_distances(nx.balanced_tree(3, 4))
     flat = mds.embed_distances(distances, 2, c=0)
@@ -119,6 +120,7 @@ def test_a_tree_fits_the_hyperbolic_plane_far_better_than_the_flat_one():
     assert curved.distortion < within.distortion < flat.distortion
 
 
+@pytest.mark.slow
 def test_the_start_is_the_best_of_several(monkeypatch):
     distances = tree_distances(nx.balanced_tree(3, 4))
     best = mds.embed_distances(distances, 2, c=1.8, steps=100)

@@ -48,6 +48,7 @@ def has(kind, target):
     return target == "all-linear" or target in names
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("target", sorted(TARGETS))
 def test_equals_peft_and_the_merged_base(kind, target, tmp_path):
@@ -74,6 +75,7 @@ def test_equals_peft_and_the_merged_base(kind, target, tmp_path):
     torch.testing.assert_close(in_steps(peft.unload()), whole, **CLOSE)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_another_adapter_for_every_row(kind):
     bank = AdapterBank(small.talker(kind))

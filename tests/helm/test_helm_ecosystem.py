@@ -130,6 +130,7 @@ def test_weights_and_states_on_request():
     torch.testing.assert_close(out.attentions[0].sum(-1), torch.ones(2, 4, 9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["learned-curvature", "mixed"])
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_losses_stay_finite_at_a_high_learning_rate(kind, bfloat16):

@@ -201,6 +201,7 @@ def ran(world) -> Path:
     return world / "ran"
 
 
+@pytest.mark.slow
 def test_a_run_measures_every_method_and_shows_segments(ran):
     rows = {row["method"]: row for row in results(ran)["rows"]}
     assert list(rows) == RECIPE["methods"]

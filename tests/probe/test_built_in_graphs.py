@@ -8,6 +8,7 @@ from geodapt.data.api_calls import load_api_calls
 from geodapt.probe import figures
 
 
+@pytest.mark.slow
 def test_pythons_class_hierarchy_is_nearly_a_tree(monkeypatch):
     for size in ("STEPS", "DRAWN", "EDGES", "EXACT"):
         monkeypatch.setattr(figures, size, 60)

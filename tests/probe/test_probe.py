@@ -45,6 +45,7 @@ def test_a_tree_is_hyperbolic(tmp_path):
     assert "exactly those of a tree" in said.reasons[0]
 
 
+@pytest.mark.slow
 def test_a_grid_is_not(tmp_path):
     source = probe.load_source(write_edges(tmp_path / "grid.tsv", nx.grid_2d_graph(11, 11)))
     measured = probe.measure(source)
@@ -52,6 +53,7 @@ def test_a_grid_is_not(tmp_path):
     assert probe.verdict(measured).answer == "unlikely"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [2, 64])
 def test_a_euclidean_cloud_is_its_own_control(tmp_path, d):
     np.save(tmp_path / "cloud.npy", np.random.default_rng(1).normal(size=(200, d)))
@@ -214,6 +216,7 @@ def test_page_and_command(tmp_path):
     assert "a connected sample of 20 of 63 nodes" in sampled.stderr
 
 
+@pytest.mark.slow
 def test_figures_on_the_page_are_those_measured():
     source = probe.load_source("classes", sample=60)
     measured = probe.measure(source)
@@ -223,6 +226,7 @@ def test_figures_on_the_page_are_those_measured():
     assert numbers["data"]["relative_delta"] == measured.data.delta.relative
 
 
+@pytest.mark.slow
 def test_flat_data_are_off_by_little_not_by_nothing(tmp_path):
     flat = np.random.default_rng(3).normal(size=(30, 8))
     measured = probe.measure(probe.load_source(save(tmp_path / "flat.npy", flat)))

@@ -170,6 +170,7 @@ def shake(model):
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)], ids=["full", "lora"])
 def test_a_tuned_model_is_saved_and_loaded(shelf, family, lora, tmp_path):

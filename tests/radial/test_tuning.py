@@ -52,6 +52,7 @@ def tuner(folder, settings, root=None, lora=None, shake=0.02, loss="radial"):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["radial", "cone"])
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)], ids=["full", "lora"])
 @pytest.mark.parametrize(

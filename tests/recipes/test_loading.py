@@ -200,6 +200,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 def test_mistakes_are_told_before_anything_heavy_is_imported(tmp_path):
     """At once, not after the seconds that torch and transformers take."""
     (tmp_path / "here.png").touch()
@@ -235,6 +236,7 @@ print(json.dumps(told))
         assert (code, said in told) == (2, True), (command, told)
 
 
+@pytest.mark.slow
 def test_recipes_are_checked_before_anything_heavy_is_imported():
     """A typo is told at once, not after the seconds that torch and transformers take."""
     check = """

@@ -109,6 +109,7 @@ def test_accessible(page):
         assert region.attributes["aria-label"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "left_out"),
     [
@@ -199,6 +200,7 @@ class TestErrors:
         with pytest.raises(InputError, match=r"results\.json"):
             write_report(tmp_path)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("change", "where"),
         [

@@ -57,6 +57,7 @@ def tokens(ticket) -> list[int]:
     return [event.token for event in events if event.token is not None and not event.echoed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_company_changes_no_answer(kind):
     """Unequal prompts and lengths, more requests than places, prompts read in pieces."""

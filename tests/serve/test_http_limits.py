@@ -46,6 +46,7 @@ def test_a_slow_sender_is_given_up(serve):
     assert body_of(raw)["error"]["code"] == "body_timeout"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/comple", b"GET /health HTTP/1.1\r\nHost: a\r\n"])
 def test_a_connection_without_a_request_is_closed(serve, sent):
     with serve(idle_seconds=1) as served, served.connect() as connection:

@@ -19,6 +19,7 @@ HISTORY = ["item number 1", "item number 2"]
 CANDIDATES = ["item number 3 is good", "item number 4 is bad", "item number 5"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", [{}, {"layers": [1]}, {"dynamic": False}], ids=str)
 @torch.no_grad()
 def test_a_saved_model_gives_the_same_scores(shelf, changed):

@@ -48,6 +48,7 @@ def tokens_seen(scorer, batch) -> int:
     return sum(counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "qwen", "helm", "helm-mice"])
 @pytest.mark.parametrize(
     ("histories", "candidates"), [([3], 30), ([1, 7, 4], 5), ([2, 4], 1), ([0, 5], 3)]

@@ -45,6 +45,7 @@ def reference(family, bank, scorer, rows, names=THREE):
     return scores, copies
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_equals_streams_that_run_one_by_one(family):
     bank = filled_bank(base(family))
@@ -69,6 +70,7 @@ def test_equals_streams_that_run_one_by_one(family):
     assert all(p.grad is None for name in THREE for p in bank.parameters_of(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_in_float64_nothing_but_rounding_is_left(family):
     bank = filled_bank(base(family).double())
@@ -96,6 +98,7 @@ ABLATIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changed", ABLATIONS, ids=str)
 def test_ablations_equal_their_formulas(changed):
     bank = filled_bank(base("bert"))
@@ -108,6 +111,7 @@ def test_ablations_equal_their_formulas(changed):
         assert torch.equal(scorer.encoder.weights, torch.full((3,), 1 / 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("toys", "books"), ("toys", "books", "tools", "music")])
 @pytest.mark.parametrize("pooling", ["first", "last", "mean"])
 def test_other_numbers_of_streams_and_other_summaries(names, pooling):
