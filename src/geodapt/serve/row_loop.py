@@ -286,7 +286,7 @@ class RowLoop:
 
 
 def told_of(error: Exception) -> str:
-    """What the one who asked is told: the reason where it is theirs, else that it is not."""
+    """What the client is told: the reason where it is the request's, else that it is not."""
     if isinstance(error, InputError):
         return str(error)
     logger.error("a request failed", exc_info=error)

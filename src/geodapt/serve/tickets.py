@@ -1,4 +1,4 @@
-"""What the one who asked holds while the engine answers."""
+"""What a client holds while the engine answers."""
 
 import itertools
 import logging

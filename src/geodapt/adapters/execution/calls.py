@@ -23,6 +23,8 @@ NO_ROWS = re.compile(
     r"mask|position|label|weight|bbox|size|length|seqlen|cache|past_key|thw|(^|[._])(cos|sin)$"
 )
 """Names of inputs that say something about rows, but are not what a row is made of."""
+AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+"""Devices whose automatic casts are noticed."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def call_of(
     named = dict(named_arguments(module, args, kwargs))
     tensors = dict(tensors_of(module, args, kwargs))
     main = main_input(module, tensors)
-    computed = torch.is_grad_enabled(), *map(torch.is_autocast_enabled, ("cpu", "cuda"))
+    computed = torch.is_grad_enabled(), *map(torch.is_autocast_enabled, AUTOCAST)
     ways = (model, *computed, *flags.of(named))
     if main is None or _holds_a_row_each(named, main, tensors[main].shape[0]):
         return Call(module, None, ways)

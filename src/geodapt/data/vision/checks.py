@@ -81,7 +81,7 @@ def _columns(rows: Dataset) -> set[str]:
 
 
 def _structure(found: Any, wanted: dict[str, Any]) -> bool:
-    """Whether a column has the parts of the contract; who has no crowds need not say so."""
+    """Whether a column has the parts of the contract; a file without crowds need not say so."""
     needed = {part: kind for part, kind in wanted.items() if part != "crowd"}
     return found in (wanted, needed)
 

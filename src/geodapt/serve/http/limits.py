@@ -69,7 +69,7 @@ class RateLimit:
 class QueueLimit:
     """Refuses text where too many requests wait, before a body is understood.
 
-    The engine would refuse it, too, but at twice the cost, which who is answered pays.
+    The engine would refuse it, too, but at twice the cost: time that answers lack.
     """
 
     def __init__(self, app: App, service: Service) -> None:

@@ -16,7 +16,7 @@ LINES = {f"POST {path} HTTP/1.1".encode(): path for path in TEXT}
 MOST = 65_536
 """Bytes that are read of a connection at first."""
 TOGETHER = socket.MSG_DONTWAIT | getattr(socket, "MSG_MORE", 0)
-"""The answer leaves with the connection's end, where the system can: who asked wakes once."""
+"""The answer leaves with the connection's end, where the system can: the client wakes once."""
 
 
 class Refusals:
@@ -50,7 +50,7 @@ class Refusals:
     def refuse(self, connection: socket.socket, path: str, full: Full) -> None:
         """Answer, and close the connection."""
         begun = time.perf_counter()
-        with suppress(OSError):  # who asked has gone
+        with suppress(OSError):  # the client has gone
             connection.send(_answer(full.waiting, full.retry_after), TOGETHER)
         connection.close()
         count(self._service, path, "POST", 429, time.perf_counter() - begun)
