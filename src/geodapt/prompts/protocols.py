@@ -201,7 +201,7 @@ def paired_difference(
 
 
 def _cells(one: Answers, other: Answers) -> dict[str, np.ndarray]:
-    """Pictures of each part by which learner was right: both, the first alone, the second alone, none."""
+    """Pictures of each part by which was right: both, the first alone, the second alone, none."""
     if list(one) != list(other):
         raise InputError(f"a pair has answers about {list(one)} and {list(other)}")
     counts = {}
