@@ -271,6 +271,41 @@ def test_pictures_are_moved_and_zoomed_on_their_own_paper(fresh):
     assert torch.allclose(placed(0.25, 1)[:, :, 0, 0], paper.expand(40, 3), atol=1e-5)
 
 
+def test_pictures_move_in_the_later_epochs_alone(fresh):
+    grey = torch.randint(0, 256, (8, 16, 16), dtype=torch.uint8)
+    rows, chains = list(range(8)), [["letter", "alpha"]]
+    pairs = Pairs(grey, [0] * 8, chains, fresh.processor.tokenizer, 0.0, 0.25, 1.0, still=1.5)
+    for epoch, moves in enumerate((False, False, True, True)):
+        pairs.set_epoch(epoch)
+        placed = pairs.collate(rows)["pixel_values"]
+        assert torch.equal(placed, normalised(grey)) is not moves
+
+
+def test_a_training_that_was_stopped_while_pictures_move_ends_alike(small, glyphs, tmp_path):
+    training = small.training.model_copy(update={"epochs": 4, "batch_size": 64, "save_every": 1})
+    moved = {"moved": 0.25, "training": training}
+    first, half, never = (
+        small.model_copy(update=moved | {"still": still}) for still in (0.0, 0.5, 0.99)
+    )
+    steps = []
+    undisturbed, _ = train_clip(
+        half, glyphs, tmp_path / "a", log=lambda step, **_: steps.append(step)
+    )
+
+    def stop(step, **values):
+        if step >= 0.75 * steps[-1]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_clip(half, glyphs, tmp_path / "b", log=stop)
+    again, _ = train_clip(half, glyphs, tmp_path / "b")
+    assert same(tensors(again), tensors(undisturbed))
+    # Two epochs of the four stand still: all or none would end elsewhere.
+    for other in (first, never):
+        model, _ = train_clip(other, glyphs, tmp_path / str(other.still))
+        assert not same(tensors(model), tensors(undisturbed))
+
+
 def test_the_run_leaves_a_model_that_other_recipes_find(small, trained, tmp_path, monkeypatch):
     recipe = ClipRecipe.model_validate({**SMALL, "title": "Small"})
     results = execute(recipe, tmp_path / "run")

@@ -70,7 +70,11 @@ def cached(settings: TinyClipSettings, fonts: "Sequence[Font]") -> Path:
     from geodapt.data.glyphs.store import drawn_with
 
     said = settings.model_dump(mode="json")
-    for name in ("moved", "zoomed"):  # younger than some caches, which they say nothing new of
+    for name in (
+        "moved",
+        "zoomed",
+        "still",
+    ):  # younger than some caches, which they say nothing new of
         if not said[name]:
             del said[name]
     return cache_folder() / "clip" / f"glyphs-{short_hash([said, drawn_with(fonts)])}"

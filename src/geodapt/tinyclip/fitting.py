@@ -7,11 +7,11 @@ from transformers import CLIPModel, CLIPProcessor, set_seed
 
 from geodapt.data.vision.pictures import label_column
 from geodapt.files import atomic_folder
-from geodapt.processes import is_main_process
+from geodapt.processes import is_main_process, processes
 from geodapt.tinyclip.model import new_clip
 from geodapt.tinyclip.pairs import Pairs, pixels
 from geodapt.tinyclip.settings import TinyClipSettings
-from geodapt.training import fit, parameter_groups
+from geodapt.training import TrainingSettings, fit, parameter_groups
 
 if TYPE_CHECKING:
     from geodapt.data.glyphs import Glyphs
@@ -37,6 +37,7 @@ def train_clip(
         settings.general,
         settings.moved,
         settings.zoomed,
+        settings.still * _epochs(settings.training, len(rows)),
     )
     fit(
         model,
@@ -50,6 +51,12 @@ def train_clip(
         **watched,
     )
     return model.eval(), processor
+
+
+def _epochs(training: TrainingSettings, rows: int) -> float:
+    """How many times a training reads its rows."""
+    at_once = training.batch_size * training.gradient_accumulation * processes()
+    return training.epochs or training.steps * at_once / rows
 
 
 def untrained_clip(settings: TinyClipSettings, glyphs: "Glyphs") -> tuple[CLIPModel, CLIPProcessor]:

@@ -42,9 +42,9 @@ class Pairs:
     """Rows of a picture and one of its captions, and the batches that they make.
 
     Mostly the caption is the last of its chain, the picture's name; a share ``general`` of the
-    rows has one of those above it. Pictures move by at most ``moved`` of their side and are up to
-    ``1 + zoomed`` times as large or small. A general caption stands in a batch once, since to the
-    contrastive loss the other pictures that it fits are wrong answers.
+    rows has one of those above it. From the epoch ``still`` on, pictures move by at most ``moved``
+    of their side and are up to ``1 + zoomed`` times as large or small. A general caption stands in
+    a batch once, since to the contrastive loss the other pictures that it fits are wrong answers.
     """
 
     def __init__(
@@ -56,9 +56,11 @@ class Pairs:
         general: float,
         moved: float = 0.0,
         zoomed: float = 0.0,
+        still: float = 0.0,
     ) -> None:
         self.grey, self.labels, self.general = grey, np.asarray(labels), general
-        self.moved, self.zoomed = moved, zoomed
+        self.moved, self.zoomed, self.still = moved, zoomed, still
+        self.set_epoch(0)
         texts = list(dict.fromkeys(caption for chain in captions for caption in chain))
         number = {text: index for index, text in enumerate(texts)}
         self.chains = np.array([[number[caption] for caption in chain] for chain in captions])
@@ -71,6 +73,10 @@ class Pairs:
 
     def __getitem__(self, index: int) -> int:
         return index
+
+    def set_epoch(self, epoch: int) -> None:
+        """Pictures stay as they are in the first epochs, and move in the others."""
+        self._moves = bool(self.moved or self.zoomed) and epoch >= self.still
 
     def collate(self, rows: list[int]) -> dict[str, Any]:
         """A batch for ``CLIPModel.forward``; the same rows give the same captions."""
@@ -87,7 +93,7 @@ class Pairs:
         self, images: Float[Tensor, "rows 3 height width"], rows: list[int]
     ) -> Float[Tensor, "rows 3 height width"]:
         """Pictures elsewhere and in another size, on more of the paper at their edges."""
-        if not self.moved and not self.zoomed:
+        if not self._moves:
             return images
         random = np.random.default_rng([1, zlib.crc32(np.array(rows, dtype=np.int64).tobytes())])
         most = np.log1p(self.zoomed)

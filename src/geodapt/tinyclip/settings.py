@@ -51,6 +51,9 @@ class TinyClipSettings(Settings):
     """Share of its side that a training picture moves at most, each way; new at every batch."""
     zoomed: float = Field(default=0.0, ge=0, le=3)
     """Training pictures are up to 1 + `zoomed` times as large, or as small."""
+    still: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the training in which pictures stay as they are, before they move and zoom: what a
+    character is is learned sooner where it always stands in one place. Counted in whole epochs."""
     training: TrainingSettings = TrainingSettings(
         steps=4000, batch_size=128, learning_rate=1e-3, schedule="cosine", weight_decay=0.05
     )
