@@ -35,9 +35,8 @@ async def press(port: int, seconds: float, tokens: int, rate: float) -> dict[str
     body = {"prompt": "w1 w2 w3", "temperature": 0, "ignore_eos": True}
     draw = random.Random(0)
     waiting: set[asyncio.Task] = set()
-    done: list[
-        tuple[int, int, float, float]
-    ] = []  # of tasks, Python's collector would look through all
+    # Of tasks instead, Python's collector would look through all of them.
+    done: list[tuple[int, int, float, float]] = []
     count, begun = 0, time.perf_counter()
 
     def another() -> asyncio.Task:
@@ -62,12 +61,13 @@ async def press(port: int, seconds: float, tokens: int, rate: float) -> dict[str
     spent = time.process_time()
     await asyncio.gather(*clients, *waiting)
     refused = [ended - at for _, status, at, ended in done if status == 429]
-    in_time = [of for of, status, _, ended in done if status == 200 and ended < begun + seconds]
+    answered = [(length, ended) for length, status, _, ended in done if status == 200]
+    in_time = [length for length, ended in answered if ended < begun + seconds]
     return {
         "asked": count,
         "whole": len(in_time),
         "tokens": sum(in_time),
-        "tokens_later_too": sum(of for of, status, *_ in done if status == 200),
+        "tokens_later_too": sum(length for length, _ in answered),
         "refused": refused,
         "other": sum(status not in (200, 429) for _, status, *_ in done),
         "cpu_seconds": spent,
