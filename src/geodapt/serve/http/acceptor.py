@@ -10,7 +10,7 @@ from geodapt.serve.http.refusing import Refusals
 
 BACKLOG = 2048
 """Connections that the system holds until they are accepted."""
-BATCH = 0.01
+BATCH = 0.02
 """Seconds between two batches. Each time that the connections' thread wakes the engine's loses
 its core and its caches, which costs more than a refusal."""
 PAUSE = 1.0
