@@ -36,7 +36,7 @@ demo: $(STAMP)  ## serve a new domain with other domains' adapters, on built-in 
 test: $(STAMP)  ## lint, types, floors and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(CORES)
 
-quick: $(STAMP)  ## all tests but the slow ones, in two minutes on two cores
+quick: $(STAMP)  ## all tests but the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(CORES) -m "not slow"
 
 test-ray: $(STAMP)  ## replicas and bulk scoring by Ray, which this installs (300 MB) and `make test` leaves out
